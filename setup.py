@@ -1,0 +1,59 @@
+"""Packaging. Install with ``pip install -e .`` (add ``[test]``, ``[parity]``, ``[tpu]``, ``[cuda]``)."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="ergo",
+    version="0.1.0",
+    description="Build, improve and use reasoning LLMs in JAX/Flax",
+    python_requires=">=3.11",
+    # Listed one by one: names such as `models` collide easily, so nothing is picked up by accident.
+    packages=find_packages(
+        include=[
+            p
+            for name in ("reasoning", "models", "train", "rl", "configs", "launch")
+            for p in (name, f"{name}.*")
+        ]
+    ),
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.12",
+        "ml-collections>=1.1",
+        "absl-py>=2.1",
+        "numpy>=2.0",
+        "sympy>=1.13",
+        # Symbolic equality of LaTeX answers, the verifier used by the open-r1 and lighteval projects.
+        "math-verify>=0.8",
+        # LaTeX parser runtime that math-verify needs.
+        "latex2sympy2_extended>=1.10",
+        "antlr4-python3-runtime==4.13.2",
+        # Procedural reasoning tasks with verifiers.
+        "reasoning-gym>=0.1.20",
+        # Reads prepared datasets without TensorFlow (`tfds.data_source`, array_record files).
+        "tensorflow-datasets>=4.9.9",
+        "array_record>=0.7",
+        "importlib_resources",
+        # Checkpointable, shardable input pipelines.
+        "grain>=0.2.10",
+        "tokenizers>=0.21",
+        "safetensors>=0.5",
+        "huggingface-hub>=0.30",
+        # Renders the chat templates of HF tokenizers, sandboxed.
+        "jinja2>=3.1",
+        # Progress bars with ETA and tables in the terminal.
+        "rich>=13",
+        "matplotlib>=3.8",
+        # TensorBoard event files without TensorFlow.
+        "tensorboardX>=2.6",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6"],
+        # Oracles only: torch must come first as a CPU build, see the Makefile.
+        "parity": ["transformers>=4.52", "torch"],
+        # The TPU compiler, also without a TPU (ahead-of-time compilation for a topology).
+        "tpu": ["libtpu"],
+        "cuda": ["jax[cuda12]"],
+    },
+)
