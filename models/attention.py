@@ -1,0 +1,135 @@
+"""Rotary positions, packed causal attention, and attention over the sampler's KV cache."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from models.config import ModelConfig
+
+# Large and finite: a fully masked row then softmaxes to uniform weights instead of NaN.
+MASK_VALUE = -1e30
+
+
+def rope_frequencies(config: ModelConfig) -> jax.Array:
+    """Angular frequency of each rotated pair, `[head_dim / 2]`, float32.
+
+    RoFormer (arXiv:2104.09864, eq. 15), with Llama 3's scaling where configured: wavelengths
+    beyond the original context are divided by `factor`, short ones kept, those between blended.
+    """
+    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    frequencies = 1.0 / (config.rope_theta**exponents)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    cycles = scaling.original_max_length * frequencies / (2 * math.pi)
+    blend = (cycles - scaling.low_freq_factor) / (
+        scaling.high_freq_factor - scaling.low_freq_factor
+    )
+    blend = jnp.clip(blend, 0.0, 1.0)
+    return (1 - blend) * frequencies / scaling.factor + blend * frequencies
+
+
+def apply_rope(x_BTNH: jax.Array, positions_BT: jax.Array, config: ModelConfig) -> jax.Array:
+    """Rotates pairs (i, i + H/2), the half-split convention of HF checkpoints. Keeps the dtype."""
+    angles = positions_BT[..., None].astype(jnp.float32) * rope_frequencies(config)
+    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x_BTNH.dtype)
+
+
+def packed_attention(
+    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_BT: jax.Array
+) -> jax.Array:
+    """Causal attention within each packed segment; never across. Returns `[B, T, N, H]`.
+
+    Segment id 0 is padding: it attends to itself only, and nothing attends to it.
+    """
+    length = q_BTNH.shape[1]
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    same = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
+    mask_B1TS = (causal & same)[:, None]
+    return jax.nn.dot_product_attention(q_BTNH, k_BTKH, v_BTKH, mask=mask_B1TS)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class KVCache:
+    """Keys and values of P prompts with G samples each; a prompt's are stored once, for all G.
+
+    Keys are stored transposed (`H` before columns): the score of a query against every column
+    is then a contiguous multiply-add, on CPU about 1.5 times faster than the other layouts.
+
+    Attributes:
+      prefix_k: `[L, P, K, H, S]`, prefix_v: `[L, P, K, S, H]`, the prompts.
+      suffix_k: `[L, P, G, K, H, W]`, suffix_v: `[L, P, G, K, W, H]`, what each sample generated.
+      prefix_valid: `[P, S]` bool, suffix_valid: `[P, G, W]` bool, the columns that hold tokens.
+    """
+
+    prefix_k: jax.Array
+    prefix_v: jax.Array
+    suffix_k: jax.Array
+    suffix_v: jax.Array
+    prefix_valid: jax.Array
+    suffix_valid: jax.Array
+
+    @classmethod
+    def zeros(
+        cls, config: ModelConfig, prompts: int, group: int, prefix: int, suffix: int
+    ) -> "KVCache":
+        heads = (config.num_layers, prompts, config.num_kv_heads)
+        rows = (config.num_layers, prompts, group, config.num_kv_heads)
+        dtype = jnp.dtype(config.dtype)
+        return cls(
+            prefix_k=jnp.zeros((*heads, config.head_dim, prefix), dtype),
+            prefix_v=jnp.zeros((*heads, prefix, config.head_dim), dtype),
+            suffix_k=jnp.zeros((*rows, config.head_dim, suffix), dtype),
+            suffix_v=jnp.zeros((*rows, suffix, config.head_dim), dtype),
+            prefix_valid=jnp.zeros((prompts, prefix), bool),
+            suffix_valid=jnp.zeros((prompts, group, suffix), bool),
+        )
+
+
+def decode_attention(
+    q_PGNH: jax.Array, cache: KVCache, layer: jax.Array, num_kv_heads: int
+) -> jax.Array:
+    """One query per sample against its prompt and its own generated columns: `[P, G, N, H]`.
+
+    The prompt part is a matrix product over all G samples of a prompt; the generated part is a
+    multiply-and-reduce, which XLA fuses with the read of one layer, so no layer is ever copied.
+    """
+    prompts, group, num_heads, head_dim = q_PGNH.shape
+    # Scaled in the query: N = K * R, R query heads for each key head.
+    q = (q_PGNH * head_dim**-0.5).astype(q_PGNH.dtype)
+    q_PGKRH = q.reshape(prompts, group, num_kv_heads, num_heads // num_kv_heads, head_dim)
+
+    def of_layer(stacked):
+        return jax.lax.dynamic_index_in_dim(stacked, layer, 0, keepdims=False)
+
+    f32 = jnp.float32
+    prefix_PGKRS = jnp.einsum(
+        "pgkrh,pkhs->pgkrs", q_PGKRH, of_layer(cache.prefix_k), preferred_element_type=f32
+    )
+    suffix_PGKRW = jnp.sum(
+        q_PGKRH[..., None].astype(f32) * of_layer(cache.suffix_k)[:, :, :, None].astype(f32), -2
+    )
+    prefix_PGKRS = jnp.where(cache.prefix_valid[:, None, None, None], prefix_PGKRS, MASK_VALUE)
+    suffix_PGKRW = jnp.where(cache.suffix_valid[:, :, None, None], suffix_PGKRW, MASK_VALUE)
+
+    peak = jnp.maximum(
+        prefix_PGKRS.max(-1, keepdims=True), suffix_PGKRW.max(-1, keepdims=True)
+    )
+    prefix_PGKRS, suffix_PGKRW = jnp.exp(prefix_PGKRS - peak), jnp.exp(suffix_PGKRW - peak)
+    total = prefix_PGKRS.sum(-1, keepdims=True) + suffix_PGKRW.sum(-1, keepdims=True)
+    out_PGKRH = jnp.einsum(
+        "pgkrs,pksh->pgkrh",
+        prefix_PGKRS.astype(q.dtype),
+        of_layer(cache.prefix_v),
+        preferred_element_type=f32,
+    )
+    out_PGKRH += jnp.sum(
+        suffix_PGKRW[..., None] * of_layer(cache.suffix_v)[:, :, :, None].astype(f32), -2
+    )
+    return (out_PGKRH / total).astype(q.dtype).reshape(q_PGNH.shape)

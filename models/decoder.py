@@ -1,0 +1,228 @@
+"""The one decoder. Flax NNX modules inside, pure functions over a parameter pytree outside.
+
+A block does not know where keys and values are kept: it is handed an `Attend` function, which is
+packed causal attention in training, and attention over a cache when sampling.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from models import attention
+from models.config import ModelConfig
+from models.sharding import constrain
+
+# (q_BTNH, k_BTKH, v_BTKH, cache, layer index) -> (output_BTNH, cache)
+Attend = Callable[..., tuple[jax.Array, Any]]
+
+
+def _normal(rngs: nnx.Rngs, shape, fan_in, axes, dtype) -> nnx.Param:
+    # Truncated at two standard deviations, which leaves 0.88 of the deviation.
+    draw = jax.random.truncated_normal(rngs.params(), -2.0, 2.0, shape, jnp.float32)
+    return nnx.Param((draw * fan_in**-0.5 / 0.87962566).astype(dtype), logical_axes=axes)
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x) * scale over the last dimension, in float32 (arXiv:1910.07467)."""
+
+    def __init__(self, size: int, axis: str, config: ModelConfig):
+        self.scale = nnx.Param(jnp.ones(size, config.param_dtype), logical_axes=(axis,))
+        self.eps = config.norm_eps
+
+    def __call__(self, x):
+        x32 = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + self.eps)
+        return (x32 * inverse).astype(x.dtype) * self.scale[...].astype(x.dtype)
+
+
+class Projection(nnx.Module):
+    """A matrix product from the leading `in_dims` axes of the kernel to the others."""
+
+    def __init__(self, shape, axes, in_dims: int, config: ModelConfig, rngs, bias: bool = False):
+        fan_in = 1
+        for size in shape[:in_dims]:
+            fan_in *= size
+        self.kernel = _normal(rngs, shape, fan_in, axes, config.param_dtype)
+        if bias:
+            zeros = jnp.zeros(shape[in_dims:], config.param_dtype)
+            self.bias = nnx.Param(zeros, logical_axes=tuple(axes[in_dims:]))
+        self.in_dims, self.has_bias = in_dims, bias
+
+    def __call__(self, x):
+        contract = tuple(range(x.ndim - self.in_dims, x.ndim)), tuple(range(self.in_dims))
+        y = jax.lax.dot_general(x, self.kernel[...].astype(x.dtype), (contract, ((), ())))
+        return y + self.bias[...].astype(x.dtype) if self.has_bias else y
+
+
+class Attention(nnx.Module):
+    """Grouped-query attention (arXiv:2305.13245) with RoPE, optional biases and QK-norm."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        c = config
+        D, N, K, H = c.embed_dim, c.num_heads, c.num_kv_heads, c.head_dim
+        projection = functools.partial(Projection, config=c, rngs=rngs)
+        query, key = ("embed", "heads", "head_dim"), ("embed", "kv_heads", "head_dim")
+        self.q = projection((D, N, H), query, 1, bias=c.qkv_bias)
+        self.k = projection((D, K, H), key, 1, bias=c.qkv_bias)
+        self.v = projection((D, K, H), key, 1, bias=c.qkv_bias)
+        self.o = projection((N, H, D), ("heads", "head_dim", "embed"), 2)
+        if c.qk_norm:
+            self.q_norm = RMSNorm(H, "norm", c)
+            self.k_norm = RMSNorm(H, "norm", c)
+        self.config = c
+
+    def __call__(self, x_BTD, positions_BT, attend: Attend, cache, layer):
+        q_BTNH = constrain(self.q(x_BTD), "batch", "length", "heads", "head_dim")
+        k_BTKH = constrain(self.k(x_BTD), "batch", "length", "kv_heads", "head_dim")
+        v_BTKH = constrain(self.v(x_BTD), "batch", "length", "kv_heads", "head_dim")
+        if self.config.qk_norm:
+            q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
+        q_BTNH = attention.apply_rope(q_BTNH, positions_BT, self.config)
+        k_BTKH = attention.apply_rope(k_BTKH, positions_BT, self.config)
+        out_BTNH, cache = attend(q_BTNH, k_BTKH, v_BTKH, cache, layer)
+        return self.o(constrain(out_BTNH, "batch", "length", "heads", "head_dim")), cache
+
+
+class MLP(nnx.Module):
+    """SwiGLU (arXiv:2002.05202): down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        D, F = config.embed_dim, config.mlp_dim
+        self.gate = Projection((D, F), ("embed", "mlp"), 1, config, rngs)
+        self.up = Projection((D, F), ("embed", "mlp"), 1, config, rngs)
+        self.down = Projection((F, D), ("mlp", "embed"), 1, config, rngs)
+
+    def __call__(self, x_BTD):
+        h_BTF = jax.nn.silu(self.gate(x_BTD)) * self.up(x_BTD)
+        return self.down(constrain(h_BTF, "batch", "length", "mlp"))
+
+
+class Block(nnx.Module):
+    """Pre-norm attention and MLP, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.embed_dim, "norm", config)
+        self.attention = Attention(config, rngs)
+        self.mlp_norm = RMSNorm(config.embed_dim, "norm", config)
+        self.mlp = MLP(config, rngs)
+
+    def __call__(self, x_BTD, positions_BT, attend: Attend, cache, layer):
+        out_BTD, cache = self.attention(
+            self.attention_norm(x_BTD), positions_BT, attend, cache, layer
+        )
+        x_BTD = constrain(x_BTD + out_BTD, "batch", "length", "residual")
+        x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD))
+        return constrain(x_BTD, "batch", "length", "residual"), cache
+
+
+class Decoder(nnx.Module):
+    """Embedding, `num_layers` stacked blocks under one scan, final norm, LM head."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        V, D = config.vocab_size, config.embed_dim
+        self.embedding = _normal(rngs, (V, D), D, ("vocab", "embed"), config.param_dtype)
+
+        @nnx.split_rngs(splits=config.num_layers)
+        @nnx.vmap
+        def stack(rngs):
+            return Block(config, rngs)
+
+        self.layers = stack(rngs)
+        self.final_norm = RMSNorm(D, "norm", config)
+        if not config.tie_embeddings:
+            self.lm_head = Projection((D, V), ("embed", "vocab"), 1, config, rngs)
+
+    def hidden(self, tokens_BT, positions_BT, attend: Attend, cache=None):
+        """Final normed hidden states `[B, T, D]` and the cache that `attend` returned."""
+        x_BTD = self.embedding[...][tokens_BT].astype(self.config.dtype)
+        x_BTD = constrain(x_BTD, "batch", "length", "residual")
+        block_def, stacked = nnx.split(self.layers)
+
+        def body(carry, inputs):
+            x_BTD, cache = carry
+            weights, layer = inputs
+            block = nnx.merge(block_def, weights)
+            return block(x_BTD, positions_BT, attend, cache, layer), None
+
+        if self.config.remat != "none":
+            policy = None
+            if self.config.remat == "dots":
+                policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            body = jax.checkpoint(body, policy=policy, prevent_cse=False)
+        (x_BTD, cache), _ = jax.lax.scan(
+            body,
+            (x_BTD, cache),
+            (stacked, jnp.arange(self.config.num_layers)),
+            unroll=self.config.scan_unroll,
+        )
+        return self.final_norm(x_BTD), cache
+
+    def logits(self, x_D):
+        """Float32 logits `[..., V]` of hidden states `[..., D]`."""
+        weights = self.embedding[...].T if self.config.tie_embeddings else self.lm_head.kernel[...]
+        return jnp.matmul(x_D, weights.astype(x_D.dtype), preferred_element_type=jnp.float32)
+
+
+class LanguageModel:
+    """Pure functions over a pytree of parameters (nested dicts of arrays, no NNX types).
+
+    Example:
+      model = LanguageModel(config)
+      params = model.init(jax.random.key(0))
+      hidden_BTD = model.hidden(params, tokens_BT, positions_BT, segment_ids_BT)
+      logits_BTV = model.logits(params, hidden_BTD)
+    """
+
+    def __init__(self, config: ModelConfig):
+        self.config = config
+        abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
+        self._graph, self._state = nnx.split(abstract)
+
+    def init(self, key: jax.Array) -> Any:
+        """Random parameters; jit it with `out_shardings` to create them sharded."""
+        return nnx.to_pure_dict(nnx.state(Decoder(self.config, nnx.Rngs(params=key))))
+
+    @functools.cached_property
+    def abstract_params(self) -> Any:
+        """`jax.ShapeDtypeStruct` of every parameter."""
+        return nnx.to_pure_dict(self._state)
+
+    @functools.cached_property
+    def logical_axes(self) -> Any:
+        """A tuple of logical axis names for every parameter."""
+
+        def axes(path, variable):
+            names = variable.get_metadata("logical_axes")
+            return ("layers", *names) if path[0] == "layers" else tuple(names)
+
+        tree: dict = {}
+        for path, variable in nnx.to_flat_state(self._state):
+            node = tree
+            for name in path[:-1]:
+                node = node.setdefault(name, {})
+            node[path[-1]] = axes(path, variable)
+        return tree
+
+    def bind(self, params: Any) -> Decoder:
+        """The NNX module around these parameters, for use inside a traced function."""
+        state = jax.tree.map(lambda x: x, self._state)
+        nnx.replace_by_pure_dict(state, params)
+        return nnx.merge(self._graph, state)
+
+    def hidden(self, params, tokens_BT, positions_BT, segment_ids_BT) -> jax.Array:
+        """Hidden states `[B, T, D]` of packed rows; see `attention.packed_attention`."""
+
+        def attend(q, k, v, cache, layer):
+            del layer
+            return attention.packed_attention(q, k, v, segment_ids_BT), cache
+
+        return self.bind(params).hidden(tokens_BT, positions_BT, attend)[0]
+
+    def logits(self, params, hidden_D) -> jax.Array:
+        """Float32 logits `[..., V]`."""
+        return self.bind(params).logits(hidden_D)
