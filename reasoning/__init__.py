@@ -1,0 +1,1 @@
+"""Problems, answers, verifiers, tasks and inference-time scaling methods."""

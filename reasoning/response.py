@@ -1,0 +1,107 @@
+"""The DeepSeek-R1 response format: `<think> chain </think> <answer> final answer </answer>`.
+
+DeepSeek-R1 (arXiv:2501.12948), table 1.
+"""
+
+import dataclasses
+import re
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
+
+_TAG = re.compile(r"</?(?:think|answer)>")
+_EXPECTED = [THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE]
+
+
+@dataclasses.dataclass(frozen=True)
+class Response:
+    """A response taken apart.
+
+    Attributes:
+        chain: What stands between the first `<think>` and the last `</think>`, stripped; all the
+            rest where the block is never closed; None where it is never opened.
+        answer: Text of the answer block, stripped. None unless exactly one answer block stands
+            outside the chain: an answer inside the chain does not count, and of two answers
+            neither does.
+        well_formed: Whether the response has the format, see `parse_response`.
+        reason: In words, why it is well formed or not.
+    """
+
+    chain: str | None
+    answer: str | None
+    well_formed: bool
+    reason: str
+
+
+def parse_response(text: str, prefilled_think: bool = False) -> Response:
+    """Takes a response apart and checks its format, in time linear in its length.
+
+    Well formed is: exactly one think block, then exactly one answer block that is not empty, and
+    nothing but white space before, between and after them; so no tag is repeated or nested. An
+    empty chain is allowed (what it is worth, the accuracy decides).
+
+    Args:
+        text: The completion, decoded without special tokens.
+        prefilled_think: Whether the prompt already ended in `<think>`, so that the completion
+            starts inside the chain.
+    """
+    if prefilled_think:
+        text = THINK_OPEN + text
+    tags = list(_TAG.finditer(text))
+    chain, end_of_chain = _chain(text, tags)
+    answer = _only_answer(text, [tag for tag in tags if tag.start() >= end_of_chain])
+    fault = _format_fault(text, tags)
+    return Response(chain, answer, not fault, fault or "well formed")
+
+
+def after_chain(text: str) -> str:
+    """What a reader of the answer may see: the text behind the think block.
+
+    A chain that was never closed leaves nothing; text without any think tag is returned whole. A
+    `</think>` without `<think>` ends a chain that the prompt opened.
+    """
+    _, end_of_chain = _chain(text, list(_TAG.finditer(text)))
+    return text[end_of_chain:]
+
+
+def _chain(text, tags):
+    """The chain, and where the text behind it starts."""
+    opened = next((tag for tag in tags if tag.group() == THINK_OPEN), None)
+    # Up to the last closing tag: whatever nested or repeated think blocks hide stays inside the
+    # chain, where it cannot pass for an answer.
+    closed = next((tag for tag in reversed(tags) if tag.group() == THINK_CLOSE), None)
+    if opened is None:
+        return None, closed.end() if closed else 0
+    if closed is None or closed.start() < opened.end():
+        return text[opened.end() :].strip(), len(text)
+    # A think block opened again behind the last closing tag is never closed: nothing after it.
+    reopened = any(tag.group() == THINK_OPEN and tag.start() > closed.start() for tag in tags)
+    end_of_chain = len(text) if reopened else closed.end()
+    return text[opened.end() : closed.start()].strip(), end_of_chain
+
+
+def _only_answer(text, tags):
+    if [tag.group() for tag in tags] != [ANSWER_OPEN, ANSWER_CLOSE]:
+        return None
+    return text[tags[0].end() : tags[1].start()].strip()
+
+
+def _format_fault(text, tags):
+    """What is wrong with the format, or an empty string."""
+    names = [tag.group() for tag in tags]
+    for tag in _EXPECTED:
+        count = names.count(tag)
+        if count != 1:
+            return f"no {tag}" if count == 0 else f"{count} times {tag}"
+    if names != _EXPECTED:
+        return "tags out of order: " + " ".join(names)
+    think_open, think_close, answer_open, answer_close = tags
+    if text[: think_open.start()].strip():
+        return f"text before {THINK_OPEN}"
+    if text[think_close.end() : answer_open.start()].strip():
+        return f"text between {THINK_CLOSE} and {ANSWER_OPEN}"
+    if text[answer_close.end() :].strip():
+        return f"text after {ANSWER_CLOSE}"
+    if not text[answer_open.end() : answer_close.start()].strip():
+        return "the answer is empty"
+    return ""

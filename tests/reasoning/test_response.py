@@ -1,0 +1,88 @@
+"""The R1 format rule, one case per way to break it."""
+
+import pytest
+
+from reasoning.response import after_chain, parse_response
+
+GOOD = "<think>2 + 3 is 5</think> <answer>5</answer>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        f"\n{GOOD}\n\n",
+        "<think></think><answer>5</answer>",
+        "<think>a\nb</think>\n<answer>\n5\n</answer>",
+        "<think>if x < 3 and y > 2</think><answer>x < y</answer>",
+    ],
+)
+def test_well_formed(text):
+    response = parse_response(text)
+    assert response.well_formed, response.reason
+
+
+def test_parts_are_stripped():
+    response = parse_response("<think> 2 + 3\n= 5 </think>\n<answer> 5 </answer>")
+    assert (response.chain, response.answer) == ("2 + 3\n= 5", "5")
+
+
+# text, what the reason must name, the answer that may still be read.
+MALFORMED = [
+    ("", "no <think>", None),
+    ("5", "no <think>", None),
+    ("<answer>5</answer>", "no <think>", "5"),
+    ("<think>a</think>", "no <answer>", None),
+    ("<think>a", "no </think>", None),
+    ("<think>a <answer>5</answer>", "no </think>", None),
+    ("<think>a</think><answer>5", "no </answer>", None),
+    ("<think>a</think>5</answer>", "no <answer>", None),
+    ("<think>a <answer>5</answer></think>", "out of order", None),
+    ("<think>a <answer>5</answer></think><answer>6</answer>", "2 times <answer>", "6"),
+    ("<think>a</think><answer>5</answer><answer>6</answer>", "2 times <answer>", None),
+    ("<think>a</think><answer>5<answer>6</answer></answer>", "2 times <answer>", None),
+    ("<think>a<think>b</think></think><answer>5</answer>", "2 times <think>", "5"),
+    ("<think>a</think><think>b</think><answer>5</answer>", "2 times <think>", "5"),
+    ("<think>a</think><answer>5</answer><think>b</think>", "2 times <think>", None),
+    ("<think>a</think><answer>5</answer><think>b", "2 times <think>", None),
+    ("<think>a</think><answer><think>5</answer>", "2 times <think>", None),
+    ("<answer>5</answer><think>a</think>", "out of order", None),
+    ("</think><think>a<answer>5</answer>", "out of order", None),
+    ("</think>a<think><answer>5</answer>", "out of order", None),
+    (f"So: {GOOD}", "before <think>", "5"),
+    ("<think>a</think> so <answer>5</answer>", "between", "5"),
+    (f"{GOOD} Done.", "after </answer>", "5"),
+    ("<think>a</think><answer> </answer>", "empty", ""),
+    ("<THINK>a</THINK><ANSWER>5</ANSWER>", "no <think>", None),
+    ("<think >a</think ><answer>5</answer>", "no <think>", "5"),
+]
+
+
+@pytest.mark.parametrize("text, reason, answer", MALFORMED)
+def test_malformed(text, reason, answer):
+    response = parse_response(text)
+    assert not response.well_formed
+    assert reason in response.reason
+    assert response.answer == answer
+
+
+def test_prefilled_think_continues_the_prompt():
+    completion = "2 + 3 is 5</think><answer>5</answer>"
+    assert parse_response(completion, prefilled_think=True) == parse_response("<think>" + completion)
+    assert not parse_response(completion).well_formed
+    assert parse_response(completion).answer == "5"  # the closing tag ends an unseen chain
+    assert not parse_response(GOOD, prefilled_think=True).well_formed
+
+
+def test_after_chain_hides_the_chain():
+    assert after_chain(GOOD) == " <answer>5</answer>"
+    assert after_chain("hidden</think>seen") == "seen"
+    assert after_chain("<think>never closed") == ""
+    assert after_chain("no tags") == "no tags"
+    assert after_chain("<think>a</think>b<think>c</think>d") == "d"
+    assert after_chain("<think>a</think>b<think>c") == ""
+
+
+def test_long_text_takes_linear_time():
+    response = parse_response("<think>" * 100_000 + "</think>" * 100_000 + "<answer>5</answer>")
+    assert not response.well_formed and response.answer == "5"
