@@ -5,6 +5,7 @@ packed causal attention in training, and attention over a cache when sampling.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -43,18 +44,19 @@ class Projection(nnx.Module):
     """A matrix product from the leading `in_dims` axes of the kernel to the others."""
 
     def __init__(self, shape, axes, in_dims: int, config: ModelConfig, rngs, bias: bool = False):
-        fan_in = 1
-        for size in shape[:in_dims]:
-            fan_in *= size
-        self.kernel = _normal(rngs, shape, fan_in, axes, config.param_dtype)
+        self.kernel = _normal(rngs, shape, math.prod(shape[:in_dims]), axes, config.param_dtype)
         if bias:
             zeros = jnp.zeros(shape[in_dims:], config.param_dtype)
             self.bias = nnx.Param(zeros, logical_axes=tuple(axes[in_dims:]))
         self.in_dims, self.has_bias = in_dims, bias
 
     def __call__(self, x):
-        contract = tuple(range(x.ndim - self.in_dims, x.ndim)), tuple(range(self.in_dims))
-        y = jax.lax.dot_general(x, self.kernel[...].astype(x.dtype), (contract, ((), ())))
+        # As one [tokens, in] x [in, out] product: XLA's CPU backend runs the backward pass of
+        # the equivalent product over [batch, length, in] at two thirds of the speed.
+        kernel = self.kernel[...].astype(x.dtype)
+        lead, out = x.shape[: x.ndim - self.in_dims], kernel.shape[self.in_dims :]
+        fan_in = math.prod(kernel.shape[: self.in_dims])
+        y = (x.reshape(-1, fan_in) @ kernel.reshape(fan_in, -1)).reshape(*lead, *out)
         return y + self.bias[...].astype(x.dtype) if self.has_bias else y
 
 
@@ -165,7 +167,12 @@ class Decoder(nnx.Module):
     def logits(self, x_D):
         """Float32 logits `[..., V]` of hidden states `[..., D]`."""
         weights = self.embedding[...].T if self.config.tie_embeddings else self.lm_head.kernel[...]
-        return jnp.matmul(x_D, weights.astype(x_D.dtype), preferred_element_type=jnp.float32)
+        logits = jnp.matmul(
+            x_D.reshape(-1, x_D.shape[-1]),
+            weights.astype(x_D.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return logits.reshape(*x_D.shape[:-1], -1)
 
 
 class LanguageModel:

@@ -1,0 +1,150 @@
+"""Writes a model as a Hugging Face checkpoint that `transformers` loads."""
+
+import functools
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+from safetensors.numpy import save_file
+
+from models.config import ModelConfig
+from models.decoder import LanguageModel
+from models.hf.config import config_to_hf
+from models.hf.load import INDEX_FILE, WEIGHTS_FILE
+from models.hf.tensors import TensorRule, leaf, stored_tensors
+from models.tokenizer import Tokenizer
+
+
+def export_model(
+    directory: str | os.PathLike,
+    config: ModelConfig,
+    params: Any,
+    tokenizer: Tokenizer | None = None,
+    *,
+    dtype: str | None = None,
+    max_shard_bytes: int = 5 * 10**9,
+    overwrite: bool = False,
+) -> Path:
+    """Writes config, weights, tokenizer, chat template and stop ids, all or nothing.
+
+    Every process of a multi-host run calls this; the first one writes. One weights file is held
+    in host memory at a time.
+
+    Args:
+      directory: what to create. It appears, or is replaced, by a rename at the end.
+      config: of the model.
+      params: its parameters, sharded in any way.
+      tokenizer: saved along, its stop ids as `eos_token_id` of `generation_config.json`.
+      dtype: of the weights in the file; None is `config.param_dtype`.
+      max_shard_bytes: the weights are split into files of at most this size (a single tensor may
+        be larger).
+      overwrite: replace a directory that exists.
+
+    Returns:
+      The directory.
+
+    Raises:
+      FileExistsError: the directory exists and `overwrite` is not set.
+      ValueError: a config that no Hugging Face architecture has, or a tokenizer with more tokens.
+    """
+    directory = Path(directory)
+    if directory.exists() and not overwrite:
+        raise FileExistsError(f"{directory} exists; remove it, choose another, or pass overwrite=True")
+    config = config.replace(param_dtype=dtype or config.param_dtype)
+    fields = config_to_hf(config)
+    if tokenizer is not None:
+        tokenizer.check_fits(config.vocab_size)
+        fields |= tokenizer.special_ids()
+    shards = _plan(config, max_shard_bytes)
+
+    writer = jax.process_index() == 0
+    if writer:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        # Gathering is a collective, so it happens on every process.
+        for name, tensors in shards.items():
+            arrays = {key: _gather(params, *where, config.param_dtype) for key, *where in tensors}
+            if writer:
+                save_file(arrays, scratch / name, metadata={"format": "pt"})
+        if writer:
+            _write_json(scratch / "config.json", fields)
+            if len(shards) > 1:
+                _write_json(scratch / INDEX_FILE, _index(config, shards))
+            if tokenizer is not None:
+                tokenizer.save(scratch)
+                _write_json(scratch / "generation_config.json", tokenizer.special_ids())
+            _rename(scratch, directory)
+    finally:
+        if writer:
+            shutil.rmtree(scratch, ignore_errors=True)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"export {directory}")
+    return directory
+
+
+def _plan(
+    config: ModelConfig, max_shard_bytes: int
+) -> dict[str, list[tuple[str, TensorRule, int]]]:
+    """File name -> the `(tensor name, rule, layer)` it holds."""
+    itemsize = np.dtype(config.param_dtype).itemsize
+    files: list[list] = [[]]
+    used = 0
+    for name, shape, rule, layer in stored_tensors(LanguageModel(config)):
+        size = math.prod(shape) * itemsize
+        if files[-1] and used + size > max_shard_bytes:
+            files.append([])
+            used = 0
+        files[-1].append((name, rule, layer))
+        used += size
+    if len(files) == 1:
+        return {WEIGHTS_FILE: files[0]}
+    total = f"{len(files):05d}"
+    return {f"model-{i:05d}-of-{total}.safetensors": f for i, f in enumerate(files, 1)}
+
+
+def _index(config: ModelConfig, shards: dict[str, list]) -> dict[str, Any]:
+    total = config.num_params * np.dtype(config.param_dtype).itemsize
+    weight_map = {name: file for file, tensors in shards.items() for name, *_ in tensors}
+    return {"metadata": {"total_size": total}, "weight_map": weight_map}
+
+
+def _gather(params: Any, rule: TensorRule, layer: int, dtype: str) -> np.ndarray:
+    """One stored tensor, whole, on this host."""
+    array = leaf(params, rule.path)
+    sharding = getattr(array, "sharding", None)
+    whole = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
+    one_layer = _one_layer(rule.stacked, dtype, whole)(array, layer)
+    return rule.to_hf(np.asarray(one_layer.addressable_data(0)))
+
+
+@functools.cache
+def _one_layer(stacked: bool, dtype: str, sharding: NamedSharding | None):
+    def pick(array, layer):
+        one = jax.lax.dynamic_index_in_dim(array, layer, 0, keepdims=False) if stacked else array
+        return one.astype(dtype)
+
+    return jax.jit(pick, out_shardings=sharding)
+
+
+def _rename(scratch: Path, directory: Path) -> None:
+    scratch.chmod(0o755)  # mkdtemp makes it private.
+    if directory.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.old.", dir=directory.parent))
+        directory.rename(old / directory.name)
+        scratch.rename(directory)
+        shutil.rmtree(old)
+    else:
+        scratch.rename(directory)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

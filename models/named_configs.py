@@ -1,0 +1,107 @@
+"""Published sizes of the supported families, as their `config.json` on the Hub states them.
+
+Base and instruct (or Qwen3's post-trained) checkpoints of one size share their weights' shapes but
+not always the context length and the norm's epsilon, so those that differ have an entry each.
+"""
+
+from typing import Any
+
+from models.config import ModelConfig, RopeScaling
+
+
+def _llama(layers: int, embed: int, heads: int, mlp: int, head_dim: int, factor: float, tied: bool):
+    return ModelConfig(
+        family="llama",
+        vocab_size=128_256,
+        embed_dim=embed,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=8,
+        head_dim=head_dim,
+        mlp_dim=mlp,
+        rope_theta=500_000.0,
+        rope_scaling=RopeScaling(
+            factor=factor, low_freq_factor=1.0, high_freq_factor=4.0, original_max_length=8192
+        ),
+        norm_eps=1e-5,
+        tie_embeddings=tied,
+        max_length=131_072,
+    )
+
+
+def _qwen2(layers: int, embed: int, heads: int, kv_heads: int, mlp: int, **changes: Any):
+    small = embed <= 2048
+    fields = dict(
+        family="qwen2",
+        vocab_size=151_936 if small else 152_064,
+        embed_dim=embed,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=embed // heads,
+        mlp_dim=mlp,
+        rope_theta=1_000_000.0,
+        norm_eps=1e-6,
+        tie_embeddings=small,
+        qkv_bias=True,
+        max_length=32_768,
+    )
+    return ModelConfig(**(fields | changes))
+
+
+def _qwen3(layers: int, embed: int, heads: int, mlp: int, tied: bool = False):
+    return ModelConfig(
+        family="qwen3",
+        vocab_size=151_936,
+        embed_dim=embed,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=8,
+        head_dim=128,
+        mlp_dim=mlp,
+        rope_theta=1_000_000.0,
+        norm_eps=1e-6,
+        tie_embeddings=tied,
+        qk_norm=True,
+        max_length=40_960,
+    )
+
+
+NAMED_CONFIGS: dict[str, ModelConfig] = {
+    "llama-3.1-8b": _llama(32, 4096, 32, 14_336, head_dim=128, factor=8.0, tied=False),
+    "llama-3.1-70b": _llama(80, 8192, 64, 28_672, head_dim=128, factor=8.0, tied=False),
+    "llama-3.2-1b": _llama(16, 2048, 32, 8192, head_dim=64, factor=32.0, tied=True),
+    "llama-3.2-3b": _llama(28, 3072, 24, 8192, head_dim=128, factor=32.0, tied=True),
+    "qwen2.5-0.5b": _qwen2(24, 896, 14, 2, 4864),
+    "qwen2.5-1.5b": _qwen2(28, 1536, 12, 2, 8960, max_length=131_072),
+    "qwen2.5-1.5b-instruct": _qwen2(28, 1536, 12, 2, 8960),
+    "qwen2.5-3b": _qwen2(36, 2048, 16, 2, 11_008),
+    "qwen2.5-7b": _qwen2(28, 3584, 28, 4, 18_944, max_length=131_072),
+    "qwen2.5-7b-instruct": _qwen2(28, 3584, 28, 4, 18_944),
+    "qwen2.5-14b": _qwen2(48, 5120, 40, 8, 13_824, max_length=131_072, norm_eps=1e-5),
+    "qwen2.5-14b-instruct": _qwen2(48, 5120, 40, 8, 13_824),
+    "qwen2.5-32b": _qwen2(64, 5120, 40, 8, 27_648, max_length=131_072, norm_eps=1e-5),
+    "qwen2.5-32b-instruct": _qwen2(64, 5120, 40, 8, 27_648),
+    "qwen3-0.6b": _qwen3(28, 1024, 16, 3072, tied=True),
+    "qwen3-1.7b": _qwen3(28, 2048, 16, 6144, tied=True),
+    "qwen3-4b": _qwen3(36, 2560, 32, 9728, tied=True),
+    "qwen3-8b": _qwen3(36, 4096, 32, 12_288),
+    "qwen3-14b": _qwen3(40, 5120, 40, 17_408),
+    "qwen3-32b": _qwen3(64, 5120, 64, 25_600),
+}
+for _size in ("0.6b", "1.7b", "4b", "8b", "14b"):
+    NAMED_CONFIGS[f"qwen3-{_size}-base"] = NAMED_CONFIGS[f"qwen3-{_size}"].replace(max_length=32_768)
+for _name in ("llama-3.1-8b", "llama-3.1-70b", "llama-3.2-1b", "llama-3.2-3b", "qwen2.5-0.5b", "qwen2.5-3b"):
+    NAMED_CONFIGS[f"{_name}-instruct"] = NAMED_CONFIGS[_name]
+
+
+def named_config(name: str, **changes: Any) -> ModelConfig:
+    """The config of a published size, case-insensitively, with fields changed, e.g. `dtype`.
+
+    Raises:
+      ValueError: a name that is not in `NAMED_CONFIGS`.
+    """
+    if name.lower() not in NAMED_CONFIGS:
+        known = ", ".join(sorted(NAMED_CONFIGS))
+        raise ValueError(f"model config {name!r} is unknown; choose one of {known}")
+    return NAMED_CONFIGS[name.lower()].replace(**changes)

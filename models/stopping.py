@@ -1,0 +1,57 @@
+"""Stop strings for a compiled sampler: string matching as a table over tokens."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenAutomaton:
+    """Finds strings in generated text, whatever tokens it is made of.
+
+    An Aho-Corasick automaton over bytes, with every token's bytes already walked: one lookup
+    per token on the device. The last state is reached by, and after, any match.
+
+    Attributes:
+      transitions: `[states, V]` int16, the state after reading a token in a state.
+    """
+
+    transitions: np.ndarray
+
+    @classmethod
+    def build(cls, strings: Sequence[str], token_bytes: Sequence[bytes]) -> "TokenAutomaton":
+        """Compiles `strings` for a vocabulary given as the bytes of each token.
+
+        Raises:
+          ValueError: no strings, or an empty one.
+        """
+        patterns = [s.encode() for s in strings]
+        if not patterns or not all(patterns):
+            raise ValueError(f"stop strings {list(strings)!r} must be non-empty")
+        by_byte = _byte_automaton(patterns)
+        states, vocab = len(by_byte), len(token_bytes)
+        lengths = np.array([len(b) for b in token_bytes])
+        table = np.repeat(np.arange(states)[:, None], vocab, 1)
+        for i in range(lengths.max(initial=0)):
+            # Tokens that still have an i-th byte take one more step from every state.
+            ids = np.flatnonzero(lengths > i)
+            byte = np.array([token_bytes[t][i] for t in ids])
+            table[:, ids] = by_byte[table[:, ids], byte]
+        return cls(table.astype(np.int16))
+
+
+def _byte_automaton(patterns: Sequence[bytes]) -> np.ndarray:
+    """`[states, 256]` transitions; state 0 is the start, the last one absorbs every match."""
+    prefixes = sorted({p[:i] for p in patterns for i in range(len(p))}, key=len)
+    index = {prefix: i for i, prefix in enumerate(prefixes)}
+    accept = len(prefixes)
+    table = np.full((accept + 1, 256), accept)
+    for prefix, state in index.items():
+        for byte in range(256):
+            text = prefix + bytes([byte])
+            if any(text.endswith(p) for p in patterns):
+                continue
+            suffixes = (text[i:] for i in range(len(text) + 1))
+            table[state, byte] = index[next(s for s in suffixes if s in index)]
+    return table
