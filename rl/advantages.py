@@ -1,0 +1,189 @@
+"""Group-relative advantages and the loss weights that aggregate token losses. NumPy, on the host.
+
+Rewards are `[prompts, group]`: `group` completions were sampled for each prompt, and each completion is
+compared with its siblings only, so no value network is needed.
+
+Conventions of other libraries, where they differ:
+
+* standard deviation of `grpo`: TRL and verl both divide by the *unbiased* one (`torch.std`, group - 1),
+  TRL adds 1e-4 to it, verl 1e-6. DeepSeekMath (arXiv:2402.03300, section 4.1.2) leaves both open.
+* a group of one: verl returns the raw reward; here it is an error, because there is no baseline.
+* aggregation: `sequence_mean` is TRL's `loss_type="grpo"` and verl's `seq-mean-token-mean`; `token_mean` is
+  TRL's `dapo` and verl's `token-mean`; `constant` is TRL's `dr_grpo`, while verl's `seq-mean-token-sum-norm`
+  divides by the padded length alone, not by the number of sequences.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from rl.kl import kl_estimate
+
+ESTIMATORS = ("grpo", "dr_grpo", "rloo")
+AGGREGATIONS = ("sequence_mean", "token_mean", "constant")
+
+# Rewards closer than this are the same reward: sums of weighted rewards carry rounding errors.
+REWARD_TOLERANCE = 1e-8
+
+
+@dataclasses.dataclass(frozen=True)
+class AdvantageConfig:
+    """How rewards become advantages.
+
+    Attributes:
+      estimator: `grpo` (less the group's mean, over its standard deviation), `dr_grpo` (less the mean only;
+        arXiv:2503.20783) or `rloo` (less the mean of the other completions; arXiv:2402.14740).
+      unbiased_std: divide the squared deviations by group - 1, as TRL and verl do, not by group. `grpo` only.
+      std_epsilon: added to the standard deviation (TRL 1e-4, verl 1e-6). `grpo` only.
+    """
+
+    estimator: str = "grpo"
+    unbiased_std: bool = True
+    std_epsilon: float = 1e-4
+
+    def __post_init__(self):
+        if self.estimator not in ESTIMATORS:
+            raise ValueError(
+                f"unknown advantage estimator {self.estimator!r}: choose one of {', '.join(ESTIMATORS)}"
+            )
+        if self.std_epsilon < 0:
+            raise ValueError(f"std_epsilon is {self.std_epsilon}: it must not be negative")
+
+
+def group_advantages(rewards, config):
+    """Computes the advantage of each completion over its siblings.
+
+    Args:
+      rewards: `[prompts, group]`, finite, group >= 2.
+      config: an `AdvantageConfig`.
+
+    Returns:
+      float32 `[prompts, group]`; exactly zero in groups of equal rewards.
+
+    Raises:
+      ValueError: a reward is not finite, or the shape is not `[prompts, group >= 2]`.
+    """
+    rewards = _checked(rewards)
+    centred = rewards - rewards.mean(axis=1, keepdims=True)
+    if config.estimator == "grpo":
+        std = rewards.std(axis=1, ddof=1 if config.unbiased_std else 0, keepdims=True)
+        advantages = centred / np.where(std > 0, std + config.std_epsilon, 1.0)
+    elif config.estimator == "dr_grpo":
+        advantages = centred
+    else:
+        # r_i - mean of the others = (r_i - mean of all) * group / (group - 1).
+        group = rewards.shape[1]
+        advantages = centred * (group / (group - 1))
+    return np.where(zero_advantage_groups(rewards)[:, None], 0.0, advantages).astype(np.float32)
+
+
+def zero_advantage_groups(rewards):
+    """Says which groups teach nothing because their rewards are equal: `[prompts, group]` -> bool `[prompts]`."""
+    return np.ptp(_checked(rewards), axis=1) <= REWARD_TOLERANCE
+
+
+def informative_groups(scores, limit=None):
+    """Dynamic sampling (DAPO, arXiv:2503.14476, eq. 11): which prompts to keep.
+
+    DAPO keeps prompts of which some but not all completions are right, and samples more prompts until the
+    batch is full. `scores` is therefore usually the accuracy reward alone (verl: `filter_groups.metric="acc"`);
+    with the total reward, a group of wrong answers that differ in format is kept.
+
+    Args:
+      scores: `[prompts, group]`.
+      limit: keep at most so many, the first ones (None: all).
+
+    Returns:
+      Indices of the kept prompts, ascending.
+    """
+    return np.flatnonzero(~zero_advantage_groups(scores))[:limit]
+
+
+def subtract_kl(rewards, logprobs, reference_logprobs, mask, beta, estimator):
+    """KL in the reward: `reward - beta * sum_t KL_t`, before the group's baseline is taken.
+
+    The KL of a completion is that of the policy it was sampled from, summed over its tokens, and is part of
+    what is maximised: the gradient of E[reward - beta * KL] is then exact in expectation with `k1`. TRL's
+    RLOO and verl's `use_kl_in_reward` do the same. Dividing by the standard deviation afterwards (`grpo`)
+    rescales beta by group.
+
+    Args:
+      rewards: `[prompts, group]`.
+      logprobs: `[prompts * group, length]` under the sampling policy, completions in the order of `rewards`.
+      reference_logprobs: the same under the reference policy.
+      mask: bool `[prompts * group, length]`, true on completion tokens; elsewhere log-probs may be garbage.
+      beta: KL coefficient, per nat.
+      estimator: `k1`, `k2` or `k3` (`rl.kl`).
+
+    Returns:
+      Penalised rewards, float64 `[prompts, group]`.
+    """
+    mask = np.asarray(mask, bool)
+    logprobs = np.where(mask, np.asarray(logprobs, np.float64), 0.0)
+    reference_logprobs = np.where(mask, np.asarray(reference_logprobs, np.float64), 0.0)
+    kl = kl_estimate(logprobs, reference_logprobs, estimator).sum(axis=1)
+    rewards = np.asarray(rewards, np.float64)
+    return rewards - beta * kl.reshape(rewards.shape)
+
+
+def token_weights(lengths, aggregation, max_tokens=None):
+    """Loss weight of each token, so that `sum(weight * token_loss)` over one optimizer step is the loss.
+
+    `lengths` must cover the whole optimizer step, across accumulated micro-batches and hosts: then their
+    losses and gradients simply add up, however the sequences are packed, split or sharded.
+
+    ==================  ============================  ==================================================
+    aggregation         weight of a token of seq. i   paper
+    ==================  ============================  ==================================================
+    `sequence_mean`     1 / (N * length_i)            GRPO; GSPO: the mean over sequences of their means
+    `token_mean`        1 / sum(lengths)              DAPO, CISPO: every token counts the same
+    `constant`          1 / (N * max_tokens)          Dr. GRPO: no length bias; max_tokens is the budget
+    ==================  ============================  ==================================================
+
+    Args:
+      lengths: int `[N]`, trained tokens of each completion, the end-of-sequence token included. 0 marks a
+        completion left out of the loss, which still counts in N.
+      aggregation: see the table.
+      max_tokens: the generation budget; only for, and needed by, `constant`.
+
+    Returns:
+      float32 `[N]`: the weight of every token of that sequence (0 where the length is 0).
+    """
+    lengths = np.asarray(lengths, np.int64)
+    if lengths.ndim != 1 or (lengths < 0).any() or not lengths.any():
+        raise ValueError(
+            f"lengths must be a vector of counts, not all zero; got {lengths.tolist()}"
+        )
+    if (aggregation == "constant") != (max_tokens is not None):
+        raise ValueError(
+            f"max_tokens={max_tokens} with aggregation {aggregation!r}: it is for 'constant', and needed there"
+        )
+    if aggregation == "sequence_mean":
+        weights = 1.0 / (len(lengths) * np.maximum(lengths, 1))
+    elif aggregation == "token_mean":
+        weights = np.full(len(lengths), 1.0 / lengths.sum())
+    elif aggregation == "constant":
+        if lengths.max() > max_tokens:
+            raise ValueError(
+                f"a completion has {lengths.max()} tokens, more than max_tokens={max_tokens}"
+            )
+        weights = np.full(len(lengths), 1.0 / (len(lengths) * max_tokens))
+    else:
+        raise ValueError(
+            f"unknown aggregation {aggregation!r}: choose one of {', '.join(AGGREGATIONS)}"
+        )
+    return np.where(lengths > 0, weights, 0.0).astype(np.float32)
+
+
+def _checked(rewards):
+    rewards = np.asarray(rewards, np.float64)
+    if rewards.ndim != 2 or rewards.shape[1] < 2:
+        raise ValueError(
+            f"rewards have shape {rewards.shape}: expected [prompts, group] with at least 2 completions a group"
+        )
+    if not np.isfinite(rewards).all():
+        prompt, member = np.argwhere(~np.isfinite(rewards))[0]
+        raise ValueError(
+            f"reward of completion {member} of prompt {prompt} is {rewards[prompt, member]}: rewards must be finite"
+        )
+    return rewards

@@ -1,0 +1,217 @@
+"""Policy-gradient losses of the GRPO family, as one function of token log-probs.
+
+All arrays are `[rows, length]` and aligned to the predicted token; several sequences may share a row
+(`segment_ids`). The loss is `sum(loss_weights * token_loss)`: how tokens are averaged is decided on the host
+(`rl.advantages.token_weights`), so packing, gradient accumulation and data sharding are exact plain sums.
+
+`rl.variants` names the settings of the published algorithms.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from rl.kl import KL_ESTIMATORS, MAX_LOG_RATIO, kl_estimate
+
+OBJECTIVES = ("clip", "cispo")
+RATIO_LEVELS = ("token", "sequence", "sequence_product")
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyLossConfig:
+    """What `policy_loss` computes.
+
+    With ratio r = policy / old policy and advantage A, a token's loss is
+
+    * `clip`:  -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)   (PPO, arXiv:1707.06347, eq. 7)
+    * `cispo`: -stop_gradient(clip(r, ...)) A log policy           (MiniMax-M1, arXiv:2506.13585, eq. 4-5)
+
+    Attributes:
+      objective: `clip` or `cispo`.
+      ratio_level: `token`; `sequence`, the geometric mean over the sequence's trained tokens (GSPO,
+        arXiv:2507.18071, eq. 7); or `sequence_product`, the completion as one action (RLOO). A sequence-level
+        ratio gives each token the sequence's surrogate, so it wants the aggregation `sequence_mean`.
+      clip_low: lower clipping range; 1 or more never clips, as ratios are positive.
+      clip_high: upper clipping range; DAPO's clip-higher is `clip_high > clip_low`. TRL's `epsilon_high` for
+        CISPO is the cap itself, 1 + clip_high here.
+      dual_clip: if set (> 1), a token's loss is at most `dual_clip * |A|` where A < 0 (arXiv:1912.09729).
+        In none of the presets; verl has it on by default, at 3.
+      beta: KL coefficient; 0 needs no reference policy.
+      kl_estimator: `k1`, `k2` or `k3` (`rl.kl`).
+      kl_in: `loss` adds `beta * KL_t` to each token's loss here; `reward` is done before advantages are taken,
+        by `rl.advantages.subtract_kl`, and adds nothing here.
+      tis_cap: if set, the surrogate of each token is multiplied by min(old policy / behaviour policy, cap), to
+        correct for a sampler whose probabilities differ from the trainer's (truncated importance sampling;
+        https://fengyao.notion.site/off-policy-rl). Needs `old_logprobs`. The KL term is not multiplied; as in
+        TRL and verl. Always per token, also where the ratio is not.
+    """
+
+    objective: str = "clip"
+    ratio_level: str = "token"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float | None = None
+    beta: float = 0.0
+    kl_estimator: str = "k3"
+    kl_in: str = "loss"
+    tis_cap: float | None = None
+
+    def __post_init__(self):
+        for field, choices in (
+            ("objective", OBJECTIVES),
+            ("ratio_level", RATIO_LEVELS),
+            ("kl_estimator", KL_ESTIMATORS),
+            ("kl_in", ("loss", "reward")),
+        ):
+            if getattr(self, field) not in choices:
+                raise ValueError(
+                    f"{field} is {getattr(self, field)!r}: choose one of {', '.join(choices)}"
+                )
+        for field in ("clip_low", "clip_high", "beta"):
+            if not getattr(self, field) >= 0:
+                raise ValueError(f"{field} is {getattr(self, field)}: it must not be negative")
+        if self.dual_clip is not None and (self.objective != "clip" or not self.dual_clip > 1):
+            raise ValueError(
+                f"dual_clip={self.dual_clip} needs objective='clip' and a value above 1"
+            )
+        if self.tis_cap is not None and not self.tis_cap > 0:
+            raise ValueError(f"tis_cap is {self.tis_cap}: it must be positive")
+        if self.kl_estimator == "k1" and self.kl_in == "loss":
+            raise ValueError(
+                "kl_estimator='k1' with kl_in='loss': its on-policy gradient is zero in expectation, so it would "
+                "penalise nothing; use k2 or k3, or kl_in='reward'"
+            )
+
+
+def policy_loss(logprobs, batch, config):
+    """Loss of one (micro-)batch, and what to watch.
+
+    Args:
+      logprobs: `[rows, length]`, log-probs of `tokens` under the policy being trained.
+      batch: dict of `[rows, length]` arrays. A token is trained on where `loss_weights` > 0; everywhere else
+        those are 0, and `logprobs` and all other float arrays may hold anything, infinities and NaN included.
+        - `segment_ids`: int, 0 on padding, 1 .. length for the row's sequences.
+        - `loss_weights`, `advantages`: see `rl.advantages`.
+        - `behaviour_logprobs`: under the sampler, when the tokens were drawn.
+        - `old_logprobs` (optional): recomputed by the trainer before its first update on these rollouts. The
+          old policy of the ratio is this one if given, else the behaviour policy.
+        - `reference_logprobs`: needed if `beta` > 0.
+      config: a `PolicyLossConfig`.
+
+    Returns:
+      `(loss, metrics)`, float32 scalars. Metrics of several micro-batches, devices or hosts combine exactly
+      with `merge_metrics`: they are plain sums, but for those ending in `_max`. `mean_metrics` makes means.
+        - `tokens`: number of trained tokens. Sums over those tokens:
+        - `ratio` (with `ratio_max`), `clip_high` and `clip_low` (1 where clipping took the gradient away, or
+          for `cispo` bounded the weight), `dual_clip`;
+        - `old_kl`: KL(old policy || policy), how far the updates have moved (k3);
+        - `reference_kl`: KL(policy || reference) (k3), if the batch has `reference_logprobs`;
+        - `tis_weight`, and `tis_truncated`: 1 where the cap was reached;
+        - `nll`: -log policy, whose mean on fresh samples estimates the entropy.
+        - `policy_loss`, `kl_loss`: the parts of the loss, already aggregated by `loss_weights`.
+
+    Raises:
+      ValueError: the batch lacks an array that the config needs.
+    """
+    weights = jnp.asarray(batch["loss_weights"], jnp.float32)
+    trained = weights > 0
+
+    def masked(x):
+        # Before any arithmetic: a NaN or infinity in padding would reach the gradient through 0 * inf.
+        return jnp.where(trained, jnp.asarray(x, jnp.float32), 0.0)
+
+    def total(x):
+        return jnp.sum(jnp.where(trained, x, 0.0), dtype=jnp.float32)
+
+    logprobs = masked(logprobs)
+    advantages = masked(batch["advantages"])
+    behaviour = masked(batch["behaviour_logprobs"])
+    old = masked(batch["old_logprobs"]) if "old_logprobs" in batch else behaviour
+
+    log_ratio = _log_ratio(logprobs - old, trained, batch["segment_ids"], config.ratio_level)
+    ratio = jnp.exp(log_ratio)
+    clipped = jnp.clip(ratio, 1.0 - config.clip_low, 1.0 + config.clip_high)
+    above, below = ratio > 1.0 + config.clip_high, ratio < 1.0 - config.clip_low
+    metrics = {
+        "tokens": total(1.0),
+        "ratio": total(ratio),
+        "ratio_max": jnp.max(jnp.where(trained, ratio, 0.0)),
+    }
+
+    if config.objective == "clip":
+        surrogate = jnp.minimum(ratio * advantages, clipped * advantages)
+        # Clipping acts only where the step taken so far already went the advantage's way.
+        above, below = above & (advantages > 0), below & (advantages < 0)
+        if config.dual_clip is not None:
+            floor = config.dual_clip * advantages
+            metrics["dual_clip"] = total((advantages < 0) & (surrogate < floor))
+            surrogate = jnp.where(advantages < 0, jnp.maximum(surrogate, floor), surrogate)
+    else:
+        surrogate = jax.lax.stop_gradient(clipped) * advantages * logprobs
+    metrics |= {"clip_high": total(above), "clip_low": total(below)}
+
+    if config.tis_cap is not None:
+        if "old_logprobs" not in batch:
+            raise ValueError(
+                "tis_cap is set but the batch has no old_logprobs: let the trainer recompute them, or unset it"
+            )
+        correction = jax.lax.stop_gradient(jnp.exp(_clip_log_ratio(old - behaviour)))
+        metrics |= {"tis_weight": 0.0, "tis_truncated": total(correction > config.tis_cap)}
+        correction = jnp.minimum(correction, config.tis_cap)
+        metrics["tis_weight"] = total(correction)
+        surrogate = correction * surrogate
+
+    loss = metrics["policy_loss"] = -total(weights * surrogate)
+    if "reference_logprobs" in batch:
+        reference = masked(batch["reference_logprobs"])
+        metrics["reference_kl"] = total(kl_estimate(logprobs, reference, "k3"))
+    if config.beta > 0 and config.kl_in == "loss":
+        if "reference_logprobs" not in batch:
+            raise ValueError(
+                f"beta is {config.beta} but the batch has no reference_logprobs: compute them, or set beta=0"
+            )
+        kl = kl_estimate(logprobs, reference, config.kl_estimator)
+        metrics["kl_loss"] = config.beta * total(weights * kl)
+        loss += metrics["kl_loss"]
+
+    metrics["old_kl"] = total(kl_estimate(old, logprobs, "k3"))
+    metrics["nll"] = -total(logprobs)
+    return loss, jax.lax.stop_gradient(metrics)
+
+
+def merge_metrics(a, b):
+    """Combines the metrics of two micro-batches: the larger of what ends in `_max`, the sum of all else."""
+    return {
+        name: jnp.maximum(a[name], b[name]) if name.endswith("_max") else a[name] + b[name]
+        for name in a
+    }
+
+
+def mean_metrics(metrics):
+    """Turns (merged) sums over tokens into means; returns a dict of floats, `tokens` left out."""
+    as_is = ("ratio_max", "policy_loss", "kl_loss")
+    tokens = max(float(metrics["tokens"]), 1.0)
+    return {
+        name: float(value) if name in as_is else float(value) / tokens
+        for name, value in metrics.items()
+        if name != "tokens"
+    }
+
+
+def _log_ratio(token_log_ratio, trained, segment_ids, level):
+    """Log of policy / old policy per token, or per sequence and spread over its tokens. All `[rows, length]`."""
+    if level == "token":
+        return _clip_log_ratio(token_log_ratio)
+    # Ids of a row lie in 0 .. length: a sequence has at least one token.
+    num_segments = segment_ids.shape[1] + 1
+    sum_by_segment = jax.vmap(lambda x, ids: jax.ops.segment_sum(x, ids, num_segments)[ids])
+    log_ratio = sum_by_segment(token_log_ratio, segment_ids)
+    if level == "sequence":
+        log_ratio /= jnp.maximum(sum_by_segment(trained.astype(jnp.float32), segment_ids), 1.0)
+    return _clip_log_ratio(log_ratio)
+
+
+def _clip_log_ratio(log_ratio):
+    # Outside, the ratio is constant and its gradient zero, never inf * 0 = NaN. verl clips at 20 too.
+    return jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
