@@ -1,1 +1,1 @@
-"""Reinforcement learning: rewards, advantages, policy losses, rollouts and the learner that joins them."""
+"""Reinforcement learning: rewards, advantages, policy losses, rollouts and the learner."""

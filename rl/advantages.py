@@ -1,16 +1,16 @@
 """Group-relative advantages and the loss weights that aggregate token losses. NumPy, on the host.
 
-Rewards are `[prompts, group]`: `group` completions were sampled for each prompt, and each completion is
-compared with its siblings only, so no value network is needed.
+Rewards are `[prompts, group]`: `group` completions were sampled for each prompt, and each
+completion is compared with its siblings only, so no value network is needed.
 
 Conventions of other libraries, where they differ:
 
-* standard deviation of `grpo`: TRL and verl both divide by the *unbiased* one (`torch.std`, group - 1),
-  TRL adds 1e-4 to it, verl 1e-6. DeepSeekMath (arXiv:2402.03300, section 4.1.2) leaves both open.
+* standard deviation of `grpo`: TRL and verl both divide by the *unbiased* one (`torch.std`); TRL
+  adds 1e-4 to it, verl 1e-6. DeepSeekMath (arXiv:2402.03300, section 4.1.2) leaves both open.
 * a group of one: verl returns the raw reward; here it is an error, because there is no baseline.
-* aggregation: `sequence_mean` is TRL's `loss_type="grpo"` and verl's `seq-mean-token-mean`; `token_mean` is
-  TRL's `dapo` and verl's `token-mean`; `constant` is TRL's `dr_grpo`, while verl's `seq-mean-token-sum-norm`
-  divides by the padded length alone, not by the number of sequences.
+* aggregation: `sequence_mean` is TRL's `loss_type="grpo"` and verl's `seq-mean-token-mean`;
+  `token_mean` is TRL's `dapo` and verl's `token-mean`; `constant` is TRL's `dr_grpo`, while verl's
+  `seq-mean-token-sum-norm` divides by the padded length alone, not by the number of sequences.
 """
 
 import dataclasses
@@ -31,9 +31,11 @@ class AdvantageConfig:
     """How rewards become advantages.
 
     Attributes:
-      estimator: `grpo` (less the group's mean, over its standard deviation), `dr_grpo` (less the mean only;
-        arXiv:2503.20783) or `rloo` (less the mean of the other completions; arXiv:2402.14740).
-      unbiased_std: divide the squared deviations by group - 1, as TRL and verl do, not by group. `grpo` only.
+      estimator: `grpo` (less the group's mean, over its standard deviation), `dr_grpo` (less the
+        mean only; arXiv:2503.20783) or `rloo` (less the mean of the other completions;
+        arXiv:2402.14740).
+      unbiased_std: divide the squared deviations by group - 1, as TRL and verl do, not by group.
+        `grpo` only.
       std_epsilon: added to the standard deviation (TRL 1e-4, verl 1e-6). `grpo` only.
     """
 
@@ -44,7 +46,8 @@ class AdvantageConfig:
     def __post_init__(self):
         if self.estimator not in ESTIMATORS:
             raise ValueError(
-                f"unknown advantage estimator {self.estimator!r}: choose one of {', '.join(ESTIMATORS)}"
+                f"unknown advantage estimator {self.estimator!r}: choose one of"
+                f" {', '.join(ESTIMATORS)}"
             )
         if self.std_epsilon < 0:
             raise ValueError(f"std_epsilon is {self.std_epsilon}: it must not be negative")
@@ -78,16 +81,17 @@ def group_advantages(rewards, config):
 
 
 def zero_advantage_groups(rewards):
-    """Says which groups teach nothing because their rewards are equal: `[prompts, group]` -> bool `[prompts]`."""
+    """Which groups teach nothing, their rewards being equal: `[prompts, group]` -> `[prompts]`."""
     return np.ptp(_checked(rewards), axis=1) <= REWARD_TOLERANCE
 
 
 def informative_groups(scores, limit=None):
     """Dynamic sampling (DAPO, arXiv:2503.14476, eq. 11): which prompts to keep.
 
-    DAPO keeps prompts of which some but not all completions are right, and samples more prompts until the
-    batch is full. `scores` is therefore usually the accuracy reward alone (verl: `filter_groups.metric="acc"`);
-    with the total reward, a group of wrong answers that differ in format is kept.
+    DAPO keeps prompts of which some but not all completions are right, and samples more prompts
+    until the batch is full. `scores` is therefore usually the accuracy reward alone (verl:
+    `filter_groups.metric="acc"`); with the total reward, a group of wrong answers that differ in
+    format is kept.
 
     Args:
       scores: `[prompts, group]`.
@@ -102,16 +106,18 @@ def informative_groups(scores, limit=None):
 def subtract_kl(rewards, logprobs, reference_logprobs, mask, beta, estimator):
     """KL in the reward: `reward - beta * sum_t KL_t`, before the group's baseline is taken.
 
-    The KL of a completion is that of the policy it was sampled from, summed over its tokens, and is part of
-    what is maximised: the gradient of E[reward - beta * KL] is then exact in expectation with `k1`. TRL's
-    RLOO and verl's `use_kl_in_reward` do the same. Dividing by the standard deviation afterwards (`grpo`)
-    rescales beta by group.
+    The KL of a completion is that of the policy it was sampled from, summed over its tokens, and is
+    part of what is maximised: the gradient of E[reward - beta * KL] is then exact in expectation
+    with `k1`. TRL's RLOO and verl's `use_kl_in_reward` do the same. Dividing by the standard
+    deviation afterwards (`grpo`) rescales beta by group.
 
     Args:
       rewards: `[prompts, group]`.
-      logprobs: `[prompts * group, length]` under the sampling policy, completions in the order of `rewards`.
+      logprobs: `[prompts * group, length]` under the sampling policy, completions in the order of
+        `rewards`.
       reference_logprobs: the same under the reference policy.
-      mask: bool `[prompts * group, length]`, true on completion tokens; elsewhere log-probs may be garbage.
+      mask: bool `[prompts * group, length]`, true on completion tokens; elsewhere log-probs may be
+        garbage.
       beta: KL coefficient, per nat.
       estimator: `k1`, `k2` or `k3` (`rl.kl`).
 
@@ -127,22 +133,22 @@ def subtract_kl(rewards, logprobs, reference_logprobs, mask, beta, estimator):
 
 
 def token_weights(lengths, aggregation, max_tokens=None):
-    """Loss weight of each token, so that `sum(weight * token_loss)` over one optimizer step is the loss.
+    """Loss weight of each token: the loss of an optimizer step is `sum(weight * token_loss)`.
 
-    `lengths` must cover the whole optimizer step, across accumulated micro-batches and hosts: then their
-    losses and gradients simply add up, however the sequences are packed, split or sharded.
+    `lengths` must cover the whole optimizer step, across accumulated micro-batches and hosts: then
+    their losses and gradients simply add up, however the sequences are packed, split or sharded.
 
-    ==================  ============================  ==================================================
-    aggregation         weight of a token of seq. i   paper
-    ==================  ============================  ==================================================
-    `sequence_mean`     1 / (N * length_i)            GRPO; GSPO: the mean over sequences of their means
-    `token_mean`        1 / sum(lengths)              DAPO, CISPO: every token counts the same
-    `constant`          1 / (N * max_tokens)          Dr. GRPO: no length bias; max_tokens is the budget
-    ==================  ============================  ==================================================
+    ===============  ===========================  =================================================
+    aggregation      weight of a token of seq. i  papers
+    ===============  ===========================  =================================================
+    `sequence_mean`  1 / (N * length_i)           GRPO, GSPO: mean over sequences of their means
+    `token_mean`     1 / sum(lengths)             DAPO, CISPO: every token counts the same
+    `constant`       1 / (N * max_tokens)         Dr. GRPO: no length bias
+    ===============  ===========================  =================================================
 
     Args:
-      lengths: int `[N]`, trained tokens of each completion, the end-of-sequence token included. 0 marks a
-        completion left out of the loss, which still counts in N.
+      lengths: int `[N]`, trained tokens of each completion, the end-of-sequence token included. 0
+        marks a completion left out of the loss, which still counts in N.
       aggregation: see the table.
       max_tokens: the generation budget; only for, and needed by, `constant`.
 
@@ -156,7 +162,8 @@ def token_weights(lengths, aggregation, max_tokens=None):
         )
     if (aggregation == "constant") != (max_tokens is not None):
         raise ValueError(
-            f"max_tokens={max_tokens} with aggregation {aggregation!r}: it is for 'constant', and needed there"
+            f"max_tokens={max_tokens} with aggregation {aggregation!r}: it is for 'constant', and"
+            " needed there"
         )
     if aggregation == "sequence_mean":
         weights = 1.0 / (len(lengths) * np.maximum(lengths, 1))
@@ -179,11 +186,13 @@ def _checked(rewards):
     rewards = np.asarray(rewards, np.float64)
     if rewards.ndim != 2 or rewards.shape[1] < 2:
         raise ValueError(
-            f"rewards have shape {rewards.shape}: expected [prompts, group] with at least 2 completions a group"
+            f"rewards have shape {rewards.shape}: expected [prompts, group] with at least 2"
+            " completions a group"
         )
     if not np.isfinite(rewards).all():
         prompt, member = np.argwhere(~np.isfinite(rewards))[0]
         raise ValueError(
-            f"reward of completion {member} of prompt {prompt} is {rewards[prompt, member]}: rewards must be finite"
+            f"reward of completion {member} of prompt {prompt} is {rewards[prompt, member]}:"
+            " rewards must be finite"
         )
     return rewards

@@ -29,8 +29,8 @@ class CliffRule:
             )
 
 
-# Entropy (nats per token) sinks in every healthy run as the policy becomes sure of its answers, often
-# by ten times. Only its near vanishing leaves nothing to explore with.
+# Entropy (nats per token) sinks in every healthy run as the policy becomes sure of its answers,
+# often by ten times. Only its near vanishing leaves nothing to explore with.
 DEFAULT_RULES = {
     "reward": CliffRule(),
     "format": CliffRule(),
@@ -62,7 +62,8 @@ class CollapseGuard:
     ):
         if not halflife > 0 or warmup < 1 or patience < 1:
             raise ValueError(
-                f"need halflife > 0, warmup >= 1, patience >= 1; got {halflife}, {warmup}, {patience}"
+                "need halflife > 0, warmup >= 1, patience >= 1;"
+                f" got {halflife}, {warmup}, {patience}"
             )
         self._rules = dict(rules)
         self._decay = 0.5 ** (1.0 / halflife)
@@ -128,7 +129,8 @@ class CollapseGuard:
         if set(state["watched"]) != set(self._rules):
             raise ValueError(
                 f"the saved collapse guard watched {', '.join(sorted(state['watched']))}, this one"
-                f" watches {', '.join(sorted(self._rules))}: resume with the rules it was saved with"
+                f" watches {', '.join(sorted(self._rules))}: resume with the rules it was saved"
+                " with"
             )
         self._updates = int(state["updates"])
         for name, saved in state["watched"].items():

@@ -1,18 +1,20 @@
-"""Per-token estimators of KL(policy || reference) from the log-probs of sampled tokens (Schulman 2020,
-http://joschu.net/blog/kl-approx.html).
+"""Per-token estimators of KL(policy || reference) from the log-probs of sampled tokens.
+
+Schulman 2020, http://joschu.net/blog/kl-approx.html.
 
 With x ~ policy and log r = log reference(x) - log policy(x):
 
-=====  ===================  ==========================================================================
-name   value                use
-=====  ===================  ==========================================================================
-`k1`   -log r               unbiased, high variance, may be negative. In the reward only: as a loss term
-                            its on-policy gradient, E[grad log policy], is zero in expectation.
-`k2`   (log r)^2 / 2        biased value, but as a loss term its on-policy gradient is that of the KL.
-`k3`   r - 1 - log r        unbiased, never negative, low variance: the KL term of GRPO.
-=====  ===================  ==========================================================================
+====  =============  ===========================================================================
+name  value          properties
+====  =============  ===========================================================================
+`k1`  -log r         Unbiased, high variance, may be negative. For the reward only: as a loss
+                     term its on-policy gradient, E[grad log policy], is zero in expectation.
+`k2`  (log r)^2 / 2  Biased value, but its on-policy gradient as a loss term is that of the KL.
+`k3`  r - 1 - log r  Unbiased, never negative, low variance: the KL term of GRPO.
+====  =============  ===========================================================================
 
-TRL's GRPO uses k3 in the loss and its RLOO k1 in the reward; verl calls them `kl`, `mse` and `low_var_kl`.
+TRL's GRPO uses k3 in the loss and its RLOO k1 in the reward; verl calls them `kl`, `mse` and
+`low_var_kl`.
 """
 
 KL_ESTIMATORS = ("k1", "k2", "k3")

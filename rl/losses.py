@@ -1,8 +1,9 @@
 """Policy-gradient losses of the GRPO family, as one function of token log-probs.
 
-All arrays are `[rows, length]` and aligned to the predicted token; several sequences may share a row
-(`segment_ids`). The loss is `sum(loss_weights * token_loss)`: how tokens are averaged is decided on the host
-(`rl.advantages.token_weights`), so packing, gradient accumulation and data sharding are exact plain sums.
+All arrays are `[rows, length]` and aligned to the predicted token; several sequences may share a
+row (`segment_ids`). The loss is `sum(loss_weights * token_loss)`: how tokens are averaged is
+decided on the host (`rl.advantages.token_weights`), so packing, gradient accumulation and data
+sharding are exact plain sums.
 
 `rl.variants` names the settings of the published algorithms.
 """
@@ -24,27 +25,29 @@ class PolicyLossConfig:
 
     With ratio r = policy / old policy and advantage A, a token's loss is
 
-    * `clip`:  -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)   (PPO, arXiv:1707.06347, eq. 7)
-    * `cispo`: -stop_gradient(clip(r, ...)) A log policy           (MiniMax-M1, arXiv:2506.13585, eq. 4-5)
+    * `clip`:  -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)    (PPO, arXiv:1707.06347, eq. 7)
+    * `cispo`: -stop_gradient(clip(r, ...)) A log policy    (MiniMax-M1, arXiv:2506.13585, eq. 4-5)
 
     Attributes:
       objective: `clip` or `cispo`.
       ratio_level: `token`; `sequence`, the geometric mean over the sequence's trained tokens (GSPO,
-        arXiv:2507.18071, eq. 7); or `sequence_product`, the completion as one action (RLOO). A sequence-level
-        ratio gives each token the sequence's surrogate, so it wants the aggregation `sequence_mean`.
+        arXiv:2507.18071, eq. 7); or `sequence_product`, the completion as one action (RLOO). A
+        sequence-level ratio gives each token the sequence's surrogate, so it wants the aggregation
+        `sequence_mean`.
       clip_low: lower clipping range; 1 or more never clips, as ratios are positive.
-      clip_high: upper clipping range; DAPO's clip-higher is `clip_high > clip_low`. TRL's `epsilon_high` for
-        CISPO is the cap itself, 1 + clip_high here.
-      dual_clip: if set (> 1), a token's loss is at most `dual_clip * |A|` where A < 0 (arXiv:1912.09729).
-        In none of the presets; verl has it on by default, at 3.
+      clip_high: upper clipping range; DAPO's clip-higher is `clip_high > clip_low`. TRL's
+        `epsilon_high` for CISPO is the cap itself, 1 + clip_high here.
+      dual_clip: if set (> 1), a token's loss is at most `dual_clip * |A|` where A < 0
+        (arXiv:1912.09729). In none of the presets; verl has it on by default, at 3.
       beta: KL coefficient; 0 needs no reference policy.
       kl_estimator: `k1`, `k2` or `k3` (`rl.kl`).
-      kl_in: `loss` adds `beta * KL_t` to each token's loss here; `reward` is done before advantages are taken,
-        by `rl.advantages.subtract_kl`, and adds nothing here.
-      tis_cap: if set, the surrogate of each token is multiplied by min(old policy / behaviour policy, cap), to
-        correct for a sampler whose probabilities differ from the trainer's (truncated importance sampling;
-        https://fengyao.notion.site/off-policy-rl). Needs `old_logprobs`. The KL term is not multiplied; as in
-        TRL and verl. Always per token, also where the ratio is not.
+      kl_in: `loss` adds `beta * KL_t` to each token's loss here; `reward` is done before advantages
+        are taken, by `rl.advantages.subtract_kl`, and adds nothing here.
+      tis_cap: if set, the surrogate of each token is multiplied by min(old policy / behaviour
+        policy, cap), to correct for a sampler whose probabilities differ from the trainer's
+        (truncated importance sampling; https://fengyao.notion.site/off-policy-rl). Needs
+        `old_logprobs`. The KL term is not multiplied; as in TRL and verl. Always per token, also
+        where the ratio is not.
     """
 
     objective: str = "clip"
@@ -79,8 +82,8 @@ class PolicyLossConfig:
             raise ValueError(f"tis_cap is {self.tis_cap}: it must be positive")
         if self.kl_estimator == "k1" and self.kl_in == "loss":
             raise ValueError(
-                "kl_estimator='k1' with kl_in='loss': its on-policy gradient is zero in expectation, so it would "
-                "penalise nothing; use k2 or k3, or kl_in='reward'"
+                "kl_estimator='k1' with kl_in='loss': its on-policy gradient is zero in"
+                " expectation, so it would penalise nothing; use k2 or k3, or kl_in='reward'"
             )
 
 
@@ -89,22 +92,24 @@ def policy_loss(logprobs, batch, config):
 
     Args:
       logprobs: `[rows, length]`, log-probs of `tokens` under the policy being trained.
-      batch: dict of `[rows, length]` arrays. A token is trained on where `loss_weights` > 0; everywhere else
-        those are 0, and `logprobs` and all other float arrays may hold anything, infinities and NaN included.
+      batch: dict of `[rows, length]` arrays. A token is trained on where `loss_weights` > 0;
+        everywhere else those are 0, and `logprobs` and all other float arrays may hold anything,
+        infinities and NaN included.
         - `segment_ids`: int, 0 on padding, 1 .. length for the row's sequences.
         - `loss_weights`, `advantages`: see `rl.advantages`.
         - `behaviour_logprobs`: under the sampler, when the tokens were drawn.
-        - `old_logprobs` (optional): recomputed by the trainer before its first update on these rollouts. The
-          old policy of the ratio is this one if given, else the behaviour policy.
+        - `old_logprobs` (optional): recomputed by the trainer before its first update on these
+          rollouts. The old policy of the ratio is this one if given, else the behaviour policy.
         - `reference_logprobs`: needed if `beta` > 0.
       config: a `PolicyLossConfig`.
 
     Returns:
-      `(loss, metrics)`, float32 scalars. Metrics of several micro-batches, devices or hosts combine exactly
-      with `merge_metrics`: they are plain sums, but for those ending in `_max`. `mean_metrics` makes means.
+      `(loss, metrics)`, float32 scalars. Metrics of several micro-batches, devices or hosts combine
+      exactly with `merge_metrics`: they are plain sums, but for those ending in `_max`. Means over
+      tokens are made of them afterwards, by `mean_metrics`.
         - `tokens`: number of trained tokens. Sums over those tokens:
-        - `ratio` (with `ratio_max`), `clip_high` and `clip_low` (1 where clipping took the gradient away, or
-          for `cispo` bounded the weight), `dual_clip`;
+        - `ratio` (with `ratio_max`), `clip_high` and `clip_low` (1 where clipping took the gradient
+          away, or for `cispo` bounded the weight), `dual_clip`;
         - `old_kl`: KL(old policy || policy), how far the updates have moved (k3);
         - `reference_kl`: KL(policy || reference) (k3), if the batch has `reference_logprobs`;
         - `tis_weight`, and `tis_truncated`: 1 where the cap was reached;
@@ -118,7 +123,7 @@ def policy_loss(logprobs, batch, config):
     trained = weights > 0
 
     def masked(x):
-        # Before any arithmetic: a NaN or infinity in padding would reach the gradient through 0 * inf.
+        # Before any arithmetic: an infinity in padding would reach the gradient as 0 * inf.
         return jnp.where(trained, jnp.asarray(x, jnp.float32), 0.0)
 
     def total(x):
@@ -154,10 +159,11 @@ def policy_loss(logprobs, batch, config):
     if config.tis_cap is not None:
         if "old_logprobs" not in batch:
             raise ValueError(
-                "tis_cap is set but the batch has no old_logprobs: let the trainer recompute them, or unset it"
+                "tis_cap is set but the batch has no old_logprobs: let the trainer recompute them,"
+                " or unset it"
             )
         correction = jax.lax.stop_gradient(jnp.exp(_clip_log_ratio(old - behaviour)))
-        metrics |= {"tis_weight": 0.0, "tis_truncated": total(correction > config.tis_cap)}
+        metrics["tis_truncated"] = total(correction > config.tis_cap)
         correction = jnp.minimum(correction, config.tis_cap)
         metrics["tis_weight"] = total(correction)
         surrogate = correction * surrogate
@@ -169,7 +175,8 @@ def policy_loss(logprobs, batch, config):
     if config.beta > 0 and config.kl_in == "loss":
         if "reference_logprobs" not in batch:
             raise ValueError(
-                f"beta is {config.beta} but the batch has no reference_logprobs: compute them, or set beta=0"
+                f"beta is {config.beta} but the batch has no reference_logprobs: compute them, or"
+                " set beta=0"
             )
         kl = kl_estimate(logprobs, reference, config.kl_estimator)
         metrics["kl_loss"] = config.beta * total(weights * kl)
@@ -181,7 +188,7 @@ def policy_loss(logprobs, batch, config):
 
 
 def merge_metrics(a, b):
-    """Combines the metrics of two micro-batches: the larger of what ends in `_max`, the sum of all else."""
+    """Combines metrics of two micro-batches: maxima of what ends in `_max`, sums of the rest."""
     return {
         name: jnp.maximum(a[name], b[name]) if name.endswith("_max") else a[name] + b[name]
         for name in a
@@ -200,7 +207,7 @@ def mean_metrics(metrics):
 
 
 def _log_ratio(token_log_ratio, trained, segment_ids, level):
-    """Log of policy / old policy per token, or per sequence and spread over its tokens. All `[rows, length]`."""
+    """Log of policy / old policy, `[rows, length]`: per token, or its sequence's on each."""
     if level == "token":
         return _clip_log_ratio(token_log_ratio)
     # Ids of a row lie in 0 .. length: a sequence has at least one token.
@@ -213,5 +220,5 @@ def _log_ratio(token_log_ratio, trained, segment_ids, level):
 
 
 def _clip_log_ratio(log_ratio):
-    # Outside, the ratio is constant and its gradient zero, never inf * 0 = NaN. verl clips at 20 too.
+    # Outside, the ratio is constant and its gradient 0, never inf * 0. verl clips at 20 too.
     return jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)

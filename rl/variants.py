@@ -14,8 +14,8 @@ class Variant:
       advantage: how rewards become advantages.
       aggregation: how token losses are averaged (`rl.advantages.token_weights`).
       loss: the policy loss.
-      dynamic_sampling: sample on until the batch is full of groups that are neither all right nor all wrong
-        (`rl.advantages.informative_groups`).
+      dynamic_sampling: sample on until the batch is full of groups that are neither all right nor
+        all wrong (`rl.advantages.informative_groups`).
     """
 
     advantage: AdvantageConfig
@@ -31,12 +31,14 @@ class Variant:
 
 
 VARIANTS = {
-    # DeepSeekMath (arXiv:2402.03300, eq. 3 and 4), with the KL coefficient of DeepSeek-R1 (arXiv:2501.12948);
-    # TRL's default is beta = 0.
+    # DeepSeekMath (arXiv:2402.03300, eq. 3 and 4), with the KL coefficient of DeepSeek-R1
+    # (arXiv:2501.12948); TRL's default is beta = 0.
     "grpo": Variant(AdvantageConfig("grpo"), "sequence_mean", PolicyLossConfig(beta=0.001)),
-    # "Understanding R1-Zero-Like Training" (arXiv:2503.20783): neither std nor length in the denominator.
+    # "Understanding R1-Zero-Like Training" (arXiv:2503.20783): neither std nor length in the
+    # denominator.
     "dr_grpo": Variant(AdvantageConfig("dr_grpo"), "constant", PolicyLossConfig()),
-    # DAPO (arXiv:2503.14476); its fourth part, overlong shaping, is the reward `rl.rewards.overlong`.
+    # DAPO (arXiv:2503.14476); its fourth part, overlong shaping, is the reward
+    # `rl.rewards.overlong`.
     "dapo": Variant(
         AdvantageConfig("grpo"),
         "token_mean",
@@ -49,7 +51,8 @@ VARIANTS = {
         "sequence_mean",
         PolicyLossConfig(ratio_level="sequence", clip_low=3e-4, clip_high=4e-4),
     ),
-    # CISPO (MiniMax-M1, arXiv:2506.13585): no lower bound; the cap of 5 is that of ScaleRL (arXiv:2510.13786).
+    # CISPO (MiniMax-M1, arXiv:2506.13585): no lower bound; the cap of 5 is that of ScaleRL
+    # (arXiv:2510.13786).
     "cispo": Variant(
         AdvantageConfig("grpo"),
         "token_mean",

@@ -1,4 +1,4 @@
-"""The policy losses written out: float64 NumPy, one unpacked completion at a time, one token at a time.
+"""The policy losses written out: float64, one unpacked completion and one token at a time.
 
 Shares nothing with `rl`: aggregation is by explicit division, gradients by central differences.
 """
@@ -21,7 +21,7 @@ class Completion:
 
 
 def random_completions(rng, lengths, drift=0.4):
-    """`drift`: standard deviation of each policy's log-probs around the others'; 0.4 clips many ratios."""
+    """`drift`: standard deviation of the policies' log-probs around each other."""
     completions = []
     for length in lengths:
         logprobs = -rng.exponential(1.0, length)

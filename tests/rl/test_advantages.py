@@ -1,4 +1,4 @@
-"""Advantages against the papers' formulas, loss weights against explicit means, KL in the reward."""
+"""Advantages against the papers' formulas, loss weights against means, KL in the reward."""
 
 import math
 import statistics
@@ -150,7 +150,7 @@ def test_kl_in_the_reward(estimator):
 
 
 def test_expected_value_of_each_kl_estimator():
-    """On all tokens of a softmax, weighted by their probability: k1 and k3 are unbiased, k2 is close nearby."""
+    """On all tokens of a softmax, by probability: k1 and k3 are unbiased, k2 is close nearby."""
     policy, reference = np.log([[0.5, 0.3, 0.2], [0.45, 0.33, 0.22]])
     kl = np.sum(np.exp(policy) * (policy - reference))
     ones = np.ones((3, 1), bool)

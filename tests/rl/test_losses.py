@@ -1,4 +1,4 @@
-"""The policy losses against written-out float64 NumPy formulas (policy_loss_oracle.py), and their invariances."""
+"""The policy losses against written-out float64 formulas (policy_loss_oracle), and invariances."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ MAX_TOKENS = 16
 LOSS_AND_GRADIENT = jax.value_and_grad(policy_loss, has_aux=True)
 SHAPES = {"one": [1], "equal": [4, 4, 4], "many": [7, 4, 12, 1, 9, 2]}
 
-# Name -> (aggregation, config, drift between the policies). Ranges are clipped on both sides at that drift.
+# Name -> (aggregation, config, drift between the policies, at which both sides are clipped).
 CASES = {name: (v.aggregation, v.loss, 0.4) for name, v in VARIANTS.items()}
 CASES["gspo"] = (*CASES["gspo"][:2], 6e-4)
 CASES |= {
@@ -42,8 +42,8 @@ CASES |= {
 def pack(completions, weights, rows, rng, prompt_length=2, shape=(7, 52)):
     """Lays completions out in rows behind prompts, with garbage wherever nothing is trained.
 
-    `rows` lists the completions of each row. Returns the batch, the `[rows, length]` log-probs, and for each
-    completion its (row, slice). One shape for all keeps the tests fast: JAX compiles once.
+    `rows` lists the completions of each row. Returns the batch, the `[rows, length]` log-probs, and
+    for each completion its (row, slice). One shape for all keeps the tests fast: JAX compiles once.
     """
     names = ("logprobs", "old_logprobs", "behaviour_logprobs", "reference_logprobs", "advantages")
     arrays = {name: rng.choice(GARBAGE, shape).astype(np.float32) for name in names}
@@ -314,7 +314,7 @@ def test_sequence_clipping_takes_whole_sequences():
 
 
 def test_k1_in_the_loss_has_no_gradient_in_expectation_and_is_refused():
-    """The reason for the refusal, on all tokens of a small softmax: E[grad k1] = 0, but E[grad k2] is grad KL."""
+    """Why, on all tokens of a small softmax: E[grad k1] = 0, while E[grad k2] = grad KL."""
     policy, reference = jax.nn.log_softmax(jnp.array([[0.3, -1.0, 2.0], [1.0, 0.5, -0.2]]))
 
     def expected_gradient(kl):
