@@ -72,6 +72,13 @@ def test_one_bad_batch_or_noise_around_nothing_is_no_collapse():
     assert run(CollapseGuard({"reward": CliffRule()}, halflife=1), reward=noise) is None
 
 
+def test_bad_batches_must_follow_each_other():
+    rewards = [1.0] * 6 + [0.0, 0.0, 1.0] * 6
+    guard = lambda: CollapseGuard({"reward": CliffRule()}, halflife=1e-9, patience=3)
+    assert run(guard(), reward=rewards) is None
+    assert run(guard(), reward=[*rewards, 0.0, 0.0, 0.0])[0] == len(rewards) + 2
+
+
 def test_height_is_measured_from_the_floor():
     """A reward of -0.9 after 0.5 is a collapse where -1 is the worst; from -0.2 to -0.5 is not."""
     guard = lambda: CollapseGuard({"reward": CliffRule(floor=-1.0)}, halflife=2)
