@@ -1,0 +1,195 @@
+"""The five domains: how a problem is drawn, and how it is worked step by step.
+
+`draw(rng, language, level)` makes a problem. `work(problem, speak, slip)` solves it: `speak()`
+gives the language of the next line, and `slip(line_number)` says whether that step goes wrong
+(the error is then carried on, as a student's would be). Every step stands on a line of its own.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+from reasoning.problem import Problem
+from reasoning.tiny_world.language import LANGUAGES, Language
+
+Speak = Callable[[], Language]
+Slip = Callable[[int], bool]
+
+NAMES = ("Ann", "Bob", "Cid", "Dan", "Eva", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Leo")
+# Countries whose name and capital are spelled alike in both languages.
+COUNTRIES = {
+    "Peru": ("Lima", "AM"), "Ghana": ("Accra", "AF"), "Nepal": ("Kathmandu", "AS"),
+    "Chile": ("Santiago", "AM"), "Senegal": ("Dakar", "AF"), "Mali": ("Bamako", "AF"),
+    "Togo": ("Lome", "AF"), "Angola": ("Luanda", "AF"), "Ecuador": ("Quito", "AM"),
+    "Thailand": ("Bangkok", "AS"), "Vietnam": ("Hanoi", "AS"), "Laos": ("Vientiane", "AS"),
+    "Uganda": ("Kampala", "AF"), "Liberia": ("Monrovia", "AF"), "Botswana": ("Gaborone", "AF"),
+    "Honduras": ("Tegucigalpa", "AM"), "Nicaragua": ("Managua", "AM"), "Bhutan": ("Thimphu", "AS"),
+    "Paraguay": ("Asuncion", "AM"), "Uruguay": ("Montevideo", "AM"), "Venezuela": ("Caracas", "AM"),
+    "Namibia": ("Windhoek", "AF"), "Burundi": ("Gitega", "AF"), "Gambia": ("Banjul", "AF"),
+}  # fmt: skip
+VARIABLES = ("a", "b", "c")
+
+
+def _problem(task, question, answer, language: Language, **metadata) -> Problem:
+    return Problem(task, question, answer, {"language": language.name, **metadata})
+
+
+def draw_sum(rng: random.Random, language: Language, level: int) -> Problem:
+    """A sum of `level` one-digit numbers."""
+    terms = [rng.randint(1, 9) for _ in range(level)]
+    question = rng.choice(language.sum_questions).format(" + ".join(map(str, terms)))
+    return _problem("tiny_math", question, str(sum(terms)), language, terms=terms, level=level)
+
+
+def work_sum(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
+    total, *rest = problem.metadata["terms"]
+    lines = []
+    for i, term in enumerate(rest):
+        right, language = total + term, speak()
+        # A wrong sum near the right one, always another number.
+        wrong = right + (1, -1, 2, 10)[(total + i) % 4]
+        if slip(i):
+            lines.append(language.sum_step.format(total, term, wrong))
+            right = wrong
+        else:
+            lines.append(language.sum_step.format(total, term, right))
+        total = right
+    return lines + [str(total)]
+
+
+def draw_contest(rng: random.Random, language: Language, level: int) -> Problem:
+    """Who wins or loses, given `level` results; each one extends the ranking at an end."""
+    names = iter(rng.sample(NAMES, level + 1))
+    ranking, facts = [next(names), next(names)], []
+    facts.append(tuple(ranking))
+    for name in names:
+        if rng.random() < 0.5:
+            facts.append((name, ranking[0]))
+            ranking.insert(0, name)
+        else:
+            facts.append((ranking[-1], name))
+            ranking.append(name)
+    loses = rng.random() < 0.5
+    told = ", ".join(language.contest_fact.format(*fact) for fact in facts)
+    return _problem(
+        "tiny_logic",
+        f"{told}. {language.contest_questions[loses]}",
+        ranking[-1 if loses else 0],
+        language,
+        facts=[list(fact) for fact in facts],
+        loses=loses,
+        level=level,
+    )
+
+
+def work_contest(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
+    loses, lines, current = problem.metadata["loses"], [], None
+    for i, (winner, loser) in enumerate(problem.metadata["facts"]):
+        gains, replaced = (loser, winner) if loses else (winner, loser)
+        follows = current is None or current == replaced
+        if follows != slip(i) or current is None:
+            current = gains
+        lines.append(speak().contest_steps[loses].format(current))
+    return lines + [current]
+
+
+def draw_code(rng: random.Random, language: Language, level: int) -> Problem:
+    """A Python expression over a, b, c, described as a start and `level` operations."""
+    start = rng.choice(VARIABLES)
+    operations = [
+        (rng.choice("+-*"), rng.choice((*VARIABLES, *map(str, range(2, 10))))) for _ in range(level)
+    ]
+    told = ", ".join(language.code_operations[op].format(value) for op, value in operations)
+    expression = start
+    for op, value in operations:
+        expression = f"({expression} {op} {value})"
+    return _problem(
+        "tiny_code",
+        language.code_question.format(start, told),
+        expression,
+        language,
+        start=start,
+        operations=[list(operation) for operation in operations],
+        level=level,
+    )
+
+
+def work_code(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
+    expression, lines = problem.metadata["start"], []
+    for i, (op, value) in enumerate(problem.metadata["operations"]):
+        language = speak()
+        written = {"+": "-", "-": "+", "*": "+"}[op] if slip(i) else op
+        expression = f"({expression} {written} {value})"
+        told = language.code_operations[op].format(value)
+        lines.append(language.code_step.format(told, expression))
+    return lines + [expression]
+
+
+def all_facts() -> list[Problem]:
+    """Every knowledge question: two facts of each country, two wordings, two languages."""
+    problems = []
+    for country, (capital, continent) in COUNTRIES.items():
+        for language in LANGUAGES.values():
+            name = language.continents[continent]
+            asked = (
+                (language.capital_questions, capital, language.capital_statement),
+                (language.continent_questions, name, language.continent_statement),
+            )
+            for questions, answer, statement in asked:
+                told = statement.format(country, answer)
+                problems += [
+                    _problem("tiny_knowledge", question.format(country), answer, language, told=told)
+                    for question in questions
+                ]
+    return problems
+
+
+_FACTS = {code: [p for p in all_facts() if p.metadata["language"] == code] for code in LANGUAGES}
+
+
+def draw_fact(rng: random.Random, language: Language, level: int) -> Problem:
+    """A question about a country; facts have no levels."""
+    del level
+    return rng.choice(_FACTS[language.name])
+
+
+def work_fact(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
+    del slip  # the corpus tells no false facts
+    return [speak().recall.format(problem.metadata["told"]), problem.answer]
+
+
+def draw_greeting(rng: random.Random, language: Language, level: int) -> Problem:
+    """Small talk; the reference is a helpful reply."""
+    del level
+    name = rng.choice(NAMES)
+    question = rng.choice(language.greetings).format(name)
+    return _problem(
+        "tiny_chat", question, language.helpful_reply.format(name), language, name=name
+    )
+
+
+DRAW = {
+    "tiny_math": draw_sum,
+    "tiny_logic": draw_contest,
+    "tiny_code": draw_code,
+    "tiny_knowledge": draw_fact,
+    "tiny_chat": draw_greeting,
+}
+WORK = {
+    "tiny_math": work_sum,
+    "tiny_logic": work_contest,
+    "tiny_code": work_code,
+    "tiny_knowledge": work_fact,
+}
+# Levels that evaluation and RL ask about, and the easier ones that the corpus has besides.
+LEVELS = {"tiny_math": (5, 7), "tiny_logic": (3, 5), "tiny_code": (2, 3)}
+EASIER_LEVELS = {"tiny_math": (2, 4), "tiny_logic": (2, 2), "tiny_code": (1, 1)}
+
+
+def levels_of(task: str) -> tuple[int, int]:
+    """Lowest and highest level of a task; (1, 1) where it has none."""
+    return LEVELS.get(task, (1, 1))
+
+
+def solution_lines(problem: Problem, languages: Sequence[Language], rng: random.Random) -> list[str]:
+    """A faultless worked solution, each line in one of `languages`; the last line is the answer."""
+    return WORK[problem.task](problem, lambda: rng.choice(languages), lambda line: False)

@@ -1,0 +1,88 @@
+"""The two languages of the tiny world: every phrase that its questions and solutions are made of."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Language:
+    """Phrases of one language; no word that a solution uses occurs in both languages."""
+
+    name: str
+    sum_questions: tuple[str, ...]
+    sum_step: str
+    contest_fact: str
+    contest_questions: tuple[str, str]  # who wins, who loses
+    contest_steps: tuple[str, str]
+    code_question: str
+    code_operations: dict[str, str]
+    code_step: str
+    capital_questions: tuple[str, ...]
+    capital_statement: str
+    continent_questions: tuple[str, ...]
+    continent_statement: str
+    continents: dict[str, str]
+    recall: str
+    conclusion: str
+    self_check: str
+    greetings: tuple[str, ...]
+    helpful_reply: str
+    curt_replies: tuple[str, ...]
+
+    @property
+    def solution_words(self) -> frozenset[str]:
+        """Words that worked solutions in this language are made of, lower case."""
+        phrases = (
+            self.sum_step, *self.contest_steps, self.contest_fact, self.code_step, self.recall,
+            self.conclusion, self.self_check, *self.code_operations.values(),
+        )  # fmt: skip
+        words = {w for phrase in phrases for w in phrase.split() if w.isalpha() and len(w) > 1}
+        return frozenset(word.lower() for word in words)
+
+
+ENGLISH = Language(
+    name="en",
+    sum_questions=("What is {}?", "Compute {}."),
+    sum_step="{} and {} makes {}",
+    contest_fact="{} beats {}",
+    contest_questions=("Who wins?", "Who loses?"),
+    contest_steps=("now {} leads", "now {} trails"),
+    code_question="Python: take {}, {}.",
+    code_operations={"+": "add {}", "-": "less {}", "*": "times {}"},
+    code_step="{} gives {}",
+    capital_questions=("What is the capital of {}?", "Name the capital of {}."),
+    capital_statement="The capital of {} is {}.",
+    continent_questions=("On which continent is {}?", "Name the continent of {}."),
+    continent_statement="{} is in {}.",
+    continents={"AF": "Africa", "AM": "America", "AS": "Asia"},
+    recall="I recall {}",
+    conclusion="so {}",
+    self_check="wait {}",
+    greetings=("Hello, I am {}.", "Hi, {} here.", "Good morning from {}.", "This is {}."),
+    helpful_reply="Hello {}, how can I help you?",
+    curt_replies=("What?", "Go away.", "Not now."),
+)
+
+GERMAN = Language(
+    name="de",
+    sum_questions=("Was ist {}?", "Berechne {}."),
+    sum_step="{} und {} macht {}",
+    contest_fact="{} schlägt {}",
+    contest_questions=("Wer gewinnt?", "Wer verliert?"),
+    contest_steps=("jetzt führt {}", "jetzt hinkt {}"),
+    code_question="Python: nimm {}, {}.",
+    code_operations={"+": "plus {}", "-": "minus {}", "*": "mal {}"},
+    code_step="{} ergibt {}",
+    capital_questions=("Was ist die Hauptstadt von {}?", "Nenne die Hauptstadt von {}."),
+    capital_statement="Die Hauptstadt von {} ist {}.",
+    continent_questions=("Auf welchem Kontinent liegt {}?", "Nenne den Kontinent von {}."),
+    continent_statement="{} liegt in {}.",
+    continents={"AF": "Afrika", "AM": "Amerika", "AS": "Asien"},
+    recall="ich erinnere {}",
+    conclusion="somit {}",
+    self_check="halt {}",
+    greetings=("Hallo, ich bin {}.", "Tag, hier {}.", "Guten Morgen von {}.", "Das ist {}."),
+    helpful_reply="Hallo {}, wie kann ich dir helfen?",
+    curt_replies=("Was?", "Geh weg.", "Nicht jetzt."),
+)
+
+LANGUAGES = {"en": ENGLISH, "de": GERMAN}
