@@ -127,10 +127,12 @@ def _supervise(parent, fn, num_workers, timeout_s, memory_bytes):
 
 def main():
     parent = multiprocessing.connection.Connection(int(sys.argv[1]))
-    path, module, name, *limits = parent.recv()
+    path, module, name, warm_up, *limits = parent.recv()
     sys.path[:] = path
     try:
         fn = getattr(importlib.import_module(module), name)
+        if warm_up is not None:
+            fn(*warm_up)
     except Exception:
         parent.send((None, RAISED, traceback.format_exc()))
         raise

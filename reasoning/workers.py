@@ -40,6 +40,8 @@ class WorkerPool:
         num_workers: Number of processes.
         timeout_s: Wall-clock limit of one call in seconds; waiting for a free worker not counted.
         memory_mb: Address space of one worker in MiB.
+        warm_up: Arguments of one call made before the workers are forked, so that they share what it
+            loads and caches.
         on_timeout: The result of a call that was killed for its time.
         on_crash: The result of a call whose worker died.
     """
@@ -51,17 +53,21 @@ class WorkerPool:
         timeout_s: float,
         *,
         memory_mb: int = 1024,
+        warm_up: tuple | None = None,
         on_timeout: Any = None,
         on_crash: Any = None,
     ):
         if fn.__module__ == "__main__" or "." in fn.__qualname__:
             raise ValueError(
-                f"{fn.__module__}.{fn.__qualname__} cannot be imported by a worker: define it at the top"
-                " level of a module"
+                f"{fn.__module__}.{fn.__qualname__} cannot be imported by a worker: define it at the"
+                " top level of a module"
             )
         if num_workers < 1 or timeout_s <= 0:
-            raise ValueError(f"need num_workers >= 1 and timeout_s > 0, got {num_workers}, {timeout_s}")
-        self._setup = (fn.__module__, fn.__qualname__, num_workers, timeout_s, memory_mb << 20)
+            raise ValueError(
+                f"a pool needs num_workers >= 1 and timeout_s > 0, not {num_workers} and {timeout_s}"
+            )
+        limits = (num_workers, timeout_s, memory_mb << 20)
+        self._setup = (fn.__module__, fn.__qualname__, warm_up, *limits)
         self._outcomes = {
             worker_supervisor.TIMED_OUT: on_timeout,
             worker_supervisor.CRASHED: on_crash,
@@ -134,8 +140,7 @@ class WorkerPool:
             )
         self._connection = ours
         ours.send((sys.path, *self._setup))
-        reader = threading.Thread(target=self._read, args=(ours,), daemon=True, name="worker-results")
-        reader.start()
+        threading.Thread(target=self._read, args=(ours,), daemon=True).start()
 
     def _read(self, connection) -> None:
         """Hands results to their futures, until the supervisor is gone."""

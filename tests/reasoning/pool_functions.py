@@ -48,3 +48,11 @@ def modules_loaded():
     import sys
 
     return sorted(sys.modules)
+
+
+_CALLS = []
+
+
+def calls_seen(name):
+    _CALLS.append(name)
+    return list(_CALLS)

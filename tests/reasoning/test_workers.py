@@ -123,6 +123,11 @@ def test_workers_do_not_import_jax_or_the_main_module():
     assert not {"jax", "numpy", "pytest"} & set(modules)
 
 
+def test_workers_share_what_the_warm_up_call_left():
+    with WorkerPool(pool_functions.calls_seen, 1, timeout_s=10, warm_up=("warm up",)) as pool:
+        assert pool("first") == ["warm up", "first"]
+
+
 def test_unusable_functions_are_refused():
     with pytest.raises(ValueError, match="imported by a worker"):
         WorkerPool(lambda x: x, 1, timeout_s=1)
