@@ -156,7 +156,7 @@ def _invert_cdf(mass: jax.Array, uniform: jax.Array) -> jax.Array:
     size = 1 << ((vocab - 1).bit_length() // 2)
     blocks = jnp.pad(mass, ((0, 0), (0, -vocab % size))).reshape(rows, -1, size)
     cumulative = jnp.cumsum(blocks.sum(-1), -1)
-    target = uniform * cumulative[:, -1]
+    target = jnp.minimum(uniform, 1 - 1e-6) * cumulative[:, -1]
     # What has no mass repeats its predecessor's cumulative value: it is never the first above.
     block = jnp.sum(cumulative <= target[:, None], -1)
     chosen = jnp.take_along_axis(blocks, block[:, None, None], 1)[:, 0]
@@ -435,7 +435,12 @@ class Sampler:
                 state = automaton[state, token].astype(jnp.int32)
                 finish = jnp.where(state == automaton.shape[0] - 1, STOP_STRING, finish)
             finish = jnp.where(stop_table[token], STOP_TOKEN, finish)
-            write = functools.partial(jax.lax.dynamic_update_slice, start_indices=(0, 0, column))
+
+            def write(columns, value):
+                # Finished samples wait to be collected; the counter may come round to their columns.
+                value = jnp.where(active, value, columns[:, :, column])
+                return jax.lax.dynamic_update_slice(columns, value[..., None], (0, 0, column))
+
             return dataclasses.replace(
                 slots,
                 cache=cache,
@@ -445,8 +450,8 @@ class Sampler:
                 position=slots.position + active,
                 finish=jnp.where(active, finish, slots.finish),
                 automaton=jnp.where(active, state, slots.automaton),
-                columns_token=write(slots.columns_token, token[..., None]),
-                columns_logprob=write(slots.columns_logprob, logprob[..., None]),
+                columns_token=write(slots.columns_token, token),
+                columns_logprob=write(slots.columns_logprob, logprob),
             )
 
         def decode_until_slots_are_free(slots: _Slots, next_prompt) -> _Slots:

@@ -285,7 +285,8 @@ def train_bpe(
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Digits(individual_digits=True),
+            # A digit may take the space before it along, so that " 7" costs one token.
+            pre_tokenizers.Split(tokenizers.Regex(r" ?\d"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )

@@ -86,3 +86,20 @@ GERMAN = Language(
 )
 
 LANGUAGES = {"en": ENGLISH, "de": GERMAN}
+
+
+def consistency(text: str, language: str | None) -> float | None:
+    """Share of a solution's words that belong to the language, among those of any language.
+
+    None where the language is not one of this world's, or no word tells a language. DeepSeek-R1
+    (arXiv:2501.12948, 2.3.2) uses this share as a reward.
+    """
+    if language not in LANGUAGES:
+        return None
+    words = [word.strip(".,!?").lower() for word in text.split()]
+    counts = {
+        name: sum(word in spoken.solution_words for word in words)
+        for name, spoken in LANGUAGES.items()
+    }
+    total = sum(counts.values())
+    return counts[language] / total if total else None

@@ -1,0 +1,101 @@
+"""The whole tiny world: a base model from scratch, then R1-Zero, on two CPU cores.
+
+    python -m launch.run_r1 --config=configs/tiny.py --workdir=runs/tiny
+
+`--config=configs/tiny.py:smoke` is the same path in under a minute, for tests: it shows nothing but
+that everything runs.
+"""
+
+from ml_collections import ConfigDict
+
+ARGUMENTS = ("", "smoke")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    if arg not in ARGUMENTS:
+        raise ValueError(f"configs/tiny.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}")
+    smoke = arg == "smoke"
+    config = ConfigDict()
+    config.seed = 0
+    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    config.template = "plain"
+
+    config.tokenizer = ConfigDict({"vocab_size": 512, "documents": 5000})
+    config.model = ConfigDict(
+        {
+            "family": "qwen3",
+            "vocab_size": 512,
+            "embed_dim": 32 if smoke else 128,
+            "num_layers": 2 if smoke else 4,
+            "num_heads": 4,
+            "num_kv_heads": 1,
+            "head_dim": 8 if smoke else 32,
+            "mlp_dim": 64 if smoke else 384,
+            "qk_norm": True,
+            "tie_embeddings": True,
+            "max_length": 512,
+            "scan_unroll": 2 if smoke else 4,
+            "dtype": "float32",
+        }
+    )
+
+    config.pretrain = ConfigDict(
+        {
+            "documents": 2000 if smoke else 30_000,
+            "rows": 16,
+            "row_length": 128,
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 3e-3,
+                "schedule": "cosine",
+                "warmup_steps": 5 if smoke else 50,
+                "final_ratio": 0.05,
+                "b2": 0.95,
+                "weight_decay": 0.1,
+                "clip_norm": 1.0,
+            },
+            "log_every": 10,
+            "checkpoint_every": 200,
+        }
+    )
+
+    config.r1_zero = ConfigDict(
+        {
+            "task": "tiny_math",
+            "problems": 4096,
+            "steps": 3 if smoke else 80,
+            "prompts": 8 if smoke else 32,
+            "group": 4 if smoke else 8,
+            "max_new_tokens": 96,
+            "temperature": 1.0,
+            "variant": "dr_grpo",
+            "rewards": "accuracy?weight=1&require_format=true,format=0.2",
+            "rows": 96 if smoke else 192,
+            "row_length": 128,
+            "microbatches": 6 if smoke else 12,
+            "minibatches": 1,
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 3e-4,
+                "schedule": "constant",
+                "warmup_steps": 5,
+                "b2": 0.95,
+                "weight_decay": 0.0,
+                "clip_norm": 1.0,
+            },
+            "log_every": 1,
+            "checkpoint_every": 20,
+        }
+    )
+
+    config.evaluation = ConfigDict(
+        {
+            "tasks": {"math": "tiny_math", "logic": "tiny_logic", "code": "tiny_code",
+                      "knowledge": "tiny_knowledge"},
+            "problems": 16 if smoke else 200,
+            "samples": 1 if smoke else 2,
+            "max_new_tokens": 96,
+            "temperature": 1.0,
+        }
+    )  # fmt: skip
+    return config

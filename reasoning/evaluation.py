@@ -1,0 +1,116 @@
+"""Scores a generator on tasks: pass@1, format, language consistency, response length."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from models.sampler import SamplingParams
+from reasoning.answers import extract_answer
+from reasoning.generator import Completion, Generator
+from reasoning.problem import Problem, Verdict
+from reasoning.prompts import PromptTemplate
+from reasoning.response import parse_response
+from reasoning.statistics import mean_with_ci
+from reasoning.tasks import Task
+from reasoning.tiny_world.language import consistency
+
+
+@dataclasses.dataclass(frozen=True)
+class Graded:
+    """One response to one problem, graded."""
+
+    problem: Problem
+    prompt: str
+    completion: Completion
+    verdict: Verdict
+    well_formed: bool
+
+    def record(self) -> dict[str, Any]:
+        """For JSONL."""
+        return {
+            "task": self.problem.task,
+            "question": self.problem.question,
+            "answer": self.problem.answer,
+            "prompt": self.prompt,
+            "response": self.completion.text,
+            "tokens": len(self.completion.token_ids),
+            "correct": self.verdict.correct,
+            "reason": self.verdict.reason,
+            "well_formed": self.well_formed,
+        }
+
+
+def grade(
+    task: Task, problems: Sequence[Problem], prompts: Sequence[str], samples
+) -> list[list[Graded]]:
+    """Grades every completion by the answer that can be found in it, tagged or not.
+
+    The format does not matter here, so that a base model that answers without tags gets its due.
+    """
+    flat = [
+        (problem, prompt, completion)
+        for problem, prompt, group in zip(problems, prompts, samples, strict=True)
+        for completion in group
+    ]
+    answers = [extract_answer(completion.text) or "" for _, _, completion in flat]
+    verdicts = task.verify_all([problem for problem, _, _ in flat], answers)
+    graded = iter(
+        [
+            Graded(problem, prompt, completion, verdict, parse_response(completion.text).well_formed)
+            for (problem, prompt, completion), verdict in zip(flat, verdicts)
+        ]
+    )
+    return [[next(graded) for _ in group] for group in samples]
+
+
+def evaluate(
+    generator: Generator,
+    tasks: Mapping[str, tuple[Task, Sequence[Problem]]],
+    template: PromptTemplate,
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    sampling: SamplingParams,
+    seed: int,
+) -> tuple[dict[str, dict[str, Any]], list[Graded]]:
+    """Samples and grades responses to the problems of each domain.
+
+    Args:
+      tasks: domain (`math`, `code`, `logic`, `knowledge`) -> task and its problems.
+      num_samples: responses a problem; pass@1 is the mean over them, then over problems.
+
+    Returns:
+      Metrics as `report.json` has them, each `{"mean", "ci95", "n", "seeds"}` with the problem as
+      the unit of chance; and every graded response.
+    """
+    metrics, everything = {}, []
+    for domain, (task, problems) in tasks.items():
+        prompts = [template(problem.question) for problem in problems]
+        samples = generator.generate(
+            prompts,
+            num_samples=num_samples,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            seed=seed,
+        )
+        graded = grade(task, problems, prompts, samples)
+        name = f"{domain}/accuracy" if domain == "knowledge" else f"{domain}/pass@1"
+        metrics[name] = mean_with_ci([np.mean([g.verdict.correct for g in row]) for row in graded])
+        everything += graded
+    metrics["format"] = mean_with_ci([np.mean([g.well_formed for g in row]) for row in everything])
+    metrics["response_tokens"] = mean_with_ci(
+        [np.mean([len(g.completion.token_ids) for g in row]) for row in everything]
+    )
+    spoken = [
+        [
+            share
+            for g in row
+            if (share := consistency(g.completion.text, g.problem.metadata.get("language"))) is not None
+        ]
+        for row in everything
+    ]
+    if any(spoken):
+        metrics["language_consistency"] = mean_with_ci([np.mean(row) for row in spoken if row])
+    return metrics, [g for row in everything for g in row]

@@ -1,0 +1,110 @@
+"""A generator turns prompts into completions; search, evaluation and RL see only this interface."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from models.decoder import LanguageModel
+from models.sampler import FINISH_REASONS, STOP_TOKEN, Sampler, SamplingParams
+from models.stopping import TokenAutomaton
+from models.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One sampled continuation of a prompt.
+
+    Attributes:
+      text: decoded, the end-of-sequence token left out.
+      token_ids: the end-of-sequence token included; what was generated, and is to be paid for.
+      logprobs: float32 `[len(token_ids)]`, under softmax(logits / temperature); None where the
+        generator does not report them.
+      finish: "stop", "stop_string" or "length".
+    """
+
+    text: str
+    token_ids: list[int]
+    logprobs: np.ndarray | None
+    finish: str
+
+
+class Generator(Protocol):
+    """Anything that samples: the compiled sampler, or a server."""
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        num_samples: int = 1,
+        max_new_tokens: int,
+        sampling: SamplingParams = SamplingParams(),
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> list[list[Completion]]:
+        """`num_samples` completions of every prompt."""
+        ...
+
+
+class JaxGenerator:
+    """The compiled sampler behind the `Generator` interface.
+
+    Samplers are kept by shape, so repeated calls compile nothing. `params` may be replaced between
+    calls (RL does so after every step).
+
+    Attributes:
+      rows: samples in flight at a time, rounded down to whole groups of `num_samples`.
+    """
+
+    def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer, rows: int = 128):
+        tokenizer.check_fits(model.config.vocab_size)
+        self.model, self.params, self.tokenizer, self.rows = model, params, tokenizer, rows
+        self._samplers: dict[Any, Sampler] = {}
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        num_samples: int = 1,
+        max_new_tokens: int,
+        sampling: SamplingParams = SamplingParams(),
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> list[list[Completion]]:
+        """See `Generator`; `seed` and a prompt's place decide what is drawn for it."""
+        sampler = self._sampler(num_samples, max_new_tokens, tuple(stop))
+        prompt_ids = self.tokenizer.encode_batch(prompts)
+        samples = sampler(self.params, prompt_ids, jax.random.key(seed), sampling)
+        return [
+            [self._completion(samples, i, g) for g in range(num_samples)]
+            for i in range(len(prompts))
+        ]
+
+    def _sampler(self, num_samples: int, max_new_tokens: int, stop: tuple[str, ...]) -> Sampler:
+        shape = (num_samples, max_new_tokens, stop)
+        if shape not in self._samplers:
+            vocab = range(self.model.config.vocab_size)
+            automaton = None
+            if stop:
+                automaton = TokenAutomaton.build(
+                    stop, [self.tokenizer.token_bytes(i) for i in vocab]
+                )
+            self._samplers[shape] = Sampler(
+                self.model,
+                slots=max(1, self.rows // num_samples),
+                group=num_samples,
+                max_new_tokens=max_new_tokens,
+                stop_ids=self.tokenizer.stop_ids,
+                stop_strings=automaton,
+            )
+        return self._samplers[shape]
+
+    def _completion(self, samples, prompt: int, sample: int) -> Completion:
+        ids = samples.ids(prompt, sample)
+        finish = int(samples.finish[prompt, sample])
+        # The stop token is trained on but is no part of what is read.
+        text = self.tokenizer.decode(ids[:-1] if finish == STOP_TOKEN else ids)
+        logprobs = samples.logprobs[prompt, sample, : len(ids)]
+        return Completion(text, ids, logprobs, FINISH_REASONS[finish])

@@ -1,0 +1,240 @@
+"""The RL side of the shared loop: a source of batches that samples them from the current policy."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from models.decoder import LanguageModel
+from models.logprobs import token_logprobs
+from reasoning.problem import Problem
+from rl.advantages import (
+    group_advantages,
+    informative_groups,
+    subtract_kl,
+    token_weights,
+    zero_advantage_groups,
+)
+from rl.losses import PolicyLossConfig, policy_loss
+from rl.rollouts import Rollouts, RolloutSampler, pack_rollouts
+from rl.variants import Variant
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerConfig:
+    """How rollouts become optimizer steps.
+
+    Attributes:
+      prompts: problems a rollout batch has; times the group size, completions.
+      minibatches: optimizer steps that a rollout batch is split into.
+      epochs: times that a rollout batch is gone through.
+      rows: rows of a packed minibatch; unused ones cost nothing.
+      row_length: tokens of a row, at least the longest prompt plus the longest completion.
+      recompute_old: recompute log-probs by the trainer before the first update, for ratios that
+        the sampler's rounding does not enter (needed by truncated importance sampling).
+      max_resamples: dynamic sampling gives up after this many extra rollout batches in a step.
+    """
+
+    prompts: int
+    rows: int
+    row_length: int
+    minibatches: int = 1
+    epochs: int = 1
+    recompute_old: bool = False
+    max_resamples: int = 4
+
+    def __post_init__(self):
+        if self.prompts % self.minibatches:
+            raise ValueError(
+                f"prompts={self.prompts} cannot be split into {self.minibatches} equal minibatches"
+            )
+
+
+def make_policy_loss(model: LanguageModel, config: PolicyLossConfig, temperature: float):
+    """A loss for `train.step.make_train_step`: `(params, batch) -> (loss, metrics)`."""
+
+    def loss_fn(params, batch):
+        hidden = model.hidden(params, batch["tokens"], batch["positions"], batch["segment_ids"])
+        logprobs, entropy = token_logprobs(
+            model, params, hidden, batch["tokens"], temperature=temperature, with_entropy=True
+        )
+        loss, metrics = policy_loss(logprobs, batch, config)
+        trained = batch["loss_weights"] > 0
+        metrics["entropy"] = jax.lax.stop_gradient(jax.numpy.where(trained, entropy, 0.0).sum())
+        return loss, metrics
+
+    return loss_fn
+
+
+class ProblemStream:
+    """Endless passes over problems, reshuffled for each; its whole state is one counter."""
+
+    def __init__(self, problems: Sequence[Problem], seed: int):
+        if not problems:
+            raise ValueError("there are no training problems: check the task and its split")
+        self._problems, self._seed, self.taken = list(problems), seed, 0
+
+    def take(self, count: int) -> list[Problem]:
+        """The next `count` problems."""
+        taken = []
+        for _ in range(count):
+            epoch, index = divmod(self.taken, len(self._problems))
+            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._problems))
+            taken.append(self._problems[order[index]])
+            self.taken += 1
+        return taken
+
+
+class PolicySource:
+    """Samples rollouts with the parameters that are being trained, and packs them into batches.
+
+    Args:
+      reference_params: frozen policy of the KL term; needed where the variant has one.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        rollout_sampler: RolloutSampler,
+        problems: ProblemStream,
+        variant: Variant,
+        config: LearnerConfig,
+        *,
+        seed: int,
+        reference_params: Any = None,
+    ):
+        if variant.loss.beta > 0 and reference_params is None:
+            raise ValueError(
+                f"the KL coefficient is {variant.loss.beta} but there is no reference policy: give "
+                "reference_params or set beta=0"
+            )
+        if variant.loss.tis_cap is not None and not config.recompute_old:
+            raise ValueError("tis_cap needs recompute_old=True")
+        self._rollouts, self._problems = rollout_sampler, problems
+        self._variant, self._config, self._seed = variant, config, seed
+        self._reference = reference_params
+        self._batches_drawn = 0
+        self.last: Rollouts | None = None
+
+        temperature = rollout_sampler.sampling.temperature
+
+        def logprobs(params, batch):
+            def row_block(block):
+                hidden = model.hidden(
+                    params, block["tokens"], block["positions"], block["segment_ids"]
+                )
+                return token_logprobs(
+                    model, params, hidden, block["tokens"], temperature=temperature
+                )
+
+            return jax.lax.map(row_block, batch)
+
+        self._logprobs = jax.jit(logprobs)
+
+    def next(self, state: Any) -> tuple[list[dict[str, np.ndarray]], dict[str, float]]:
+        """Batches of the next optimizer steps, and metrics of the rollouts behind them."""
+        seconds = {}
+        clock = time.perf_counter()
+        rollouts, metrics = self._informative_rollouts(state.params, seconds)
+        self.last = rollouts
+        metrics |= rollouts.metrics()
+        batches = self._batches(state.params, rollouts)
+        seconds["prepare"] = time.perf_counter() - clock - sum(seconds.values())
+        tokens = float(rollouts.lengths.sum())
+        metrics |= {f"seconds/{name}": value for name, value in seconds.items()}
+        metrics["tokens_per_second/sample"] = tokens / seconds["sample"]
+        return batches, metrics
+
+    def _draw(self, params, seconds) -> Rollouts:
+        problems = self._problems.take(self._config.prompts)
+        seed = int(np.random.default_rng([self._seed, self._batches_drawn]).integers(2**31))
+        self._batches_drawn += 1
+        start = time.perf_counter()
+        self._rollouts.generator.params = params
+        rollouts = self._rollouts.generate(problems, seed)
+        sampled = time.perf_counter()
+        rollouts = self._rollouts.score(rollouts)
+        seconds["sample"] = seconds.get("sample", 0.0) + sampled - start
+        seconds["reward"] = seconds.get("reward", 0.0) + time.perf_counter() - sampled
+        return rollouts
+
+    def _informative_rollouts(self, params, seconds):
+        rollouts = self._draw(params, seconds)
+        uninformative = float(zero_advantage_groups(rollouts.rewards).mean())
+        metrics = {"zero_advantage_groups": uninformative}
+        if not self._variant.dynamic_sampling:
+            return rollouts, metrics
+        wanted, draws = self._config.prompts, 1
+        kept = rollouts.select(informative_groups(self._filter_scores(rollouts)))
+        while len(kept.problems) < wanted and draws <= self._config.max_resamples:
+            more = self._draw(params, seconds)
+            kept = kept.join(more.select(informative_groups(self._filter_scores(more))))
+            draws += 1
+        # Whatever is still missing is made up of uninformative groups, which cost nothing.
+        if len(kept.problems) < wanted:
+            spare = np.flatnonzero(zero_advantage_groups(self._filter_scores(rollouts)))
+            kept = kept.join(rollouts.select(spare[: wanted - len(kept.problems)]))
+        metrics["rollout_batches"] = float(draws)
+        return kept.select(range(min(wanted, len(kept.problems)))), metrics
+
+    def _filter_scores(self, rollouts: Rollouts) -> np.ndarray:
+        """DAPO filters by accuracy where there is such a reward."""
+        return rollouts.by_reward.get("accuracy", rollouts.rewards)
+
+    def _batches(self, params, rollouts: Rollouts) -> list[dict[str, np.ndarray]]:
+        parts = np.array_split(np.arange(len(rollouts.problems)), self._config.minibatches)
+        batches = [self._minibatch(params, rollouts.select(part)) for part in parts]
+        return batches * self._config.epochs
+
+    def _minibatch(self, params, rollouts: Rollouts) -> dict[str, np.ndarray]:
+        variant, config = self._variant, self._config
+        kl_in = variant.loss.kl_in if variant.loss.beta > 0 else None
+        rewards = self._penalised(rollouts) if kl_in == "reward" else rollouts.rewards
+        advantages = group_advantages(rewards, variant.advantage)
+        lengths = rollouts.lengths
+        budget = self._rollouts.max_new_tokens if variant.aggregation == "constant" else None
+        weights = token_weights(lengths.ravel(), variant.aggregation, budget)
+        weights = weights.reshape(lengths.shape)
+        if kl_in != "loss":
+            # Without advantage and without KL in the loss a completion has no gradient.
+            weights = np.where(advantages == 0, 0.0, weights)
+        batch, _ = pack_rollouts(rollouts, advantages, weights, config.rows, config.row_length)
+        if config.recompute_old:
+            batch["old_logprobs"] = self._trainer_logprobs(params, batch)
+        if kl_in == "loss":
+            batch["reference_logprobs"] = self._trainer_logprobs(self._reference, batch)
+        return batch
+
+    def _penalised(self, rollouts: Rollouts) -> np.ndarray:
+        """Rewards less the KL to the reference policy, summed over each completion."""
+        ones = np.ones_like(rollouts.rewards)
+        batch, spans = pack_rollouts(
+            rollouts, ones, ones, self._config.rows, self._config.row_length
+        )
+        logprobs = self._trainer_logprobs(self._reference, batch)
+        lengths = rollouts.lengths.ravel()
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        policy, reference = np.zeros(mask.shape), np.zeros(mask.shape)
+        policy[mask] = np.concatenate([c.logprobs for group in rollouts.completions for c in group])
+        reference[mask] = np.concatenate([logprobs[span] for span in spans])
+        loss = self._variant.loss
+        return subtract_kl(
+            rollouts.rewards, policy, reference, mask, loss.beta, loss.kl_estimator
+        )
+
+    def _trainer_logprobs(self, params, batch) -> np.ndarray:
+        inputs = {name: batch[name] for name in ("tokens", "positions", "segment_ids")}
+        rows = len(batch["tokens"])
+        block = next(b for b in (16, 8, 4, 2, 1) if rows % b == 0)
+        blocked = {name: x.reshape(rows // block, block, -1) for name, x in inputs.items()}
+        return np.asarray(self._logprobs(params, blocked)).reshape(rows, -1)
+
+    def state_dict(self) -> Mapping[str, int]:
+        return {"batches_drawn": self._batches_drawn, "problems_taken": self._problems.taken}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self._batches_drawn = int(state["batches_drawn"])
+        self._problems.taken = int(state["problems_taken"])

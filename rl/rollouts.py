@@ -1,0 +1,206 @@
+"""Rollouts: completions sampled from the current policy, with their rewards, and how they are packed."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from models.sampler import SamplingParams
+from reasoning.generator import Completion, JaxGenerator
+from reasoning.problem import Problem
+from rl.rewards import Sample
+from rl.rewards.combine import RewardSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollouts:
+    """G completions for each of P problems.
+
+    Attributes:
+      problems: P problems.
+      prompts: P prompt texts.
+      prompt_ids: P lists of token ids.
+      completions: P x G completions.
+      rewards: `[P, G]`, the weighted sum.
+      by_reward: reward name -> `[P, G]`, unweighted.
+      reasons: reward name -> P x G reasons in words.
+    """
+
+    problems: list[Problem]
+    prompts: list[str]
+    prompt_ids: list[list[int]]
+    completions: list[list[Completion]]
+    rewards: np.ndarray
+    by_reward: dict[str, np.ndarray]
+    reasons: dict[str, list[list[str]]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """`[P, G]`, tokens of each completion."""
+        return np.array([[len(c.token_ids) for c in group] for group in self.completions])
+
+    def select(self, keep: Sequence[int]) -> "Rollouts":
+        """The rollouts of some of the problems, in the order of `keep`."""
+
+        def pick(value):
+            if isinstance(value, np.ndarray):
+                return value[list(keep)]
+            if isinstance(value, dict):
+                return {name: pick(column) for name, column in value.items()}
+            return [value[i] for i in keep]
+
+        return Rollouts(**{f.name: pick(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def join(self, other: "Rollouts") -> "Rollouts":
+        """These problems' rollouts, then the other's."""
+
+        def both(a, b):
+            if isinstance(a, np.ndarray):
+                return np.concatenate([a, b])
+            if isinstance(a, dict):
+                return {name: both(a[name], b[name]) for name in a}
+            return a + b
+
+        names = [f.name for f in dataclasses.fields(self)]
+        return Rollouts(**{name: both(getattr(self, name), getattr(other, name)) for name in names})
+
+    def metrics(self) -> dict[str, float]:
+        """Mean rewards, lengths in tokens, and how completions ended."""
+        metrics = {"reward": float(self.rewards.mean()), "reward_std": float(self.rewards.std())}
+        metrics |= {name: float(column.mean()) for name, column in self.by_reward.items()}
+        lengths = self.lengths
+        metrics |= {
+            "response_tokens": float(lengths.mean()),
+            "response_tokens_max": float(lengths.max()),
+            "truncated": float(
+                np.mean([c.finish == "length" for group in self.completions for c in group])
+            ),
+        }
+        return metrics
+
+
+class RolloutSampler:
+    """Samples completions for problems and rewards them.
+
+    Attributes:
+      generator: its `params` are replaced by the caller after every update.
+      template: question -> prompt text.
+      group: G, completions of each problem.
+    """
+
+    def __init__(
+        self,
+        generator: JaxGenerator,
+        template: Callable[[str], str],
+        rewards: RewardSet,
+        *,
+        group: int,
+        max_new_tokens: int,
+        sampling: SamplingParams = SamplingParams(),
+    ):
+        if sampling.temperature == 0:
+            raise ValueError("RL needs samples that differ: set temperature above 0")
+        self.generator, self.template, self.rewards = generator, template, rewards
+        self.group, self.max_new_tokens, self.sampling = group, max_new_tokens, sampling
+
+    def generate(self, problems: Sequence[Problem], seed: int) -> Rollouts:
+        """Samples G completions of each problem. They have no rewards yet: see `score`."""
+        prompts = [self.template(problem.question) for problem in problems]
+        completions = self.generator.generate(
+            prompts,
+            num_samples=self.group,
+            max_new_tokens=self.max_new_tokens,
+            sampling=self.sampling,
+            seed=seed,
+        )
+        return Rollouts(
+            problems=list(problems),
+            prompts=prompts,
+            prompt_ids=self.generator.tokenizer.encode_batch(prompts),
+            completions=completions,
+            rewards=np.zeros((len(prompts), self.group)),
+            by_reward={},
+            reasons={},
+        )
+
+    def score(self, rollouts: Rollouts) -> Rollouts:
+        """The same rollouts with their rewards."""
+        scores = self.rewards.score(
+            [
+                Sample(prompt, completion.text, problem, len(completion.token_ids))
+                for problem, prompt, group in zip(
+                    rollouts.problems, rollouts.prompts, rollouts.completions
+                )
+                for completion in group
+            ]
+        )
+        shape = rollouts.rewards.shape
+        starts = range(0, shape[0] * shape[1], shape[1])
+        return dataclasses.replace(
+            rollouts,
+            rewards=scores.total.reshape(shape),
+            by_reward={name: column.reshape(shape) for name, column in scores.by_reward.items()},
+            reasons={
+                name: [column[start : start + shape[1]] for start in starts]
+                for name, column in scores.reasons.items()
+            },
+        )
+
+
+def pack_rollouts(
+    rollouts: Rollouts, advantages: np.ndarray, weights: np.ndarray, rows: int, length: int
+) -> tuple[dict[str, np.ndarray], list[tuple[int, slice]]]:
+    """Packs prompts with their completions into a fixed batch, first fit, longest first.
+
+    Args:
+      advantages: `[P, G]`.
+      weights: `[P, G]`, the loss weight of each token of a completion; completions of weight 0 are
+        left out altogether.
+      rows, length: shape of the batch; unused rows are padding.
+
+    Returns:
+      The batch: `tokens, positions, segment_ids, loss_weights, advantages, behaviour_logprobs`,
+      each `[rows, length]`; and where each packed completion went, (row, columns), in the order of
+      the rollouts.
+
+    Raises:
+      ValueError: a sequence is longer than a row, or there are more than the rows can hold.
+    """
+    batch = {
+        name: np.zeros((rows, length), np.int32) for name in ("tokens", "positions", "segment_ids")
+    } | {
+        name: np.zeros((rows, length), np.float32)
+        for name in ("loss_weights", "advantages", "behaviour_logprobs")
+    }
+    kept = [(int(i), int(g)) for i, g in zip(*np.nonzero(weights > 0))]
+    sizes = {
+        (i, g): len(rollouts.prompt_ids[i]) + len(rollouts.completions[i][g].token_ids)
+        for i, g in kept
+    }
+    used, segments = np.zeros(rows, int), np.zeros(rows, int)
+    spans = {}
+    for i, g in sorted(kept, key=lambda which: -sizes[which]):
+        size, prompt, completion = sizes[i, g], rollouts.prompt_ids[i], rollouts.completions[i][g]
+        if size > length:
+            raise ValueError(
+                f"a rollout has {size} tokens, more than the row length {length}: raise the row "
+                "length to at least the longest prompt plus max_new_tokens"
+            )
+        fits = np.flatnonzero(used + size <= length)
+        if not len(fits):
+            raise ValueError(
+                f"{len(kept)} rollouts do not fit {rows} rows of {length} tokens: raise rows"
+            )
+        row = int(fits[0])
+        whole = slice(used[row], used[row] + size)
+        generated = slice(used[row] + len(prompt), used[row] + size)
+        used[row] += size
+        segments[row] += 1
+        batch["tokens"][row, whole] = prompt + completion.token_ids
+        batch["positions"][row, whole] = np.arange(size)
+        batch["segment_ids"][row, whole] = segments[row]
+        batch["loss_weights"][row, generated] = weights[i, g]
+        batch["advantages"][row, generated] = advantages[i, g]
+        batch["behaviour_logprobs"][row, generated] = completion.logprobs
+        spans[i, g] = (row, generated)
+    return batch, [spans[which] for which in kept]
