@@ -1,0 +1,46 @@
+"""Runs model-written Python in a sandbox that the kernel enforces, for rewards by unit tests.
+
+    with CodeRunner(num_workers=2) as runner:
+        runner.run_tests("def add(a, b): return a + b", [CallTest("add(2, 3)", 5)])
+
+Threat model: the program is hostile and knows this code. It must not reach the network, files
+outside its scratch folder, other processes or other programs' data, must not outlive its run or
+exceed its limits, and must not pass a test other than by producing the right output. Expected
+values never enter its process.
+"""
+
+from reasoning.code_runner.judging import (
+    CallTest,
+    ExpressionTest,
+    StdinTest,
+    UnitTest,
+    parse_unit_test,
+)
+from reasoning.code_runner.local import (
+    CodeRunner,
+    SandboxUnavailable,
+    evaluate_expression,
+    run_program,
+    run_tests,
+)
+from reasoning.code_runner.remote import RemoteCodeRunner, RemoteSandboxError
+from reasoning.code_runner.results import ExpressionResult, Limits, ProgramResult, TestResult
+
+__all__ = [
+    "CallTest",
+    "CodeRunner",
+    "ExpressionResult",
+    "ExpressionTest",
+    "Limits",
+    "ProgramResult",
+    "RemoteCodeRunner",
+    "RemoteSandboxError",
+    "SandboxUnavailable",
+    "StdinTest",
+    "TestResult",
+    "UnitTest",
+    "evaluate_expression",
+    "parse_unit_test",
+    "run_program",
+    "run_tests",
+]

@@ -1,0 +1,204 @@
+"""A sandbox elsewhere, spoken to over HTTP: SandboxFusion or Piston, behind the same interface as
+the local one.
+"""
+
+import dataclasses
+import http.client
+import json
+import pathlib
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from reasoning.code_runner.interface import ProgramRunner
+from reasoning.code_runner.results import Limits, ProgramResult
+from reasoning.code_runner.sandbox import harness
+
+_ATTEMPTS = 4  # at a request that the network or a busy server fails
+_HARNESS = pathlib.Path(harness.__file__).read_text(encoding="utf-8")
+# The answers come as the last line printed. The program may print what it likes before, or there:
+# only the right value counts.
+_DRIVER = """
+replies = []
+serve({kind!r}, {source!r}, [json.loads({request!r})], replies.append)
+print("\\n" + json.dumps(replies), flush=True)
+"""
+
+
+class RemoteSandboxError(RuntimeError):
+    """The remote sandbox did not run the program; the message names the server and says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _SandboxFusion:
+    """https://github.com/bytedance/SandboxFusion"""
+
+    path = "/run_code"
+
+    def request(self, source: str, stdin: str, limits: Limits) -> dict[str, Any]:
+        return {
+            "language": "python",
+            "code": source,
+            "stdin": stdin,
+            "run_timeout": limits.wall_s,
+            "memory_limit_MB": limits.memory_bytes >> 20,
+        }
+
+    def result(self, response: Mapping[str, Any], wall_s: float) -> ProgramResult:
+        run = response.get("run_result")
+        if response["status"] == "SandboxError" or run is None:
+            raise RemoteSandboxError(f"no run: {response.get('message') or response['status']}")
+        status = "timeout" if run["status"] == "TimeLimitExceeded" else None
+        return _result(
+            status,
+            run["return_code"],
+            run["stdout"],
+            run["stderr"],
+            run.get("execution_time") or wall_s,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piston:
+    """https://github.com/engineer-man/piston, API version 2"""
+
+    path = "/api/v2/execute"
+
+    def request(self, source: str, stdin: str, limits: Limits) -> dict[str, Any]:
+        return {
+            "language": "python",
+            "version": "3",
+            "files": [{"name": "program.py", "content": source}],
+            "stdin": stdin,
+            "run_timeout": round(1000 * limits.wall_s),
+            "run_memory_limit": limits.memory_bytes,
+        }
+
+    def result(self, response: Mapping[str, Any], wall_s: float) -> ProgramResult:
+        run = response["run"]
+        # Status letters of newer servers; an older one only names the signal.
+        status = {"TO": "timeout", "OL": "output", "EL": "output"}.get(run.get("status"))
+        if run.get("signal"):
+            status = status or "killed"
+        return _result(status, run["code"], run["stdout"], run["stderr"], wall_s)
+
+
+SERVICES = {"sandbox_fusion": _SandboxFusion(), "piston": _Piston()}
+
+
+def _result(status, exit_code, stdout, stderr, wall_s):
+    exit_code = -9 if exit_code is None else exit_code
+    if status is None:
+        status = "ok" if exit_code == 0 else "killed" if exit_code < 0 else "error"
+        if status == "error" and stderr.rstrip().rpartition("\n")[2].startswith("MemoryError"):
+            status = "memory"
+    return ProgramResult(status, stdout, stderr, exit_code, wall_s)
+
+
+class RemoteCodeRunner(ProgramRunner):
+    """Runs programs on a SandboxFusion or Piston server, whose affair it is to isolate them.
+
+    Each call or expression of a test is a run of its own, and after one that gives no answer the
+    rest count as failed.
+
+    Args:
+      url: the server, e.g. "http://sandbox:8080".
+      service: "sandbox_fusion" or "piston".
+      num_workers: requests at a time in a batch.
+      limits: wall_s, memory_bytes and output_bytes are asked of the server or kept here; the others
+        are the server's own.
+      queue_s: seconds that a request may wait at the server beside running.
+      headers: HTTP headers to send along, such as an Authorization.
+
+    Methods raise RemoteSandboxError where the server fails to answer after a few attempts, or
+    answers with something else.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        service: str = "sandbox_fusion",
+        num_workers: int = 8,
+        limits: Limits = Limits(),
+        queue_s: float = 30.0,
+        headers: Mapping[str, str] = {},
+    ):
+        if service not in SERVICES:
+            raise ValueError(f"service = {service!r}: give one of {', '.join(SERVICES)}.")
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"url = {url!r}: give the server's http:// or https:// address.")
+        super().__init__(num_workers, limits)
+        self._service = SERVICES[service]
+        self._url = url.rstrip("/") + self._service.path
+        self._queue_s = queue_s
+        self._headers = {"Content-Type": "application/json", **headers}
+
+    def run_program(self, source: str, *, stdin: str = "") -> ProgramResult:
+        body = json.dumps(self._service.request(source, stdin, self.limits)).encode()
+        started = time.monotonic()
+        text = self._post(body)
+        wall_s = time.monotonic() - started
+        if text is None:
+            return ProgramResult("output", "", "", -9, wall_s)
+        try:
+            result = self._service.result(json.loads(text), wall_s)
+        except RemoteSandboxError as error:
+            raise RemoteSandboxError(f"{self._url}: {error}") from None
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise RemoteSandboxError(
+                f"{self._url}: this is no answer of such a server: {text[:200]!r}"
+            ) from None
+        if len(result.stdout) + len(result.stderr) > self.limits.output_bytes:
+            result = dataclasses.replace(result, status="output")
+        return result
+
+    def _post(self, body):
+        """Returns the answer's text, or None if it is too long to be one within the limits."""
+        timeout_s = self.limits.wall_s + self._queue_s
+        longest = 8 * self.limits.output_bytes + (1 << 16)  # escapes, and the answer's own fields
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(0.25 * 2**attempt)
+            try:
+                request = urllib.request.Request(self._url, body, self._headers)
+                with urllib.request.urlopen(request, timeout=timeout_s) as response:
+                    text = response.read(longest + 1)
+                return None if len(text) > longest else text.decode("utf-8", "replace")
+            except urllib.error.HTTPError as error:
+                failure = f"HTTP {error.code}: {error.read(200).decode('utf-8', 'replace')!r}"
+                if error.code != 429 and error.code < 500:
+                    break
+            except (OSError, http.client.HTTPException) as error:
+                failure = str(error) or type(error).__name__
+        raise RemoteSandboxError(
+            f"{self._url}: {failure}. Check that the server runs and is the service that was named."
+        )
+
+    def _ask(self, kind, source, requests):
+        answers = []
+        for request in requests:
+            driver = _HARNESS + _DRIVER.format(
+                kind=kind, source=source, request=json.dumps(request)
+            )
+            result = self.run_program(driver)
+            replies = _last_line_as_list(result.stdout)
+            if not answers:
+                answers += replies[:1]
+            if len(replies) != 2:
+                break
+            answers.append(replies[1])
+        return result, answers
+
+
+def _last_line_as_list(stdout):
+    try:
+        replies = json.loads(stdout.rstrip("\n").rpartition("\n")[2])
+    except (ValueError, RecursionError):
+        return []
+    return (
+        replies
+        if isinstance(replies, list) and all(isinstance(reply, str) for reply in replies)
+        else []
+    )
