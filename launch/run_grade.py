@@ -1,0 +1,133 @@
+r"""Grades responses that a model gave elsewhere.
+
+    python -m launch.run_grade --task=gsm8k --responses=responses.jsonl --output=graded.jsonl
+
+Each record of `responses` has `answer` (the reference, as the task's data have it) and `response`
+(all the model wrote). `output` repeats the records with `correct` and `reason` added. GSM8K takes
+less than a millisecond an answer, MATH-500 about ten.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.table import Table
+
+from reasoning.answers import extract_answer
+from reasoning.jsonl import read_jsonl, text_field
+from reasoning.problem import Problem, Verdict
+from reasoning.statistics import share_with_ci
+from reasoning.tasks import Task, get_task
+
+_TASK = flags.DEFINE_string("task", None, "Task whose verifier to use, such as gsm8k or math500.")
+_RESPONSES = flags.DEFINE_string("responses", None, "JSON Lines with `answer` and `response`.")
+_OUTPUT = flags.DEFINE_string("output", None, "Where to write the graded records.")
+
+# Answers verified at once: many enough to keep the workers busy, few enough to show progress.
+_BATCH = 256
+
+
+def read_responses(path: str, task: str) -> list[tuple[dict[str, Any], Problem, str]]:
+    """(record, problem, response) of every line; all are checked before any is graded.
+
+    `question` (or `prompt`) and `metadata` are passed to the verifier where a record has them.
+
+    Raises:
+        FileNotFoundError, ValueError: One line that names the file, the line and the fault.
+    """
+    rows = []
+    for number, record in read_jsonl(path):
+        answer = text_field(record, ("answer",), path, number)
+        response = record.get("response")
+        if not isinstance(response, str):
+            fault = "no field 'response'" if response is None else "field 'response' must be text"
+            raise ValueError(f"{path}:{number}: {fault}")
+        metadata = record.get("metadata", {})
+        if not isinstance(metadata, dict):
+            raise ValueError(f"{path}:{number}: field 'metadata' must be an object")
+        question = str(record.get("question", record.get("prompt", "")))
+        rows.append((record, Problem(task, question, answer, metadata), response))
+    if not rows:
+        raise ValueError(f"{path}: no records to grade")
+    return rows
+
+
+def grade(task: Task, rows: Sequence[tuple[dict[str, Any], Problem, str]]) -> list[Verdict]:
+    """Verdicts on the responses; one without an answer is wrong."""
+    verdicts = [Verdict(False, "no answer found in the response") for _ in rows]
+    answers = [extract_answer(response) for _, _, response in rows]
+    found = [i for i, answer in enumerate(answers) if answer is not None]
+    checked = task.verify_all([rows[i][1] for i in found], [answers[i] for i in found])
+    for i, verdict in zip(found, checked, strict=True):
+        verdicts[i] = verdict
+    return verdicts
+
+
+def run(task_name: str, responses: str, output: str, console: Console) -> dict[str, Any]:
+    """Grades a file into another and prints the result.
+
+    Returns:
+        `{"count", "correct", "accuracy": {"mean", "ci95", "n", ...}, "answers_per_second"}`.
+    """
+    task = get_task(task_name)
+    rows = read_responses(responses, task_name)
+    folder = os.path.dirname(os.path.abspath(output))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{folder}: no such folder; create it, or choose another --output")
+    verdicts: list[Verdict] = []
+    start = time.perf_counter()
+    columns = ("grading", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("grading", total=len(rows))
+        for first in range(0, len(rows), _BATCH):
+            verdicts += grade(task, rows[first : first + _BATCH])
+            progress.update(bar, completed=len(verdicts))
+    seconds = time.perf_counter() - start
+
+    # Written aside and renamed, so that no half-written file takes the place of a whole one.
+    partial = f"{output}.partial"
+    with open(partial, "w", encoding="utf-8") as file:
+        for (record, _, _), verdict in zip(rows, verdicts, strict=True):
+            graded = record | {"correct": verdict.correct, "reason": verdict.reason}
+            file.write(json.dumps(graded, ensure_ascii=False) + "\n")
+    os.replace(partial, output)
+
+    correct = sum(verdict.correct for verdict in verdicts)
+    summary = {
+        "count": len(rows),
+        "correct": correct,
+        "accuracy": share_with_ci(correct, len(rows)),
+        "answers_per_second": len(rows) / seconds,
+    }
+    low, high = summary["accuracy"]["ci95"]
+    table = Table("task", "answers", "correct", "accuracy", "95 % CI (Wilson)", "answers/s")
+    table.add_row(
+        task_name,
+        str(len(rows)),
+        str(correct),
+        f"{correct / len(rows):.2%}",
+        f"{low:.2%} – {high:.2%}",
+        f"{summary['answers_per_second']:.0f}",
+    )
+    console.print(table)
+    console.print(f"written to {output}")
+    return summary
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}; arguments are written --name=value")
+    try:
+        run(_TASK.value, _RESPONSES.value, _OUTPUT.value, Console())
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["task", "responses", "output"])
+    app.run(main)

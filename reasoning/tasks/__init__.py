@@ -1,0 +1,111 @@
+"""Tasks by name: where problems come from, and how an answer to one is verified.
+
+A task is named by a spec, `name[:argument][?key=value&key=value...]`:
+
+    gsm8k                          GSM8K through TFDS (`?data_dir=DIR`)
+    math500:FILE                   MATH-500, a JSON file
+    jsonl:FILE                     your own problems (`?test=FILE`)
+    rg:chain_sum?min_terms=3       any reasoning-gym task, with its parameters
+    tiny_math, tiny_logic, ...     the domains of the tiny world
+
+To add one, write a subclass of `Task` and name it in `TASKS`.
+"""
+
+import abc
+import importlib
+import inspect
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from reasoning.problem import Problem, Verdict
+
+# Name -> module:class. Modules are imported when asked for: some are heavy.
+TASKS = {
+    "gsm8k": "reasoning.tasks.gsm8k:Gsm8k",
+    "math500": "reasoning.tasks.math500:Math500",
+    "jsonl": "reasoning.tasks.jsonl:Jsonl",
+    "rg": "reasoning.tasks.reasoning_gym_task:ReasoningGymTask",
+    "tiny_math": "reasoning.tasks.tiny:TinyMath",
+    "tiny_logic": "reasoning.tasks.tiny:TinyWords",
+    "tiny_code": "reasoning.tasks.tiny:TinyCode",
+    "tiny_knowledge": "reasoning.tasks.tiny:TinyWords",
+    "tiny_chat": "reasoning.tasks.tiny:TinyWords",
+}
+
+
+class Task(abc.ABC):
+    """A source of problems, and their verifier.
+
+    Constructing one is cheap: data are read when problems are asked for, so that a task can verify
+    answers where its data are absent.
+
+    Attributes:
+        name: The spec it was made from; `Problem.task` of its problems.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    @abc.abstractmethod
+    def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
+        """Draws problems; the same arguments give the same problems.
+
+        Args:
+            split: "train" or "test". No problem is in both.
+            count: How many; None for all in their order (not for tasks that generate problems).
+            seed: Which.
+
+        Raises:
+            ValueError: If there is no such split, or it has fewer problems.
+            FileNotFoundError: If the data are not there.
+        """
+
+    def verify(self, problem: Problem, answer: str) -> Verdict:
+        """Whether the answer (the final answer only, not the whole response) is correct."""
+        return self.verify_all([problem], [answer])[0]
+
+    @abc.abstractmethod
+    def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
+        """`verify` for many at once, which may use several processor cores."""
+
+
+def get_task(spec: str) -> Task:
+    """The task a spec names.
+
+    Raises:
+        ValueError: If there is no such task, or it has no such parameter.
+    """
+    head, _, query = spec.partition("?")
+    name, _, argument = head.partition(":")
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r} in {spec!r}; choose from {', '.join(TASKS)}")
+    module, _, class_name = TASKS[name].partition(":")
+    factory = getattr(importlib.import_module(module), class_name)
+    arguments = [argument] if argument else []
+    parameters = dict(_parameter(spec, item) for item in query.split("&") if item)
+    try:
+        inspect.signature(factory).bind(spec, *arguments, **parameters)
+    except TypeError as error:
+        raise ValueError(f"task {spec!r}: {error}") from None
+    return factory(spec, *arguments, **parameters)
+
+
+def _parameter(spec: str, item: str) -> tuple[str, Any]:
+    key, sign, value = item.partition("=")
+    if not sign or not key.isidentifier():
+        raise ValueError(f"task {spec!r}: {item!r} is no parameter; write key=value, joined by &")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def draw(problems: Sequence[Problem], count: int | None, seed: int, source: str) -> list[Problem]:
+    """A random sample without repetition, or all; for tasks with a fixed set of problems."""
+    if count is None:
+        return list(problems)
+    if not 0 < count <= len(problems):
+        raise ValueError(f"{source} has {len(problems)} problems, {count} were asked for")
+    return random.Random(seed).sample(problems, count)
