@@ -104,9 +104,9 @@ def policy_loss(logprobs, batch, config):
       config: a `PolicyLossConfig`.
 
     Returns:
-      `(loss, metrics)`, float32 scalars. Metrics of several micro-batches, devices or hosts combine
-      exactly with `merge_metrics`: they are plain sums, but for those ending in `_max`. Means over
-      tokens are made of them afterwards, by `mean_metrics`.
+      `(loss, metrics)`, float32 scalars. Metrics of several micro-batches or devices combine exactly:
+      those ending in `_max` by their maximum, all others by their sum, as `train.step` does. Means
+      over tokens are made of them afterwards, by `mean_metrics`.
         - `tokens`: number of trained tokens. Sums over those tokens:
         - `ratio` (with `ratio_max`), `clip_high` and `clip_low` (1 where clipping took the gradient
           away, or for `cispo` bounded the weight), `dual_clip`;
@@ -187,23 +187,15 @@ def policy_loss(logprobs, batch, config):
     return loss, jax.lax.stop_gradient(metrics)
 
 
-def merge_metrics(a, b):
-    """Combines metrics of two micro-batches: maxima of what ends in `_max`, sums of the rest."""
-    return {
-        name: jnp.maximum(a[name], b[name]) if name.endswith("_max") else a[name] + b[name]
-        for name in a
-    }
-
-
 def mean_metrics(metrics):
-    """Turns (merged) sums over tokens into means; returns a dict of floats, `tokens` left out."""
-    as_is = ("ratio_max", "policy_loss", "kl_loss")
-    tokens = max(float(metrics["tokens"]), 1.0)
-    return {
-        name: float(value) if name in as_is else float(value) / tokens
-        for name, value in metrics.items()
-        if name != "tokens"
-    }
+    """Turns the sums over tokens of a whole batch into means, for `make_train_step(finalize=...)`.
+
+    `tokens`, maxima and the parts of the loss stay as they are; whatever else the caller has added
+    is taken for a sum over tokens as well.
+    """
+    as_is = ("tokens", "ratio_max", "policy_loss", "kl_loss")
+    tokens = jnp.maximum(metrics["tokens"], 1.0)
+    return {name: x if name in as_is else x / tokens for name, x in metrics.items()}
 
 
 def _log_ratio(token_log_ratio, trained, segment_ids, level):

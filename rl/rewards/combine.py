@@ -1,0 +1,281 @@
+"""Several rewards, weighed and evaluated together.
+
+This module is imported by worker processes: nothing here imports JAX.
+"""
+
+import dataclasses
+import importlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reasoning.problem import Problem
+from reasoning.workers import WorkerPool
+from rl.rewards import RewardResult, Sample
+from rl.rewards.format import FormatReward, opens_chain
+from rl.rewards.user import UserReward
+
+# Rewards of one completion's text, called in worker processes under the time limit. Classes whose
+# instances are rewards; their dataclass fields are the options. Imported by the workers.
+TEXT_REWARDS = {"format": FormatReward}
+
+# Rewards of whole batches, `score_batch(samples) -> results`, called in this process: they need
+# token counts or a model, or have workers of their own. Named by place, so that the workers need
+# not import what they import.
+BATCH_REWARDS = {
+    "accuracy": "rl.rewards.accuracy:AccuracyReward",
+    "overlong": "rl.rewards.overlong:OverlongReward",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What a batch of n completions earned.
+
+    Attributes:
+      total: float64 `[n]`, the weighted sum.
+      by_reward: reward name -> float64 `[n]`, unweighted.
+      reasons: reward name -> n reasons.
+    """
+
+    total: np.ndarray
+    by_reward: dict[str, np.ndarray]
+    reasons: dict[str, list[str]]
+
+
+class RewardSet:
+    """Evaluates weighted rewards on batches of completions. A context manager: it owns processes.
+
+    Args:
+      spec: which rewards with which weights and options, see `parse_rewards`.
+      num_workers: worker processes.
+      timeout_s: hard limit of one text or user's reward on one completion, in seconds; a call that
+        is killed for it scores 0.
+      memory_mb: hard limit of a worker's address space in MiB; a call that exceeds it scores 0.
+
+    Raises:
+      ValueError: `spec` is wrong; in one line, before anything is evaluated.
+    """
+
+    def __init__(
+        self,
+        spec: str | Mapping[str, Any],
+        *,
+        num_workers: int = 2,
+        timeout_s: float = 5.0,
+        memory_mb: int = 1024,
+    ):
+        self._rewards = parse_rewards(spec)
+        self._pool = WorkerPool(
+            _score_text,
+            num_workers,
+            timeout_s,
+            memory_mb=memory_mb,
+            on_timeout=_Killed(f"took longer than {timeout_s:g} s"),
+            on_crash=_Killed(f"its process died, perhaps for more memory than {memory_mb} MiB"),
+        )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {name: weight for name, (weight, _) in self._rewards.items()}
+
+    def score(self, samples: Sequence[Sample]) -> Scores:
+        """Rewards each completion.
+
+        Raises:
+          ValueError: a reward raised an exception or returned no finite number: a fault of the
+            reward, which would spoil the training unseen.
+        """
+        results = {
+            name: [RewardResult(0.0, r.reason) if isinstance(r, _Killed) else r for r in column]
+            for name, column in self._evaluate(samples).items()
+        }
+        by_reward = {
+            name: np.array([result.score for result in column], np.float64)
+            for name, column in results.items()
+        }
+        total = np.zeros(len(samples))
+        for name, weight in self.weights.items():
+            total += weight * by_reward[name]
+        reasons = {name: [result.reason for result in column] for name, column in results.items()}
+        return Scores(total, by_reward, reasons)
+
+    def check(self, prompt: str, problem: Problem) -> None:
+        """Tries every reward on an empty completion and on a perfect one, before the long work.
+
+        Raises:
+          ValueError: a reward raises, returns no finite number, or exceeds a limit.
+        """
+        perfect = f"</think> <answer>{problem.answer}</answer>"
+        perfect = perfect if opens_chain(prompt) else "<think> " + perfect
+        samples = [Sample(prompt, text, problem, num_tokens=1) for text in ("", perfect)]
+        for name, column in self._evaluate(samples).items():
+            for result in column:
+                if isinstance(result, _Killed):
+                    raise ValueError(
+                        f"reward {name!r} on a trial completion: {result.reason}; make it faster"
+                        " or smaller, or raise the limit"
+                    )
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def __enter__(self) -> "RewardSet":
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.close()
+
+    def _evaluate(self, samples):
+        """Reward name -> a RewardResult or `_Killed` for each sample."""
+        in_workers = [name for name, (_, reward) in self._rewards.items() if _is_text(reward)]
+        calls = [
+            (self._rewards[name][1], sample.prompt, sample.completion, sample.problem)
+            for name in in_workers
+            for sample in samples
+        ]
+        flat = iter(self._pool.map(calls))
+        columns = {name: [next(flat) for _ in samples] for name in in_workers}
+        results = {}
+        for name, (_, reward) in self._rewards.items():
+            column = columns[name] if name in columns else reward.score_batch(samples)
+            results[name] = column
+            for sample, result in zip(samples, column, strict=True):
+                fault = _fault(result)
+                if fault:
+                    raise ValueError(
+                        f"reward {name!r} {fault}, on completion {sample.completion!r:.200}"
+                    )
+        return results
+
+
+def parse_rewards(spec: str | Mapping[str, Any]) -> dict[str, tuple[float, Any]]:
+    """Builds rewards from a config.
+
+    A spec is a mapping of reward to weight, or to a mapping of its options with `weight` (1 if not
+    given) among them, or the same as text, for the command line:
+
+        {"accuracy": {"weight": 1.0, "require_format": True}, "format": 0.2}
+        "accuracy?require_format=true,format=0.2,path/to/my_rewards.py:fn?weight=0.5"
+
+    A reward is a name from `TEXT_REWARDS` or `BATCH_REWARDS`, or a function in a file. A weight of
+    0 is for rewards that are only to be watched.
+
+    Returns:
+      Reward name (of a user's reward: the function's) -> (weight, reward).
+
+    Raises:
+      ValueError: an unknown reward or option, a bad value, a faulty file; in one line.
+    """
+    items = _split_text(spec) if isinstance(spec, str) else list(spec.items())
+    rewards = {}
+    for key, options in items:
+        options = dict(options.items()) if hasattr(options, "items") else {"weight": options}
+        weight = options.pop("weight", 1.0)
+        if (
+            isinstance(weight, bool)
+            or not isinstance(weight, int | float)
+            or not math.isfinite(weight)
+        ):
+            raise ValueError(f"reward {key!r} has weight {weight!r}: give a finite number")
+        name, reward = _build(key, options)
+        if name in rewards:
+            raise ValueError(f"two rewards are called {name!r}: rename one, or give it once")
+        rewards[name] = (float(weight), reward)
+    if not rewards:
+        raise ValueError("no rewards are given: name at least one, for instance accuracy=1")
+    return rewards
+
+
+def _split_text(spec):
+    """`a=0.5,b?x=1&weight=2` -> [("a", {"weight": 0.5}), ("b", {"x": 1, "weight": 2})]."""
+    items = []
+    for item in filter(None, (part.strip() for part in spec.split(","))):
+        key, has_options, options = item.partition("?")
+        if not has_options:
+            key, has_weight, weight = item.partition("=")
+            options = f"weight={weight}" if has_weight else ""
+        pairs = [pair.partition("=") for pair in options.split("&") if pair]
+        items.append((key, {name: _literal(value) for name, _, value in pairs}))
+    return items
+
+
+def _literal(text):
+    """A number or true/false where it reads as one, else the text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _build(key, options):
+    """The name and the reward that a key of the spec stands for."""
+    if ":" in key:
+        path, _, function = key.rpartition(":")
+        if options:
+            raise ValueError(f"reward {key!r} has no option {next(iter(options))!r}: only weight")
+        return function, UserReward(path, function)
+    if key in TEXT_REWARDS:
+        cls = TEXT_REWARDS[key]
+    elif key in BATCH_REWARDS:
+        module, _, name = BATCH_REWARDS[key].partition(":")
+        cls = getattr(importlib.import_module(module), name)
+    else:
+        known = ", ".join(sorted([*TEXT_REWARDS, *BATCH_REWARDS]))
+        raise ValueError(
+            f"unknown reward {key!r}: choose among {known}, or give path/to/file.py:function"
+        )
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name, value in options.items():
+        if name not in fields:
+            known = ", ".join(["weight", *fields])
+            raise ValueError(f"reward {key!r} has no option {name!r}: its options are {known}")
+        kind = fields[name].type
+        if type(value) is not kind and (type(value), kind) != (int, float):
+            raise ValueError(
+                f"option {name} of reward {key!r} is {value!r}: it must be of type {kind.__name__}"
+            )
+    for name, field in fields.items():
+        if field.default is dataclasses.MISSING and name not in options:
+            raise ValueError(f"reward {key!r} needs the option {name}")
+    return key, cls(**options)
+
+
+def _is_text(reward):
+    return not hasattr(reward, "score_batch")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Killed:
+    """In place of the result of a call that exceeded a limit."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Raised:
+    """In place of the result of a call that raised."""
+
+    error: str
+
+
+def _score_text(reward, prompt, completion, problem):
+    """Runs in the workers."""
+    try:
+        return reward(prompt, completion, problem)
+    except MemoryError:
+        raise  # The pool's matter.
+    except Exception as error:
+        return _Raised(f"{type(error).__name__}: {error}")
+
+
+def _fault(result):
+    """What is wrong with a result, or None."""
+    if isinstance(result, _Raised):
+        return f"failed with {result.error}"
+    if isinstance(result, RewardResult) and not math.isfinite(result.score):
+        return f"returned {result.score}, which is not a finite number"
+    return None
