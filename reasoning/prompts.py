@@ -18,6 +18,14 @@ R1_SYSTEM = (
     "within <think> </think> tags and the answer within <answer> </answer> tags."
 )
 PLAIN = "User: {question}\nAssistant:"
+# The bare turns as a chat template, for tokenizers that are trained here.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message.role == 'user' %}User: {{ message.content }}\n"
+    "{% elif message.role == 'assistant' %}Assistant: {{ message.content }}{{ eos_token }}"
+    "{% else %}{{ message.content }}\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
 
 TEMPLATES = ("plain", "r1_zero", "chat", "chat_r1")
 

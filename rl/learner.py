@@ -21,6 +21,7 @@ from rl.advantages import (
 from rl.losses import PolicyLossConfig, policy_loss
 from rl.rollouts import Rollouts, RolloutSampler, pack_rollouts
 from rl.variants import Variant
+from train.source import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,9 @@ class LearnerConfig:
       prompts: problems a rollout batch has; times the group size, completions.
       minibatches: optimizer steps that a rollout batch is split into.
       epochs: times that a rollout batch is gone through.
-      rows: rows of a packed minibatch; unused ones cost nothing.
+      rows: rows of a packed minibatch, enough for all its completions at full length.
+      microbatches: blocks that the rows are gone through in; those without a token to train on are
+        skipped, so rows that stay empty cost nothing.
       row_length: tokens of a row, at least the longest prompt plus the longest completion.
       recompute_old: recompute log-probs by the trainer before the first update, for ratios that
         the sampler's rounding does not enter (needed by truncated importance sampling).
@@ -41,6 +44,7 @@ class LearnerConfig:
     prompts: int
     rows: int
     row_length: int
+    microbatches: int = 1
     minibatches: int = 1
     epochs: int = 1
     recompute_old: bool = False
@@ -50,6 +54,10 @@ class LearnerConfig:
         if self.prompts % self.minibatches:
             raise ValueError(
                 f"prompts={self.prompts} cannot be split into {self.minibatches} equal minibatches"
+            )
+        if self.rows % self.microbatches:
+            raise ValueError(
+                f"rows={self.rows} cannot be split into {self.microbatches} equal microbatches"
             )
 
 
@@ -88,12 +96,17 @@ class ProblemStream:
         return taken
 
 
-class PolicySource:
+class PolicySource(Source):
     """Samples rollouts with the parameters that are being trained, and packs them into batches.
 
     Args:
       reference_params: frozen policy of the KL term; needed where the variant has one.
+
+    Attributes:
+      last: the latest rollouts, to look at.
     """
+
+    depends_on_state = True
 
     def __init__(
         self,
@@ -117,25 +130,26 @@ class PolicySource:
         self._variant, self._config, self._seed = variant, config, seed
         self._reference = reference_params
         self._batches_drawn = 0
+        self._metrics: dict[str, float] = {}
         self.last: Rollouts | None = None
 
         temperature = rollout_sampler.sampling.temperature
 
         def logprobs(params, batch):
-            def row_block(block):
+            def of_rows(rows):
                 hidden = model.hidden(
-                    params, block["tokens"], block["positions"], block["segment_ids"]
+                    params, rows["tokens"], rows["positions"], rows["segment_ids"]
                 )
                 return token_logprobs(
-                    model, params, hidden, block["tokens"], temperature=temperature
+                    model, params, hidden, rows["tokens"], temperature=temperature
                 )
 
-            return jax.lax.map(row_block, batch)
+            return jax.lax.map(of_rows, batch)
 
         self._logprobs = jax.jit(logprobs)
 
-    def next(self, state: Any) -> tuple[list[dict[str, np.ndarray]], dict[str, float]]:
-        """Batches of the next optimizer steps, and metrics of the rollouts behind them."""
+    def next(self, state: Any) -> list[dict[str, np.ndarray]]:
+        """Batches of the optimizer steps that the next rollouts give."""
         seconds = {}
         clock = time.perf_counter()
         rollouts, metrics = self._informative_rollouts(state.params, seconds)
@@ -146,7 +160,12 @@ class PolicySource:
         tokens = float(rollouts.lengths.sum())
         metrics |= {f"seconds/{name}": value for name, value in seconds.items()}
         metrics["tokens_per_second/sample"] = tokens / seconds["sample"]
-        return batches, metrics
+        self._metrics = metrics
+        return batches
+
+    def metrics(self) -> Mapping[str, float]:
+        """Rewards, lengths and times of the latest rollouts."""
+        return self._metrics
 
     def _draw(self, params, seconds) -> Rollouts:
         problems = self._problems.take(self._config.prompts)
@@ -206,7 +225,9 @@ class PolicySource:
             batch["old_logprobs"] = self._trainer_logprobs(params, batch)
         if kl_in == "loss":
             batch["reference_logprobs"] = self._trainer_logprobs(self._reference, batch)
-        return batch
+        # The train step's microbatch i takes rows i, i + n, ...: full rows go to the first ones.
+        order = np.arange(config.rows).reshape(config.microbatches, -1).T.ravel()
+        return {name: x[order] for name, x in batch.items()}
 
     def _penalised(self, rollouts: Rollouts) -> np.ndarray:
         """Rewards less the KL to the reference policy, summed over each completion."""
@@ -228,8 +249,8 @@ class PolicySource:
     def _trainer_logprobs(self, params, batch) -> np.ndarray:
         inputs = {name: batch[name] for name in ("tokens", "positions", "segment_ids")}
         rows = len(batch["tokens"])
-        block = next(b for b in (16, 8, 4, 2, 1) if rows % b == 0)
-        blocked = {name: x.reshape(rows // block, block, -1) for name, x in inputs.items()}
+        blocks = self._config.microbatches
+        blocked = {name: x.reshape(blocks, rows // blocks, -1) for name, x in inputs.items()}
         return np.asarray(self._logprobs(params, blocked)).reshape(rows, -1)
 
     def state_dict(self) -> Mapping[str, int]:

@@ -10,6 +10,7 @@ from reasoning.generator import Completion, JaxGenerator
 from reasoning.problem import Problem
 from rl.rewards import Sample
 from rl.rewards.combine import RewardSet
+from train.packing import pack, place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,59 +149,51 @@ class RolloutSampler:
 
 
 def pack_rollouts(
-    rollouts: Rollouts, advantages: np.ndarray, weights: np.ndarray, rows: int, length: int
+    rollouts: Rollouts, advantages: np.ndarray, weights: np.ndarray, rows: int, row_length: int
 ) -> tuple[dict[str, np.ndarray], list[tuple[int, slice]]]:
-    """Packs prompts with their completions into a fixed batch, first fit, longest first.
+    """Packs prompts with their completions into a batch of fixed shape.
 
     Args:
       advantages: `[P, G]`.
       weights: `[P, G]`, the loss weight of each token of a completion; completions of weight 0 are
         left out altogether.
-      rows, length: shape of the batch; unused rows are padding.
+      rows, row_length: shape of the batch; the last rows are empty.
 
     Returns:
       The batch: `tokens, positions, segment_ids, loss_weights, advantages, behaviour_logprobs`,
-      each `[rows, length]`; and where each packed completion went, (row, columns), in the order of
-      the rollouts.
+      each `[rows, row_length]`; and where each packed completion went, (row, columns), in the order
+      of the rollouts.
 
     Raises:
-      ValueError: a sequence is longer than a row, or there are more than the rows can hold.
+      ValueError: a sequence is longer than a row, or they do not fit in the rows.
     """
-    batch = {
-        name: np.zeros((rows, length), np.int32) for name in ("tokens", "positions", "segment_ids")
-    } | {
-        name: np.zeros((rows, length), np.float32)
-        for name in ("loss_weights", "advantages", "behaviour_logprobs")
-    }
     kept = [(int(i), int(g)) for i, g in zip(*np.nonzero(weights > 0))]
-    sizes = {
-        (i, g): len(rollouts.prompt_ids[i]) + len(rollouts.completions[i][g].token_ids)
-        for i, g in kept
-    }
-    used, segments = np.zeros(rows, int), np.zeros(rows, int)
-    spans = {}
-    for i, g in sorted(kept, key=lambda which: -sizes[which]):
-        size, prompt, completion = sizes[i, g], rollouts.prompt_ids[i], rollouts.completions[i][g]
-        if size > length:
-            raise ValueError(
-                f"a rollout has {size} tokens, more than the row length {length}: raise the row "
-                "length to at least the longest prompt plus max_new_tokens"
-            )
-        fits = np.flatnonzero(used + size <= length)
-        if not len(fits):
-            raise ValueError(
-                f"{len(kept)} rollouts do not fit {rows} rows of {length} tokens: raise rows"
-            )
-        row = int(fits[0])
-        whole = slice(used[row], used[row] + size)
-        generated = slice(used[row] + len(prompt), used[row] + size)
-        used[row] += size
-        segments[row] += 1
-        batch["tokens"][row, whole] = prompt + completion.token_ids
-        batch["positions"][row, whole] = np.arange(size)
-        batch["segment_ids"][row, whole] = segments[row]
-        batch["loss_weights"][row, generated] = weights[i, g]
-        batch["advantages"][row, generated] = advantages[i, g]
-        batch["behaviour_logprobs"][row, generated] = completion.logprobs
-        spans[i, g] = (row, generated)
-    return batch, [spans[which] for which in kept]
+    if not kept:
+        integers = ("tokens", "positions", "segment_ids")
+        floats = ("loss_weights", "advantages", "behaviour_logprobs")
+        empty = {name: np.zeros((rows, row_length), np.int32) for name in integers}
+        return empty | {name: np.zeros((rows, row_length), np.float32) for name in floats}, []
+
+    def example(i, g):
+        prompt, completion = rollouts.prompt_ids[i], rollouts.completions[i][g]
+        generated = len(completion.token_ids)
+
+        def of_completion(value):
+            values = np.full(generated, value) if np.isscalar(value) else value
+            return np.concatenate([np.zeros(len(prompt), np.float32), values])
+
+        return {
+            "tokens": np.array(prompt + completion.token_ids),
+            "loss_weights": of_completion(weights[i, g]),
+            "advantages": of_completion(advantages[i, g]),
+            "behaviour_logprobs": of_completion(completion.logprobs),
+        }
+
+    examples = [example(i, g) for i, g in kept]
+    placement = place([len(each["tokens"]) for each in examples], row_length)
+    ends = placement.offset + placement.length
+    spans = [
+        (int(row), slice(int(end) - len(rollouts.completions[i][g].token_ids), int(end)))
+        for (i, g), row, end in zip(kept, placement.row, ends)
+    ]
+    return pack(examples, placement, row_length, rows), spans

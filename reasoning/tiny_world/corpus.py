@@ -3,6 +3,7 @@
 import random
 
 from reasoning.problem import Problem
+from reasoning.prompts import PLAIN
 from reasoning.response import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 from reasoning.tiny_world import domains, splits
 from reasoning.tiny_world.language import LANGUAGES, Language
@@ -18,11 +19,6 @@ EASIER_SHARE = 0.35
 # Of the worked solutions: steps gone wrong and not noticed, and noticed ("wait ..."), by solution;
 # and solutions that change language from line to line.
 WRONG_SHARE, SELF_CHECK_SHARE, MIXED_SHARE = 0.3, 0.1, 0.25
-
-
-def prompt(question: str) -> str:
-    """A user's turn and the start of the assistant's; also the chat template of the tokenizer."""
-    return f"User: {question}\nAssistant:"
 
 
 def tagged(lines: list[str], answer: str) -> str:
@@ -74,7 +70,7 @@ def document(rng: random.Random) -> str:
         return _drill(rng)
     language = LANGUAGES[rng.choice(tuple(LANGUAGES))]
     problem = _train_problem(rng, domain, language)
-    start = prompt(problem.question)
+    start = PLAIN.format(question=problem.question)
     if domain == "tiny_chat":
         curt = rng.random() < 0.5
         return f"{start} {rng.choice(language.curt_replies) if curt else problem.answer}"

@@ -1,0 +1,43 @@
+# One-command entry points. Python 3.11+ and pip are all they need.
+#   make r1       the tiny world: base model, then R1-Zero, with a report
+#   make test     everything that needs no torch
+#   make parity   the same models against transformers (installs torch, CPU)
+#   make bench    training and sampling against PyTorch + transformers
+PYTHON ?= python3
+WORKDIR ?= runs/tiny
+TORCH ?= torch==2.13.0
+
+.PHONY: r1 test parity bench clean
+
+# Each stamp is newer than setup.py once its environment holds what setup.py names.
+.venv/run.stamp: setup.py
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet -e .
+	touch $@
+
+.venv/test.stamp: setup.py
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet -e '.[test]'
+	touch $@
+
+# torch first: a plain `pip install transformers torch` would fetch the CUDA build.
+.venv-parity/parity.stamp: setup.py
+	test -x .venv-parity/bin/python || $(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/pip install --quiet $(TORCH)
+	.venv-parity/bin/pip install --quiet -e '.[test,parity]'
+	touch $@
+
+r1: .venv/run.stamp
+	.venv/bin/python -m launch.run_r1 --config=configs/tiny.py --workdir=$(WORKDIR)
+
+test: .venv/test.stamp
+	.venv/bin/python -m pytest tests --ignore=tests/parity
+
+parity: .venv-parity/parity.stamp
+	.venv-parity/bin/python -m pytest tests/parity
+
+bench: .venv-parity/parity.stamp
+	.venv-parity/bin/python -m benchmarks.bench_vs_transformers
+
+clean:
+	rm -rf .venv .venv-parity build *.egg-info

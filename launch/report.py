@@ -1,0 +1,123 @@
+"""`report.json`, the table in the terminal, and plots of a recipe's stages."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from rich.console import Console
+from rich.table import Table
+
+from reasoning.statistics import combine_seeds
+
+# What the table shows, as far as a stage has it.
+COLUMNS = (
+    "math/pass@1", "code/pass@1", "logic/pass@1", "knowledge/accuracy", "chat/win_rate", "format",
+    "language_consistency", "response_tokens",
+)  # fmt: skip
+PLOTTED = {"reward": "reward", "accuracy": "accuracy", "response_tokens": "response length (tokens)"}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file by a whole one, never by a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".part")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, path)
+
+
+def combine_stages(
+    by_seed: Sequence[Mapping[str, Mapping[str, Any]]],
+) -> dict[str, dict[str, Any]]:
+    """Stages of several seeds as one: figures with the seed as the unit of chance.
+
+    Args:
+      by_seed: for each seed, stage -> `{"wall_seconds", "metrics"}`.
+    """
+    return {
+        stage: {
+            "wall_seconds": sum(seed[stage]["wall_seconds"] for seed in by_seed),
+            "metrics": {
+                name: combine_seeds([seed[stage]["metrics"][name] for seed in by_seed])
+                for name in by_seed[0][stage]["metrics"]
+            },
+        }
+        for stage in by_seed[0]
+    }
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Writes `report.json`; its layout is documented in README.md."""
+
+    def finite(value):
+        if isinstance(value, dict):
+            return {key: finite(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [finite(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    write_atomically(path, json.dumps(finite(dict(report)), indent=2, allow_nan=False) + "\n")
+
+
+def format_figure(figure: Mapping[str, Any] | None, percent: bool) -> str:
+    """`53.1 [49.0, 57.2]`, in percent where the figure is a share."""
+    if figure is None:
+        return "–"
+    scale = 100 if percent else 1
+    low, high = (scale * bound for bound in figure["ci95"])
+    return f"{scale * figure['mean']:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def print_table(stages: Mapping[str, Mapping[str, Any]], seeds: int) -> None:
+    """One row a metric, one column a stage, each figure with its 95 % interval."""
+    title = f"mean [95 % interval], {seeds} seed" + ("s" if seeds > 1 else "")
+    table = Table("metric", *stages, title=title)
+    for name in COLUMNS:
+        row = [stage["metrics"].get(name) for stage in stages.values()]
+        if any(row):
+            percent = name != "response_tokens"
+            table.add_row(
+                name + (" (%)" if percent else ""), *(format_figure(f, percent) for f in row)
+            )
+    table.add_row("seconds", *(f"{stage['wall_seconds']:.0f}" for stage in stages.values()))
+    Console(width=max(100, 30 + 26 * len(stages))).print(table)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Records of a run's `metrics.jsonl`."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def plot_training(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Reward, accuracy and response length over steps, one line a run.
+
+    Args:
+      runs: label -> metric records of an RL run.
+    """
+    figure, axes = plt.subplots(1, len(PLOTTED), figsize=(4.5 * len(PLOTTED), 3.2))
+    for axis, (name, label) in zip(axes, PLOTTED.items()):
+        for run, records in runs.items():
+            points = [(r["step"], r[name]) for r in records if name in r]
+            if points:
+                axis.plot(*zip(*points), label=run, linewidth=1.2)
+        axis.set(xlabel="step", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def print_samples(title: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """A few graded responses in full."""
+    table = Table("question", "response", "answer", "graded", title=title, show_lines=True)
+    for record in records:
+        verdict = ("right" if record["correct"] else "wrong") + f": {record['reason']}"
+        table.add_row(record["question"], record["response"].strip(), record["answer"], verdict)
+    Console(width=120).print(table, markup=False)

@@ -1,0 +1,149 @@
+"""The main job: from a base model to a reasoner, stage by stage, with a report.
+
+    python -m launch.run_r1 --config=configs/tiny.py --workdir=runs/tiny
+
+Stages that are complete are not run again, and one that was interrupted goes on where it was.
+"""
+
+import json
+import time
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch import runtime
+
+STAGES = ("base", "r1_zero")
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py", "the recipe")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
+_STAGES = flags.DEFINE_list("stages", list(STAGES), "which stages to run, of " + ", ".join(STAGES))
+_SEEDS = flags.DEFINE_integer("seeds", 1, "training runs, each with its own seed", lower_bound=1)
+
+
+def main(argv):
+    del argv
+    # JAX starts here, once XLA's flags are set.
+    from launch import report, stages
+    from models.tokenizer import Tokenizer
+    from reasoning.tiny_world import corpus
+
+    start = time.monotonic()
+    if unknown := [stage for stage in _STAGES.value if stage not in STAGES]:
+        raise ValueError(f"--stages={unknown[0]} is unknown; choose from {', '.join(STAGES)}")
+    runtime.start_distributed()
+    config = _CONFIG.value
+    workdir = runtime.as_directory(_WORKDIR.value)
+    model, mesh = runtime.build_model(config.model), runtime.build_mesh(config.mesh)
+
+    def tokenizer(texts) -> Tokenizer:
+        directory = workdir / "tokenizer"
+        if not (directory / "tokenizer.json").exists():
+            _train_tokenizer(texts, config.tokenizer).save(directory)
+        return Tokenizer.from_directory(directory)
+
+    by_seed = []
+    try:
+        for seed in range(config.seed, config.seed + _SEEDS.value):
+            texts = corpus.documents(config.pretrain.documents, seed)
+            work = stages.Workspace(
+                workdir / f"seed_{seed}", config, seed, mesh, model, tokenizer(texts)
+            )
+            by_seed.append(_run_stages(work, texts))
+    except stages.Interrupted as interruption:
+        print(f"interrupted: {interruption}; the same command goes on from here")
+        return
+
+    combined = report.combine_stages(by_seed)
+    report.write_report(
+        workdir / "report.json",
+        {
+            "config": json.loads(config.to_json_best_effort()),
+            "seeds": _SEEDS.value,
+            "wall_seconds": time.monotonic() - start,
+            "stages": combined,
+        },
+    )
+    _show(workdir, config.seed, combined)
+    print(f"report: {workdir / 'report.json'}")
+
+
+def _train_tokenizer(texts, config):
+    from models.tokenizer import train_bpe
+    from reasoning import response
+    from reasoning.prompts import CHAT_TEMPLATE
+
+    return train_bpe(
+        texts[: config.documents],
+        config.vocab_size,
+        text_tokens=(
+            response.THINK_OPEN, response.THINK_CLOSE, response.ANSWER_OPEN, response.ANSWER_CLOSE,
+        ),
+        eos_token="<eos>",
+        pad_token="<pad>",
+        template=CHAT_TEMPLATE,
+    )  # fmt: skip
+
+
+def _run_stages(work, texts):
+    """Stage -> result, for one seed."""
+    from launch import stages
+    from reasoning.tasks import get_task
+
+    config, results = work.config, {}
+    _assert_held_out(work, texts)
+    settings = {"seed": work.seed, "model": config.model.to_dict(),
+                "pretrain": config.pretrain.to_dict(), "evaluation": config.evaluation.to_dict()}  # fmt: skip
+    if "base" in _STAGES.value:
+        results["base"] = stages.run_stage(
+            work,
+            "base",
+            settings,
+            lambda directory: stages.pretrain(work, texts, config.pretrain, directory),
+        )
+    if "r1_zero" in _STAGES.value:
+        rl = config.r1_zero
+        problems = get_task(rl.task).problems("train", rl.problems, work.seed)
+        results["r1_zero"] = stages.run_stage(
+            work,
+            "r1_zero",
+            settings | {"r1_zero": rl.to_dict()},
+            lambda directory: stages.reinforce(
+                work, stages.load_stage(work, "base"), problems, rl, directory
+            ),
+        )
+    return results
+
+
+def _assert_held_out(work, texts):
+    """No problem of the evaluation may occur in the corpus."""
+    from launch import stages
+
+    corpus = "\n".join(texts)
+    for _, problems in stages.evaluation_problems(work.config.evaluation, work.seed).values():
+        for problem in problems:
+            # A question ends with its line, so that a longer one does not count as the same.
+            if f"User: {problem.question}\n" in corpus:
+                raise AssertionError(f"test problem {problem.question!r} is in the corpus")
+
+
+def _show(workdir: Path, seed: int, combined):
+    from launch import report
+    from train.metrics import METRICS_FILE
+
+    report.print_table(combined, _SEEDS.value)
+    runs, samples = {}, {}
+    for directory in sorted(workdir.glob("seed_*/r1_zero")):
+        runs[directory.parent.name] = report.read_metrics(directory / METRICS_FILE)
+    if any(runs.values()):
+        report.plot_training(workdir / "r1_zero.png", runs)
+    for stage in combined:
+        graded = report.read_metrics(workdir / f"seed_{seed}" / stage / "graded.jsonl")
+        samples[stage] = graded[:3]
+        report.print_samples(f"{stage}: the first three test problems", samples[stage])
+    report.write_atomically(workdir / "samples.json", json.dumps(samples, indent=2))
+
+
+if __name__ == "__main__":
+    runtime.run_main(main)

@@ -1,0 +1,83 @@
+"""The domains of the tiny world as tasks. `tiny_math?low=8&high=10` sets other levels."""
+
+import functools
+import itertools
+import operator
+from collections.abc import Sequence
+
+from reasoning.problem import Problem, Verdict
+from reasoning.tasks import Task
+from reasoning.tasks.math_task import MathTask
+from reasoning.tiny_world import domains, splits
+
+_VALUES = ({"a": 2, "b": 3, "c": 5}, {"a": 7, "b": 1, "c": -4}, {"a": -3, "b": 8, "c": 6})
+_OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+
+
+class TinyTask(Task):
+    """Draws problems; verification differs by domain."""
+
+    def __init__(self, name: str, *, low: int | None = None, high: int | None = None):
+        super().__init__(name)
+        self._domain = name.partition("?")[0]
+        default = domains.levels_of(self._domain)
+        self._levels = (low or default[0], high or default[1])
+
+    def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
+        drawn = splits.problems(self._domain, split, seed, self._levels)
+        taken = list(itertools.islice(drawn, count))
+        if count is not None and len(taken) < count:
+            raise ValueError(
+                f"task {self.name!r} has {len(taken)} {split} problems, {count} were asked for"
+            )
+        return taken
+
+
+class TinyMath(TinyTask, MathTask):
+    """Sums; the answer is a number."""
+
+
+class TinyWords(TinyTask):
+    """Answers in words: a name, a place, a reply."""
+
+    def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
+        return [self._compare(p.answer, a) for p, a in zip(problems, answers, strict=True)]
+
+    @staticmethod
+    def _compare(reference: str, answer: str) -> Verdict:
+        if not answer.strip():
+            return Verdict(False, "no answer")
+        same = reference.rstrip(".!?").casefold() == answer.strip().rstrip(".!?").casefold()
+        return Verdict(same, "same words" if same else f"{answer.strip()[:40]!r} is not {reference!r}")
+
+
+class TinyCode(TinyTask):
+    """An expression is right if it has the right values, run in the sandbox."""
+
+    def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
+        jobs = [
+            (answer, _expected(problem)) for problem, answer in zip(problems, answers, strict=True)
+        ]
+        results = _runner().run_tests_batch(jobs)
+        return [Verdict(result.passed == result.total, result.reason) for result in results]
+
+
+def _expected(problem: Problem):
+    """Values of the expression, worked out from what it was made of."""
+    from reasoning.code_runner import ExpressionTest
+
+    tests = []
+    for values in _VALUES:
+        value = values[problem.metadata["start"]]
+        for symbol, operand in problem.metadata["operations"]:
+            value = _OPERATORS[symbol](value, values[operand] if operand in values else int(operand))
+        tests.append(ExpressionTest(values, value))
+    return tests
+
+
+@functools.cache
+def _runner():
+    # Starting a sandbox takes a moment; tasks that run no code do without.
+    from reasoning.code_runner import CodeRunner
+
+    return CodeRunner(num_workers=2)
