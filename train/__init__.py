@@ -1,0 +1,18 @@
+"""Training: one state, one step, one loop for every objective.
+
+    sft.py          an objective: `loss_fn(params, batch) -> (loss, metrics)`
+    step.py         makes a train step of an objective and an optimizer
+    optimizer.py    optimizers, schedules and per-parameter rules from a config
+    state.py        parameters and optimizer state, created sharded
+    source.py       what the loop draws batches from; packed rows of a data set
+    packing.py      several sequences in a row
+    data.py         JSONL records to token sequences with loss weights
+    loop.py         the loop: resume, step, log, checkpoint, stop
+    checkpoint.py   atomic checkpoints, latest and best
+    metrics.py      metric and sample files of a run
+    progress.py     a bar on a terminal, plain lines elsewhere
+
+Batches are dicts of `[rows, length]` arrays: tokens, positions, segment_ids (0 is padding, 1.. the
+packed sequences of a row) and loss_weights, all aligned to the predicted token. A loss is
+`sum(loss_weights * token_loss)`, so that packing, gradient accumulation and sharding are sums.
+"""

@@ -1,0 +1,219 @@
+"""The loop that every objective shares: resume, draw, step, log, look, save, stop."""
+
+import contextlib
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+
+from train.checkpoint import Checkpointer
+from train.metrics import MetricWriter
+from train.progress import Progress
+from train.run_log import Guard, RunLog
+from train.source import Source
+from train.state import TrainState
+from train.step import TrainStep
+from train.stopper import Stopper
+
+# Iterations that a source which does not look at the state works ahead.
+PREFETCH = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Hook:
+    """Something to do every so many steps, and at the last one: an evaluation, sample outputs.
+
+    Attributes:
+      every: steps.
+      fn: `(step, state) -> metrics or None`. The metrics are logged and count for the best
+        checkpoint. The state must not be kept: the next update reuses its buffers.
+    """
+
+    every: int
+    fn: Callable[[int, TrainState], Mapping[str, float] | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+      stop_reason: why it ended before `num_steps`, or None if it did not.
+      interrupted: a signal ended it; the same command goes on.
+    """
+
+    state: TrainState
+    step: int
+    stop_reason: str | None
+    interrupted: bool
+
+
+def run(
+    state: TrainState,
+    step_fn: TrainStep,
+    source: Source,
+    *,
+    num_steps: int,
+    title: str = "train",
+    writer: MetricWriter | None = None,
+    checkpointer: Checkpointer | None = None,
+    checkpoint_every: int | None = None,
+    hooks: Sequence[Hook] = (),
+    guards: Sequence[Guard] = (),
+    log_every: int = 10,
+    show: Sequence[str] = ("loss",),
+    max_skipped: int = 10,
+    max_batch_shapes: int = 1,
+) -> Result:
+    """Trains until `num_steps` updates have been taken, resuming where a checkpoint is found.
+
+    One iteration draws from the source and takes an update with each batch drawn. Between
+    iterations the run may be killed and started again: its weights, logs and decisions are those
+    of a run that was not. The device is not waited for, except by a source that looks at the state
+    and at checkpoints and hooks: metrics are fetched one iteration late.
+
+    Args:
+      state: taken over; only its shapes and shardings matter where there is a checkpoint.
+      checkpoint_every: steps; one is saved at the end, too.
+      log_every: steps; lines hold means over the iterations since the last line (of metrics named
+        `*_max`, maxima), `seconds/source` and `seconds/train` of an iteration, and, if there is
+        a metric `tokens`, `tokens_per_second/train`.
+      show: metrics to show with the progress.
+      max_skipped: stop after so many updates in a row that were not finite.
+      max_batch_shapes: shapes of batches that the source may return; each costs a compilation.
+
+    Returns:
+      A `Result`. After a guard's stop its state is the bad one; `Checkpointer.best_step` tells
+      the one to use.
+
+    Raises:
+      ValueError: the checkpoint does not fit, or a batch's shape is one too many.
+      RuntimeError: the step was compiled again for a known shape.
+    """
+    if checkpointer is not None and checkpointer.latest_step() is not None:
+        state, host_state = checkpointer.restore(state)
+        source.load_state_dict(host_state["source"])
+        for guard, saved in zip(guards, host_state["guards"], strict=True):
+            guard.load_state_dict(saved)
+    step = saved_step = int(state.step)
+    source_state, reason, interrupted = source.state_dict(), None, False
+    if writer is not None:
+        writer.resume(step)
+
+    with contextlib.ExitStack() as stack:
+        # For the source and the hooks; the step brings it along.
+        stack.enter_context(jax.set_mesh(step_fn.mesh))
+        progress = stack.enter_context(contextlib.closing(Progress(title, num_steps, step)))
+        stopper = stack.enter_context(Stopper(progress.say))
+        feed = stack.enter_context(contextlib.closing(_Feed(source, step_fn.put)))
+        log = RunLog(writer, progress, guards, max_skipped, show)
+        shapes = _ShapeCheck(step_fn, max_batch_shapes)
+
+        def save():
+            host_state = {"source": source_state, "guards": [g.state_dict() for g in guards]}
+            checkpointer.save(state, host_state, log.metrics_since_save())
+
+        while step < num_steps and log.alarm is None:
+            if interrupted := stopper.stops_at(step):
+                reason = f"{stopper.signal_name} after step {step}"
+                break
+            try:
+                with log.waiting():
+                    batches, source_state, source_metrics = feed.next(state)
+            except StopIteration:
+                reason = f"the data ended after step {step} of {num_steps}"
+                break
+            before, updates = step, []
+            for batch in batches[: num_steps - step]:
+                state, metrics = step_fn(state, batch)
+                updates.append(metrics)
+                step += 1
+                shapes.check(step, batch)
+            log.write_closed()
+            log.add(step, updates, source_metrics)
+
+            def crosses(every):
+                return step // every > before // every or step == num_steps
+
+            due = [hook for hook in hooks if crosses(hook.every)]
+            saves = checkpointer is not None and crosses(checkpoint_every or num_steps)
+            if due or saves or source.depends_on_state:
+                jax.block_until_ready(state.step)
+            if due or saves:
+                with log.paused():
+                    results = [hook.fn(step, state) or {} for hook in due]
+                log.write_all({name: x for result in results for name, x in result.items()})
+                if saves and log.alarm is None:
+                    with log.paused():
+                        save()
+                    saved_step = step
+            elif crosses(log_every):
+                log.close()
+                if source.depends_on_state:
+                    log.write_closed()
+        log.write_all({})
+        if checkpointer is not None:
+            if log.alarm is None and step > saved_step:
+                save()
+            checkpointer.wait()
+        if log.alarm is not None:
+            reason = log.alarm
+            if checkpointer is not None:
+                reason += f"; the best checkpoint is that of step {checkpointer.best_step()}"
+        if reason is not None:
+            progress.say(f"{title}: stopped: {reason}")
+    return Result(state, step, reason, interrupted)
+
+
+class _Feed:
+    """Draws from a source: ahead, in a thread, where it does not look at the state."""
+
+    def __init__(self, source: Source, put: Callable[[Any], Any]):
+        self._source, self._put = source, put
+        self._pool = None if source.depends_on_state else ThreadPoolExecutor(1, "source")
+        self._ahead = deque(self._submit() for _ in range(PREFETCH if self._pool else 0))
+
+    def next(self, state: TrainState) -> tuple[list[Any], dict[str, Any], Mapping[str, float]]:
+        """Batches on the devices, the source's state and its metrics after drawing them."""
+        if self._pool is None:
+            return self._draw(state)
+        self._ahead.append(self._submit())
+        return self._ahead.popleft().result()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self):
+        return self._pool.submit(self._draw, None)
+
+    def _draw(self, state):
+        drawn = self._source.next(state)
+        batches = [self._put(batch) for batch in (drawn if isinstance(drawn, list) else [drawn])]
+        return batches, self._source.state_dict(), self._source.metrics()
+
+
+class _ShapeCheck:
+    """Notices compilations in the steady state, which cost more than any step."""
+
+    def __init__(self, step_fn: TrainStep, max_shapes: int):
+        self._step_fn, self._max_shapes = step_fn, max_shapes
+        self._shapes: set[Any] = set()
+        self._compiles_before = step_fn.num_compiles
+
+    def check(self, step: int, batch: Mapping[str, jax.Array]) -> None:
+        self._shapes.add(tuple((name, x.shape) for name, x in batch.items()))
+        if len(self._shapes) > self._max_shapes:
+            raise ValueError(
+                f"step {step} got a batch of a new shape, {batch['tokens'].shape}, and was compiled"
+                f" again; pad batches to one shape, or allow more than {self._max_shapes} by"
+                " max_batch_shapes"
+            )
+        if self._step_fn.num_compiles - self._compiles_before > len(self._shapes):
+            raise RuntimeError(
+                f"step {step} was compiled again for a batch shape that was compiled before: the"
+                " shardings or dtypes of the state or the batch have changed"
+            )

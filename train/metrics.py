@@ -1,0 +1,87 @@
+"""What a run leaves to look at: metrics.jsonl, samples.jsonl and TensorBoard events."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import tensorboardX
+
+METRICS_FILE = "metrics.jsonl"
+SAMPLES_FILE = "samples.jsonl"
+
+
+class MetricWriter:
+    """Appends metrics and sample outputs of a run to files, one JSON object a line.
+
+    Only process 0 of a job writes. Lines carry the number of updates taken as `step`, in ascending
+    order, and a run that resumes first removes those beyond its checkpoint.
+    """
+
+    def __init__(self, directory: str | os.PathLike):
+        self._directory = Path(directory)
+        self._writes = jax.process_index() == 0
+        self._files: dict[str, Any] = {}
+        self._board = None
+
+    def resume(self, step: int) -> None:
+        """Removes what was written after `step`, and a line cut short by a kill; call it first."""
+        if not self._writes:
+            return
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for name in (METRICS_FILE, SAMPLES_FILE):
+            _truncate(self._directory / name, step)
+            self._files[name] = open(self._directory / name, "a", encoding="utf-8")
+        self._board = tensorboardX.SummaryWriter(
+            str(self._directory / "tensorboard"), purge_step=step + 1
+        )
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Scalars after `step` updates. What is not finite becomes null."""
+        if not self._writes:
+            return
+        plain = {name: float(value) for name, value in metrics.items()}
+        finite = {name: value for name, value in plain.items() if math.isfinite(value)}
+        self._append(METRICS_FILE, {"step": step} | {name: finite.get(name) for name in plain})
+        for name, value in finite.items():
+            self._board.add_scalar(name, value, step)
+
+    def write_samples(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Model outputs after `step` updates, each a JSON-able mapping, such as prompt and reward."""
+        if not self._writes:
+            return
+        for sample in samples:
+            self._append(SAMPLES_FILE, {"step": step, **sample})
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _append(self, name: str, record: Mapping[str, Any]) -> None:
+        self._files[name].write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._files[name].flush()
+
+
+def read_metrics(directory: str | os.PathLike) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    with open(Path(directory) / METRICS_FILE, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _truncate(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            # Only the last line can lack its end.
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)

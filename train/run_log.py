@@ -1,0 +1,159 @@
+"""The metrics of a run on their way from the device to files, guards and the progress display."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+
+from train.metrics import MetricWriter
+from train.progress import Progress
+
+Iteration = tuple[int, list[dict[str, jax.Array]], Mapping[str, float]]
+
+
+class Guard(Protocol):
+    """Watches the metrics of every iteration and may stop the run; see `rl.collapse_guard`."""
+
+    def update(self, step: int, metrics: Mapping[str, float]) -> str | None:
+        """Returns why the run should stop, or None."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able; saved in checkpoints."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where `state_dict` was taken."""
+
+
+class RunLog:
+    """Collects iterations in a window, which is written as one line of means.
+
+    Metrics stay on the device until their window, closed, is written. Until then nothing waits
+    for the device.
+
+    Attributes:
+      alarm: why the run should stop, by a guard or by updates that were not finite; or None.
+    """
+
+    def __init__(
+        self,
+        writer: MetricWriter | None,
+        progress: Progress,
+        guards: Sequence[Guard],
+        max_skipped: int,
+        show: Sequence[str],
+    ):
+        self.alarm: str | None = None
+        self._writer, self._progress, self._guards = writer, progress, guards
+        self._max_skipped, self._show = max_skipped, show
+        self._skipped_in_a_row = 0
+        self._open: list[Iteration] = []
+        self._closed: list[Iteration] = []
+        self._waited, self._clock = 0.0, time.perf_counter()
+        self._since_save: list[dict[str, float]] = []
+        self._extra: dict[str, float] = {}
+
+    def add(
+        self, step: int, updates: list[dict[str, jax.Array]], source_metrics: Mapping[str, float]
+    ) -> None:
+        """An iteration that ended after `step` updates."""
+        self._open.append((step, updates, source_metrics))
+
+    def close(self) -> None:
+        """The open window is to be written once the device has got that far."""
+        self._closed, self._open = self._open, []
+
+    def write_closed(self) -> None:
+        """Writes the closed window, if there is one; waits for its last update."""
+        self._write({})
+
+    def write_all(self, extra: Mapping[str, float]) -> None:
+        """Writes all there is, with the metrics of evaluations in the same line."""
+        self._write({})
+        self.close()
+        self._write(extra)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around waiting for the source."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around what is neither training nor waiting for the source."""
+        start = time.perf_counter()
+        yield
+        self._clock += time.perf_counter() - start
+
+    def metrics_since_save(self) -> dict[str, float]:
+        """Means over the iterations since the last call, and evaluations at this step."""
+        metrics = mean(self._since_save) | self._extra
+        self._since_save = []
+        return metrics
+
+    def _write(self, extra: Mapping[str, float]) -> None:
+        window, self._closed = self._closed, []
+        self._extra = dict(extra)
+        if not window:
+            return
+        fetched = jax.device_get([updates for _, updates, _ in window])
+        now = time.perf_counter()
+        seconds, self._clock = now - self._clock, now
+        waited, self._waited = self._waited, 0.0
+
+        iterations, tokens = [], 0.0
+        for (step, _, source_metrics), updates in zip(window, fetched, strict=True):
+            updates = [{name: float(x) for name, x in update.items()} for update in updates]
+            tokens += sum(update.get("tokens", 0.0) for update in updates)
+            self._count_skipped(step - len(updates), updates)
+            taken = [update for update in updates if not update["skipped"]]
+            metrics = mean(taken or updates) | dict(source_metrics)
+            metrics["skipped"] = 1 - len(taken) / len(updates)
+            iterations.append(metrics)
+            for guard in self._guards if taken else ():
+                self.alarm = self.alarm or guard.update(step, metrics)
+        self._since_save += iterations
+
+        step = window[-1][0]
+        line = mean(iterations) | {
+            "seconds/source": waited / len(window),
+            "seconds/train": (seconds - waited) / len(window),
+        }
+        if tokens:
+            line["tokens_per_second/train"] = tokens / (seconds - waited)
+        line |= extra
+        if self._writer is not None:
+            self._writer.write(step, line)
+        self._progress.update(step, {name: line[name] for name in self._show if name in line})
+
+    def _count_skipped(self, step: int, updates: Sequence[Mapping[str, float]]) -> None:
+        for update in updates:
+            step += 1
+            self._skipped_in_a_row = self._skipped_in_a_row + 1 if update["skipped"] else 0
+            if self._skipped_in_a_row >= self._max_skipped and self.alarm is None:
+                self.alarm = (
+                    f"loss or gradient was not finite in {self._max_skipped} updates in a row, the"
+                    f" last at step {step} (loss {update['loss']}, gradient norm"
+                    f" {update['grad_norm']}); they were skipped: lower the learning rate, or look"
+                    " for bad weights or data"
+                )
+
+
+def mean(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric where it is finite; the largest for those named `*_max`."""
+    columns: dict[str, list[float]] = {}
+    for record in records:
+        for name, value in record.items():
+            columns.setdefault(name, []).append(value)
+    result = {}
+    for name, values in columns.items():
+        finite = [value for value in values if math.isfinite(value)]
+        if not finite:
+            result[name] = math.nan
+        else:
+            result[name] = max(finite) if name.endswith("_max") else sum(finite) / len(finite)
+    return result

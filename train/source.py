@@ -1,0 +1,201 @@
+"""What the loop draws batches from: the interface, and the packed rows of a data set."""
+
+import abc
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from train.packing import Placement, pack, place, place_apart
+
+Batch = Mapping[str, np.ndarray]
+
+TOO_LONG = ("error", "truncate", "drop")
+
+
+class Source(abc.ABC):
+    """Batches for the loop.
+
+    In a job of several processes each must return the same, whole batch; `TrainStep.put` hands a
+    device the rows it holds.
+
+    Attributes:
+      depends_on_state: whether `next` looks at the state, as rollouts of the policy do. If not,
+        batches are made ahead in a background thread.
+    """
+
+    depends_on_state: bool = False
+
+    @abc.abstractmethod
+    def next(self, state: Any) -> Batch | list[Batch]:
+        """A batch, or several that take one update each before the source is asked again.
+
+        Args:
+          state: the `TrainState`; None where `depends_on_state` is False.
+
+        Raises:
+          StopIteration: the data has ended.
+        """
+
+    def metrics(self) -> Mapping[str, float]:
+        """What the latest `next` measured on the host, to be logged with its updates."""
+        return {}
+
+    @abc.abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able; all that later calls of `next` depend on, besides the train state."""
+
+    @abc.abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where `state_dict` was taken."""
+
+
+class PackedSource(Source):
+    """Rows of packed examples, shuffled anew in every epoch.
+
+    An epoch is a permutation of the examples, cut into windows. Each window is packed on its own
+    and its rows are shuffled; batches are drawn from the rows of one window after another, across
+    epochs too. Everything follows from the seed, so the iterator's state is three integers, and
+    it does not depend on the number of processes.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Mapping[str, np.ndarray]],
+        *,
+        rows: int,
+        row_length: int,
+        seed: int,
+        num_epochs: int | None = None,
+        shuffle: bool = True,
+        packed: bool = True,
+        too_long: str = "error",
+        window: int = 4096,
+    ):
+        """Args:
+        examples: dicts of arrays of one length each: `tokens`, `loss_weights`, any others.
+        rows, row_length: shape of a batch.
+        num_epochs: passes over the examples; None for no end. The last batch is filled up with
+          empty rows.
+        packed: several examples in a row; otherwise one in each.
+        too_long: what to do with examples longer than a row: `error`, `truncate` (which cuts
+          off the end, the end-of-sequence token included) or `drop`.
+        window: examples that are packed together.
+
+        Examples that have nothing to train on, as when their response was cut off, are left out;
+        `num_examples` remain.
+
+        Raises:
+          ValueError: no examples, examples that are too long, or numbers that are not positive.
+        """
+        for name, value in {"rows": rows, "row_length": row_length, "window": window}.items():
+            if value < 1:
+                raise ValueError(f"{name}={value}: it must be at least 1")
+        self._examples = _fitted(examples, row_length, too_long)
+        self._lengths = np.array([len(example["tokens"]) for example in self._examples])
+        self._rows, self._row_length, self._seed = rows, row_length, seed
+        self._num_epochs, self._shuffle, self._packed = num_epochs, shuffle, packed
+        self._window = window
+        self.load_state_dict({"epoch": 0, "window": 0, "row": 0})
+
+    def next(self, state: Any = None) -> Batch:
+        """A dict of `[rows, row_length]` arrays."""
+        del state
+        parts, missing = [], self._rows
+        while missing:
+            if self._current is None and not self._load_window():
+                break
+            end = min(self._row + missing, len(self._current["tokens"]))
+            parts.append({name: x[self._row : end] for name, x in self._current.items()})
+            missing -= end - self._row
+            self._row = end
+            if end == len(self._current["tokens"]):
+                self._current, self._row, self._window_index = None, 0, self._window_index + 1
+        if not parts:
+            raise StopIteration
+        if len(parts) == 1 and not missing:
+            return parts[0]
+        if missing:
+            empty = {name: np.zeros((missing, self._row_length), x.dtype) for name, x in parts[0].items()}
+            parts.append(empty)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self._epoch, "window": self._window_index, "row": self._row}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._epoch, self._window_index = int(state["epoch"]), int(state["window"])
+        self._row, self._current = int(state["row"]), None
+
+    def count_batches(self) -> int:
+        """Batches in all `num_epochs`, found by placing every example without laying it out."""
+        if self._num_epochs is None:
+            raise ValueError("num_epochs=None has no end to count to; set num_epochs")
+        rows = 0
+        for epoch in range(self._num_epochs):
+            for window in range(self._num_windows):
+                rows += self._place(self._members(epoch, window)).num_rows
+        return -(-rows // self._rows)
+
+    @property
+    def num_examples(self) -> int:
+        return len(self._examples)
+
+    @property
+    def _num_windows(self) -> int:
+        return -(-len(self._examples) // self._window)
+
+    def _load_window(self) -> bool:
+        """Packs the window that is next; False if the data has ended."""
+        if self._window_index == self._num_windows:
+            self._epoch, self._window_index = self._epoch + 1, 0
+        if self._num_epochs is not None and self._epoch >= self._num_epochs:
+            return False
+        members = self._members(self._epoch, self._window_index)
+        placement = self._place(members)
+        packed = pack([self._examples[i] for i in members], placement, self._row_length)
+        if self._shuffle:
+            # Packing sorts by length, so its rows come long examples first.
+            order = self._rng(self._epoch, 1 + self._window_index).permutation(placement.num_rows)
+            packed = {name: x[order] for name, x in packed.items()}
+        self._current = packed
+        return True
+
+    def _members(self, epoch: int, window: int) -> np.ndarray:
+        count = len(self._examples)
+        order = self._rng(epoch, 0).permutation(count) if self._shuffle else np.arange(count)
+        return order[window * self._window : (window + 1) * self._window]
+
+    def _place(self, members: np.ndarray) -> Placement:
+        return (place if self._packed else place_apart)(self._lengths[members], self._row_length)
+
+    def _rng(self, epoch: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, epoch, purpose])
+
+
+def _fitted(examples, row_length, too_long) -> list[Mapping[str, np.ndarray]]:
+    if too_long not in TOO_LONG:
+        raise ValueError(f"too_long={too_long!r} is unknown; choose {', '.join(TOO_LONG)}")
+    long = [i for i, example in enumerate(examples) if len(example["tokens"]) > row_length]
+    if long and too_long == "error":
+        tokens = len(examples[long[0]]["tokens"])
+        raise ValueError(
+            f"example {long[0]} has {tokens} tokens, longer than row length {row_length}"
+            f" ({len(long)} of {len(examples)} are): raise it, or set too_long to 'truncate' or"
+            " 'drop'"
+        )
+    if too_long == "drop":
+        examples = [example for example in examples if len(example["tokens"]) <= row_length]
+    examples = [_truncated(example, row_length) for example in examples]
+    # What is left may train nothing: a lone token, or a prompt whose response was cut off.
+    examples = [example for example in examples if np.any(example["loss_weights"][1:])]
+    if not examples:
+        dropped = f": none of those given has {row_length} tokens or fewer" if long else ""
+        raise ValueError(f"there are no examples to train on{dropped}")
+    return examples
+
+
+def _truncated(example, row_length):
+    if len(example["tokens"]) <= row_length:
+        return example
+    return {name: x[:row_length] for name, x in example.items()}
