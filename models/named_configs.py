@@ -90,8 +90,17 @@ NAMED_CONFIGS: dict[str, ModelConfig] = {
     "qwen3-32b": _qwen3(64, 5120, 64, 25_600),
 }
 for _size in ("0.6b", "1.7b", "4b", "8b", "14b"):
-    NAMED_CONFIGS[f"qwen3-{_size}-base"] = NAMED_CONFIGS[f"qwen3-{_size}"].replace(max_length=32_768)
-for _name in ("llama-3.1-8b", "llama-3.1-70b", "llama-3.2-1b", "llama-3.2-3b", "qwen2.5-0.5b", "qwen2.5-3b"):
+    NAMED_CONFIGS[f"qwen3-{_size}-base"] = NAMED_CONFIGS[f"qwen3-{_size}"].replace(
+        max_length=32_768
+    )
+for _name in (
+    "llama-3.1-8b",
+    "llama-3.1-70b",
+    "llama-3.2-1b",
+    "llama-3.2-3b",
+    "qwen2.5-0.5b",
+    "qwen2.5-3b",
+):
     NAMED_CONFIGS[f"{_name}-instruct"] = NAMED_CONFIGS[_name]
 
 

@@ -95,7 +95,11 @@ class Tokenizer:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self._backend.save(str(directory / TOKENIZER_FILE))
-        text = json.dumps(self._config, indent=2, ensure_ascii=False)
+        config = self._config
+        if config.get("tokenizer_class") == "TokenizersBackend":
+            # What transformers 5 writes and 4 does not know; both know its old name.
+            config = config | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        text = json.dumps(config, indent=2, ensure_ascii=False)
         (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
         if self.template is not None:
             (directory / TEMPLATE_FILE).write_text(self.template, encoding="utf-8")
@@ -325,7 +329,11 @@ def _content(value: Any) -> str | None:
 def _byte_of_character() -> dict[str, int]:
     # Byte-level BPE writes each byte as a printable character (GPT-2): printable Latin-1 bytes as
     # themselves, the others, in order, as the characters from 256 on.
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), 256),
+    ]
     others = [byte for byte in range(256) if byte not in set(printable)]
     table = {chr(byte): byte for byte in printable}
     return table | {chr(256 + i): byte for i, byte in enumerate(others)}

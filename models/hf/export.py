@@ -38,10 +38,14 @@ def export_model(
     Every process of a multi-host run calls this; the first one writes. One weights file is held
     in host memory at a time.
 
+    A caveat: for `model_type: qwen2`, AutoTokenizer of transformers 5 ignores how `tokenizer.json`
+    splits text and applies Qwen2's rules; a tokenizer trained here loads there unchanged by
+    `PreTrainedTokenizerFast`, or with any other family.
+
     Args:
       directory: what to create. It appears, or is replaced, by a rename at the end.
       config: of the model.
-      params: its parameters, sharded in any way.
+      params: its parameters, as NumPy arrays or sharded in any way.
       tokenizer: saved along, its stop ids as `eos_token_id` of `generation_config.json`.
       dtype: of the weights in the file; None is `config.param_dtype`.
       max_shard_bytes: the weights are split into files of at most this size (a single tensor may
@@ -57,7 +61,9 @@ def export_model(
     """
     directory = Path(directory)
     if directory.exists() and not overwrite:
-        raise FileExistsError(f"{directory} exists; remove it, choose another, or pass overwrite=True")
+        raise FileExistsError(
+            f"{directory} exists; remove it, choose another, or pass overwrite=True"
+        )
     config = config.replace(param_dtype=dtype or config.param_dtype)
     fields = config_to_hf(config)
     if tokenizer is not None:
@@ -120,14 +126,17 @@ def _index(config: ModelConfig, shards: dict[str, list]) -> dict[str, Any]:
 def _gather(params: Any, rule: TensorRule, layer: int, dtype: str) -> np.ndarray:
     """One stored tensor, whole, on this host."""
     array = leaf(params, rule.path)
-    sharding = getattr(array, "sharding", None)
-    whole = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
+    if isinstance(array, np.ndarray):
+        return rule.to_hf((array[layer] if rule.stacked else array).astype(dtype))
+    whole = array.sharding
+    if isinstance(whole, NamedSharding):
+        whole = NamedSharding(whole.mesh, PartitionSpec())
     one_layer = _one_layer(rule.stacked, dtype, whole)(array, layer)
     return rule.to_hf(np.asarray(one_layer.addressable_data(0)))
 
 
 @functools.cache
-def _one_layer(stacked: bool, dtype: str, sharding: NamedSharding | None):
+def _one_layer(stacked: bool, dtype: str, sharding: jax.sharding.Sharding):
     def pick(array, layer):
         one = jax.lax.dynamic_index_in_dim(array, layer, 0, keepdims=False) if stacked else array
         return one.astype(dtype)

@@ -137,7 +137,8 @@ def _check_tensors(directory: Path, model: LanguageModel, tensors: Mapping[str, 
     for name, shape in expected.items():
         if (found := tuple(tensors[name].get_shape())) != shape:
             raise ValueError(
-                f"{directory}: {name} has shape {list(found)}, but config.json implies {list(shape)}"
+                f"{directory}: {name} has shape {list(found)}, but config.json implies "
+                f"{list(shape)}"
             )
         if (dtype := tensors[name].get_dtype()) not in _DTYPES:
             raise ValueError(

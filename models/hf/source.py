@@ -35,7 +35,9 @@ def resolve(source: str | os.PathLike) -> Path:
 def _download(text: str) -> Path:
     repository, _, revision = text.removeprefix(_SCHEME).partition("@")
     if not _REPOSITORY.fullmatch(repository):
-        raise FileNotFoundError(f"{text!r} does not name a model; write {_SCHEME}org/name[@revision]")
+        raise FileNotFoundError(
+            f"{text!r} does not name a model; write {_SCHEME}org/name[@revision]"
+        )
     try:
         return Path(
             huggingface_hub.snapshot_download(
@@ -51,7 +53,8 @@ def _download(text: str) -> Path:
         raise FileNotFoundError(f"{text} has no revision {revision!r}") from error
     except errors.RepositoryNotFoundError as error:
         raise FileNotFoundError(
-            f"{text} does not exist on the Hub, or is private; check the name or run `hf auth login`"
+            f"{text} does not exist on the Hub, or is private; check the name, or run "
+            "`hf auth login`"
         ) from error
     except Exception as error:  # Whatever the HTTP client of this version of the library raises.
         raise ConnectionError(
