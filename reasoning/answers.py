@@ -21,9 +21,9 @@ def extract_answer(text: str) -> str | None:
     """The final answer in a response, or None. Never looks into the chain of thought.
 
     The first that applies, each time the last in the text: what stands in `<answer>` (where several
-    such blocks differ, are nested or not closed, there is no answer); `\\boxed{...}`; behind "####";
-    behind "A:", "Answer:" or "the answer is"; the last number. Inside `<answer>` only a box or an
-    announcement is looked for, else all of it is the answer: two numbers there are no answer.
+    such blocks differ, are nested or not closed, there is no answer); `\\boxed{...}`; behind
+    "####"; behind "A:", "Answer:" or "the answer is"; the last number. Inside `<answer>` only a box
+    or an announcement is looked for, else all of it is the answer: two numbers are no answer.
     Takes time linear in the length of the text.
     """
     visible = after_chain(text)

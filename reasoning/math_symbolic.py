@@ -1,13 +1,14 @@
 """Symbolic equality of two mathematical answers by math-verify. Runs in worker processes only.
 
-Nothing here is safe from an answer that takes for ever (9^{9^{9^9}}) or all memory: that is what the
-workers' limits are for. What is ensured here is that no text is ever evaluated as Python (SymPy's
-`sympify` and `parse_expr` would), and that answers do not pass which math-verify is too kind to.
+An answer may take for ever, or all memory: that is what the workers' limits are for, though
+numbers too large to write out are refused beforehand. No text is ever evaluated as Python (SymPy's
+`sympify` and `parse_expr` would), and answers do not pass which math-verify is too kind to.
 """
 
 import contextlib
 import functools
 import logging
+import math
 import re
 from fractions import Fraction
 
@@ -32,6 +33,11 @@ _NORMALIZATION = math_normalization.NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none"
 )
 _CONVERSION = latex2sympy2.ConversionConfig(lowercase_symbols=False)
+
+# Of a parsable answer: the parser takes time exponential in some kinds of nesting.
+_MAX_BRACKETS = 100
+# Digits of a number in an answer, written out; 2^{2006} - 1 is an answer.
+_MAX_DIGITS = 20_000
 
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|lt|gt)(?![A-Za-z])")
 _MEMBER = re.compile(r"\\?[A-Za-z]\w*\\in(?![A-Za-z])")
@@ -60,7 +66,7 @@ def equivalent(reference: str, answer: str) -> tuple[bool, str]:
             return False, f"not equivalent to {reference}"
     except _Unreadable as error:
         return False, str(error)
-    except (RecursionError, Exception) as error:  # SymPy raises all sorts on odd input
+    except Exception as error:  # SymPy raises all sorts on odd input
         return False, f"cannot be compared with {reference}: {type(error).__name__}"
 
 
@@ -125,9 +131,7 @@ def _elements(text):
         brackets, inner = "()", text[len(r"\langle") : -len(r"\rangle")]
     else:
         inner = _CONNECTIVE.sub(",", text)
-    elements = [
-        choice for part in _split(inner) for choice in _signs(part.strip()) if choice
-    ]
+    elements = [choice for part in _split(inner) for choice in _signs(part.strip()) if choice]
     if not elements and not brackets:
         raise _Unreadable("nothing to compare")
     return brackets, elements
@@ -154,9 +158,8 @@ def _signs(text):
     """Both values of "a \\pm b"."""
     if r"\pm" not in text and r"\mp" not in text:
         return [text]
-    return [
-        text.replace(r"\pm", plus).replace(r"\mp", minus) for plus, minus in (("+", "-"), ("-", "+"))
-    ]
+    signs = (("+", "-"), ("-", "+"))
+    return [text.replace(r"\pm", plus).replace(r"\mp", minus) for plus, minus in signs]
 
 
 def _match(expected, given):
@@ -241,6 +244,8 @@ def _parse(text, is_complex):
     """A canonical text as a SymPy object, unevaluated."""
     if re.search(r"\d \d", text):
         raise _Unreadable("two numbers next to each other")
+    if max(text.count(bracket) for bracket in "([{|^") > _MAX_BRACKETS:
+        raise _Unreadable("too many brackets or exponents")
     # A mixed number; the parser itself would also add any two numbers that touch: 2(9), 3\{4\}.
     text = re.sub(r"(?<![\d.])(\d+)(\\frac\{\d+\}\{\d+\})", r"(\1+\2)", text)
     latex = math_normalization.normalize_latex(text.replace(r"\degree", ""), _NORMALIZATION)
@@ -251,9 +256,28 @@ def _parse(text, is_complex):
         raise _Unreadable("nested too deeply") from None
     except Exception:
         raise _Unreadable(f"cannot be read as mathematics: {text[:60]}") from None
+    if isinstance(expression, sympy.Basic):
+        _digits(expression)
     if is_complex:
         return expression.subs(sympy.Symbol("i"), sympy.I)
     return expression
+
+
+def _digits(expression):
+    """Bound on the number of digits that writing out the numbers in an expression would take."""
+    parts = [_digits(argument) for argument in expression.args]
+    digits = max(parts, default=0.0)
+    if expression.is_Rational:
+        digits = math.log10(max(abs(expression.p), expression.q))
+    elif isinstance(expression, sympy.Mul):
+        digits = sum(parts)
+    elif isinstance(expression, (sympy.Pow, sympy.factorial, sympy.binomial)):
+        # b^e has e times the digits of b, n! about n times those of n, and C(n, k) less than n.
+        base, count = parts[0], parts[-1] if expression.is_Pow else parts[0]
+        digits = max(base, 1.0) * 10 ** min(count, 10.0)
+    if digits > _MAX_DIGITS:
+        raise _Unreadable("too large a number to write out")
+    return digits
 
 
 class _Parser(latex2sympy2._Latex2Sympy):
@@ -270,6 +294,10 @@ class _Parser(latex2sympy2._Latex2Sympy):
         if atom.number_subexpr() and atom.number_subexpr().subexpr():
             raise _Unreadable("a number with a base")  # 52_8 would be read as 52
         return super().convert_atom(atom)
+
+    def convert_binom(self, binom):
+        top, bottom = self.convert_expr(binom.upper), self.convert_expr(binom.lower)
+        return sympy.binomial(top, bottom, evaluate=False)
 
     def convert_postfix_list(self, arr, i=0):
         # As a product, always: the parent adds an integer to the number behind it.

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from fractions import Fraction
 
-# Spaces that only look different, and signs with a LaTeX or ASCII name.
+# Signs with a LaTeX or ASCII name.
 _SIGNS = str.maketrans({
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ",
     "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "⁄": "/", "∕": "/", "√": r"\sqrt ", "∞": r"\infty ",
@@ -19,6 +19,7 @@ _SIGNS = str.maketrans({
     "’": "'", "‘": "'", "“": '"', "”": '"', "，": ", ", "、": ", ", "θ": r"\theta ",
     "⟨": r"\langle ", "⟩": r"\rangle ", "…": r"\ldots ",
 })  # fmt: skip
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾", "0123456789+-()")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
@@ -26,17 +27,23 @@ _GROUP = r"\{[^{}]*\}"
 _LATEX_SPELLINGS = [
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![A-Za-z])"), ""),
-    (re.compile(r"\\(?:mathrm|mathbf|mathit|textbf|textit|textrm|mbox|operatorname)(?=\s*\{)"), r"\\text"),
+    (
+        re.compile(r"\\(?:math(?:rm|bf|it)|text(?:rm|bf|it)|mbox|operatorname)(?=\s*\{)"),
+        r"\\text",
+    ),
     (re.compile(r"\\!\s*|\{,\}(?=\d)\s*"), lambda match: "," if "," in match.group() else ""),
     (re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|~"), " "),
-    (re.compile(r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\}|\\degree(?![A-Za-z]))"), r"\\degree "),
+    (
+        re.compile(r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\}|\\degree(?![A-Za-z]))"),
+        r"\\degree ",
+    ),
     (re.compile(r"(?<!\\)\\([%$#&])"), r"\1"),
     (re.compile(r"\\(?:leq|leqslant)(?![A-Za-z])"), r"\\le "),
     (re.compile(r"\\(?:geq|geqslant)(?![A-Za-z])"), r"\\ge "),
     (re.compile(r"\\neq(?![A-Za-z])"), r"\\ne "),
     (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
     (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
-    (re.compile(r"\\(?:varnothing|phi)(?![A-Za-z])(?=\s*$)"), r"\\emptyset "),
+    (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset "),
     (re.compile(r"\*\*"), "^"),
     # Functions and constants as plain words; a word in \text{...} was taken out before.
     (
@@ -131,7 +138,8 @@ def closing_brace(text: str, opening: int) -> int | None:
 
 
 def _plain_characters(text):
-    """ASCII digits and signs for their Unicode look-alikes."""
+    """ASCII digits and signs for their Unicode look-alikes, and no control characters."""
+    text = _CONTROL.sub("", text)
     if text.isascii():
         return text
     # Runs of super- and subscripts first: they would decompose to digits on the line.
@@ -312,7 +320,8 @@ _NOT_UNITS = frozenset(
     """
     zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
     sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety
-    hundred hundreds thousand thousands million millions billion billions trillion dozen dozens score
+    hundred hundreds thousand thousands million millions billion billions trillion dozen dozens
+    score
     half halves third thirds quarter quarters fourth fourths fifth fifths sixth eighth tenth tenths
     hundredth hundredths thousandth percent percentage squared cubed factorial plus minus times
     divided over mod modulo point and or not nor but either maybe perhaps possibly if else unless

@@ -24,11 +24,11 @@ from reasoning.problem import Verdict
 from reasoning.workers import WorkerPool
 
 # Wall-clock seconds for one symbolic comparison, and the longest answer that is looked into.
-TIME_LIMIT_S = 1.5
+TIME_LIMIT_S = 1.2
 MAX_ANSWER_LENGTH = 2000
 
 _TEXT_REFERENCE = re.compile(
-    r"\\text\{[^{}]*\}|\(?[A-Za-z]\)?|[A-Za-z]{3}[A-Za-z ,'-]*"
+    r"\\text\{[^{}]*\}|\(?[A-Za-z]\)?|[A-Za-z]{3}[A-Za-z0-9 ,'-]*"
     r"|(?=.*[^\x00-\x7f])[^\W\d_][^\W\d_ ]*"
 )
 _ENCLOSED = re.compile(r"\\text\{([^{}]*)\}|\(([^()]*)\)")  # \text{5 apples}, (5)
@@ -80,7 +80,7 @@ def _decide(reference: str, answer: str) -> Verdict | tuple[str, str]:
     if answer.strip() == reference.strip():
         return Verdict(True, "same text as the reference")
     if len(answer) > MAX_ANSWER_LENGTH:
-        return Verdict(False, f"{len(answer)} characters, an answer has at most {MAX_ANSWER_LENGTH}")
+        return Verdict(False, f"{len(answer)} characters, more than {MAX_ANSWER_LENGTH}")
     expected, number, is_text = _read_reference(reference)
     given = canonical(answer)
     if not given:

@@ -40,8 +40,8 @@ class WorkerPool:
         num_workers: Number of processes.
         timeout_s: Wall-clock limit of one call in seconds; waiting for a free worker not counted.
         memory_mb: Address space of one worker in MiB.
-        warm_up: Arguments of one call made before the workers are forked, so that they share what it
-            loads and caches.
+        warm_up: Arguments of one call made before the workers are forked, so that they share what
+            it loads and caches.
         on_timeout: The result of a call that was killed for its time.
         on_crash: The result of a call whose worker died.
     """
@@ -59,12 +59,12 @@ class WorkerPool:
     ):
         if fn.__module__ == "__main__" or "." in fn.__qualname__:
             raise ValueError(
-                f"{fn.__module__}.{fn.__qualname__} cannot be imported by a worker: define it at the"
-                " top level of a module"
+                f"{fn.__module__}.{fn.__qualname__} cannot be imported by a worker: define it at"
+                " the top level of a module"
             )
         if num_workers < 1 or timeout_s <= 0:
             raise ValueError(
-                f"a pool needs num_workers >= 1 and timeout_s > 0, not {num_workers} and {timeout_s}"
+                f"num_workers={num_workers}, timeout_s={timeout_s}: both must be positive"
             )
         limits = (num_workers, timeout_s, memory_mb << 20)
         self._setup = (fn.__module__, fn.__qualname__, warm_up, *limits)

@@ -59,12 +59,12 @@ class Gsm8k(MathTask):
             )
         except Exception as error:  # TFDS raises many kinds, at great length
             raise FileNotFoundError(
-                f"no GSM8K prepared by TFDS in {data_dir} ({type(error).__name__}): set TFDS_DATA_DIR"
-                " to the folder that holds gsm8k/1.0.0, or write gsm8k?data_dir=DIR; where there is a"
-                " network, gsm8k?download=true fetches it"
+                f"no GSM8K prepared by TFDS in {data_dir} ({type(error).__name__}): set"
+                " TFDS_DATA_DIR to the folder that holds gsm8k/1.0.0, or write gsm8k?data_dir=DIR;"
+                " where there is a network, gsm8k?download=true fetches it"
             ) from None
 
 
 def final_number(solution: str) -> str:
-    """What stands behind "####" in a reference solution; the text itself if there is no such mark."""
+    """What stands behind "####" in a reference solution; the text itself without that mark."""
     return solution.rpartition("####")[2].strip()

@@ -43,12 +43,13 @@ class Jsonl(MathTask):
         return draw(problems, count, seed, f"{path}, split {split},")
 
     def _read(self, path):
+        own = (*_QUESTION_FIELDS, "answer")
         return [
             Problem(
                 task=self.name,
                 question=text_field(record, _QUESTION_FIELDS, path, number),
                 answer=text_field(record, ("answer",), path, number),
-                metadata={k: v for k, v in record.items() if k not in (*_QUESTION_FIELDS, "answer")},
+                metadata={k: v for k, v in record.items() if k not in own},
             )
             for number, record in read_jsonl(path)
         ]

@@ -2,8 +2,9 @@
 
 Some of its verifiers evaluate the model's answer as Python (`eval`, SymPy's `parse_expr`). Those
 see only answers that pass a guard here, which lets through nothing but literals or formulas; a
-task that evaluates answers and has no guard here is refused. All verifiers run in worker processes
-under a hard limit of time and memory.
+task that evaluates answers and has no guard here is refused. Some others accept what is no answer;
+these have a guard, or are replaced. All verifiers run in worker processes under a hard limit of
+time and memory.
 """
 
 import ast
@@ -12,16 +13,17 @@ import hashlib
 import inspect
 import os
 import re
-import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
+from reasoning.math_verifier import verify_math_all
 from reasoning.problem import Problem, Verdict
 from reasoning.tasks import Task
 from reasoning.workers import WorkerPool
 
 # Wall-clock seconds for one verdict, and the longest answer that is looked into.
-TIME_LIMIT_S = 1.5
+TIME_LIMIT_S = 1.2
 MAX_ANSWER_LENGTH = 10_000
 # One question in so many is a test question, by a hash of its text.
 _TEST_ONE_IN = 8
@@ -34,6 +36,8 @@ _FORMULA = re.compile(
     r"(?![A-Za-z_]))*"
 )
 _ARITHMETIC = re.compile(r"[-+*/() \d]*")
+_FRACTION = re.compile(r"\$?(?:-?\\[dt]?frac\{-?\d+\}\{\d+\}|-?\d+\s*/\s*\d+)\$?")
+_COMPLEX_NUMBER = re.compile(r"[-+*(). \deEij]*")
 _PLAIN_WORDS = re.compile(r"[\w \n.#-]*")
 
 
@@ -51,6 +55,16 @@ def _is_arithmetic_of_the_given_numbers(answer: str, entry: dict[str, Any]) -> b
     return _is_arithmetic(answer, entry) and used == sorted(entry["metadata"]["numbers"])
 
 
+def _is_fraction(answer: str, entry: dict[str, Any]) -> bool:
+    # The verifier takes the first fraction it finds, whatever else there is.
+    return bool(_FRACTION.fullmatch(answer))
+
+
+def _is_complex_number(answer: str, entry: dict[str, Any]) -> bool:
+    # The verifier gives the full score to "nan".
+    return bool(_COMPLEX_NUMBER.fullmatch(answer))
+
+
 def _is_literal(answer: str, entry: dict[str, Any]) -> bool:
     if _PLAIN_WORDS.fullmatch(answer):
         return True
@@ -62,7 +76,7 @@ def _is_literal(answer: str, entry: dict[str, Any]) -> bool:
 
 
 # The tasks whose verifiers evaluate the answer, and what may reach them.
-GUARDS = {
+EVALUATION_GUARDS = {
     "binary_matrix": _is_literal,
     "countdown": _is_arithmetic,
     "intermediate_integration": _is_formula,
@@ -73,6 +87,12 @@ GUARDS = {
     "spiral_matrix": _is_literal,
     "string_insertion": _is_literal,
 }
+GUARDS = EVALUATION_GUARDS | {
+    "complex_arithmetic": _is_complex_number,
+    "fraction_simplification": _is_fraction,
+}
+# Whose verifiers accept any text, or the first number in it: compared with the reference instead.
+BY_REFERENCE = frozenset({"game_of_life_halting", "gsm_symbolic"})
 # These evaluate the reference answer or the question, which are reasoning-gym's own.
 _EVALUATES_OWN_TEXT = frozenset({"number_sorting"})
 _EVALUATION = re.compile(r"(?<![\w.])(?:eval|exec)\(|\b(?:parse_expr|sympify)\(")
@@ -92,8 +112,13 @@ class ReasoningGymTask(Task):
 
     def __init__(self, name: str, dataset: str = "", **parameters):
         super().__init__(name)
-        self._dataset, self._parameters = dataset, parameters
-        _create(dataset, tuple(sorted(parameters.items())), size=1, seed=0)  # raises if it cannot
+        self._dataset, self._parameters = dataset, tuple(sorted(parameters.items()))
+        import reasoning_gym  # noqa: F401  seconds, not to be counted below
+
+        start = time.perf_counter()
+        _create(dataset, self._parameters, size=1, seed=0)  # raises if it cannot
+        # Some load fonts or dictionaries, too long to do inside the limit of a first verdict.
+        self._needs_own_pool = time.perf_counter() - start > TIME_LIMIT_S / 10
         _refuse_unsafe(dataset)
 
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
@@ -108,7 +133,7 @@ class ReasoningGymTask(Task):
             digest = hashlib.blake2b(f"{seed} {batch}".encode(), digest_size=4).digest()
             made = _create(
                 self._dataset,
-                tuple(sorted(self._parameters.items())),
+                self._parameters,
                 # Some tasks prepare all their problems at once, so no more than it takes.
                 size=int(missing / share * 1.2) + 8,
                 seed=int.from_bytes(digest, "little"),
@@ -120,42 +145,44 @@ class ReasoningGymTask(Task):
                     if len(problems) == count:
                         return problems
         raise ValueError(
-            f"{self.name} has too few different questions for {count} problems of the split {split};"
-            " widen its parameters"
+            f"{self.name} has too few different questions for {count} {split} problems: widen its"
+            " parameters"
         )
 
     def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
+        if self._dataset in BY_REFERENCE:
+            pairs = zip(problems, answers, strict=True)
+            return verify_math_all([(problem.answer, answer) for problem, answer in pairs])
         verdicts: list[Verdict | None] = [None] * len(problems)
-        to_score = []
+        calls = {}
+        guard = GUARDS.get(self._dataset)
         for i, (problem, answer) in enumerate(zip(problems, answers, strict=True)):
-            if "entry" not in problem.metadata:
-                raise ValueError(
-                    f"{self.name}: its verifier needs the problem's own metadata, as in"
-                    ' {"metadata": {"entry": {...}}}; this record has none'
-                )
-            entry = {
-                "question": problem.question,
-                "answer": problem.answer or None,
-                "metadata": problem.metadata["entry"],
-            }
-            answer = answer.strip()
+            entry, answer = self._entry(problem), answer.strip()
             if len(answer) > MAX_ANSWER_LENGTH:
                 reason = f"{len(answer)} characters, an answer has at most {MAX_ANSWER_LENGTH}"
                 verdicts[i] = Verdict(False, reason)
-            elif not GUARDS.get(self._dataset, lambda *_: True)(answer, entry):
+            elif guard and not guard(answer, entry):
                 verdicts[i] = Verdict(False, "not in the form the verifier may look at")
             else:
-                to_score.append((i, entry, answer))
-        parameters = tuple(sorted(self._parameters.items()))
-        calls = [(self._dataset, parameters, answer, entry) for _, entry, answer in to_score]
-        results = _scoring_pool().map(calls) if calls else []
-        for (i, _, _), verdict in zip(to_score, results):
-            verdicts[i] = verdict
+                calls[i] = (self._dataset, self._parameters, answer, entry)
+        if calls:
+            example = (self._dataset, self._parameters) if self._needs_own_pool else _QUICK_EXAMPLE
+            pool = _scoring_pool(*example)
+            for i, verdict in zip(calls, pool.map(calls.values())):
+                verdicts[i] = verdict
         return verdicts
 
     def _problem(self, entry):
         # Tasks with many right answers give no reference.
-        return Problem(self.name, entry["question"], entry["answer"] or "", {"entry": entry["metadata"]})
+        return Problem(self.name, entry["question"], entry["answer"] or "", {"entry": entry})
+
+    def _entry(self, problem):
+        if "entry" not in problem.metadata:
+            raise ValueError(
+                f'{self.name}: its verifier needs reasoning-gym\'s entry, {{"metadata": {{"entry":'
+                ' {"question": ..., "answer": ..., "metadata": ...}}}; this record has none'
+            )
+        return problem.metadata["entry"]
 
 
 def score(dataset: str, parameters: tuple, answer: str, entry: dict[str, Any]) -> Verdict:
@@ -195,12 +222,12 @@ def _create(dataset, parameters, size, seed):
 def _refuse_unsafe(dataset):
     from reasoning_gym.factory import DATASETS
 
-    if dataset in GUARDS or dataset in _EVALUATES_OWN_TEXT:
+    if dataset in EVALUATION_GUARDS or dataset in _EVALUATES_OWN_TEXT:
         return
     if _EVALUATION.search(inspect.getsource(DATASETS[dataset][0].score_answer)):
         raise ValueError(
             f"rg:{dataset}: its verifier evaluates the model's answer as Python; add a guard for it"
-            " to reasoning.tasks.reasoning_gym_task.GUARDS"
+            " to reasoning.tasks.reasoning_gym_task.EVALUATION_GUARDS"
         )
 
 
@@ -209,21 +236,18 @@ def _is_test(question):
     return int.from_bytes(digest, "little") % _TEST_ONE_IN == 0
 
 
-_pool: WorkerPool | None = None
-_pool_lock = threading.Lock()
+_QUICK_EXAMPLE = ("chain_sum", ())
 
 
-def _scoring_pool() -> WorkerPool:
-    """The workers of this process, for all reasoning-gym tasks, started at the first need."""
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            _pool = WorkerPool(
-                score,
-                num_workers=min(4, os.cpu_count() or 1),
-                timeout_s=TIME_LIMIT_S,
-                memory_mb=2048,
-                on_timeout=Verdict(False, f"took longer than {TIME_LIMIT_S:g} s to verify"),
-                on_crash=Verdict(False, "took too much memory to verify"),
-            )
-        return _pool
+@functools.cache
+def _scoring_pool(dataset: str, parameters: tuple) -> WorkerPool:
+    """Workers for any task, with reasoning-gym imported and the given one's verifier made."""
+    return WorkerPool(
+        score,
+        num_workers=min(4, os.cpu_count() or 1),
+        timeout_s=TIME_LIMIT_S,
+        memory_mb=2048,
+        warm_up=(dataset, parameters, "", {"question": "", "answer": "", "metadata": {}}),
+        on_timeout=Verdict(False, f"took longer than {TIME_LIMIT_S:g} s to verify"),
+        on_crash=Verdict(False, "took too much memory to verify"),
+    )

@@ -68,7 +68,8 @@ def test_malformed(text, reason, answer):
 
 def test_prefilled_think_continues_the_prompt():
     completion = "2 + 3 is 5</think><answer>5</answer>"
-    assert parse_response(completion, prefilled_think=True) == parse_response("<think>" + completion)
+    whole = parse_response("<think>" + completion)
+    assert whole.well_formed and parse_response(completion, prefilled_think=True) == whole
     assert not parse_response(completion).well_formed
     assert parse_response(completion).answer == "5"  # the closing tag ends an unseen chain
     assert not parse_response(GOOD, prefilled_think=True).well_formed
