@@ -41,7 +41,7 @@ setup(
         "safetensors>=0.5",
         "huggingface-hub>=0.30",
         # Renders the chat templates of HF tokenizers, sandboxed.
-        "jinja2>=3.1",
+        "jinja2>=3.1.6",
         # Progress bars with ETA and tables in the terminal.
         "rich>=13",
         "matplotlib>=3.8",

@@ -48,7 +48,7 @@ def packed_attention(
 ) -> jax.Array:
     """Causal attention within each packed segment; never across. Returns `[B, T, N, H]`.
 
-    Segment id 0 is padding: it attends to itself only, and nothing attends to it.
+    Segment id 0 is padding: nothing else attends to it, and what it attends to means nothing.
     """
     length = q_BTNH.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
