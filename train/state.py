@@ -66,7 +66,9 @@ def create_state(model: Any, optimizer: Optimizer, mesh: Mesh, key: jax.Array) -
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    return jax.jit(init, out_shardings=shardings)(key)
+    # It runs once: on CPU, optimising the random number generator takes longer than using it.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(init, out_shardings=shardings, compiler_options=options)(key)
 
 
 def state_from_params(model: Any, params: Any, optimizer: Optimizer, mesh: Mesh) -> TrainState:
