@@ -187,12 +187,14 @@ def test_good_answers_among_endless_ones_are_still_right():
     assert [v.correct for v in verify_math_all(pairs)] == [False, True] * 4
 
 
-def test_nothing_reaches_eval_even_through_math_verify():
+def test_nothing_reaches_eval_whatever_math_verify_does(monkeypatch, tmp_path):
+    import sympy
+
     from reasoning import math_symbolic
 
-    with math_symbolic._no_evaluation():
-        import sympy
-
-        with pytest.raises(ValueError, match="must not be evaluated"):
-            sympy.sympify("1 + 1")
-    assert sympy.sympify("1 + 1") == 2
+    monkeypatch.chdir(tmp_path)
+    payload = "__import__('os').system('touch canary')"
+    monkeypatch.setattr(math_symbolic, "_same", lambda reference, answer: sympy.sympify(answer))
+    assert math_symbolic.equivalent("x", payload) == (False, "text must not be evaluated")
+    assert not (tmp_path / "canary").exists()
+    assert sympy.sympify("1 + 1") == 2  # elsewhere SymPy is as it was
