@@ -20,11 +20,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
     config.template = "plain"
 
-    config.tokenizer = ConfigDict({"vocab_size": 512, "documents": 5000})
+    config.tokenizer = ConfigDict({"vocab_size": 768, "documents": 5000})
     config.model = ConfigDict(
         {
             "family": "qwen3",
-            "vocab_size": 512,
+            "vocab_size": 768,
             "embed_dim": 32 if smoke else 128,
             "num_layers": 2 if smoke else 4,
             "num_heads": 4,

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from models.sampler import SamplingParams
-from reasoning.answers import extract_answer
 from reasoning.generator import Completion, Generator
 from reasoning.problem import Problem, Verdict
 from reasoning.prompts import PromptTemplate
 from reasoning.response import parse_response
-from reasoning.statistics import mean_with_ci
+from reasoning.statistics import mean_with_ci, shares_with_ci
 from reasoning.tasks import Task
 from reasoning.tiny_world.language import consistency
 
@@ -54,7 +53,7 @@ def grade(
         for problem, prompt, group in zip(problems, prompts, samples, strict=True)
         for completion in group
     ]
-    answers = [extract_answer(completion.text) or "" for _, _, completion in flat]
+    answers = [task.extract(completion.text) or "" for _, _, completion in flat]
     verdicts = task.verify_all([problem for problem, _, _ in flat], answers)
     graded = iter(
         [
@@ -97,9 +96,11 @@ def evaluate(
         )
         graded = grade(task, problems, prompts, samples)
         name = f"{domain}/accuracy" if domain == "knowledge" else f"{domain}/pass@1"
-        metrics[name] = mean_with_ci([np.mean([g.verdict.correct for g in row]) for row in graded])
+        metrics[name] = shares_with_ci([np.mean([g.verdict.correct for g in row]) for row in graded])
         everything += graded
-    metrics["format"] = mean_with_ci([np.mean([g.well_formed for g in row]) for row in everything])
+    metrics["format"] = shares_with_ci(
+        [np.mean([g.well_formed for g in row]) for row in everything]
+    )
     metrics["response_tokens"] = mean_with_ci(
         [np.mean([len(g.completion.token_ids) for g in row]) for row in everything]
     )
@@ -112,5 +113,5 @@ def evaluate(
         for row in everything
     ]
     if any(spoken):
-        metrics["language_consistency"] = mean_with_ci([np.mean(row) for row in spoken if row])
+        metrics["language_consistency"] = shares_with_ci([np.mean(row) for row in spoken if row])
     return metrics, [g for row in everything for g in row]

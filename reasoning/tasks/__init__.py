@@ -19,6 +19,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from reasoning.answers import extract_answer
 from reasoning.problem import Problem, Verdict
 
 # Name -> module:class. Modules are imported when asked for: some are heavy.
@@ -61,6 +62,13 @@ class Task(abc.ABC):
             ValueError: If there is no such split, or it has fewer problems.
             FileNotFoundError: If the data are not there.
         """
+
+    def extract(self, response: str) -> str | None:
+        """The final answer in a response, tagged or not; None where there is none.
+
+        `reasoning.answers.extract_answer`, unless the task's answers look different.
+        """
+        return extract_answer(response)
 
     def verify(self, problem: Problem, answer: str) -> Verdict:
         """Whether the answer (the final answer only, not the whole response) is correct."""

@@ -6,9 +6,11 @@ import operator
 from collections.abc import Sequence
 
 from reasoning.problem import Problem, Verdict
+from reasoning.response import after_chain, parse_response
 from reasoning.tasks import Task
 from reasoning.tasks.math_task import MathTask
 from reasoning.tiny_world import domains, splits
+from reasoning.tiny_world.language import LANGUAGES
 
 _VALUES = ({"a": 2, "b": 3, "c": 5}, {"a": 7, "b": 1, "c": -4}, {"a": -3, "b": 8, "c": 6})
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
@@ -31,6 +33,17 @@ class TinyTask(Task):
                 f"task {self.name!r} has {len(taken)} {split} problems, {count} were asked for"
             )
         return taken
+
+    def extract(self, response: str) -> str | None:
+        """What the answer block holds, or else the last line, as solutions without tags end."""
+        if (answer := parse_response(response).answer) is not None:
+            return answer
+        lines = [line.strip() for line in after_chain(response).splitlines() if line.strip()]
+        if not lines:
+            return None
+        for language in LANGUAGES.values():
+            lines[-1] = lines[-1].removeprefix(language.conclusion.format("")).strip()
+        return lines[-1]
 
 
 class TinyMath(TinyTask, MathTask):

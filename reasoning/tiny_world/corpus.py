@@ -10,7 +10,7 @@ from reasoning.tiny_world.language import LANGUAGES, Language
 
 # Share of documents by domain, and what a document about a reasoning problem looks like.
 DOMAIN_WEIGHTS = {
-    "drill": 18, "tiny_math": 50, "tiny_logic": 12, "tiny_code": 10, "tiny_knowledge": 7,
+    "drill": 15, "tiny_math": 40, "tiny_logic": 16, "tiny_code": 13, "tiny_knowledge": 13,
     "tiny_chat": 3,
 }  # fmt: skip
 DIRECT, UNTAGGED, TAGGED = "direct", "untagged", "tagged"

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-from reasoning.answers import extract_answer
 from reasoning.problem import Problem
 from reasoning.response import THINK_OPEN
 from reasoning.tasks import get_task
@@ -22,8 +21,8 @@ class AccuracyReward:
 
     Attributes:
       require_format: read the answer from the answer block of a well-formed response only; anything
-        else earns 0. Else it is found leniently (`reasoning.answers.extract_answer`: last box, last
-        number, ...), though never inside the think block.
+        else earns 0. Else it is found leniently (`Task.extract`: last box, last number,
+        ...), though never inside the think block.
     """
 
     require_format: bool = False
@@ -55,4 +54,5 @@ class AccuracyReward:
                 return None, f"not well formed: {response.reason}"
             return response.answer, ""
         opened = THINK_OPEN if opens_chain(sample.prompt) else ""
-        return extract_answer(opened + sample.completion), "no answer found"
+        answer = _task(sample.problem.task).extract(opened + sample.completion)
+        return answer, "no answer found"
