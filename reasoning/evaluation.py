@@ -84,19 +84,26 @@ def evaluate(
       Metrics as `report.json` has them, each `{"mean", "ci95", "n", "seeds"}` with the problem as
       the unit of chance; and every graded response.
     """
-    metrics, everything = {}, []
-    for domain, (task, problems) in tasks.items():
-        prompts = [template(problem.question) for problem in problems]
-        samples = generator.generate(
-            prompts,
+    prompts = {
+        domain: [template(problem.question) for problem in problems]
+        for domain, (_, problems) in tasks.items()
+    }
+    # All domains in one call: one shape to compile, and no domain waits for another's stragglers.
+    samples = iter(
+        generator.generate(
+            [prompt for each in prompts.values() for prompt in each],
             num_samples=num_samples,
             max_new_tokens=max_new_tokens,
             sampling=sampling,
             seed=seed,
         )
-        graded = grade(task, problems, prompts, samples)
+    )
+    metrics, everything = {}, []
+    for domain, (task, problems) in tasks.items():
+        of_domain = [next(samples) for _ in problems]
+        graded = grade(task, problems, prompts[domain], of_domain)
         name = f"{domain}/accuracy" if domain == "knowledge" else f"{domain}/pass@1"
-        metrics[name] = shares_with_ci([np.mean([g.verdict.correct for g in row]) for row in graded])
+        metrics[name] = mean_with_ci([np.mean([g.verdict.correct for g in row]) for row in graded])
         everything += graded
     metrics["format"] = shares_with_ci(
         [np.mean([g.well_formed for g in row]) for row in everything]
