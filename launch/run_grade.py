@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from reasoning.answers import extract_answer
 from reasoning.jsonl import read_jsonl, text_field
 from reasoning.problem import Problem, Verdict
 from reasoning.statistics import share_with_ci
@@ -60,7 +59,7 @@ def read_responses(path: str, task: str) -> list[tuple[dict[str, Any], Problem, 
 def grade(task: Task, rows: Sequence[tuple[dict[str, Any], Problem, str]]) -> list[Verdict]:
     """Verdicts on the responses; one without an answer is wrong."""
     verdicts = [Verdict(False, "no answer found in the response") for _ in rows]
-    answers = [extract_answer(response) for _, _, response in rows]
+    answers = [task.extract(response) for _, _, response in rows]
     found = [i for i, answer in enumerate(answers) if answer is not None]
     checked = task.verify_all([rows[i][1] for i in found], [answers[i] for i in found])
     for i, verdict in zip(found, checked, strict=True):
