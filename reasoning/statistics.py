@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
+
+# 97.5 % quantile of the normal distribution.
+Z = float(special.ndtri(0.975))
 
 
 def mean_with_ci(values: Sequence[float], seeds: int = 1) -> dict[str, Any]:
@@ -15,7 +18,7 @@ def mean_with_ci(values: Sequence[float], seeds: int = 1) -> dict[str, Any]:
 
     Returns:
       `{"mean", "ci95": [low, high], "n", "seeds"}`. The interval of a single value is unbounded,
-      of equal values it is the value; for shares of ones, `share_with_ci` has the better interval.
+      of equal values it is the value; for shares, `shares_with_ci` has the better interval.
     """
     values = np.asarray(values, np.float64)
     if not values.size:
@@ -24,7 +27,7 @@ def mean_with_ci(values: Sequence[float], seeds: int = 1) -> dict[str, Any]:
     half = float("inf")
     if values.size > 1:
         error = values.std(ddof=1) / np.sqrt(values.size)
-        half = float(stats.t.ppf(0.975, values.size - 1) * error)
+        half = float(special.stdtrit(values.size - 1, 0.975) * error)
     return {"mean": mean, "ci95": [mean - half, mean + half], "n": values.size, "seeds": seeds}
 
 
@@ -32,11 +35,34 @@ def share_with_ci(hits: int, n: int, seeds: int = 1) -> dict[str, Any]:
     """Share of n independent trials with Wilson's 95 % score interval (JASA 22, 1927)."""
     if n < 1:
         raise ValueError("no trials to take a share of: the evaluation had no problems")
-    z = stats.norm.ppf(0.975)
-    share = hits / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return {"mean": share, "ci95": [float(centre - half), float(centre + half)], "n": n, "seeds": seeds}
+    return {"mean": hits / n, "ci95": _wilson(hits / n, n), "n": n, "seeds": seeds}
+
+
+def shares_with_ci(values: Sequence[float], seeds: int = 1) -> dict[str, Any]:
+    """Mean of independent shares, such as each problem's pass rate over its samples.
+
+    The interval is Wilson's for as many trials as would have the variance of this mean (Kish's
+    effective sample size); for zeros and ones that is their number. It stays within 0..1 and keeps
+    its coverage near the ends, where Student's does not: 48 right answers of 48 are no certainty.
+
+    Args:
+      values: one in 0..1 for each independent unit.
+    """
+    values = np.asarray(values, np.float64)
+    if not values.size:
+        raise ValueError("no shares to average: the evaluation had no problems")
+    n, mean, variance = values.size, float(values.mean()), float(values.var() / values.size)
+    trials = mean * (1 - mean) / variance if variance else n
+    return {"mean": mean, "ci95": _wilson(mean, trials), "n": n, "seeds": seeds}
+
+
+def _wilson(share: float, trials: float) -> list[float]:
+    centre = (share + Z * Z / (2 * trials)) / (1 + Z * Z / trials)
+    half = Z * np.sqrt(share * (1 - share) / trials + Z * Z / (4 * trials * trials))
+    half /= 1 + Z * Z / trials
+    # Rounding must lead neither out of 0..1 nor past the share itself.
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return [float(min(low, share)), float(max(high, share))]
 
 
 def combine_seeds(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
