@@ -5,6 +5,7 @@ import itertools
 import operator
 from collections.abc import Sequence
 
+from reasoning.answers import extract_answer
 from reasoning.problem import Problem, Verdict
 from reasoning.response import after_chain, parse_response
 from reasoning.tasks import Task
@@ -48,6 +49,9 @@ class TinyTask(Task):
 
 class TinyMath(TinyTask, MathTask):
     """Sums; the answer is a number."""
+
+    def extract(self, response: str) -> str | None:
+        return extract_answer(response)
 
 
 class TinyWords(TinyTask):
