@@ -86,8 +86,10 @@ def work_contest(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
     for i, (winner, loser) in enumerate(problem.metadata["facts"]):
         gains, replaced = (loser, winner) if loses else (winner, loser)
         follows = current is None or current == replaced
-        if follows != slip(i) or current is None:
+        if follows != slip(i):
             current = gains
+        elif current is None:
+            current = replaced
         lines.append(speak().contest_steps[loses].format(current))
     return lines + [current]
 
@@ -137,9 +139,12 @@ def all_facts() -> list[Problem]:
             for questions, answer, statement in asked:
                 told = statement.format(country, answer)
                 problems += [
-                    _problem("tiny_knowledge", question.format(country), answer, language, told=told)
-                    for question in questions
-                ]
+                    _problem(
+                        "tiny_knowledge", question.format(country), answer, language,
+                        told=told, wording=wording,
+                    )
+                    for wording, question in enumerate(questions)
+                ]  # fmt: skip
     return problems
 
 

@@ -33,6 +33,7 @@ class Language:
         """Words that worked solutions in this language are made of, lower case."""
         phrases = (
             self.sum_step, *self.contest_steps, self.contest_fact, self.code_step, self.recall,
+            self.capital_statement, self.continent_statement, *self.continents.values(),
             self.conclusion, self.self_check, *self.code_operations.values(),
         )  # fmt: skip
         words = {w for phrase in phrases for w in phrase.split() if w.isalpha() and len(w) > 1}
@@ -75,7 +76,7 @@ GERMAN = Language(
     capital_questions=("Was ist die Hauptstadt von {}?", "Nenne die Hauptstadt von {}."),
     capital_statement="Die Hauptstadt von {} ist {}.",
     continent_questions=("Auf welchem Kontinent liegt {}?", "Nenne den Kontinent von {}."),
-    continent_statement="{} liegt in {}.",
+    continent_statement="{} gehört zu {}.",
     continents={"AF": "Afrika", "AM": "Amerika", "AS": "Asien"},
     recall="ich erinnere {}",
     conclusion="somit {}",
