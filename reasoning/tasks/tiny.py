@@ -24,9 +24,17 @@ class TinyTask(Task):
         super().__init__(name)
         self._domain = name.partition("?")[0]
         default = domains.levels_of(self._domain)
-        self._levels = (low or default[0], high or default[1])
+        self._levels = (default[0] if low is None else low, default[1] if high is None else high)
+        low, high = self._levels
+        if not all(isinstance(level, int) for level in self._levels) or not 1 <= low <= high:
+            raise ValueError(
+                f"task {name!r} has levels from low={low} to high={high}: give whole numbers with"
+                " 1 <= low <= high"
+            )
 
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
+        if count is None and self._domain in domains.LEVELS:
+            raise ValueError(f"task {self.name!r} makes problems without end: say how many")
         drawn = splits.problems(self._domain, split, seed, self._levels)
         taken = list(itertools.islice(drawn, count))
         if count is not None and len(taken) < count:
