@@ -155,6 +155,8 @@ def run(
                 if source.depends_on_state:
                     log.write_closed()
         log.write_all({})
+        if writer is not None:
+            writer.flush()
         if checkpointer is not None:
             if log.alarm is None and step > saved_step:
                 save()

@@ -56,6 +56,11 @@ class MetricWriter:
         for sample in samples:
             self._append(SAMPLES_FILE, {"step": step, **sample})
 
+    def flush(self) -> None:
+        """Makes TensorBoard events visible; lines of the JSONL files always are."""
+        if self._board is not None:
+            self._board.flush()
+
     def close(self) -> None:
         for file in self._files.values():
             file.close()

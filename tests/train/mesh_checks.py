@@ -1,0 +1,116 @@
+"""Run by test_meshes.py on eight virtual devices: `python mesh_checks.py OBJECTIVE`.
+
+Takes two updates on one device and on each mesh of eight, from the same parameters and batches, and
+fails where they differ.
+"""
+
+import sys
+
+import jax
+import numpy as np
+
+from models.config import ModelConfig
+from models.decoder import LanguageModel
+from models.sharding import make_mesh
+from rl.learner import make_policy_loss
+from rl.losses import PolicyLossConfig
+from train import sft
+from train.optimizer import make_optimizer
+from train.state import state_from_params
+from train.step import make_train_step
+
+MODEL = LanguageModel(
+    ModelConfig(
+        family="qwen3", vocab_size=32, embed_dim=16, num_layers=2, num_heads=4, num_kv_heads=2,
+        head_dim=8, mlp_dim=32, qk_norm=True, tie_embeddings=True,
+    )  # fmt: skip
+)
+ROWS, LENGTH = 16, 8
+
+MIXED = {"data": 2, "fsdp": 2, "tensor": 2}
+
+# Loss, arguments of make_train_step, and meshes; compiling is what takes the time.
+OBJECTIVES = {
+    "sft": (sft.make_loss(MODEL), {}, [{"data": 8}, {"fsdp": 8}, {"tensor": 2, "fsdp": 4}, MIXED]),
+    "grpo": (
+        make_policy_loss(MODEL, PolicyLossConfig(beta=0.1), temperature=0.8),
+        {"normalize_weights": False},
+        [MIXED],
+    ),
+}
+
+# Largest difference of a parameter after two updates of SGD at rate 1, which change some by more
+# than 0.1: sums over devices and over microbatches are rounded in another order.
+TOLERANCE = 1e-5
+
+_rng = np.random.default_rng(0)
+PARAMS = jax.tree.map(
+    lambda x: _rng.normal(0.1, 0.3, x.shape).astype(np.float32), MODEL.abstract_params
+)
+
+
+def batch(seed):
+    """Two packed segments and some padding in each row."""
+    rng = np.random.default_rng(seed)
+    ends = rng.integers(2, LENGTH + 1, (ROWS, 2, 1))
+    first, last = ends.min(1), ends.max(1)
+    column = np.arange(LENGTH)
+    segment_ids = np.where(column < first, 1, np.where(column < last, 2, 0))
+    positions = np.where(segment_ids == 2, column - first, column) * (segment_ids > 0)
+    weights = rng.random((ROWS, LENGTH)) * (positions > 0)
+    # Weights differ by row, so that a mean of means would not equal the mean.
+    weights *= rng.random((ROWS, 1)) / weights.sum()
+    floats = {"loss_weights": weights, "advantages": rng.normal(size=(ROWS, LENGTH))}
+    for name in ("behaviour_logprobs", "reference_logprobs"):
+        floats[name] = -3 + rng.normal(0, 0.3, (ROWS, LENGTH))
+    integers = {
+        "tokens": rng.integers(0, 32, (ROWS, LENGTH)),
+        "positions": positions,
+        "segment_ids": segment_ids,
+    }
+    arrays = {name: x.astype(np.int32) for name, x in integers.items()}
+    return arrays | {name: x.astype(np.float32) for name, x in floats.items()}
+
+
+def two_updates(objective, mesh, accumulate):
+    loss_fn, arguments, _ = OBJECTIVES[objective]
+    optimizer = make_optimizer(
+        {"name": "sgd", "learning_rate": 1.0, "momentum": 0.9, "clip_norm": None},
+        MODEL.abstract_params,
+        10,
+    )
+    step = make_train_step(loss_fn, optimizer, mesh, accumulate=accumulate, **arguments)
+    state = state_from_params(MODEL, PARAMS, optimizer, mesh)
+    for seed in range(2):
+        state, metrics = step(state, step.put(batch(seed)))
+    shardings = jax.tree.map(lambda x: (x.sharding, x.sharding.shard_shape(x.shape)), state)
+    assert step.num_compiles == 1
+    return jax.tree.map(np.array, state.params), jax.tree.map(float, metrics), shardings
+
+
+def main(objective):
+    assert jax.device_count() == 8
+    expected, expected_metrics, _ = two_updates(
+        objective, make_mesh(devices=jax.devices()[:1]), accumulate=1
+    )
+    change = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (PARAMS, expected))))
+    assert change > 0.1, change
+    for sizes in OBJECTIVES[objective][2]:
+        mesh = make_mesh(sizes)
+        params, metrics, shardings = two_updates(objective, mesh, accumulate=2)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE), params, expected
+        )
+        assert metrics.keys() == expected_metrics.keys()
+        for name, value in metrics.items():
+            np.testing.assert_allclose(value, expected_metrics[name], rtol=1e-5, err_msg=name)
+        # It really was split: over fsdp by the embedding, over tensor by the MLP, and its
+        # momentum alike.
+        split = mesh.shape["fsdp"], mesh.shape["tensor"]
+        gates = shardings.params["layers"]["mlp"]["gate"]["kernel"]
+        assert gates[1] == (2, 16 // split[0], 32 // split[1]), gates
+        assert shardings.opt_state.trace["layers"]["mlp"]["gate"]["kernel"] == gates
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,300 @@
+"""The loop: what is drawn, logged, saved and stopped, and that a resumed run is the same run."""
+
+import json
+import math
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bigram import Bigram, parts
+
+from train import progress, sft
+from train.checkpoint import Checkpointer
+from train.loop import Hook, run
+from train.metrics import MetricWriter, read_metrics
+from train.source import Source
+
+TIMES = ("seconds/source", "seconds/train", "tokens_per_second/train")
+
+
+class Wrapped(Source):
+    """A packed source with changes: `edit(batch, number)` of each batch drawn."""
+
+    def __init__(self, inner, edit, depends_on_state=False):
+        self._inner, self._edit, self.drawn = inner, edit, 0
+        self.depends_on_state, self.states = depends_on_state, []
+
+    def next(self, state):
+        self.states.append(None if state is None else int(state.step))
+        self.drawn += 1
+        return self._edit(self._inner.next(), self.drawn)
+
+    def metrics(self):
+        return {"drawn": float(self.drawn), "drawn_max": float(self.drawn)}
+
+    def state_dict(self):
+        return self._inner.state_dict() | {"drawn": self.drawn}
+
+    def load_state_dict(self, state):
+        self.drawn = state["drawn"]
+        self._inner.load_state_dict(state)
+
+
+class Recorder:
+    """A guard that remembers and, at one step, objects."""
+
+    def __init__(self, objects_at=None):
+        self.seen, self._objects_at = [], objects_at
+
+    def update(self, step, metrics):
+        self.seen.append((step, metrics["loss"]))
+        return f"step {step} looks bad" if step == self._objects_at else None
+
+    def state_dict(self):
+        return {"seen": [list(each) for each in self.seen]}
+
+    def load_state_dict(self, state):
+        self.seen = [tuple(each) for each in state["seen"]]
+
+
+def timeless(lines):
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def weights(state):
+    return jax.tree.map(np.array, (state.params, state.opt_state))
+
+
+def test_metrics_are_means_of_the_steps_since_the_last_line(tmp_path):
+    state, step, source = parts()
+    losses = []
+    for _ in range(7):
+        state, metrics = step(state, step.put(source.next()))
+        losses.append(float(metrics["loss"]))
+    state, step, source = parts()
+    source = Wrapped(source, lambda batch, _: batch)
+    result = run(
+        state, step, source, num_steps=7, log_every=3, writer=MetricWriter(tmp_path)
+    )  # fmt: skip
+    assert (result.step, result.stop_reason, result.interrupted) == (7, None, False)
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [3, 6, 7]
+    expected = [np.mean(losses[:3]), np.mean(losses[3:6]), losses[6]]
+    np.testing.assert_allclose([line["loss"] for line in lines], expected, rtol=1e-6)
+    assert [line["drawn"] for line in lines] == [2.0, 5.0, 7.0]
+    assert [line["drawn_max"] for line in lines] == [3.0, 6.0, 7.0]
+    assert all(line[name] >= 0 for line in lines for name in TIMES)
+    assert any(path.name.startswith("events.out") for path in (tmp_path / "tensorboard").iterdir())
+    # It does not look at the state, so none was shown to it, and it worked ahead.
+    assert set(source.states) == {None}
+
+
+def test_several_batches_an_iteration(tmp_path):
+    state, step, source = parts()
+    source = Wrapped(source, lambda batch, _: [batch, batch, batch], depends_on_state=True)
+    guard = Recorder()
+    result = run(
+        state, step, source, num_steps=8, log_every=1, writer=MetricWriter(tmp_path), guards=[guard]
+    )
+    # Three updates a draw, each draw with the state as it then is, and none beyond the last step.
+    assert source.states == [0, 3, 6] and result.step == 8 == int(result.state.step)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [3, 6, 8]
+    assert [step for step, _ in guard.seen] == [3, 6, 8]
+
+
+@pytest.mark.parametrize("depends_on_state", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_run_goes_on(tmp_path, depends_on_state, number):
+    def go(name, interrupt_at=None):
+        state, step, source = parts()
+        hits = []
+
+        def edit(batch, drawn):
+            return [batch, dict(batch, tokens=batch["tokens"][::-1].copy())]
+
+        def hook(step, state):
+            hits.append(step)
+            if step == interrupt_at:
+                os.kill(os.getpid(), number)
+            return {"evaluation": float(jnp.abs(state.params["embedding"]).sum())}
+
+        guard = Recorder()
+        with Checkpointer(tmp_path / name / "checkpoints", best_metric="loss") as checkpointer:
+            result = run(
+                state, step, Wrapped(source, edit, depends_on_state),
+                num_steps=20, log_every=4, checkpointer=checkpointer, checkpoint_every=6,
+                writer=MetricWriter(tmp_path / name), hooks=[Hook(2, hook)], guards=[guard],
+            )  # fmt: skip
+            steps = checkpointer.latest_step(), checkpointer.best_step()
+        return result, guard.seen, steps, hits
+
+    whole, seen, steps, hits = go("whole")
+    assert hits == list(range(2, 21, 2)) and steps[0] == 20
+    first, _, saved, _ = go("halves", interrupt_at=8)
+    assert first.interrupted and first.step == 8 == saved[0]
+    assert first.stop_reason == f"{number.name} after step 8"
+    second, seen_again, steps_again, hits = go("halves")
+    assert hits == list(range(10, 21, 2)) and not second.interrupted
+    assert steps_again == steps and seen_again == seen
+    jax.tree.map(np.testing.assert_array_equal, weights(second.state), weights(whole.state))
+    lines = [timeless(read_metrics(tmp_path / name)) for name in ("whole", "halves")]
+    assert lines[0] == lines[1] and len(lines[0]) == 10
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path):
+    """As after a kill: lines beyond the checkpoint, the last of them cut short."""
+
+    def go():
+        state, step, source = parts()
+        writer = MetricWriter(tmp_path)
+
+        def hook(step, state):
+            writer.write_samples(step, [{"text": f"ä {step}"}])
+
+        with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+            run(
+                state, step, source, num_steps=10, log_every=1, checkpointer=checkpointer,
+                checkpoint_every=5, writer=writer, hooks=[Hook(1, hook)],
+            )  # fmt: skip
+
+    go()
+    (tmp_path / "checkpoints" / "10").rename(tmp_path / "elsewhere")
+    whole = timeless(read_metrics(tmp_path))
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        path = tmp_path / name
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[:8]) + lines[8][:20])
+    go()
+    assert timeless(read_metrics(tmp_path)) == whole
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert samples == [{"step": n, "text": f"ä {n}"} for n in range(1, 11)]
+
+
+def test_a_complete_run_is_left_alone(tmp_path):
+    for expected in (6, 0):
+        state, step, source = parts()
+        source, hits = Wrapped(source, lambda batch, _: batch, depends_on_state=True), []
+        with Checkpointer(tmp_path) as checkpointer:
+            result = run(
+                state, step, source, num_steps=6, checkpointer=checkpointer,
+                hooks=[Hook(2, lambda step, state: hits.append(step))],
+            )  # fmt: skip
+        assert result.step == 6 and len(source.states) == expected and len(hits) == expected // 2
+
+
+@pytest.mark.parametrize("depends_on_state", [False, True])
+def test_a_guard_stops_the_run_and_the_best_checkpoint_stays(tmp_path, depends_on_state):
+    state, step, source = parts()
+    source = Wrapped(source, lambda batch, _: batch, depends_on_state)
+    with Checkpointer(tmp_path, keep=1, best_metric="quality") as checkpointer:
+        result = run(
+            state, step, source, num_steps=20, log_every=1, checkpointer=checkpointer,
+            checkpoint_every=2, guards=[Recorder(objects_at=9)],
+            hooks=[Hook(2, lambda step, state: {"quality": -abs(step - 4.0)})],
+        )  # fmt: skip
+        assert result.stop_reason == "step 9 looks bad; the best checkpoint is that of step 4"
+        # At once where the source has to wait anyway, otherwise one step late.
+        assert result.step == (9 if depends_on_state else 10)
+        assert not result.interrupted and checkpointer.best_step() == 4
+        # The state that the guard objects to is not saved.
+        assert checkpointer.latest_step() == 8
+
+
+def test_metrics_of_a_checkpoint_are_those_since_the_last(tmp_path):
+    state, step, source = parts()
+    source = Wrapped(source, lambda batch, _: batch)
+    with Checkpointer(tmp_path, keep=9) as checkpointer:
+        run(state, step, source, num_steps=8, log_every=3, checkpointer=checkpointer, checkpoint_every=4)
+        assert [checkpointer.metrics(n)["drawn"] for n in (4, 8)] == [2.5, 6.5]
+
+
+def broken_when(bad):
+    """A loss that is infinite for the draws that are `bad`, whose tokens are all 11."""
+
+    def loss_fn(params, batch):
+        loss, metrics = sft.make_loss(Bigram())(params, batch)
+        return jnp.where(jnp.any(batch["tokens"] == 11), jnp.inf, loss), metrics
+
+    def edit(batch, drawn):
+        tokens = batch["tokens"] % 11
+        return dict(batch, tokens=np.full_like(tokens, 11) if bad(drawn) else tokens)
+
+    return loss_fn, edit
+
+
+def test_updates_that_are_not_finite_stop_the_run_only_in_a_row(tmp_path):
+    loss_fn, edit = broken_when(lambda drawn: drawn in (2, 3, 5) or drawn > 7)
+    state, step, source = parts(loss_fn=loss_fn)
+    guard = Recorder()
+    result = run(
+        state, step, Wrapped(source, edit), num_steps=20, log_every=2, max_skipped=3,
+        writer=MetricWriter(tmp_path), guards=[guard],
+    )  # fmt: skip
+    assert result.stop_reason.startswith(
+        "loss or gradient was not finite in 3 updates in a row, the last at step 10 (loss inf,"
+    )
+    lines = {line["step"]: line for line in read_metrics(tmp_path)}
+    assert [lines[n]["skipped"] for n in (2, 4, 6, 8, 10)] == [0.5, 0.5, 0.5, 0.5, 1.0]
+    assert math.isfinite(lines[2]["loss"]) and lines[10]["loss"] is None
+    # A skipped update tells a guard nothing.
+    assert [step for step, _ in guard.seen] == [1, 4, 6, 7]
+
+
+def test_data_that_ends_early(tmp_path):
+    state, step, source = parts()
+
+    def edit(batch, drawn):
+        if drawn > 5:
+            raise StopIteration
+        return batch
+
+    with Checkpointer(tmp_path) as checkpointer:
+        result = run(
+            state, step, Wrapped(source, edit), num_steps=20, checkpointer=checkpointer
+        )  # fmt: skip
+        assert result.stop_reason == "the data ended after step 5 of 20"
+        assert result.step == checkpointer.latest_step() == 5
+
+
+def test_an_error_of_the_source_is_raised():
+    state, step, source = parts()
+
+    def edit(batch, drawn):
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        run(state, step, Wrapped(source, edit), num_steps=20)
+
+
+def test_new_batch_shapes_are_noticed():
+    def growing(batch, drawn):
+        columns = 16 - (drawn > 3)
+        return {name: x[:, :columns] for name, x in batch.items()}
+
+    state, step, source = parts()
+    with pytest.raises(ValueError, match=r"step 4 got a batch of a new shape, \(4, 15\).*max_batch"):
+        run(state, step, Wrapped(source, growing), num_steps=20)
+    state, step, source = parts()
+    assert run(state, step, Wrapped(source, growing), num_steps=6, max_batch_shapes=2).step == 6
+
+
+def test_a_recompilation_is_noticed():
+    def changing(batch, drawn):
+        return dict(batch, tokens=batch["tokens"].astype(np.int16 if drawn > 3 else np.int32))
+
+    state, step, source = parts(num_steps=21)
+    with pytest.raises(RuntimeError, match="step 4 was compiled again"):
+        run(state, step, Wrapped(source, changing), num_steps=20)
+
+
+def test_plain_progress_lines(capsys, monkeypatch):
+    state, step, source = parts()
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    run(state, step, source, num_steps=6, log_every=2, title="tiny")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == [f"tiny: step {n}/6" for n in (2, 4, 6)]
+    assert "left  loss " in lines[0] and "0:00 left" in lines[-1]
