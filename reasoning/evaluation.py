@@ -103,7 +103,7 @@ def evaluate(
         of_domain = [next(samples) for _ in problems]
         graded = grade(task, problems, prompts[domain], of_domain)
         name = f"{domain}/accuracy" if domain == "knowledge" else f"{domain}/pass@1"
-        metrics[name] = mean_with_ci([np.mean([g.verdict.correct for g in row]) for row in graded])
+        metrics[name] = shares_with_ci([np.mean([g.verdict.correct for g in row]) for row in graded])
         everything += graded
     metrics["format"] = shares_with_ci(
         [np.mean([g.well_formed for g in row]) for row in everything]
