@@ -150,24 +150,26 @@ class PolicySource(Source):
 
     def next(self, state: Any) -> list[dict[str, np.ndarray]]:
         """Batches of the optimizer steps that the next rollouts give."""
-        seconds = {}
+        spent = {"sample": 0.0, "reward": 0.0, "tokens": 0}
         clock = time.perf_counter()
-        rollouts, metrics = self._informative_rollouts(state.params, seconds)
+        rollouts, metrics = self._informative_rollouts(state.params, spent)
         self.last = rollouts
-        metrics |= rollouts.metrics()
         batches = self._batches(state.params, rollouts)
-        seconds["prepare"] = time.perf_counter() - clock - sum(seconds.values())
-        tokens = float(rollouts.lengths.sum())
-        metrics |= {f"seconds/{name}": value for name, value in seconds.items()}
-        metrics["tokens_per_second/sample"] = tokens / seconds["sample"]
+        prepare = time.perf_counter() - clock - spent["sample"] - spent["reward"]
+        metrics |= {
+            "seconds/sample": spent["sample"],
+            "seconds/reward": spent["reward"],
+            "seconds/prepare": prepare,
+            "tokens_per_second/sample": spent["tokens"] / spent["sample"],
+        }
         self._metrics = metrics
         return batches
 
     def metrics(self) -> Mapping[str, float]:
-        """Rewards, lengths and times of the latest rollouts."""
+        """Times of the latest rollouts; rewards and lengths, before dynamic sampling chooses."""
         return self._metrics
 
-    def _draw(self, params, seconds) -> Rollouts:
+    def _draw(self, params, spent) -> Rollouts:
         problems = self._problems.take(self._config.prompts)
         seed = int(np.random.default_rng([self._seed, self._batches_drawn]).integers(2**31))
         self._batches_drawn += 1
@@ -176,23 +178,26 @@ class PolicySource(Source):
         rollouts = self._rollouts.generate(problems, seed)
         sampled = time.perf_counter()
         rollouts = self._rollouts.score(rollouts)
-        seconds["sample"] = seconds.get("sample", 0.0) + sampled - start
-        seconds["reward"] = seconds.get("reward", 0.0) + time.perf_counter() - sampled
+        spent["sample"] += sampled - start
+        spent["reward"] += time.perf_counter() - sampled
+        spent["tokens"] += int(rollouts.lengths.sum())
         return rollouts
 
-    def _informative_rollouts(self, params, seconds):
-        rollouts = self._draw(params, seconds)
-        uninformative = float(zero_advantage_groups(rollouts.rewards).mean())
-        metrics = {"zero_advantage_groups": uninformative}
+    def _informative_rollouts(self, params, spent):
+        rollouts = self._draw(params, spent)
+        # Of problems as they come: choosing among them would flatter or mask what the policy does.
+        metrics = rollouts.metrics()
+        metrics["zero_advantage_groups"] = float(zero_advantage_groups(rollouts.rewards).mean())
         if not self._variant.dynamic_sampling:
             return rollouts, metrics
         wanted, draws = self._config.prompts, 1
         kept = rollouts.select(informative_groups(self._filter_scores(rollouts)))
         while len(kept.problems) < wanted and draws <= self._config.max_resamples:
-            more = self._draw(params, seconds)
+            more = self._draw(params, spent)
             kept = kept.join(more.select(informative_groups(self._filter_scores(more))))
             draws += 1
-        # Whatever is still missing is made up of uninformative groups, which cost nothing.
+        # Whatever is still missing is made up of other groups: those without advantage cost nothing,
+        # and those whose rewards differ in something else than accuracy teach that.
         if len(kept.problems) < wanted:
             spare = np.flatnonzero(zero_advantage_groups(self._filter_scores(rollouts)))
             kept = kept.join(rollouts.select(spare[: wanted - len(kept.problems)]))

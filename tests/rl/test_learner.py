@@ -298,6 +298,8 @@ def test_dynamic_sampling_fills_the_batch_with_informative_groups():
         assert (np.ptp(running.last.rewards, axis=1) > 0).all()
         assert running.metrics()["rollout_batches"] == len(sampler.seeds) - drawn_before
         assert 1 < running.metrics()["rollout_batches"] <= 20
+        # Reported is what the policy does on problems as they come, not on the chosen ones.
+        assert running.last.rewards.mean() == 0.5 < running.metrics()["accuracy"]
     assert len(set(sampler.seeds)) == len(sampler.seeds), "the same seed at two rollouts"
     assert running.state_dict()["batches_drawn"] == len(sampler.seeds)
 
