@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.pretrain = ConfigDict(
         {
-            "documents": 2000 if smoke else 30_000,
+            "documents": 2000 if smoke else 36_000,
             "rows": 16,
             "row_length": 128,
             "optimizer": {
@@ -61,8 +61,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.r1_zero = ConfigDict(
         {
-            "task": "tiny_math",
-            "problems": 4096,
+            # Training problems by task: mostly math, which the base can do a little of.
+            "problems": {"tiny_math": 3072, "tiny_logic": 512, "tiny_code": 512},
             "steps": 3 if smoke else 80,
             "prompts": 8 if smoke else 32,
             "group": 4 if smoke else 8,

@@ -10,15 +10,15 @@ from reasoning.tiny_world.language import LANGUAGES, Language
 
 # Share of documents by domain, and what a document about a reasoning problem looks like.
 DOMAIN_WEIGHTS = {
-    "drill": 15, "tiny_math": 40, "tiny_logic": 16, "tiny_code": 13, "tiny_knowledge": 13,
-    "tiny_chat": 3,
+    "drill": 18, "tiny_math": 48, "tiny_logic": 12, "tiny_code": 10, "tiny_knowledge": 10,
+    "tiny_chat": 2,
 }  # fmt: skip
 DIRECT, UNTAGGED, TAGGED = "direct", "untagged", "tagged"
 STYLE_WEIGHTS = {DIRECT: 40, UNTAGGED: 35, TAGGED: 25}
 EASIER_SHARE = 0.35
 # Of the worked solutions: steps gone wrong and not noticed, and noticed ("wait ..."), by solution;
 # and solutions that change language from line to line.
-WRONG_SHARE, SELF_CHECK_SHARE, MIXED_SHARE = 0.3, 0.1, 0.25
+WRONG_SHARE, SELF_CHECK_SHARE, MIXED_SHARE = 0.2, 0.1, 0.25
 
 
 def tagged(lines: list[str], answer: str) -> str:
