@@ -121,3 +121,18 @@ def print_samples(title: str, records: Sequence[Mapping[str, Any]]) -> None:
         verdict = ("right" if record["correct"] else "wrong") + f": {record['reason']}"
         table.add_row(record["question"], record["response"].strip(), record["answer"], verdict)
     Console(width=120).print(table, markup=False)
+
+
+def show_samples(path: Path, directories: Mapping[str, Path], count: int = 3) -> None:
+    """Prints the first graded responses of each stage, and writes them to a file.
+
+    Args:
+      path: of the JSON file.
+      directories: of the stages, by name.
+    """
+    samples = {}
+    for stage, directory in directories.items():
+        samples[stage] = read_metrics(directory / "graded.jsonl")[:count]
+        if samples[stage]:
+            print_samples(f"{stage}: the first {count} test problems", samples[stage])
+    write_atomically(path, json.dumps(samples, indent=2, ensure_ascii=False))

@@ -88,29 +88,36 @@ def _train_tokenizer(texts, config):
 
 def _run_stages(work, texts):
     """Stage -> result, for one seed."""
-    from launch import stages
+    from launch import stages, training
     from reasoning.tasks import get_task
 
     config, results = work.config, {}
     _assert_held_out(work, texts)
     settings = {"seed": work.seed, "model": config.model.to_dict(),
                 "pretrain": config.pretrain.to_dict(), "evaluation": config.evaluation.to_dict()}  # fmt: skip
+    if "r1_zero" in _STAGES.value:
+        # Before pretraining, so that a fault in it costs no time.
+        rl = config.r1_zero
+        problems = [
+            problem
+            for task, count in rl.problems.items()
+            for problem in get_task(task).problems("train", count, work.seed)
+        ]
+        plan = training.plan_reinforce(work, problems, rl)
     if "base" in _STAGES.value:
         results["base"] = stages.run_stage(
             work,
             "base",
             settings,
-            lambda directory: stages.pretrain(work, texts, config.pretrain, directory),
+            lambda directory: training.pretrain(work, texts, config.pretrain, directory),
         )
     if "r1_zero" in _STAGES.value:
-        rl = config.r1_zero
-        problems = get_task(rl.task).problems("train", rl.problems, work.seed)
         results["r1_zero"] = stages.run_stage(
             work,
             "r1_zero",
             settings | {"r1_zero": rl.to_dict()},
-            lambda directory: stages.reinforce(
-                work, stages.load_stage(work, "base"), problems, rl, directory
+            lambda directory: training.reinforce(
+                work, stages.load_stage(work, "base"), plan, directory
             ),
         )
     return results
@@ -133,16 +140,13 @@ def _show(workdir: Path, seed: int, combined):
     from train.metrics import METRICS_FILE
 
     report.print_table(combined, _SEEDS.value)
-    runs, samples = {}, {}
+    runs = {}
     for directory in sorted(workdir.glob("seed_*/r1_zero")):
         runs[directory.parent.name] = report.read_metrics(directory / METRICS_FILE)
     if any(runs.values()):
         report.plot_training(workdir / "r1_zero.png", runs)
-    for stage in combined:
-        graded = report.read_metrics(workdir / f"seed_{seed}" / stage / "graded.jsonl")
-        samples[stage] = graded[:3]
-        report.print_samples(f"{stage}: the first three test problems", samples[stage])
-    report.write_atomically(workdir / "samples.json", json.dumps(samples, indent=2))
+    directories = {stage: workdir / f"seed_{seed}" / stage for stage in combined}
+    report.show_samples(workdir / "samples.json", directories)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, logging
 
 
 def prepare_backend() -> None:
@@ -27,6 +27,9 @@ def run_main(main: Callable[[list[str]], None]) -> None:
     """`app.run` for entry points: a user's mistake is one line on stderr, not a traceback."""
 
     def guarded(argv):
+        if not any(arg.startswith(("--verbosity", "-v")) for arg in sys.argv):
+            # `app.run` has set INFO, at which Orbax logs every file it writes.
+            logging.set_verbosity(logging.WARNING)
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
         try:
@@ -34,14 +37,24 @@ def run_main(main: Callable[[list[str]], None]) -> None:
         except (ValueError, OSError) as error:
             if os.environ.get("ERGO_TRACEBACK"):
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             print("(ERGO_TRACEBACK=1 shows where)", file=sys.stderr)
             sys.exit(1)
 
     prepare_backend()
-    # Warnings only, unless --verbosity says otherwise: Orbax logs every file it writes.
-    flags.FLAGS.set_default("verbosity", -1)
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """As absl does, and in one line where a flag sets a field that the config has not."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except AttributeError as error:  # ml_collections': no `flags.Error`, unlike a bad value.
+        while isinstance(error, Exception) and error.args:
+            error = error.args[0]
+        field = " ".join(str(error).split())
+        print(f"error: the config has no field {field}", file=sys.stderr)
+        sys.exit(1)
 
 
 def start_distributed() -> None:

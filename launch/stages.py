@@ -1,4 +1,4 @@
-"""The stages of a recipe, put together from a config. Each leaves its weights and report on disk.
+"""The stages of a recipe: each trains, exports and evaluates, and leaves its results on disk.
 
 A stage's directory holds `hf/` (weights and tokenizer in HF layout), `checkpoints/` (orbax, to
 resume from), `metrics.jsonl`, `samples.jsonl`, `tensorboard/`, `graded.jsonl` (every graded
@@ -7,7 +7,9 @@ config is not run again.
 """
 
 import dataclasses
+import functools
 import json
+import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,24 +29,6 @@ from reasoning.generator import JaxGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
 from reasoning.tasks import Task, get_task
-from rl.collapse_guard import CollapseGuard
-from rl.learner import LearnerConfig, PolicySource, ProblemStream, make_policy_loss
-from rl.losses import mean_metrics
-from rl.rewards.combine import RewardSet
-from rl.rollouts import Rollouts, RolloutSampler
-from rl.variants import get_variant
-from train import sft
-from train.checkpoint import Checkpointer
-from train.data import encode_records
-from train.loop import Hook, run
-from train.metrics import MetricWriter
-from train.optimizer import make_optimizer
-from train.source import PackedSource
-from train.state import create_state, state_from_params
-from train.step import make_train_step
-
-# Rollouts shown in samples.jsonl at a time.
-SAMPLES_SHOWN = 4
 
 
 class Interrupted(Exception):
@@ -70,15 +54,28 @@ class Workspace:
     def stage_directory(self, stage: str) -> Path:
         return self.directory / stage
 
+    @functools.cached_property
+    def evaluator(self) -> JaxGenerator:
+        """Samples in evaluations; kept, so that only the first one compiles. Has no weights."""
+        return JaxGenerator(
+            self.model, None, self.tokenizer, rows=self.config.evaluation.rows
+        )
+
 
 def run_stage(
-    work: Workspace, stage: str, settings: Mapping[str, Any], train: Callable[[Path], Any]
+    work: Workspace,
+    stage: str,
+    settings: Mapping[str, Any],
+    train: Callable[[Path], Any],
+    *,
+    export: bool = True,
 ) -> dict[str, Any]:
     """Trains, exports and evaluates a stage, unless that has been done with these settings.
 
     Args:
       settings: JSON-able; all that the stage's result depends on.
       train: stage directory -> parameters.
+      export: write the parameters to `hf/`; not for a stage that only evaluates given ones.
 
     Returns:
       `{"wall_seconds", "metrics"}` as `report.json` has it.
@@ -98,10 +95,14 @@ def run_stage(
     directory.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     params = train(directory)
-    export_model(directory / "hf", work.model.config, params, work.tokenizer)
+    if export:
+        # One that is there is from a run that was killed before its evaluation was done.
+        export_model(
+            directory / "hf", work.model.config, params, work.tokenizer, overwrite=True
+        )
     metrics, graded = evaluate_params(work, params)
-    lines = [json.dumps(g.record(), ensure_ascii=False) for g in graded]
-    write_atomically(directory / "graded.jsonl", "\n".join(lines) + "\n")
+    lines = [json.dumps(g.record(), ensure_ascii=False) + "\n" for g in graded]
+    write_atomically(directory / "graded.jsonl", "".join(lines))
     result = {"wall_seconds": time.monotonic() - start, "metrics": metrics}
     write_atomically(done, json.dumps({"settings": settings, **result}, indent=2))
     return result
@@ -117,173 +118,63 @@ def load_stage(work: Workspace, stage: str) -> Any:
     return load_params(directory, work.model.config, work.mesh)
 
 
-def evaluation_problems(config: Any, seed: int) -> dict[str, tuple[Task, list[Problem]]]:
-    """Held-out problems by domain; all there are where a domain has fewer than asked for."""
+def evaluation_problems(
+    config: Any, seed: int, at_most: int | None = None
+) -> dict[str, tuple[Task, list[Problem]]]:
+    """Held-out problems by domain; all there are where a domain has fewer than asked for.
+
+    Args:
+      at_most: problems of a domain, drawn from those of the whole evaluation.
+    """
     chosen = {}
     for domain, spec in config.tasks.items():
+        if not spec:
+            continue
         task = get_task(spec)
         count = None if domain == "knowledge" else config.problems
-        chosen[domain] = (task, task.problems("test", count, seed))
+        problems = task.problems("test", count, seed)
+        if at_most is not None and at_most < len(problems):
+            problems = random.Random(seed).sample(problems, at_most)
+        chosen[domain] = (task, problems)
     return chosen
 
 
 def evaluate_params(
-    work: Workspace, params: Any
+    work: Workspace, params: Any, at_most: int | None = None
 ) -> tuple[dict[str, dict[str, Any]], list[Graded]]:
-    """Metrics on held-out problems, the same ones for every stage of a seed."""
-    config = work.config.evaluation
-    with jax.set_mesh(work.mesh):
-        return evaluate(
-            JaxGenerator(work.model, params, work.tokenizer, rows=config.rows),
-            evaluation_problems(config, work.seed),
-            get_template(work.config.template, work.tokenizer),
-            num_samples=config.samples,
-            max_new_tokens=config.max_new_tokens,
-            sampling=SamplingParams(temperature=config.temperature),
-            seed=work.seed,
-        )
+    """Metrics on held-out problems, the same ones for every stage of a seed.
 
-
-def pretrain(work: Workspace, texts: list[str], config: Any, directory: Path) -> Any:
-    """A base model from scratch: next-token prediction on `texts`, once through."""
-    source = PackedSource(
-        encode_records([{"text": text} for text in texts], work.tokenizer),
-        rows=config.rows,
-        row_length=config.row_length,
-        seed=work.seed,
-        num_epochs=1,
-    )
-    num_steps = source.count_batches()
-    optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
-    state = create_state(work.model, optimizer, work.mesh, jax.random.key(work.seed))
-    step = make_train_step(sft.make_loss(work.model), optimizer, work.mesh)
-    settings = {"pretrain": config.to_dict(), "seed": work.seed}
-    with Checkpointer(directory / "checkpoints", config=settings) as checkpointer:
-        result = run(
-            state,
-            step,
-            source,
-            num_steps=num_steps,
-            title="pretrain",
-            writer=MetricWriter(directory),
-            checkpointer=checkpointer,
-            checkpoint_every=config.checkpoint_every,
-            log_every=config.log_every,
-        )
-    return _finished(result).params
-
-
-def reinforce(
-    work: Workspace,
-    params: Any,
-    problems: list[Problem],
-    config: Any,
-    directory: Path,
-    *,
-    evaluation: Callable[[Any], Mapping[str, float]] | None = None,
-) -> Any:
-    """RL with verifiable rewards from `params`, which it takes over.
-
-    A run that its guard stops as collapsed goes back to the best checkpoint.
-
-    Args:
-      evaluation: params -> metrics, called every `config.evaluate_every` steps.
+    There are none where the config names no task.
     """
-    variant = get_variant(
-        config.variant,
-        **{name: config[name].to_dict() for name in ("advantage", "loss") if name in config},
-    )
-    optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, config.steps)
-    reference = jax.tree.map(lambda x: x.copy(), params) if variant.loss.beta > 0 else None
-    state = state_from_params(work.model, params, optimizer, work.mesh)
-    step = make_train_step(
-        make_policy_loss(work.model, variant.loss, config.temperature),
-        optimizer,
-        work.mesh,
-        accumulate=config.microbatches,
-        normalize_weights=False,
-        finalize=mean_metrics,
-    )
-    template = get_template(work.config.template, work.tokenizer)
-    rewards = config.rewards if isinstance(config.rewards, str) else config.rewards.to_dict()
-    settings = {"rl": config.to_dict(), "seed": work.seed}
-    with (
-        RewardSet(rewards, num_workers=config.reward_workers) as reward_set,
-        Checkpointer(
-            directory / "checkpoints", config=settings, best_metric="reward"
-        ) as checkpointer,
-    ):
-        reward_set.check(template(problems[0].question), problems[0])
-        source = PolicySource(
-            work.model,
-            RolloutSampler(
-                JaxGenerator(work.model, state.params, work.tokenizer, rows=config.sampler_rows),
-                template,
-                reward_set,
-                group=config.group,
+    config = work.config.evaluation
+    problems = evaluation_problems(config, work.seed, at_most)
+    if not problems:
+        return {}, []
+    work.evaluator.params = params
+    try:
+        with jax.set_mesh(work.mesh):
+            return evaluate(
+                work.evaluator,
+                problems,
+                get_template(work.config.template, work.tokenizer),
+                num_samples=config.samples,
                 max_new_tokens=config.max_new_tokens,
                 sampling=SamplingParams(temperature=config.temperature),
-            ),
-            ProblemStream(problems, work.seed),
-            variant,
-            LearnerConfig(
-                prompts=config.prompts,
-                rows=config.rows,
-                row_length=config.row_length,
-                microbatches=config.microbatches,
-                minibatches=config.minibatches,
-                epochs=config.epochs,
-                recompute_old=config.recompute_old,
-            ),
-            seed=work.seed,
-            reference_params=reference,
-        )
-        writer = MetricWriter(directory)
-        hooks = [
-            Hook(config.sample_every, lambda step, state: _write_samples(writer, step, source.last))
-        ]
-        if evaluation is not None:
-            hooks.append(Hook(config.evaluate_every, lambda step, state: evaluation(state.params)))
-        result = run(
-            state,
-            step,
-            source,
-            num_steps=config.steps,
-            title=directory.name,
-            writer=writer,
-            checkpointer=checkpointer,
-            checkpoint_every=config.checkpoint_every,
-            hooks=hooks,
-            guards=[CollapseGuard()],
-            log_every=1,
-            show=("reward", "accuracy", "format", "response_tokens"),
-        )
-        if result.stop_reason and not result.interrupted:
-            best = checkpointer.best_step()
-            print(f"{directory.name}: {result.stop_reason}; best checkpoint: step {best}")
-            if best is not None:
-                return checkpointer.restore(result.state, best)[0].params
-    return _finished(result).params
+                seed=work.seed,
+            )
+    finally:
+        work.evaluator.params = None  # Their memory is the training's.
 
 
-def _finished(result):
-    if result.interrupted:
-        raise Interrupted(result.stop_reason)
-    return result.state
-
-
-def _write_samples(writer: MetricWriter, step: int, rollouts: Rollouts) -> None:
-    """The first completion of the first few prompts, with what it earned and why."""
-    writer.write_samples(
-        step,
-        [
-            {
-                "prompt": rollouts.prompts[i],
-                "response": rollouts.completions[i][0].text,
-                "answer": rollouts.problems[i].answer,
-                "reward": float(rollouts.rewards[i, 0]),
-                "reasons": {name: column[i][0] for name, column in rollouts.reasons.items()},
-            }
-            for i in range(min(SAMPLES_SHOWN, len(rollouts.prompts)))
-        ],
-    )
+def check_prompts(
+    work: Workspace, prompts: list[str], max_new_tokens: int, room: int | None = None
+) -> None:
+    """Raises `ValueError` where a prompt and its completion exceed the context, or `room` tokens."""
+    lengths = [len(ids) for ids in work.tokenizer.encode_batch(prompts)]
+    needed = max(lengths) + max_new_tokens
+    for limit, name in ((work.model.config.max_length, "the model's context"), (room, "row_length")):
+        if limit is not None and needed > limit:
+            raise ValueError(
+                f"a prompt of {max(lengths)} tokens and max_new_tokens={max_new_tokens} exceed"
+                f" {name} of {limit} tokens: shorten one, or allow more"
+            )

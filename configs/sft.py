@@ -1,0 +1,66 @@
+"""Supervised fine-tuning of a checkpoint in Hugging Face layout on a JSONL file.
+
+    python -m launch.run_sft --config=configs/sft.py --config.model=DIR_OR_HF_NAME \
+        --config.data=FILE.jsonl --workdir=runs/sft
+
+A record is {"messages": [...]}, {"prompt", "response"} or {"text"}, see `train/data.py`. With
+`--config.task=gsm8k`, say, the model is evaluated before and after. Defaults suit models of a few
+billion parameters; time depends on the data.
+
+`configs/sft.py:tiny` is for the checkpoint of `launch.make_tiny_checkpoint`, on two CPU cores.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+ARGUMENTS = ("", "tiny")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    if arg not in ARGUMENTS:
+        raise ValueError(f"configs/sft.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}")
+    tiny = arg == "tiny"
+    config = ConfigDict()
+    config.seed = 0
+    config.model = "hf://Qwen/Qwen2.5-0.5B-Instruct"
+    # "auto" is bfloat16 on accelerators and float32 on CPU; weights and optimizer are float32.
+    config.dtype = "auto"
+    config.remat = "none" if tiny else "full"
+    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+
+    config.data = ""
+    config.num_epochs = 1 if tiny else 2
+    config.rows = 16 if tiny else 32
+    config.row_length = 320 if tiny else 2048
+    config.microbatches = 1 if tiny else 4
+    # Examples longer than a row: error, truncate or drop.
+    config.too_long = "drop" if tiny else "error"
+    config.optimizer = ConfigDict(
+        {
+            "name": "adamw",
+            "learning_rate": 3e-3 if tiny else 1e-5,
+            "schedule": "cosine",
+            "warmup_steps": 0,
+            "final_fraction": 0.1,
+            "b2": 0.95,
+            "weight_decay": 0.0,
+            "clip_norm": 1.0,
+        }
+    )
+    config.log_every = 10
+    config.checkpoint_every = 100
+
+    # What to be evaluated on before and after; "" is nothing.
+    config.task = ""
+    config.template = "chat_r1"
+    config.evaluation = ConfigDict(
+        {
+            "tasks": {"math": config.get_ref("task")},
+            "problems": 200 if tiny else placeholder(int),
+            "samples": 1,
+            "max_new_tokens": 160 if tiny else 512,
+            "temperature": 1.0 if tiny else 0.0,
+            "rows": 128 if tiny else 256,
+        }
+    )
+    return config

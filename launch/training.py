@@ -1,0 +1,281 @@
+"""Training put together from a config: pretraining, SFT and RL.
+
+Each comes in two parts: a plan, which is everything but the weights and whose making finds what is
+wrong with config, data and rewards, and the training itself.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from launch.stages import Interrupted, Workspace, check_prompts
+from models.sampler import SamplingParams
+from reasoning.generator import JaxGenerator
+from reasoning.problem import Problem
+from reasoning.prompts import PromptTemplate, get_template
+from rl.collapse_guard import DEFAULT_RULES, CollapseGuard
+from rl.learner import LearnerConfig, PolicySource, ProblemStream, make_policy_loss
+from rl.losses import mean_metrics
+from rl.rewards.combine import RewardSet
+from rl.rollouts import Rollouts, RolloutSampler
+from rl.variants import Variant, get_variant
+from train import sft
+from train.checkpoint import Checkpointer
+from train.data import Example, encode_records
+from train.loop import Hook, run
+from train.metrics import MetricWriter
+from train.optimizer import Optimizer, make_optimizer
+from train.source import PackedSource
+from train.state import TrainState, create_state, state_from_params
+from train.step import TrainStep, make_train_step
+
+# Rollouts shown in samples.jsonl at a time.
+SAMPLES_SHOWN = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedPlan:
+    """Next-token training, all but the weights; to make one is to check its config and data."""
+
+    settings: Mapping[str, Any]
+    source: PackedSource
+    num_steps: int
+    optimizer: Optimizer
+    step: TrainStep
+    checkpoint_every: int
+    log_every: int
+
+
+def plan_supervised(
+    work: Workspace,
+    examples: list[Example],
+    config: Any,
+    *,
+    epochs: int = 1,
+    microbatches: int = 1,
+    too_long: str = "error",
+) -> SupervisedPlan:
+    """Packs `examples` and makes their train step.
+
+    Raises:
+      ValueError: an example that does not fit, a bad setting; one line.
+    """
+    source = PackedSource(
+        examples,
+        rows=config.rows,
+        row_length=config.row_length,
+        seed=work.seed,
+        num_epochs=epochs,
+        too_long=too_long,
+    )
+    num_steps = source.count_batches()
+    optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
+    step = make_train_step(
+        sft.make_loss(work.model), optimizer, work.mesh, accumulate=microbatches
+    )
+    _check_rows(step, config.rows)
+    return SupervisedPlan(
+        settings={"supervised": config.to_dict(), "seed": work.seed},
+        source=source,
+        num_steps=num_steps,
+        optimizer=optimizer,
+        step=step,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+    )
+
+
+def pretrain(work: Workspace, texts: list[str], config: Any, directory: Path) -> Any:
+    """A base model from scratch: next-token prediction on `texts`, once through."""
+    examples = encode_records([{"text": text} for text in texts], work.tokenizer)
+    plan = plan_supervised(work, examples, config)
+    state = create_state(work.model, plan.optimizer, work.mesh, jax.random.key(work.seed))
+    return _supervise(state, plan, directory)
+
+
+def fine_tune(work: Workspace, params: Any, plan: SupervisedPlan, directory: Path) -> Any:
+    """SFT from `params`, which it takes over."""
+    state = state_from_params(work.model, params, plan.optimizer, work.mesh)
+    return _supervise(state, plan, directory)
+
+
+def _supervise(state: TrainState, plan: SupervisedPlan, directory: Path) -> Any:
+    with Checkpointer(directory / "checkpoints", config=plan.settings) as checkpointer:
+        result = run(
+            state,
+            plan.step,
+            plan.source,
+            num_steps=plan.num_steps,
+            title=directory.name,
+            writer=MetricWriter(directory),
+            checkpointer=checkpointer,
+            checkpoint_every=plan.checkpoint_every,
+            log_every=plan.log_every,
+        )
+    return _finished(result).params
+
+
+@dataclasses.dataclass(frozen=True)
+class ReinforcePlan:
+    """RL with verifiable rewards, all but the weights; to make one is to check its config."""
+
+    config: Any
+    problems: list[Problem]
+    template: PromptTemplate
+    rewards: str | Mapping[str, Any]
+    variant: Variant
+    learner: LearnerConfig
+    optimizer: Optimizer
+    step: TrainStep
+
+
+def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> ReinforcePlan:
+    """Makes whatever RL on `problems` needs, and tries the rewards.
+
+    Raises:
+      ValueError: a bad setting or reward, a prompt without room for its completion; one line.
+    """
+    overrides = {}
+    for name in ("advantage", "loss"):
+        fields = config.get(name, {}).items()
+        # None leaves a field as the variant has it.
+        overrides[name] = {field: value for field, value in fields if value is not None}
+    variant = get_variant(config.variant, **overrides)
+    learner = LearnerConfig(
+        prompts=config.prompts,
+        rows=config.rows,
+        row_length=config.row_length,
+        microbatches=config.microbatches,
+        minibatches=config.minibatches,
+        epochs=config.epochs,
+        recompute_old=config.recompute_old,
+    )
+    optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, config.steps)
+    step = make_train_step(
+        make_policy_loss(work.model, variant.loss, config.temperature),
+        optimizer,
+        work.mesh,
+        accumulate=config.microbatches,
+        normalize_weights=False,
+        finalize=mean_metrics,
+    )
+    _check_rows(step, config.rows)
+    template = get_template(work.config.template, work.tokenizer)
+    check_prompts(
+        work,
+        [template(problem.question) for problem in problems],
+        config.max_new_tokens,
+        config.row_length,
+    )
+    rewards = config.rewards if isinstance(config.rewards, str) else config.rewards.to_dict()
+    with RewardSet(rewards, num_workers=1) as reward_set:
+        reward_set.check(template(problems[0].question), problems[0])
+    return ReinforcePlan(
+        config, problems, template, rewards, variant, learner, optimizer, step
+    )
+
+
+def _check_rows(step: TrainStep, rows: int) -> None:
+    """Raises `ValueError` where rows do not divide over devices and microbatches."""
+    step.put({"tokens": np.zeros((rows, 1), np.int32)})
+
+
+def reinforce(
+    work: Workspace,
+    params: Any,
+    plan: ReinforcePlan,
+    directory: Path,
+    *,
+    evaluation: Callable[[Any], Mapping[str, float]] | None = None,
+) -> Any:
+    """RL with verifiable rewards from `params`, which it takes over.
+
+    A run that its guard stops as collapsed goes back to the best checkpoint.
+
+    Args:
+      evaluation: params -> metrics, called every `config.evaluate_every` steps.
+    """
+    config = plan.config
+    reference = None
+    if plan.variant.loss.beta > 0:
+        reference = jax.tree.map(lambda x: x.copy(), params)
+    state = state_from_params(work.model, params, plan.optimizer, work.mesh)
+    settings = {"rl": config.to_dict(), "seed": work.seed}
+    with (
+        RewardSet(plan.rewards, num_workers=config.reward_workers) as reward_set,
+        Checkpointer(
+            directory / "checkpoints", config=settings, best_metric="reward"
+        ) as checkpointer,
+    ):
+        source = PolicySource(
+            work.model,
+            RolloutSampler(
+                JaxGenerator(work.model, state.params, work.tokenizer, rows=config.sampler_rows),
+                plan.template,
+                reward_set,
+                group=config.group,
+                max_new_tokens=config.max_new_tokens,
+                sampling=SamplingParams(temperature=config.temperature),
+            ),
+            ProblemStream(plan.problems, work.seed),
+            plan.variant,
+            plan.learner,
+            seed=work.seed,
+            reference_params=reference,
+        )
+        writer = MetricWriter(directory)
+        hooks = [
+            Hook(config.sample_every, lambda step, state: _write_samples(writer, step, source.last))
+        ]
+        if evaluation is not None:
+            hooks.append(Hook(config.evaluate_every, lambda step, state: evaluation(state.params)))
+        # A run with a user's rewards alone has no format to watch.
+        measured = {"reward", "entropy", *reward_set.weights}
+        rules = {name: rule for name, rule in DEFAULT_RULES.items() if name in measured}
+        result = run(
+            state,
+            plan.step,
+            source,
+            num_steps=config.steps,
+            title=directory.name,
+            writer=writer,
+            checkpointer=checkpointer,
+            checkpoint_every=config.checkpoint_every,
+            hooks=hooks,
+            guards=[CollapseGuard(rules)],
+            log_every=1,
+            show=("reward", "accuracy", "format", "response_tokens"),
+        )
+        if result.stop_reason and not result.interrupted:
+            best = checkpointer.best_step()
+            print(f"{directory.name}: {result.stop_reason}; best checkpoint: step {best}")
+            if best is not None:
+                return checkpointer.restore(result.state, best)[0].params
+    return _finished(result).params
+
+
+def _finished(result):
+    if result.interrupted:
+        raise Interrupted(result.stop_reason)
+    return result.state
+
+
+def _write_samples(writer: MetricWriter, step: int, rollouts: Rollouts) -> None:
+    """The first completion of the first few prompts, with what it earned and why."""
+    writer.write_samples(
+        step,
+        [
+            {
+                "prompt": rollouts.prompts[i],
+                "response": rollouts.completions[i][0].text,
+                "answer": rollouts.problems[i].answer,
+                "reward": float(rollouts.rewards[i, 0]),
+                "reasons": {name: column[i][0] for name, column in rollouts.reasons.items()},
+            }
+            for i in range(min(SAMPLES_SHOWN, len(rollouts.prompts)))
+        ],
+    )
