@@ -1,0 +1,229 @@
+"""The main job on a world of seconds: what it leaves, what it does again, and what it refuses."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).parents[2]
+STEPS, CHECKPOINT_EVERY = 8, 2
+# Smaller than the smoke config, to compile faster; its rewards are always 0, which trains nothing.
+SMALLER = (
+    "--config.model.num_layers=1",
+    "--config.model.scan_unroll=1",
+    "--config.pretrain.documents=700",
+    "--config.evaluation.problems=4",
+    f"--config.r1_zero.steps={STEPS}",
+    f"--config.r1_zero.checkpoint_every={CHECKPOINT_EVERY}",
+    "--config.r1_zero.sample_every=4",
+)
+REWARD = """
+import time
+
+def spread(prompt, completion, problem):
+    time.sleep(0.01)  # Gives a kill a step to hit.
+    return sum(completion.encode()) % 7 / 6
+"""
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """(workdir, *flags) -> the command line; and its environment, with compilations kept."""
+    directory = tmp_path_factory.mktemp("r1")
+    reward = directory / "my_rewards.py"
+    reward.write_text(REWARD)
+    rewards = f"--config.r1_zero.rewards=format=0.2,{reward}:spread"
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(directory / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    }
+
+    def arguments(workdir, *flags):
+        line = [sys.executable, "-m", "launch.run_r1", "--config=configs/tiny.py:smoke"]
+        return [*line, f"--workdir={workdir}", *SMALLER, rewards, *flags], environment
+
+    return arguments
+
+
+def run(command, workdir, *flags):
+    line, environment = command(workdir, *flags)
+    return subprocess.run(
+        line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
+    )
+
+
+@pytest.fixture(scope="module")
+def smoke(command, tmp_path_factory):
+    """A complete run: its directory and what it printed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    done = run(command, workdir)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return workdir, done
+
+
+@pytest.fixture
+def copy(smoke, tmp_path):
+    return Path(shutil.copytree(smoke[0], tmp_path / "copy"))
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def state_of(directory):
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file()}
+
+
+def weights(workdir, stage="r1_zero"):
+    return load_file(workdir / "seed_0" / stage / "hf" / "model.safetensors")
+
+
+def test_the_report_has_the_contracts_fields(smoke):
+    workdir, done = smoke
+    report = json.loads((workdir / "report.json").read_text())
+    assert set(report) == {"config", "seeds", "wall_seconds", "stages"}
+    assert report["seeds"] == 1 and report["config"]["model"]["num_layers"] == 1
+    assert list(report["stages"]) == ["base", "r1_zero"]
+    for stage in report["stages"].values():
+        assert set(stage) == {"wall_seconds", "metrics"} and 0 < stage["wall_seconds"]
+        assert {
+            "math/pass@1", "code/pass@1", "logic/pass@1", "knowledge/accuracy", "format",
+            "language_consistency", "response_tokens",
+        } == set(stage["metrics"])  # fmt: skip
+        for name, figure in stage["metrics"].items():
+            assert set(figure) == {"mean", "ci95", "n", "seeds"}
+            low, high = figure["ci95"]
+            assert low <= figure["mean"] <= high and figure["n"] >= 4 and figure["seeds"] == 1
+            assert name == "response_tokens" or 0 <= low < high <= 1
+    assert sum(s["wall_seconds"] for s in report["stages"].values()) <= report["wall_seconds"]
+    for name in ("math/pass@1 (%)", "response_tokens", "r1_zero", str(workdir / "report.json")):
+        assert name in done.stdout
+
+
+def test_everything_is_written(smoke):
+    workdir, _ = smoke
+    assert (workdir / "r1_zero.png").read_bytes().startswith(b"\x89PNG")
+    assert set(json.loads((workdir / "samples.json").read_text())) == {"base", "r1_zero"}
+    for stage in ("base", "r1_zero"):
+        directory = workdir / "seed_0" / stage
+        graded = lines(directory / "graded.jsonl")
+        report = json.loads((workdir / "report.json").read_text())["stages"][stage]["metrics"]
+        of_math = [r["correct"] for r in graded if r["task"] == "tiny_math"]
+        assert len(of_math) == 4 and np.mean(of_math) == report["math/pass@1"]["mean"]
+        assert np.mean([r["well_formed"] for r in graded]) == report["format"]["mean"]
+        for name in ("model.safetensors", "config.json", "tokenizer.json"):
+            assert (directory / "hf" / name).stat().st_size
+        assert list((directory / "tensorboard").iterdir())
+    assert {r["step"] for r in lines(workdir / "seed_0/r1_zero/samples.jsonl")} == {4, 8}
+    metrics = lines(workdir / "seed_0/r1_zero/metrics.jsonl")
+    assert [r["step"] for r in metrics] == list(range(1, STEPS + 1))
+    assert {
+        "reward", "format", "spread", "response_tokens", "truncated", "entropy", "grad_norm",
+        "clip_high", "clip_low", "ratio", "old_kl", "zero_advantage_groups", "learning_rate",
+        "seconds/sample", "seconds/reward", "seconds/train", "tokens_per_second/sample",
+        "tokens_per_second/train",
+    } <= set(metrics[0])  # fmt: skip
+
+
+def test_both_stages_trained(smoke):
+    workdir, _ = smoke
+    losses = [r["loss"] for r in lines(workdir / "seed_0/base/metrics.jsonl")]
+    assert losses[-1] < losses[0] - 0.1
+    before, after = weights(workdir, "base"), weights(workdir)
+    assert before.keys() == after.keys()
+    assert all(np.abs(before[name] - after[name]).max() > 1e-4 for name in before)
+
+
+def test_sampler_and_trainer_agree_in_the_job(smoke):
+    for record in lines(smoke[0] / "seed_0/r1_zero/metrics.jsonl"):
+        assert record["ratio"] == pytest.approx(1, abs=1e-4) and record["clip_high"] == 0
+
+
+def test_complete_stages_are_not_run_again(command, copy):
+    before = state_of(copy / "seed_0")
+    done = run(command, copy)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.findall(r"(\w+): complete, taken from", done.stdout) == ["base", "r1_zero"]
+    assert state_of(copy / "seed_0") == before
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(command, smoke, copy):
+    """kill -9 at a random moment of RL, then the same command; bit for bit, and one log."""
+    whole, directory = smoke[0] / "seed_0/r1_zero", copy / "seed_0/r1_zero"
+    shutil.rmtree(directory)
+    # A checkpoint is complete when the next one is begun.
+    step = random.randrange(2 * CHECKPOINT_EVERY + 1, STEPS)
+    delay = random.uniform(0, 0.2)
+    at = f"killed {delay:.3f} s after step {step}"
+    line, environment = command(copy, "--stages=r1_zero")
+    with subprocess.Popen(
+        line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        metrics = directory / "metrics.jsonl"
+        while process.poll() is None and (
+            not metrics.exists() or metrics.read_bytes().count(b"\n") < step
+        ):
+            time.sleep(0.005)
+        time.sleep(delay)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL, f"it had ended before; {at}"
+    assert not (directory / "result.json").exists(), at
+    saved = [int(path.name) for path in (directory / "checkpoints").glob("[0-9]*")]
+    assert saved, at
+
+    done = run(command, copy, "--stages=r1_zero")
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected, found = weights(smoke[0]), weights(copy)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], f"{name}; {at}")
+    logs = [lines(path / "metrics.jsonl") for path in (whole, directory)]
+    assert [r["step"] for r in logs[1]] == list(range(1, STEPS + 1)), at
+    for one, other in zip(*logs, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            timed = name.startswith(("seconds/", "tokens_per_second/"))
+            assert timed or one[name] == other[name], f"{name} at step {one['step']}; {at}"
+    assert lines(whole / "samples.jsonl") == lines(directory / "samples.jsonl"), at
+    assert lines(whole / "graded.jsonl") == lines(directory / "graded.jsonl"), at
+
+
+def fails(command, workdir, *flags):
+    """The one line that a run fails with."""
+    done = run(command, workdir, *flags)
+    assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr[-3000:]
+    return errors[0]
+
+
+def test_a_changed_config_is_refused(command, smoke):
+    before = state_of(smoke[0])
+    error = fails(command, smoke[0], "--config.r1_zero.steps=9", "--stages=r1_zero")
+    assert "r1_zero" in error and "--workdir" in error
+    assert state_of(smoke[0]) == before
+
+
+@pytest.mark.parametrize(
+    "flags, fault",
+    [
+        (["--stages=base,r1"], "--stages=r1 is unknown; choose from base, r1_zero"),
+        (["--stages=r1_zero"], r"base.* does not exist: run the stage base first \(--stages=base\)"),
+        (["--config.r1_zero.stepz=9"], "no field .*stepz"),
+    ],
+)
+def test_bad_flags_are_one_line(command, tmp_path, flags, fault):
+    assert re.search(fault, fails(command, tmp_path, *flags))
+    assert not (tmp_path / "report.json").exists()
