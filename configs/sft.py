@@ -18,7 +18,9 @@ ARGUMENTS = ("", "tiny")
 
 def get_config(arg: str = "") -> ConfigDict:
     if arg not in ARGUMENTS:
-        raise ValueError(f"configs/sft.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}")
+        raise ValueError(
+            f"configs/sft.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}"
+        )
     tiny = arg == "tiny"
     config = ConfigDict()
     config.seed = 0

@@ -103,7 +103,9 @@ def _check_fields(config: Any, known: Any, prefix: str = "") -> None:
     """A config file of the user's may lack fields, or have some that nothing reads."""
     for name in sorted(set(config) ^ set(known)):
         fault = "is unknown" if name in config else "is missing"
-        raise ValueError(f"config field {prefix}{name} {fault}; there are {', '.join(sorted(known))}")
+        raise ValueError(
+            f"config field {prefix}{name} {fault}; there are {', '.join(sorted(known))}"
+        )
     if "evaluation" in known:
         _check_fields(config.evaluation, known.evaluation, "evaluation.")
 

@@ -7,8 +7,8 @@
     python -m launch.run_rl --config=configs/gsm8k_grpo.py:tiny \
         --config.model=runs/tiny_qwen2/sft/sft/hf --workdir=runs/tiny_qwen2/rl
 
-It writes `model/`, random weights with a BPE tokenizer trained on the task's texts, and `sft.jsonl`,
-the task's solutions as chats. Most of them break the R1 format in one of several ways, so that what
+It writes `model/`, random weights with a BPE tokenizer trained on the task's texts, and
+`sft.jsonl`, the task's solutions as chats. Most of them break the R1 format in one of several ways, so that what
 SFT makes of the model knows the format and seldom keeps it: something for RL to find. Such a model
 is far too small to solve GSM8K.
 """

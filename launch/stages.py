@@ -169,10 +169,11 @@ def evaluate_params(
 def check_prompts(
     work: Workspace, prompts: list[str], max_new_tokens: int, room: int | None = None
 ) -> None:
-    """Raises `ValueError` where a prompt and its completion exceed the context, or `room` tokens."""
+    """Raises `ValueError` where a prompt and its completion exceed the context or `room` tokens."""
     lengths = [len(ids) for ids in work.tokenizer.encode_batch(prompts)]
     needed = max(lengths) + max_new_tokens
-    for limit, name in ((work.model.config.max_length, "the model's context"), (room, "row_length")):
+    context = work.model.config.max_length
+    for limit, name in ((context, "the model's context"), (room, "row_length")):
         if limit is not None and needed > limit:
             raise ValueError(
                 f"a prompt of {max(lengths)} tokens and max_new_tokens={max_new_tokens} exceed"

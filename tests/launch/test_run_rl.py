@@ -1,4 +1,4 @@
-"""RL and SFT from a checkpoint directory: what is written, resuming, a user's own parts, bad input."""
+"""RL and SFT from a checkpoint: what is written, resuming, a user's own parts, bad input."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 
 from configs import gsm8k_grpo
 from configs import sft as sft_config
-from launch import make_tiny_checkpoint, run_rl, run_sft, training
+from launch import finetune, make_tiny_checkpoint, run_rl, run_sft, stages, training
 from models.hf.load import load_model
 from reasoning.prompts import R1_SYSTEM
 from reasoning.response import parse_response
@@ -218,8 +218,6 @@ def test_a_variant_keeps_its_settings_unless_they_are_set(files, monkeypatch):
     def stop(config, known, workdir, stage, prepare):
         plans.append(prepare)
 
-    from launch import finetune
-
     monkeypatch.setattr(finetune, "run", stop)
     run_rl.run(None, "")
     model = files / "tiny" / "model"
@@ -279,3 +277,15 @@ def test_errors_of_the_command_line_are_one_line(tmp_path, flag, fault):
     assert done.returncode == 1 and "Traceback" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and fault in errors[0]
+
+
+def test_a_stage_killed_after_its_export_is_done_again(files, tmp_path):
+    config = _config(files, task="")
+    model = files / "tiny" / "model"
+    work = finetune._open(config, model, tmp_path)
+    (tmp_path / "rl" / "hf").mkdir(parents=True)
+    params = load_model(model).params
+    result = stages.run_stage(work, "rl", {}, lambda directory: params)
+    assert result["metrics"] == {} and (tmp_path / "rl" / "result.json").exists()
+    for a, b in zip(_weights(tmp_path / "rl" / "hf"), _weights(model), strict=True):
+        np.testing.assert_array_equal(a, b)
