@@ -31,7 +31,7 @@ r1: .venv/run.stamp
 	.venv/bin/python -m launch.run_r1 --config=configs/tiny.py --workdir=$(WORKDIR)
 
 test: .venv/test.stamp
-	.venv/bin/python -m pytest tests --ignore=tests/parity
+	.venv/bin/python -m pytest tests --ignore=tests/parity -n 2 --dist loadfile
 
 parity: .venv-parity/parity.stamp
 	.venv-parity/bin/python -m pytest tests/parity
