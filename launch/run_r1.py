@@ -92,17 +92,17 @@ def _run_stages(work, texts):
     from reasoning.tasks import get_task
 
     config, results = work.config, {}
-    _assert_held_out(work, texts)
+    rl = config.r1_zero
+    problems = [
+        problem
+        for task, count in rl.problems.items()
+        for problem in get_task(task).problems("train", count, work.seed)
+    ]
+    _assert_held_out(work, texts, {problem.question for problem in problems})
     settings = {"seed": work.seed, "model": config.model.to_dict(),
                 "pretrain": config.pretrain.to_dict(), "evaluation": config.evaluation.to_dict()}  # fmt: skip
     if "r1_zero" in _STAGES.value:
         # Before pretraining, so that a fault in it costs no time.
-        rl = config.r1_zero
-        problems = [
-            problem
-            for task, count in rl.problems.items()
-            for problem in get_task(task).problems("train", count, work.seed)
-        ]
         plan = training.plan_reinforce(work, problems, rl)
     if "base" in _STAGES.value:
         results["base"] = stages.run_stage(
@@ -123,16 +123,16 @@ def _run_stages(work, texts):
     return results
 
 
-def _assert_held_out(work, texts):
-    """No problem of the evaluation may occur in the corpus."""
+def _assert_held_out(work, texts, trained):
+    """No problem of the evaluation may occur in the corpus or among the questions `trained` on."""
     from launch import stages
 
     corpus = "\n".join(texts)
     for _, problems in stages.evaluation_problems(work.config.evaluation, work.seed).values():
         for problem in problems:
             # A question ends with its line, so that a longer one does not count as the same.
-            if f"User: {problem.question}\n" in corpus:
-                raise AssertionError(f"test problem {problem.question!r} is in the corpus")
+            if f"User: {problem.question}\n" in corpus or problem.question in trained:
+                raise AssertionError(f"test problem {problem.question!r} occurs in training")
 
 
 def _show(workdir: Path, seed: int, combined):
