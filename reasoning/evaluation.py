@@ -57,8 +57,8 @@ def grade(
     verdicts = task.verify_all([problem for problem, _, _ in flat], answers)
     graded = iter(
         [
-            Graded(problem, prompt, completion, verdict, parse_response(completion.text).well_formed)
-            for (problem, prompt, completion), verdict in zip(flat, verdicts)
+            Graded(*each, verdict, parse_response(each[-1].text).well_formed)
+            for each, verdict in zip(flat, verdicts, strict=True)
         ]
     )
     return [[next(graded) for _ in group] for group in samples]
@@ -103,7 +103,9 @@ def evaluate(
         of_domain = [next(samples) for _ in problems]
         graded = grade(task, problems, prompts[domain], of_domain)
         name = f"{domain}/accuracy" if domain == "knowledge" else f"{domain}/pass@1"
-        metrics[name] = shares_with_ci([np.mean([g.verdict.correct for g in row]) for row in graded])
+        metrics[name] = shares_with_ci(
+            [np.mean([g.verdict.correct for g in row]) for row in graded]
+        )
         everything += graded
     metrics["format"] = shares_with_ci(
         [np.mean([g.well_formed for g in row]) for row in everything]
@@ -111,14 +113,11 @@ def evaluate(
     metrics["response_tokens"] = mean_with_ci(
         [np.mean([len(g.completion.token_ids) for g in row]) for row in everything]
     )
-    spoken = [
-        [
-            share
-            for g in row
-            if (share := consistency(g.completion.text, g.problem.metadata.get("language"))) is not None
-        ]
-        for row in everything
-    ]
+    spoken = [[share for g in row if (share := _consistency(g)) is not None] for row in everything]
     if any(spoken):
         metrics["language_consistency"] = shares_with_ci([np.mean(row) for row in spoken if row])
     return metrics, [g for row in everything for g in row]
+
+
+def _consistency(graded: Graded) -> float | None:
+    return consistency(graded.completion.text, graded.problem.metadata.get("language"))

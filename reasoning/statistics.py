@@ -74,7 +74,7 @@ def combine_seeds(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Unbiased estimate of the chance that k samples hold a correct one (arXiv:2107.03374, eq. 1)."""
+    """Unbiased estimate of P(one of k samples is correct) (arXiv:2107.03374, eq. 1)."""
     if not 1 <= k <= num_samples:
         raise ValueError(f"k={k} is not within 1..{num_samples}, the number of samples")
     if num_samples - num_correct < k:

@@ -196,8 +196,8 @@ class PolicySource(Source):
             more = self._draw(params, spent)
             kept = kept.join(more.select(informative_groups(self._filter_scores(more))))
             draws += 1
-        # Whatever is still missing is made up of other groups: those without advantage cost nothing,
-        # and those whose rewards differ in something else than accuracy teach that.
+        # Other groups make up what is still missing: those without advantage cost nothing, and
+        # those whose rewards differ in something else than accuracy teach that.
         if len(kept.problems) < wanted:
             spare = np.flatnonzero(zero_advantage_groups(self._filter_scores(rollouts)))
             kept = kept.join(rollouts.select(spare[: wanted - len(kept.problems)]))

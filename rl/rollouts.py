@@ -1,4 +1,4 @@
-"""Rollouts: completions sampled from the current policy, with their rewards, and how they are packed."""
+"""Rollouts: completions of the current policy with their rewards, and how they are packed."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -73,7 +73,8 @@ class TinyWords(TinyTask):
         if not answer.strip():
             return Verdict(False, "no answer")
         same = reference.rstrip(".!?").casefold() == answer.strip().rstrip(".!?").casefold()
-        return Verdict(same, "same words" if same else f"{answer.strip()[:40]!r} is not {reference!r}")
+        differs = f"{answer.strip()[:40]!r} is not {reference!r}"
+        return Verdict(same, "same words" if same else differs)
 
 
 class TinyCode(TinyTask):
@@ -95,7 +96,8 @@ def _expected(problem: Problem):
     for values in _VALUES:
         value = values[problem.metadata["start"]]
         for symbol, operand in problem.metadata["operations"]:
-            value = _OPERATORS[symbol](value, values[operand] if operand in values else int(operand))
+            operand = values[operand] if operand in values else int(operand)
+            value = _OPERATORS[symbol](value, operand)
         tests.append(ExpressionTest(values, value))
     return tests
 

@@ -195,6 +195,8 @@ def levels_of(task: str) -> tuple[int, int]:
     return LEVELS.get(task, (1, 1))
 
 
-def solution_lines(problem: Problem, languages: Sequence[Language], rng: random.Random) -> list[str]:
+def solution_lines(
+    problem: Problem, languages: Sequence[Language], rng: random.Random
+) -> list[str]:
     """A faultless worked solution, each line in one of `languages`; the last line is the answer."""
     return WORK[problem.task](problem, lambda: rng.choice(languages), lambda line: False)

@@ -1,4 +1,4 @@
-"""The two languages of the tiny world: every phrase that its questions and solutions are made of."""
+"""The two languages of the tiny world: every phrase of its questions and solutions."""
 
 import dataclasses
 

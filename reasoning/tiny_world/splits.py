@@ -35,7 +35,7 @@ def is_test(problem: Problem) -> bool:
     if problem.metadata.get("level", low) < low:
         return False
     if problem.task == "tiny_knowledge":
-        # One wording in four, never both of a fact: it is told, and asked for otherwise, in training.
+        # One wording in four, never both of a fact: training tells it, and asks for it otherwise.
         return _hash(problem.metadata["told"]) % 4 == problem.metadata["wording"]
     share = CHAT_SHARE if problem.task == "tiny_chat" else TEST_SHARE
     return _hash(_content(problem)) < share * 2**64

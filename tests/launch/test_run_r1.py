@@ -220,7 +220,7 @@ def test_a_changed_config_is_refused(command, smoke):
     "flags, fault",
     [
         (["--stages=base,r1"], "--stages=r1 is unknown; choose from base, r1_zero"),
-        (["--stages=r1_zero"], r"base.* does not exist: run the stage base first \(--stages=base\)"),
+        (["--stages=r1_zero"], r"does not exist: run the stage base first \(--stages=base\)"),
         (["--config.r1_zero.stepz=9"], "no field .*stepz"),
     ],
 )

@@ -32,7 +32,7 @@ def test_students_interval_covers_the_mean_95_times_in_100(n):
 
 def test_wilsons_interval_covers_the_share_95_times_in_100():
     rng, inside = np.random.default_rng(0), []
-    # At one share and one n the coverage of a discrete variable oscillates; over shares it does not.
+    # At one share the coverage of a count oscillates with n; over many shares it does not.
     for truth in rng.uniform(0.02, 0.98, DATA_SETS):
         inside.append(covered([share_with_ci(int(rng.binomial(30, truth)), 30)], truth))
     assert np.mean(inside) == pytest.approx(0.95, abs=0.02)

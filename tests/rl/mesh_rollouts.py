@@ -1,8 +1,8 @@
 """Run by test_sharded_grpo.py on eight virtual devices: RL on one device and on meshes of eight.
 
-Samples on every mesh; on the one with all axes takes a whole iteration too: log-probs of policy and
-reference, packing, and a GRPO update of several microbatches, from the same parameters and rollouts.
-Prints a JSON object for each mesh, with its largest differences from the one device.
+Samples on every mesh; on the one with all axes takes a whole iteration too, from the same
+parameters and rollouts: log-probs of policy and reference, packing, and a GRPO update of several
+microbatches. Prints a JSON object for each mesh, with its largest differences from the one device.
 """
 
 import json

@@ -20,7 +20,9 @@ MANY = [Problem("sum", f"question {i}", "") for i in range(10)]
 STATE = types.SimpleNamespace(params=None)
 
 
-def source(sampler, variant="dr_grpo", problems=MANY, seed=0, reference=None, overrides=None, **config):
+def source(
+    sampler, variant="dr_grpo", problems=MANY, seed=0, reference=None, overrides=None, **config
+):
     config = {"prompts": 4, "rows": ROWS, "row_length": LENGTH} | config
     return PolicySource(
         tiny_policy.MODEL,
@@ -241,14 +243,23 @@ def test_old_logprobs_are_recomputed_by_the_trainer():
 
 
 def test_kl_in_the_loss_brings_the_references_logprobs(reference):
+    policy = tiny_policy.sampler()
+
+    def score(rollouts):
+        rollouts = policy.score(rollouts)
+        rollouts.rewards[0] = 1.0  # No advantage in the first group.
+        return rollouts
+
+    half_flat = types.SimpleNamespace(**vars(policy), generate=policy.generate, score=score)
     running = source(
-        tiny_policy.sampler(), "grpo", problems=PROBLEMS, reference=reference,
+        half_flat, "grpo", problems=PROBLEMS, reference=reference,
         overrides={"loss": {"beta": 0.1}},
     )  # fmt: skip
     (batch,) = running.next(types.SimpleNamespace(params=tiny_policy.params()))
     expected, found = on_policy(running.last, reference), completions(batch)
-    # Also those without advantage: the KL has a gradient.
+    # Also those without advantage: their KL has a gradient.
     assert found.keys() == expected.keys()
+    assert sum((arrays["advantages"] == 0).all() for arrays in found.values()) == GROUP
     for tokens, arrays in found.items():
         np.testing.assert_allclose(arrays["reference_logprobs"], expected[tokens], atol=1e-4)
     np.testing.assert_allclose(
@@ -342,7 +353,7 @@ def test_bad_settings():
         LearnerConfig(prompts=4, rows=8, row_length=8, minibatches=3)
     with pytest.raises(ValueError, match="rows=8 cannot be split into 3 equal microbatches"):
         LearnerConfig(prompts=4, rows=8, row_length=8, microbatches=3)
-    with pytest.raises(ValueError, match="KL coefficient is 0.001 but there is no reference policy"):
+    with pytest.raises(ValueError, match="coefficient is 0.001 but there is no reference policy"):
         source(ScriptedSampler(varied), "grpo")
     with pytest.raises(ValueError, match="tis_cap needs recompute_old=True"):
         source(ScriptedSampler(varied), overrides={"loss": {"tis_cap": 2.0}})
