@@ -9,8 +9,10 @@
     data.py         JSONL records to token sequences with loss weights
     loop.py         the loop: resume, step, log, checkpoint, stop
     checkpoint.py   atomic checkpoints, latest and best
+    run_log.py      metrics on their way from the device to guards, files and the display
     metrics.py      metric and sample files of a run
     progress.py     a bar on a terminal, plain lines elsewhere
+    stopper.py      signals and preemption
 
 Batches are dicts of `[rows, length]` arrays: tokens, positions, segment_ids (0 is padding, 1.. the
 packed sequences of a row) and loss_weights, all aligned to the predicted token. A loss is

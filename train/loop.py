@@ -90,9 +90,14 @@ def run(
       the one to use.
 
     Raises:
-      ValueError: the checkpoint does not fit, or a batch's shape is one too many.
+      ValueError: the checkpoint does not fit, a batch's shape is one too many, or an interval is
+        not positive.
       RuntimeError: the step was compiled again for a known shape.
     """
+    intervals = {"log_every": log_every, "checkpoint_every": checkpoint_every}
+    for name, value in intervals.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: it must be at least 1")
     if checkpointer is not None and checkpointer.latest_step() is not None:
         state, host_state = checkpointer.restore(state)
         source.load_state_dict(host_state["source"])
@@ -164,7 +169,11 @@ def run(
         if log.alarm is not None:
             reason = log.alarm
             if checkpointer is not None:
-                reason += f"; the best checkpoint is that of step {checkpointer.best_step()}"
+                best, latest = checkpointer.best_step(), checkpointer.latest_step()
+                kept = f"best checkpoint is that of step {best}"
+                if best is None:
+                    kept = f"latest checkpoint is that of step {latest}"
+                reason += f"; the {kept}"
         if reason is not None:
             progress.say(f"{title}: stopped: {reason}")
     return Result(state, step, reason, interrupted)

@@ -50,7 +50,7 @@ class MetricWriter:
             self._board.add_scalar(name, value, step)
 
     def write_samples(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
-        """Model outputs after `step` updates, each a JSON-able mapping, such as prompt and reward."""
+        """Model outputs after `step` updates: JSON-able mappings, such as prompt and reward."""
         if not self._writes:
             return
         for sample in samples:

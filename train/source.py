@@ -1,7 +1,7 @@
 """What the loop draws batches from: the interface, and the packed rows of a data set."""
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,8 +116,8 @@ class PackedSource(Source):
         if len(parts) == 1 and not missing:
             return parts[0]
         if missing:
-            empty = {name: np.zeros((missing, self._row_length), x.dtype) for name, x in parts[0].items()}
-            parts.append(empty)
+            shape = (missing, self._row_length)
+            parts.append({name: np.zeros(shape, x.dtype) for name, x in parts[0].items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def state_dict(self) -> dict[str, Any]:

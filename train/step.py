@@ -1,4 +1,4 @@
-"""One train step for every objective: loss, gradient, accumulation, clipping, update, in one jit."""
+"""The train step of every objective: loss, gradient, accumulation and update in one jit."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

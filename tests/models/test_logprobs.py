@@ -75,7 +75,8 @@ def test_gradients_equal_finite_differences(chunk):
         return jnp.sum(weights[0] * parts[0] + weights[1] * parts[1])
 
     with jax.enable_x64():
-        check_grads(loss, (params["embedding"], hidden), order=1, modes=["rev"], atol=2e-2, rtol=2e-2)
+        arguments = (params["embedding"], hidden)
+        check_grads(loss, arguments, order=1, modes=["rev"], atol=2e-2, rtol=2e-2)
 
 
 def test_chunked_gradient_never_holds_all_logits():

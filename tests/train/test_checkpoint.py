@@ -23,11 +23,14 @@ def trained():
 
 
 def abstract(state):
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
 
 
 def at_step(state, step):
-    return TrainState(jax.device_put(np.int32(step), state.step.sharding), state.params, state.opt_state)
+    counter = jax.device_put(np.int32(step), state.step.sharding)
+    return TrainState(counter, state.params, state.opt_state)
 
 
 def test_what_is_saved_is_restored(tmp_path, trained):
@@ -115,10 +118,17 @@ def test_another_model_optimizer_or_config_is_refused(tmp_path, trained):
         TrainState(trained.step, wider, trained.opt_state),
     )
     less = {"embedding": trained.params["embedding"]}
-    refused(r"params/head/bias is float32\[12\] there and absent in", TrainState(trained.step, less, trained.opt_state))
+    refused(
+        r"params/head/bias is float32\[12\] there and absent in",
+        TrainState(trained.step, less, trained.opt_state),
+    )
     sgd = make_optimizer({"name": "sgd"}, trained.params, 10).init(trained.params)
-    refused("is of another optimizer: opt_state/count is", TrainState(trained.step, trained.params, sgd))
-    refused("is of a run with data.seed=3, this one has 4;", config={"lr": 0.1, "data": {"seed": 4}})
+    refused(
+        "is of another optimizer: opt_state/count is",
+        TrainState(trained.step, trained.params, sgd),
+    )
+    changed = {"lr": 0.1, "data": {"seed": 4}}
+    refused("is of a run with data.seed=3, this one has 4;", config=changed)
     refused("is of a run with lr=0.1, this one has absent;", config={"data": {"seed": 3}})
 
 

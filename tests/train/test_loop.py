@@ -208,7 +208,10 @@ def test_metrics_of_a_checkpoint_are_those_since_the_last(tmp_path):
     state, step, source = parts()
     source = Wrapped(source, lambda batch, _: batch)
     with Checkpointer(tmp_path, keep=9) as checkpointer:
-        run(state, step, source, num_steps=8, log_every=3, checkpointer=checkpointer, checkpoint_every=4)
+        run(
+            state, step, source, num_steps=8, log_every=3,
+            checkpointer=checkpointer, checkpoint_every=4,
+        )  # fmt: skip
         assert [checkpointer.metrics(n)["drawn"] for n in (4, 8)] == [2.5, 6.5]
 
 
@@ -276,7 +279,7 @@ def test_new_batch_shapes_are_noticed():
         return {name: x[:, :columns] for name, x in batch.items()}
 
     state, step, source = parts()
-    with pytest.raises(ValueError, match=r"step 4 got a batch of a new shape, \(4, 15\).*max_batch"):
+    with pytest.raises(ValueError, match=r"step 4 got a batch of a new shape, \(4, 15\)"):
         run(state, step, Wrapped(source, growing), num_steps=20)
     state, step, source = parts()
     assert run(state, step, Wrapped(source, growing), num_steps=6, max_batch_shapes=2).step == 6
@@ -289,6 +292,13 @@ def test_a_recompilation_is_noticed():
     state, step, source = parts(num_steps=21)
     with pytest.raises(RuntimeError, match="step 4 was compiled again"):
         run(state, step, Wrapped(source, changing), num_steps=20)
+
+
+@pytest.mark.parametrize("name", ["log_every", "checkpoint_every"])
+def test_bad_intervals(name):
+    state, step, source = parts()
+    with pytest.raises(ValueError, match=f"{name}=0: it must be at least 1"):
+        run(state, step, source, num_steps=6, **{name: 0})
 
 
 def test_plain_progress_lines(capsys, monkeypatch):

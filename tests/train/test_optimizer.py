@@ -31,7 +31,9 @@ def updated(config, grads=GRADS, num_steps=10):
 
 
 def close(actual, expected):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6), actual, expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6), actual, expected
+    )
 
 
 def test_adamw_equals_the_formula():

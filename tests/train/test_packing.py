@@ -63,9 +63,17 @@ def test_no_two_rows_could_be_one(lengths):
     assert filled[:2].sum() > 16 or len(filled) == 1
 
 
-def test_finds_the_perfect_packing():
-    # In the order given, without looking back, it would take three rows.
-    placement = place([10, 9, 7, 6], 16)
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        # In the order given, without looking back, it would take three rows.
+        [10, 9, 7, 6],
+        # With the 4 in the row that has most room, a 3 would need a third one.
+        [12, 10, 4, 3, 3],
+    ],
+)
+def test_finds_the_perfect_packing(lengths):
+    placement = place(lengths, 16)
     np.testing.assert_array_equal(np.bincount(placement.row, placement.length), [16, 16])
 
 
