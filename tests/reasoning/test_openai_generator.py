@@ -319,11 +319,12 @@ def test_answers_that_broke_off_count_towards_the_cap(server):
     """The server may have done, and will bill, all the work."""
     server.faults = [bad.half, bad.half, bad.status(429), bad.status(500)]
     ledger = Ledger(Prices(0.0, 1e6), max_cost=100.0)
-    generate(make(server, client=dict(ledger=ledger, attempts=5)), ["a"], max_new_tokens=8)
+    client = dict(ledger=ledger, attempts=20, backoff_s=0.001)
+    generate(make(server, client=client), ["a"], max_new_tokens=8)
     assert ledger.usage.unconfirmed_cost == 16 and ledger.usage.cost == 3
     server.faults = [bad.half] * 20
     with pytest.raises(SpendingCapError):
-        generate(make(server, client=dict(ledger=ledger, attempts=20)), ["a"], max_new_tokens=8)
+        generate(make(server, client=client), ["a"], max_new_tokens=8)
     assert ledger.spent <= 100
 
 
