@@ -24,6 +24,7 @@ UNKNOWN_TOKEN = -1
 _BYTES_PER_TOKEN = 4
 # What a chat template puts around a message, at most.
 _TOKENS_PER_MESSAGE = 32
+_POLL_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +162,8 @@ class OpenAIGenerator:
             stop=stop,
         )
         for i, result in answers:
+            if isinstance(result, list) and len(result) < num_samples:
+                result = ServerError(f"{self.client.url}: {len(result)} of {num_samples} samples")
             if isinstance(result, ServerError):
                 answers.close()
                 raise result
@@ -179,11 +182,17 @@ class OpenAIGenerator:
         max_new_tokens: int,
         sampling: SamplingParams = SamplingParams(),
         stop: Sequence[str] = (),
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, list[Completion] | ServerError]]:
         """Yields `(index of the request, its samples)` in the order in which answers come.
 
-        A request that fails for itself yields its error. Requests are taken from the iterable as
-        places get free, so one that ends early ends the work once what is in flight has come.
+        A request that fails for itself yields its error; one that fails after the server has given
+        some samples, which are paid for, yields these. Requests are taken from the iterable as
+        places get free.
+
+        Args:
+          should_stop: asked several times a second; once true, nothing is asked for any more, and
+            the answers in flight are the last.
 
         Raises:
           ServerError, SpendingCapError, ValueError: what stops all requests; after the answers of
@@ -199,7 +208,9 @@ class OpenAIGenerator:
         with concurrent.futures.ThreadPoolExecutor(self._concurrency) as pool:
             try:
                 while True:
-                    while fault is None and len(running) < self._concurrency:
+                    if should_stop():
+                        halt.set()
+                    while not halt.is_set() and len(running) < self._concurrency:
                         index, request = next(waiting, (None, None))
                         if request is None:
                             break
@@ -207,7 +218,7 @@ class OpenAIGenerator:
                     if not running:
                         break
                     done, _ = concurrent.futures.wait(
-                        running, return_when=concurrent.futures.FIRST_COMPLETED
+                        running, _POLL_S, return_when=concurrent.futures.FIRST_COMPLETED
                     )
                     for future in done:
                         index, error = running.pop(future), future.exception()
@@ -253,7 +264,12 @@ class _Job:
         while len(samples) < self.num_samples:
             missing = self.num_samples - len(samples)
             seed = fold_seed(request.seed, len(samples)) if samples else request.seed
-            samples += self._ask(request.prompt, missing, seed, halt)[:missing]
+            try:
+                samples += self._ask(request.prompt, missing, seed, halt)[:missing]
+            except (OSError, Cancelled):
+                if not samples:
+                    raise
+                break
         return samples
 
     def _ask(self, prompt, count, seed, halt):

@@ -81,7 +81,7 @@ class JudgeAnswerReward(_JudgeReward):
     """How well the final answer agrees with the reference, 0..1.
 
     The answer is the answer block, or without tags what follows the chain; the chain itself is
-    never shown. Without an answer, and for one that is too long, it is 0 and the judge is not asked.
+    never shown. Without an answer, or with one that is too long, it is 0, and nobody is asked.
     """
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:

@@ -421,3 +421,29 @@ def test_bad_arguments(make_it, message):
 def test_version_is_added_to_a_bare_host():
     assert ApiClient("http://host:8000/").url == "http://host:8000/v1"
     assert ApiClient("https://host/api/v1/").url == "https://host/api/v1"
+
+
+def test_samples_that_came_before_a_failure_are_kept(server):
+    """Of a server that gives one sample a request; those are paid for."""
+    server.change = lambda reply: reply | {"choices": reply["choices"][:1]}
+    server.faults = [None, None, bad.status(400, "no more")]
+    generator = make(server)
+    [(_, group)] = generator.stream([Request("a", 0)], num_samples=3, max_new_tokens=8)
+    assert len(group) == 2
+    server.faults = [None, None, bad.status(400, "no more")]
+    with pytest.raises(ServerError, match="2 of 3 samples"):
+        generate(generator, ["a"], num_samples=3)
+
+
+def test_stopping_takes_what_is_in_flight_and_waits_for_nothing_else(server):
+    server.faults = [None, None, bad.status(503, "busy", {"Retry-After": "4"})]
+    server.delay_s = 0.3
+    stop, start = threading.Event(), time.monotonic()
+    threading.Timer(0.15, stop.set).start()
+    results = list(
+        make(server, concurrency=3).stream(
+            (Request(str(i), i) for i in range(100)), max_new_tokens=8, should_stop=stop.is_set
+        )
+    )
+    assert len(results) == 2 and len(server.requests) == 3
+    assert time.monotonic() - start < 3
