@@ -79,8 +79,8 @@ def pack(
       num_rows: rows of the result, the last ones empty; None for as many as are needed.
 
     Returns:
-      The same arrays as `[num_rows, row_length, ...]`, zero where there is no token, with `positions`
-      (from 0 in each sequence) and `segment_ids`. The first token of a sequence gets weight 0 in
+      The same arrays as `[num_rows, row_length, ...]`, zero where there is no token, with
+      `positions` (from 0 in each sequence) and `segment_ids`. The first token of a sequence gets weight 0 in
       `loss_weights`: nothing of its sequence predicts it.
 
     Raises:

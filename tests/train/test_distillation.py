@@ -1,4 +1,4 @@
-"""Distillation losses and their gradients against NumPy in float64, and what they hold in memory."""
+"""Distillation losses and gradients against NumPy in float64, and what they hold in memory."""
 
 import functools
 import re
@@ -124,15 +124,15 @@ def test_loss_and_gradient_equal_numpy(beta, temperature, chunk):
     )
 
 
-@pytest.mark.parametrize("end, near", [(0.0, 1e-8), (1.0, 1 - 1e-8)])
+@pytest.mark.parametrize("end, near", [(0.0, 1e-6), (1.0, 1 - 1e-6)])
 def test_the_divergence_meets_the_kls_at_its_ends(end, near):
-    with jax.enable_x64():
-        losses = [
-            float(make_loss(Table(), Table(), beta=beta)(STUDENT, batch(), TEACHER)[0])
-            for beta in (end, near, 0.5)
-        ]
-    assert losses[0] == pytest.approx(oracle(STUDENT, end, 1.0))
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    losses = []
+    for beta in (end, near, 0.5):
+        loss_fn = make_loss(Table(), Table(), beta=beta, temperature=5.0)
+        with jax.enable_x64():
+            losses.append(float(loss_fn(STUDENT, batch(), TEACHER)[0]))
+    assert losses[0] == pytest.approx(oracle(STUDENT, end, 5.0))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert abs(losses[2] / losses[0] - 1) > 0.05
 
 
