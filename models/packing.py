@@ -81,8 +81,7 @@ def pack(
     Returns:
       The same arrays as `[num_rows, row_length, ...]`, zero where there is no token, with
       `positions` (from 0 in each sequence) and `segment_ids`. The first token of a sequence gets
-      weight 0 in
-      `loss_weights`: nothing of its sequence predicts it.
+      weight 0 in `loss_weights`: nothing of its sequence predicts it.
 
     Raises:
       ValueError: more rows are needed than `num_rows`.
