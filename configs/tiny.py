@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.pretrain = ConfigDict(
         {
-            "documents": 2000 if smoke else 36_000,
+            "documents": 2000 if smoke else 48_000,
             "rows": 16,
             "row_length": 128,
             "optimizer": {

@@ -10,15 +10,19 @@ from reasoning.tiny_world.language import LANGUAGES, Language
 
 # Share of documents by domain, and what a document about a reasoning problem looks like.
 DOMAIN_WEIGHTS = {
-    "drill": 18, "tiny_math": 48, "tiny_logic": 12, "tiny_code": 10, "tiny_knowledge": 10,
-    "tiny_chat": 2,
+    "drill": 10, "tiny_math": 34, "tiny_logic": 30, "tiny_code": 12, "tiny_knowledge": 10,
+    "tiny_chat": 4,
 }  # fmt: skip
 DIRECT, UNTAGGED, TAGGED = "direct", "untagged", "tagged"
 STYLE_WEIGHTS = {DIRECT: 40, UNTAGGED: 35, TAGGED: 25}
 EASIER_SHARE = 0.35
-# Of the worked solutions: steps gone wrong and not noticed, and noticed ("wait ..."), by solution;
-# and solutions that change language from line to line.
-WRONG_SHARE, SELF_CHECK_SHARE, MIXED_SHARE = 0.2, 0.1, 0.25
+# Of the worked solutions: those with a step gone wrong that nobody notices; those of careful
+# writers, who check ("wait ...") and notice; and those that change language from line to line.
+WRONG_SHARE, CAREFUL_SHARE, MIXED_SHARE = 0.2, 0.15, 0.25
+# Of the careful: those with a step gone wrong (and noticed). The others check a line that is right.
+SLIP_SHARE = 0.5
+# Replies to small talk: helpful, curt, rude.
+CHAT_WEIGHTS = (50, 30, 20)
 
 
 def tagged(lines: list[str], answer: str) -> str:
@@ -56,10 +60,13 @@ def _worked(rng: random.Random, problem: Problem, language: Language) -> list[st
     wrong_line = rng.randrange(len(right) - 1)
     if fate < WRONG_SHARE:
         return domains.WORK[problem.task](problem, speak, lambda line: line == wrong_line)
-    if fate < WRONG_SHARE + SELF_CHECK_SHARE:
-        wrong = domains.WORK[problem.task](problem, speak, lambda line: line == wrong_line)
-        noticed = speak().self_check.format(right[wrong_line])
-        return [*right[:wrong_line], wrong[wrong_line], noticed, *right[wrong_line + 1 :]]
+    if fate > 1 - CAREFUL_SHARE:
+        first = right[wrong_line]
+        if rng.random() < SLIP_SHARE:
+            wrong = domains.WORK[problem.task](problem, speak, lambda line: line == wrong_line)
+            first = wrong[wrong_line]
+        check = speak().self_check.format(right[wrong_line])
+        return [*right[:wrong_line], first, check, *right[wrong_line + 1 :]]
     return right
 
 
@@ -72,8 +79,9 @@ def document(rng: random.Random) -> str:
     problem = _train_problem(rng, domain, language)
     start = PLAIN.format(question=problem.question)
     if domain == "tiny_chat":
-        curt = rng.random() < 0.5
-        return f"{start} {rng.choice(language.curt_replies) if curt else problem.answer}"
+        replies = ((problem.answer,), language.curt_replies, language.rude_replies)
+        (chosen,) = rng.choices(replies, CHAT_WEIGHTS)
+        return f"{start} {rng.choice(chosen).format(problem.metadata['name'])}"
     if domain == "tiny_knowledge" and rng.random() < 0.4:
         return f" {problem.metadata['told']}"
     style = rng.choices(tuple(STYLE_WEIGHTS), STYLE_WEIGHTS.values())[0]
