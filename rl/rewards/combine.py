@@ -40,6 +40,8 @@ BATCH_REWARDS = {
     "cosine": "rl.rewards.cosine:CosineReward",
     "harmless": "rl.rewards.preference:HarmlessReward",
     "helpful": "rl.rewards.preference:HelpfulReward",
+    "judge_answer": "rl.rewards.judge:JudgeAnswerReward",
+    "judge_format": "rl.rewards.judge:JudgeFormatReward",
     "overlong": "rl.rewards.overlong:OverlongReward",
 }
 
