@@ -14,7 +14,6 @@ import numpy as np
 
 from launch.stages import Interrupted, Workspace, check_prompts
 from models.sampler import SamplingParams
-from reasoning.generator import JaxGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
 from rl.collapse_guard import DEFAULT_RULES, CollapseGuard
@@ -211,10 +210,11 @@ def reinforce(
             directory / "checkpoints", config=settings, best_metric="reward"
         ) as checkpointer,
     ):
+        generator = work.generator(config.sampler_rows)
         source = PolicySource(
             work.model,
             RolloutSampler(
-                JaxGenerator(work.model, state.params, work.tokenizer, rows=config.sampler_rows),
+                generator,
                 plan.template,
                 reward_set,
                 group=config.group,
@@ -250,6 +250,7 @@ def reinforce(
             log_every=1,
             show=("reward", "accuracy", "format", "response_tokens"),
         )
+        generator.params = None
         if result.stop_reason and not result.interrupted:
             best = checkpointer.best_step()
             print(f"{directory.name}: {result.stop_reason}; best checkpoint: step {best}")

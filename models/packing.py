@@ -75,13 +75,13 @@ def pack(
 
     Args:
       sequences: each a dict of arrays of one length, all with the same keys: `tokens`,
-        `loss_weights`, and whatever else belongs to a token.
+        `loss_weights`, and whatever else belongs to a token, be it numbers or arrays.
       num_rows: rows of the result, the last ones empty; None for as many as are needed.
 
     Returns:
-      The same arrays as `[num_rows, row_length]`, zero where there is no token, with `positions`
-      (from 0 in each sequence) and `segment_ids`. The first token of a sequence gets weight 0 in
-      `loss_weights`: nothing of its sequence predicts it.
+      The same arrays as `[num_rows, row_length, ...]`, zero where there is no token, with
+      `positions` (from 0 in each sequence) and `segment_ids`. The first token of a sequence gets
+      weight 0 in `loss_weights`: nothing of its sequence predicts it.
 
     Raises:
       ValueError: more rows are needed than `num_rows`.
@@ -96,9 +96,9 @@ def pack(
     target = np.repeat(begin, placement.length) + positions
 
     def lay_out(values, dtype):
-        rows = np.zeros(num_rows * row_length, dtype)
+        rows = np.zeros((num_rows * row_length, *values.shape[1:]), dtype)
         rows[target] = values
-        return rows.reshape(num_rows, row_length)
+        return rows.reshape(num_rows, row_length, *values.shape[1:])
 
     batch = {}
     for name in sequences[0]:

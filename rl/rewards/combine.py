@@ -27,6 +27,8 @@ TEXT_REWARDS = {"format": FormatReward}
 # not import what they import.
 BATCH_REWARDS = {
     "accuracy": "rl.rewards.accuracy:AccuracyReward",
+    "judge_answer": "rl.rewards.judge:JudgeAnswerReward",
+    "judge_format": "rl.rewards.judge:JudgeFormatReward",
     "overlong": "rl.rewards.overlong:OverlongReward",
 }
 
