@@ -30,7 +30,7 @@ from train.metrics import MetricWriter
 from train.optimizer import Optimizer, make_optimizer
 from train.source import PackedSource
 from train.state import TrainState, create_state, state_from_params
-from train.step import TrainStep, make_train_step
+from train.step import LossFn, Metrics, TrainStep, make_train_step
 
 # Rollouts shown in samples.jsonl at a time.
 SAMPLES_SHOWN = 4
@@ -38,7 +38,7 @@ SAMPLES_SHOWN = 4
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedPlan:
-    """Next-token training, all but the weights; to make one is to check its config and data."""
+    """Training on examples, all but the weights; to make one is to check its config and data."""
 
     settings: Mapping[str, Any]
     source: PackedSource
@@ -57,8 +57,14 @@ def plan_supervised(
     epochs: int = 1,
     microbatches: int = 1,
     too_long: str = "error",
+    make_loss: Callable[[Any], LossFn] = sft.make_loss,
+    finalize: Callable[[Metrics], Metrics] = lambda metrics: metrics,
 ) -> SupervisedPlan:
     """Packs `examples` and makes their train step.
+
+    Args:
+      make_loss: model -> loss; next-token prediction by default.
+      finalize: see `make_train_step`.
 
     Raises:
       ValueError: an example that does not fit, a bad setting; one line.
@@ -74,9 +80,9 @@ def plan_supervised(
     num_steps = source.count_batches()
     optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
     step = make_train_step(
-        sft.make_loss(work.model), optimizer, work.mesh, accumulate=microbatches
+        make_loss(work.model), optimizer, work.mesh, accumulate=microbatches, finalize=finalize
     )
-    _check_rows(step, config.rows)
+    check_rows(step, config.rows)
     return SupervisedPlan(
         settings={"supervised": config.to_dict(), "seed": work.seed},
         source=source,
@@ -97,7 +103,7 @@ def pretrain(work: Workspace, texts: list[str], config: Any, directory: Path) ->
 
 
 def fine_tune(work: Workspace, params: Any, plan: SupervisedPlan, directory: Path) -> Any:
-    """SFT from `params`, which it takes over."""
+    """Trains as planned from `params`, which it takes over."""
     state = state_from_params(work.model, params, plan.optimizer, work.mesh)
     return _supervise(state, plan, directory)
 
@@ -162,7 +168,7 @@ def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> Rei
         normalize_weights=False,
         finalize=mean_metrics,
     )
-    _check_rows(step, config.rows)
+    check_rows(step, config.rows)
     template = get_template(work.config.template, work.tokenizer)
     check_prompts(
         work,
@@ -178,7 +184,7 @@ def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> Rei
     )
 
 
-def _check_rows(step: TrainStep, rows: int) -> None:
+def check_rows(step: TrainStep, rows: int) -> None:
     """Raises `ValueError` where rows do not divide over devices and microbatches."""
     step.put({"tokens": np.zeros((rows, 1), np.int32)})
 
