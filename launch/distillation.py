@@ -199,7 +199,7 @@ class Distillation:
         lengths = [len(e["tokens"]) for e in examples if len(e["tokens"]) <= config.row_length]
         student = flops.forward(work.model.config, lengths)
         spent = flops.UPDATE * student
-        if loss_fn is not None:
+        if teacher_params is not None:
             spent += flops.forward(self.teacher.model.config, lengths)
         sampling = json.loads((directory_of_teacher / stages.RESULT_FILE).read_text())
         return params, config.epochs * spent + share * sampling["sampling_flops"]
