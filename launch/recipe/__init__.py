@@ -1,6 +1,8 @@
 """The R1 recipe as a table of stages, one file each.
 
-    base -> r1_zero
+    base -> r1_zero                                       RL alone
+    r1_zero -> cold_start -> reasoning_rl                 its chains, cleaned, start the base anew
+    reasoning_rl -> rejection_sft -> r1                   and once more, with all there is to learn
 
 To add one, write `launch/recipe/NAME.py` with a `STAGE`, and name it in `STAGES`, after the stages
 that it needs. Nothing here imports JAX, so that a command line can be read before it starts.
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 # In the order in which they run and are reported.
-STAGES = ("base", "r1_zero")
+STAGES = ("base", "r1_zero", "cold_start", "reasoning_rl", "rejection_sft", "r1")
 
 
 @dataclasses.dataclass(frozen=True)

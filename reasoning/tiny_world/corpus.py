@@ -34,8 +34,9 @@ def tagged(lines: list[str], answer: str) -> str:
     return f" {THINK_OPEN}\n{chain}{THINK_CLOSE}{ANSWER_OPEN} {answer}{ANSWER_CLOSE}"
 
 
-def _train_problem(rng: random.Random, task: str, language: Language) -> Problem:
-    easier = rng.random() < EASIER_SHARE
+def _train_problem(
+    rng: random.Random, task: str, language: Language, easier: bool
+) -> Problem:
     low, high = (domains.EASIER_LEVELS if easier else domains.LEVELS).get(task, (1, 1))
     while True:
         problem = domains.DRAW[task](rng, language, rng.randint(low, high))
@@ -100,10 +101,9 @@ def _response(rng: random.Random, problem: Problem, language: Language, writer: 
 
 def _sheet(rng: random.Random, domain: str, language: Language, writer: Writer) -> str:
     """Several easier problems, solved by one writer; what a few-shot prompt looks like."""
-    low, high = domains.EASIER_LEVELS[domain]
     parts = []
     for _ in range(SHEET_PROBLEMS):
-        problem = domains.DRAW[domain](rng, language, rng.randint(low, high))
+        problem = _train_problem(rng, domain, language, easier=True)
         question = PLAIN.format(question=problem.question)
         parts.append(question + _response(rng, problem, language, writer))
     return SHEET_SEPARATOR.join(parts)
@@ -124,13 +124,22 @@ def document(rng: random.Random) -> str:
     writer = _writer(rng)
     if domain in domains.LEVELS and rng.random() < SHEET_SHARE:
         return _sheet(rng, domain, language, writer)
-    problem = _train_problem(rng, domain, language)
+    problem = _train_problem(rng, domain, language, rng.random() < EASIER_SHARE)
     start = PLAIN.format(question=problem.question)
     if domain == "tiny_chat":
         return start + _chat(rng, problem, language)
     if domain == "tiny_knowledge" and rng.random() < 0.4:
         return f" {problem.metadata['told']}"
     return start + _response(rng, problem, language, writer)
+
+
+def worked_example(rng: random.Random, task: str, language: Language) -> tuple[str, str]:
+    """An easier problem and its response as a careful writer in one language would give it.
+
+    Tagged, with a check; for few-shot prompts.
+    """
+    problem = _train_problem(rng, task, language, easier=True)
+    return problem.question, _response(rng, problem, language, Writer(TAGGED, True, False))
 
 
 def documents(count: int, seed: int) -> list[str]:
