@@ -146,7 +146,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.evaluation = ConfigDict(
         {
             "tasks": {"math": "tiny_math", "logic": "tiny_logic", "code": "tiny_code",
-                      "knowledge": "tiny_knowledge"},
+                      "knowledge": "tiny_knowledge", "chat": "tiny_chat"},
             "problems": 16 if smoke else 200,
             "samples": 1 if smoke else 2,
             "rows": 64 if smoke else 200,
