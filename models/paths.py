@@ -268,7 +268,12 @@ def empty_places(shape: tuple[int, int], prompt_lengths: np.ndarray) -> np.ndarr
 
 
 def past_columns(longest: int, most: int) -> int:
-    return most
+    """Columns to copy and attend to for paths of up to `longest` tokens: quarters of `most`.
+
+    So a search compiles at most four programs, and reads little while its paths are short.
+    """
+    quarter = max(32, -(-most // 4))
+    return min(most, quarter * max(1, -(-longest // quarter)))
 
 
 def put_numbers(numbers: np.ndarray, values: np.ndarray, into: np.ndarray) -> np.ndarray:
