@@ -86,6 +86,7 @@ class RolloutSampler:
     Attributes:
       generator: its `params` are replaced by the caller after every update.
       template: question -> prompt text.
+      rewards: None where completions are not scored.
       group: G, completions of each problem.
     """
 
@@ -93,7 +94,7 @@ class RolloutSampler:
         self,
         generator: JaxGenerator,
         template: Callable[[str], str],
-        rewards: RewardSet,
+        rewards: RewardSet | None,
         *,
         group: int,
         max_new_tokens: int,
@@ -148,6 +149,17 @@ class RolloutSampler:
         )
 
 
+def full_rows_first(batch: dict[str, np.ndarray], microbatches: int) -> dict[str, np.ndarray]:
+    """The rows in such an order that empty ones fill up whole microbatches, which are skipped.
+
+    The train step's microbatch i takes rows i, i + microbatches, ...; packing leaves the last rows
+    empty.
+    """
+    rows = len(batch["tokens"])
+    order = np.arange(rows).reshape(microbatches, -1).T.ravel()
+    return {name: x[order] for name, x in batch.items()}
+
+
 def pack_rollouts(
     rollouts: Rollouts, advantages: np.ndarray, weights: np.ndarray, rows: int, row_length: int
 ) -> tuple[dict[str, np.ndarray], list[tuple[int, slice]]]:
@@ -176,6 +188,11 @@ def pack_rollouts(
 
     def example(i, g):
         prompt, completion = rollouts.prompt_ids[i], rollouts.completions[i][g]
+        if completion.logprobs is None or min(completion.token_ids, default=0) < 0:
+            raise ValueError(
+                "a completion has no log-probabilities or token ids, which RL needs: sample it with"
+                " a generator that reports them, such as JaxGenerator"
+            )
         generated = len(completion.token_ids)
 
         def of_completion(value):
