@@ -57,10 +57,16 @@ def run(
     try:
         if any(config.evaluation.tasks.values()):
             results["initial"] = stages.run_stage(
-                work, "initial", initial_settings, lambda directory: load(), export=False
+                work,
+                "initial",
+                initial_settings,
+                lambda directory: stages.score(work, directory, load()),
             )
         results[stage] = stages.run_stage(
-            work, stage, settings, lambda directory: train(load(), directory)
+            work,
+            stage,
+            settings,
+            lambda directory: stages.publish(work, directory, train(load(), directory)),
         )
     except stages.Interrupted as interruption:
         print(f"interrupted: {interruption}; the same command goes on from here")

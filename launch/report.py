@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
-from reasoning.statistics import combine_seeds
+from reasoning.statistics import combine_seeds as combine_figures
 
 # What the table shows, as far as a stage has it.
 COLUMNS = (
@@ -32,24 +32,23 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(scratch, path)
 
 
-def combine_stages(
-    by_seed: Sequence[Mapping[str, Mapping[str, Any]]],
-) -> dict[str, dict[str, Any]]:
-    """Stages of several seeds as one: figures with the seed as the unit of chance.
+def combine_seeds(reports: Sequence[Any]) -> Any:
+    """Reports of several seeds, of one layout, as one.
 
-    Args:
-      by_seed: for each seed, stage -> `{"wall_seconds", "metrics"}`.
+    Figures (`{"mean", "ci95", "n", "seeds"}`) are combined with the seed as the unit of chance,
+    `wall_seconds` are added up, and of anything else the first seed's is taken.
     """
-    return {
-        stage: {
-            "wall_seconds": sum(seed[stage]["wall_seconds"] for seed in by_seed),
-            "metrics": {
-                name: combine_seeds([seed[stage]["metrics"][name] for seed in by_seed])
-                for name in by_seed[0][stage]["metrics"]
-            },
-        }
-        for stage in by_seed[0]
-    }
+    first = reports[0]
+    if isinstance(first, Mapping):
+        if "ci95" in first:
+            return combine_figures(reports)
+        combined = {name: combine_seeds([each[name] for each in reports]) for name in first}
+        if "wall_seconds" in first:
+            combined["wall_seconds"] = sum(each["wall_seconds"] for each in reports)
+        return combined
+    if isinstance(first, list):
+        return [combine_seeds(records) for records in zip(*reports, strict=True)]
+    return first
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:

@@ -1,9 +1,9 @@
-"""The stages of a recipe: each trains, exports and evaluates, and leaves its results on disk.
+"""Stages of a job: each does its work in a directory, and leaves its results there.
 
-A stage's directory holds `hf/` (weights and tokenizer in HF layout), `checkpoints/` (orbax, to
-resume from), `metrics.jsonl`, `samples.jsonl`, `tensorboard/`, `graded.jsonl` (every graded
-response) and, once the stage is complete, `result.json`. A stage whose result is of the same
-config is not run again.
+A directory has `settings.json`, what the stage's result depends on, and, once the stage is
+complete, `result.json`. One that trains also leaves `hf/` (weights and tokenizer in HF layout),
+`checkpoints/` (orbax, to resume from), `metrics.jsonl`, `samples.jsonl`, `tensorboard/` and
+`graded.jsonl` (every graded response).
 """
 
 import dataclasses
@@ -31,6 +31,9 @@ from reasoning.prompts import get_template
 from reasoning.tasks import Task, get_task
 
 
+SETTINGS_FILE, RESULT_FILE = "settings.json", "result.json"
+
+
 class Interrupted(Exception):
     """A signal ended a stage; the same command goes on with it."""
 
@@ -54,58 +57,75 @@ class Workspace:
     def stage_directory(self, stage: str) -> Path:
         return self.directory / stage
 
+    def generator(self, rows: int) -> JaxGenerator:
+        """A sampler of `rows` samples at a time, kept, so that only its first use compiles.
+
+        It has no weights: give it some, and take them away when done.
+        """
+        if rows not in self._generators:
+            self._generators[rows] = JaxGenerator(self.model, None, self.tokenizer, rows=rows)
+        return self._generators[rows]
+
     @functools.cached_property
-    def evaluator(self) -> JaxGenerator:
-        """Samples in evaluations; kept, so that only the first one compiles. Has no weights."""
-        return JaxGenerator(
-            self.model, None, self.tokenizer, rows=self.config.evaluation.rows
-        )
+    def _generators(self) -> dict[int, JaxGenerator]:
+        return {}
 
 
 def run_stage(
-    work: Workspace,
-    stage: str,
-    settings: Mapping[str, Any],
-    train: Callable[[Path], Any],
-    *,
-    export: bool = True,
-) -> dict[str, Any]:
-    """Trains, exports and evaluates a stage, unless that has been done with these settings.
+    work: Workspace, stage: str, settings: Mapping[str, Any], run: Callable[[Path], Any]
+) -> Any:
+    """Runs a stage, unless that has been done with these settings.
 
     Args:
       settings: JSON-able; all that the stage's result depends on.
-      train: stage directory -> parameters.
-      export: write the parameters to `hf/`; not for a stage that only evaluates given ones.
+      run: stage directory -> its report: a mapping, such as `publish` returns, or a list.
 
     Returns:
-      `{"wall_seconds", "metrics"}` as `report.json` has it.
+      The report; a mapping has `wall_seconds` too.
+
+    Raises:
+      ValueError: the directory is of a stage with other settings.
     """
     directory = work.stage_directory(stage)
-    done = directory / "result.json"
     settings = json.loads(json.dumps(settings))
-    if done.exists():
-        result = json.loads(done.read_text())
-        if result["settings"] == settings:
-            print(f"{stage}: complete, taken from {directory}", flush=True)
-            return {name: result[name] for name in ("wall_seconds", "metrics")}
+    saved = saved_settings(work, stage)
+    if saved not in (None, settings):
         raise ValueError(
             f"{directory} holds a {stage} stage of another config; give another --workdir, or "
             "remove that folder"
         )
-    directory.mkdir(parents=True, exist_ok=True)
+    done = directory / RESULT_FILE
+    if done.exists():
+        print(f"{stage}: complete, taken from {directory}", flush=True)
+        return json.loads(done.read_text())
+    write_atomically(directory / SETTINGS_FILE, json.dumps(settings, indent=2))
     start = time.monotonic()
-    params = train(directory)
-    if export:
-        # One that is there is from a run that was killed before its evaluation was done.
-        export_model(
-            directory / "hf", work.model.config, params, work.tokenizer, overwrite=True
-        )
+    report = run(directory)
+    if isinstance(report, Mapping):
+        report = {"wall_seconds": time.monotonic() - start, **report}
+    write_atomically(done, json.dumps(report, indent=2))
+    return report
+
+
+def saved_settings(work: Workspace, stage: str) -> dict[str, Any] | None:
+    """The settings that a stage was begun with; None where it was not."""
+    path = work.stage_directory(stage) / SETTINGS_FILE
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def publish(work: Workspace, directory: Path, params: Any) -> dict[str, Any]:
+    """Exports a stage's parameters and evaluates them; returns its report."""
+    # An export that is there is from a run that was killed before its evaluation was done.
+    export_model(directory / "hf", work.model.config, params, work.tokenizer, overwrite=True)
+    return score(work, directory, params)
+
+
+def score(work: Workspace, directory: Path, params: Any) -> dict[str, Any]:
+    """Evaluates parameters and leaves the graded responses; returns `{"metrics": ...}`."""
     metrics, graded = evaluate_params(work, params)
     lines = [json.dumps(g.record(), ensure_ascii=False) + "\n" for g in graded]
     write_atomically(directory / "graded.jsonl", "".join(lines))
-    result = {"wall_seconds": time.monotonic() - start, "metrics": metrics}
-    write_atomically(done, json.dumps({"settings": settings, **result}, indent=2))
-    return result
+    return {"metrics": metrics}
 
 
 def load_stage(work: Workspace, stage: str) -> Any:
@@ -150,11 +170,12 @@ def evaluate_params(
     problems = evaluation_problems(config, work.seed, at_most)
     if not problems:
         return {}, []
-    work.evaluator.params = params
+    generator = work.generator(config.rows)
+    generator.params = params
     try:
         with jax.set_mesh(work.mesh):
             return evaluate(
-                work.evaluator,
+                generator,
                 problems,
                 get_template(work.config.template, work.tokenizer),
                 num_samples=config.samples,
@@ -163,7 +184,7 @@ def evaluate_params(
                 seed=work.seed,
             )
     finally:
-        work.evaluator.params = None  # Their memory is the training's.
+        generator.params = None  # Their memory is the training's.
 
 
 def check_prompts(

@@ -14,7 +14,6 @@ import numpy as np
 
 from launch.stages import Interrupted, Workspace, check_prompts
 from models.sampler import SamplingParams
-from reasoning.generator import JaxGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
 from rl.collapse_guard import DEFAULT_RULES, CollapseGuard
@@ -29,9 +28,9 @@ from train.data import Example, encode_records
 from train.loop import Hook, run
 from train.metrics import MetricWriter
 from train.optimizer import Optimizer, make_optimizer
-from train.source import PackedSource
+from train.source import PackedSource, Source
 from train.state import TrainState, create_state, state_from_params
-from train.step import TrainStep, make_train_step
+from train.step import LossFn, TrainStep, make_train_step
 
 # Rollouts shown in samples.jsonl at a time.
 SAMPLES_SHOWN = 4
@@ -39,10 +38,10 @@ SAMPLES_SHOWN = 4
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedPlan:
-    """Next-token training, all but the weights; to make one is to check its config and data."""
+    """Training on given tokens, all but the weights; to make one is to check config and data."""
 
     settings: Mapping[str, Any]
-    source: PackedSource
+    source: Source
     num_steps: int
     optimizer: Optimizer
     step: TrainStep
@@ -58,8 +57,13 @@ def plan_supervised(
     epochs: int = 1,
     microbatches: int = 1,
     too_long: str = "error",
+    loss_fn: LossFn | None = None,
+    constants: Any = None,
 ) -> SupervisedPlan:
     """Packs `examples` and makes their train step.
+
+    Args:
+      loss_fn, constants: see `make_train_step`; None is next-token cross-entropy.
 
     Raises:
       ValueError: an example that does not fit, a bad setting; one line.
@@ -75,7 +79,11 @@ def plan_supervised(
     num_steps = source.count_batches()
     optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
     step = make_train_step(
-        sft.make_loss(work.model), optimizer, work.mesh, accumulate=microbatches
+        loss_fn or sft.make_loss(work.model),
+        optimizer,
+        work.mesh,
+        accumulate=microbatches,
+        constants=constants,
     )
     _check_rows(step, config.rows)
     return SupervisedPlan(
@@ -98,7 +106,7 @@ def pretrain(work: Workspace, texts: list[str], config: Any, directory: Path) ->
 
 
 def fine_tune(work: Workspace, params: Any, plan: SupervisedPlan, directory: Path) -> Any:
-    """SFT from `params`, which it takes over."""
+    """SFT or distillation from `params`, which it takes over."""
     state = state_from_params(work.model, params, plan.optimizer, work.mesh)
     return _supervise(state, plan, directory)
 
@@ -211,10 +219,11 @@ def reinforce(
             directory / "checkpoints", config=settings, best_metric="reward"
         ) as checkpointer,
     ):
+        generator = work.generator(config.sampler_rows)
         source = PolicySource(
             work.model,
             RolloutSampler(
-                JaxGenerator(work.model, state.params, work.tokenizer, rows=config.sampler_rows),
+                generator,
                 plan.template,
                 reward_set,
                 group=config.group,
@@ -250,6 +259,7 @@ def reinforce(
             log_every=1,
             show=("reward", "accuracy", "format", "response_tokens"),
         )
+        generator.params = None
         if result.stop_reason and not result.interrupted:
             best = checkpointer.best_step()
             print(f"{directory.name}: {result.stop_reason}; best checkpoint: step {best}")

@@ -1,5 +1,6 @@
 """Log-probabilities of given tokens, without holding the logits of a whole batch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -45,13 +46,7 @@ def token_logprobs(
     """
     if isinstance(temperature, (int, float)) and temperature <= 0:
         raise ValueError(f"temperature={temperature} has no log-probs; it must be positive")
-    batch, length, dim = hidden_BTD.shape
-    if chunk is None:
-        vocab = jax.eval_shape(model.logits, params, hidden_BTD[:1, :1]).shape[-1]
-        devices = max(jax.sharding.get_abstract_mesh().size, 1)
-        chunk = max(1, min(length, MAX_LOGITS * devices // (batch * vocab)))
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk} is no number of columns; it must be at least 1")
+    vocab = jax.eval_shape(model.logits, params, hidden_BTD[:1, :1]).shape[-1]
 
     def of_columns(hidden, targets):
         logits = model.logits(params, hidden)
@@ -71,19 +66,48 @@ def token_logprobs(
     # The last column predicts nothing; it is computed all the same, since T is a rounder number
     # than T - 1, and dropped by `align`.
     targets_BT = jnp.roll(tokens_BT, -1, axis=1)
-    if chunk >= length:
-        columns = of_columns(hidden_BTD, targets_BT)
-    else:
-        num_chunks = -(-length // chunk)
-        padding = ((0, 0), (0, num_chunks * chunk - length))
-        hidden = jnp.pad(hidden_BTD, (*padding, (0, 0)))
-        hidden = hidden.reshape(batch, num_chunks, chunk, dim).swapaxes(0, 1)
-        targets = jnp.pad(targets_BT, padding).reshape(batch, num_chunks, chunk).swapaxes(0, 1)
-        columns = jax.lax.map(jax.checkpoint(lambda inputs: of_columns(*inputs)), (hidden, targets))
-        columns = tuple(x.swapaxes(0, 1).reshape(batch, -1)[:, :length] for x in columns)
-
-    def align(x_BT):
-        return jnp.pad(x_BT[:, :-1], ((0, 0), (1, 0)))
-
+    columns = map_columns(of_columns, (hidden_BTD, targets_BT), vocab, chunk)
     aligned = tuple(align(x) for x in columns)
     return aligned if with_entropy else aligned[0]
+
+
+def map_columns(
+    fn: Callable[..., Any], inputs: tuple[jax.Array, ...], logits: int, chunk: int | None = None
+) -> Any:
+    """`fn(*inputs)`, computed for `chunk` columns of T at a time.
+
+    Where that is less than T, `fn` is computed again in the backward pass; nothing is kept.
+
+    Args:
+      fn: acts on each column by itself; from arrays to a pytree of arrays, all `[B, T, ...]`.
+      inputs: arrays `[B, T, ...]`.
+      logits: float32 numbers that `fn` holds for an entry of `[B, T]`, such as the vocabulary size.
+      chunk: None for as many columns as keep a device within `MAX_LOGITS`.
+
+    Raises:
+      ValueError: a chunk that is not positive.
+    """
+    batch, length = inputs[0].shape[:2]
+    if chunk is None:
+        devices = max(jax.sharding.get_abstract_mesh().size, 1)
+        chunk = max(1, min(length, MAX_LOGITS * devices // (batch * logits)))
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk} is no number of columns; it must be at least 1")
+    if chunk >= length:
+        return fn(*inputs)
+    num_chunks = -(-length // chunk)
+
+    def split(x):
+        x = jnp.pad(x, ((0, 0), (0, num_chunks * chunk - length), *[(0, 0)] * (x.ndim - 2)))
+        return x.reshape(batch, num_chunks, chunk, *x.shape[2:]).swapaxes(0, 1)
+
+    def join(x):
+        return x.swapaxes(0, 1).reshape(batch, -1, *x.shape[3:])[:, :length]
+
+    columns = jax.lax.map(jax.checkpoint(lambda parts: fn(*parts)), tuple(map(split, inputs)))
+    return jax.tree.map(join, columns)
+
+
+def align(x_BT: jax.Array) -> jax.Array:
+    """From the column that predicts to the column that is predicted; the first one gets 0."""
+    return jnp.pad(x_BT[:, :-1], ((0, 0), (1, 0), *[(0, 0)] * (x_BT.ndim - 2)))

@@ -99,7 +99,7 @@ class PackedSource(Source):
         self.load_state_dict({"epoch": 0, "window": 0, "row": 0})
 
     def next(self, state: Any = None) -> Batch:
-        """A dict of `[rows, row_length]` arrays."""
+        """A dict of `[rows, row_length, ...]` arrays."""
         del state
         parts, missing = [], self._rows
         while missing:
@@ -116,8 +116,9 @@ class PackedSource(Source):
         if len(parts) == 1 and not missing:
             return parts[0]
         if missing:
-            shape = (missing, self._row_length)
-            parts.append({name: np.zeros(shape, x.dtype) for name, x in parts[0].items()})
+            parts.append(
+                {name: np.zeros((missing, *x.shape[1:]), x.dtype) for name, x in parts[0].items()}
+            )
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from train.state import TrainState
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
-# (params, batch) -> (sum(loss_weights * token_loss), metrics)
-LossFn = Callable[[Any, Batch], tuple[jax.Array, Metrics]]
+# (params, batch) -> (sum(loss_weights * token_loss), metrics); with constants as a third argument
+# where the step has some.
+LossFn = Callable[..., tuple[jax.Array, Metrics]]
 
 
 def make_train_step(
@@ -26,6 +27,7 @@ def make_train_step(
     accumulate: int = 1,
     normalize_weights: bool = True,
     finalize: Callable[[Metrics], Metrics] = lambda metrics: metrics,
+    constants: Any = None,
 ) -> "TrainStep":
     """Makes `(state, batch) -> (state, metrics)`, compiled for `mesh`, its state donated.
 
@@ -39,24 +41,31 @@ def make_train_step(
         makes the loss a mean over tokens. Without, they carry the aggregation already.
       finalize: traceable; turns the metrics of the whole batch into those to report, such as
         sums into means.
+      constants: a pytree of arrays that the loss reads and no update changes, such as a teacher's
+        parameters, laid out on `mesh` as they are to stay. Given as the loss's third argument:
+        closed over, they would be copied into the program.
 
     The metrics of a step are those of `loss_fn`, `loss`, those of `Optimizer.update`, and
     `skipped`: 1 where loss or gradient was not finite, in which case parameters and optimizer
     state stayed as they were.
     """
-    return TrainStep(loss_fn, optimizer, mesh, accumulate, normalize_weights, finalize)
+    return TrainStep(loss_fn, optimizer, mesh, accumulate, normalize_weights, finalize, constants)
 
 
 class TrainStep:
     """A compiled train step; see `make_train_step`."""
 
-    def __init__(self, loss_fn, optimizer, mesh, accumulate, normalize_weights, finalize):
+    def __init__(
+        self, loss_fn, optimizer, mesh, accumulate, normalize_weights, finalize, constants
+    ):
         if accumulate < 1:
             raise ValueError(f"accumulate={accumulate}: it must be at least 1")
         self.mesh = mesh
         self._loss_fn, self._optimizer = loss_fn, optimizer
         self._accumulate, self._normalize = accumulate, normalize_weights
         self._finalize = finalize
+        # More arguments of the loss.
+        self._constants = () if constants is None else (constants,)
         self._batch_sharding = batch_sharding(mesh)
         axes = self._batch_sharding.spec[0]
         self._batch_shards = int(np.prod([mesh.shape[axis] for axis in axes]))
@@ -65,12 +74,12 @@ class TrainStep:
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Takes an update; `state` must not be used again, its buffers are reused."""
         with jax.set_mesh(self.mesh):
-            return (self._jitted or self._jit(state))(state, batch)
+            return (self._jitted or self._jit(state))(state, batch, self._constants)
 
     def lower(self, state: TrainState, batch: Batch) -> Any:
         """The lowered step for abstract arguments: to compile without arrays, or to count FLOPs."""
         with jax.set_mesh(self.mesh):
-            return self._jit(state).lower(state, batch)
+            return self._jit(state).lower(state, batch, self._constants)
 
     @property
     def num_compiles(self) -> int:
@@ -108,13 +117,13 @@ class TrainStep:
         )
         return self._jitted
 
-    def _step(self, state, batch):
+    def _step(self, state, batch, constants):
         batch = dict(batch)
         if self._normalize:
             weights = batch["loss_weights"].astype(jnp.float32)
             batch["loss_weights"] = weights / jnp.maximum(jnp.sum(weights), 1e-9)
         trainable, frozen = self._optimizer.split(state.params)
-        loss, metrics, grads = self._gradient(trainable, frozen, batch)
+        loss, metrics, grads = self._gradient(trainable, frozen, batch, constants)
         metrics = {"loss": loss, **self._finalize(metrics)}
 
         params, opt_state, update_metrics = self._optimizer.update(
@@ -132,11 +141,12 @@ class TrainStep:
         state = TrainState(state.step + 1, self._optimizer.merge(params, frozen), opt_state)
         return state, metrics | update_metrics
 
-    def _gradient(self, trainable, frozen, batch):
+    def _gradient(self, trainable, frozen, batch, constants):
         """Loss, metrics and gradient of the trainable parameters, summed over microbatches."""
 
         def loss_of(trainable, microbatch):
-            return self._loss_fn(self._optimizer.merge(trainable, frozen), microbatch)
+            params = self._optimizer.merge(trainable, frozen)
+            return self._loss_fn(params, microbatch, *constants)
 
         def gradient_of(microbatch):
             (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(

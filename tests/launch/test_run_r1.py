@@ -211,10 +211,35 @@ def fails(command, workdir, *flags):
     return errors[0]
 
 
-def test_a_changed_config_is_refused(command, smoke):
+def test_a_changed_config_runs_what_depends_on_it(command, copy):
+    """Another RL: the base stays, the old RL is set aside."""
+    base, old = state_of(copy / "seed_0/base"), weights(copy)
+    done = run(command, copy, f"--config.r1_zero.steps={STEPS - 5}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.findall(r"(\w+): complete, taken from", done.stdout) == ["base"]
+    assert state_of(copy / "seed_0/base") == base
+    assert len(lines(copy / "seed_0/r1_zero/metrics.jsonl")) == STEPS - 5
+    aside = load_file(copy / "seed_0/stale/r1_zero_1/hf/model.safetensors")
+    assert all((aside[name] == old[name]).all() for name in old)
+
+
+def test_another_evaluation_trains_nothing(command, copy):
+    before = {stage: weights(copy, stage) for stage in ("base", "r1_zero")}
+    logs = {stage: lines(copy / "seed_0" / stage / "metrics.jsonl") for stage in before}
+    done = run(command, copy, "--config.evaluation.problems=6")
+    assert done.returncode == 0 and "complete" not in done.stdout, done.stderr[-3000:]
+    report = json.loads((copy / "report.json").read_text())
+    for stage, old in before.items():
+        assert report["stages"][stage]["metrics"]["math/pass@1"]["n"] == 6
+        assert all((weights(copy, stage)[name] == old[name]).all() for name in old)
+        assert lines(copy / "seed_0" / stage / "metrics.jsonl") == logs[stage]
+    assert not (copy / "seed_0/stale").exists()
+
+
+def test_an_input_of_another_config_is_refused(command, smoke):
     before = state_of(smoke[0])
-    error = fails(command, smoke[0], "--config.r1_zero.steps=9", "--stages=r1_zero")
-    assert "r1_zero" in error and "--workdir" in error
+    error = fails(command, smoke[0], "--config.pretrain.documents=701", "--stages=r1_zero")
+    assert "base is of another config" in error and "(--stages=base)" in error
     assert state_of(smoke[0]) == before
 
 

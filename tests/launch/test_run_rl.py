@@ -285,7 +285,9 @@ def test_a_stage_killed_after_its_export_is_done_again(files, tmp_path):
     work = finetune._open(config, model, tmp_path)
     (tmp_path / "rl" / "hf").mkdir(parents=True)
     params = load_model(model).params
-    result = stages.run_stage(work, "rl", {}, lambda directory: params)
+    result = stages.run_stage(
+        work, "rl", {}, lambda directory: stages.publish(work, directory, params)
+    )
     assert result["metrics"] == {} and (tmp_path / "rl" / "result.json").exists()
     for a, b in zip(_weights(tmp_path / "rl" / "hf"), _weights(model), strict=True):
         np.testing.assert_array_equal(a, b)

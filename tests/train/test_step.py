@@ -186,6 +186,25 @@ def test_one_compilation_and_donation():
     assert step.num_compiles == 1
 
 
+def test_constants_reach_the_loss_and_stay():
+    """Not donated, not updated, and an argument of the program, not a part of it."""
+
+    def loss_fn(params, batch, constants):
+        loss, metrics = sft.make_loss(Bigram())(params, batch)
+        return loss, metrics | {"seen": constants["big"].sum()}
+
+    constants = {"big": jnp.full((64, 64), 0.5)}
+    model, mesh = Bigram(), make_mesh({"data": -1})
+    optimizer = make_optimizer({}, model.abstract_params, 10)
+    step = make_train_step(loss_fn, optimizer, mesh, constants=constants)
+    state, source = create_state(model, optimizer, mesh, jax.random.key(0)), parts()[2]
+    assert "tensor<64x64xf32>" in step.lower(state, source.next()).as_text().partition("{")[2]
+    for _ in range(2):
+        state, metrics = step(state, step.put(source.next()))
+        assert metrics["seen"] == 64 * 64 / 2 and not metrics["skipped"]
+    np.testing.assert_array_equal(constants["big"], 0.5)
+
+
 def test_compiles_from_shapes_alone():
     model, mesh = Bigram(), make_mesh({"data": -1})
     optimizer = make_optimizer({}, model.abstract_params, 10)

@@ -1,0 +1,89 @@
+"""Runs stages of the recipe: what is complete stays, what is of another config makes room."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from launch import stages
+from launch.recipe import STAGES, get_stage, lineage
+from launch.stages import Workspace
+
+
+def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:
+    """Runs some stages of one seed, in the recipe's order.
+
+    A stage whose result on disk is of this config is not run again. Of one whose training had
+    another config, the folder is moved to `stale/`; one that only was evaluated otherwise is
+    evaluated again.
+
+    Returns:
+      Stage -> its report, as `launch.stages.run_stage` returns it.
+
+    Raises:
+      FileNotFoundError, ValueError: an input is not there or of another config, or a stage's check
+        fails; before any stage runs.
+    """
+    names = [name for name in STAGES if name in names]
+    waiting = [name for name in names if not _is_complete(work, name)]
+    for name in waiting:
+        for needed in get_stage(name).needs:
+            if needed not in names:
+                _check_input(work, needed)
+    for name in waiting:
+        get_stage(name).check(work)
+    results = {}
+    for name in names:
+        _make_room(work, name)
+        results[name] = stages.run_stage(
+            work,
+            name,
+            settings_of(work, name),
+            lambda directory, name=name: get_stage(name).run(work, directory),
+        )
+    return results
+
+
+def settings_of(work: Workspace, name: str) -> dict[str, Any]:
+    """What a stage's result depends on; `training` is what its weights and data depend on."""
+    config = json.loads(work.config.to_json_best_effort())
+    fields = [field for each in lineage(name) for field in get_stage(each).fields]
+    return {
+        "training": {"seed": work.seed} | {field: config[field] for field in fields},
+        "evaluation": config["evaluation"],
+    }
+
+
+def _is_complete(work: Workspace, name: str) -> bool:
+    done = work.stage_directory(name) / stages.RESULT_FILE
+    return done.exists() and stages.saved_settings(work, name) == settings_of(work, name)
+
+
+def _check_input(work: Workspace, name: str) -> None:
+    directory = work.stage_directory(name)
+    if not (directory / stages.RESULT_FILE).exists():
+        raise FileNotFoundError(
+            f"{directory / stages.RESULT_FILE} does not exist: run the stage {name} first"
+            f" (--stages={name})"
+        )
+    if stages.saved_settings(work, name)["training"] != settings_of(work, name)["training"]:
+        raise ValueError(
+            f"{directory} is of another config: run the stage {name} again first (--stages={name})"
+        )
+
+
+def _make_room(work: Workspace, name: str) -> None:
+    saved, settings = stages.saved_settings(work, name), settings_of(work, name)
+    if saved is None or saved == settings:
+        return
+    directory = work.stage_directory(name)
+    if saved["training"] == settings["training"]:
+        # The finished training is taken from its last checkpoint.
+        print(f"{name}: trained already, evaluated again for another `evaluation`", flush=True)
+        (directory / stages.RESULT_FILE).unlink(missing_ok=True)
+        (directory / stages.SETTINGS_FILE).unlink()
+        return
+    stale = work.directory / "stale"
+    stale.mkdir(exist_ok=True)
+    taken = len(list(stale.glob(f"{name}_*")))
+    directory.rename(stale / f"{name}_{taken + 1}")
+    print(f"{name}: of another config, moved to {stale / f'{name}_{taken + 1}'}", flush=True)

@@ -1,0 +1,77 @@
+"""What the stages take from the tiny world: corpus, tokenizer and training problems."""
+
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from launch.report import write_atomically
+from launch.stages import Workspace, evaluation_problems
+from models.tokenizer import Tokenizer, train_bpe
+from reasoning import response
+from reasoning.problem import Problem
+from reasoning.prompts import CHAT_TEMPLATE, PLAIN
+from reasoning.tasks import get_task
+from reasoning.tiny_world import corpus
+
+# The tokenizer is the same for every seed.
+TOKENIZER_SEED = 0
+
+
+def texts(work: Workspace) -> list[str]:
+    """The pretraining corpus of a seed."""
+    return _texts(work.config.pretrain.documents, work.seed)
+
+
+@functools.lru_cache(maxsize=1)
+def _texts(count: int, seed: int) -> list[str]:
+    return corpus.documents(count, seed)
+
+
+def tokenizer(directory: Path, config: Any) -> Tokenizer:
+    """Trains the tokenizer, or loads it from where it was saved with the same settings."""
+    settings = config.to_dict()
+    saved = directory / "settings.json"
+    if not saved.exists() or json.loads(saved.read_text()) != settings:
+        saved.unlink(missing_ok=True)
+        trained = train_bpe(
+            corpus.documents(config.documents, TOKENIZER_SEED),
+            config.vocab_size,
+            text_tokens=(
+                response.THINK_OPEN, response.THINK_CLOSE, response.ANSWER_OPEN,
+                response.ANSWER_CLOSE,
+            ),
+            eos_token="<eos>",
+            pad_token="<pad>",
+            template=CHAT_TEMPLATE,
+        )  # fmt: skip
+        trained.save(directory)
+        write_atomically(saved, json.dumps(settings))
+    return Tokenizer.from_directory(directory)
+
+
+def training_problems(work: Workspace, counts: Mapping[str, int]) -> list[Problem]:
+    """Training problems by task, none of which the evaluation asks."""
+    problems = [
+        problem
+        for task, count in counts.items()
+        for problem in get_task(task).problems("train", count, work.seed)
+    ]
+    assert_held_out(work, {problem.question for problem in problems})
+    return problems
+
+
+def asked_in(work: Workspace) -> set[str]:
+    """The questions of the corpus."""
+    start, end = PLAIN.split("{question}")
+    asked = (text.partition(end) for text in texts(work) if text.startswith(start))
+    return {question.removeprefix(start) for question, _, _ in asked}
+
+
+def assert_held_out(work: Workspace, questions: Iterable[str]) -> None:
+    """No problem of the evaluation may be among the questions that are trained on."""
+    for _, problems in evaluation_problems(work.config.evaluation, work.seed).values():
+        for problem in problems:
+            if problem.question in questions:
+                raise AssertionError(f"test problem {problem.question!r} occurs in training")
