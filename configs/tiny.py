@@ -41,9 +41,9 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.pretrain = ConfigDict(
         {
-            "documents": 2000 if smoke else 36_000,
-            "rows": 16,
-            "row_length": 128,
+            "documents": 2000 if smoke else 48_000,
+            "rows": 12,
+            "row_length": 192,
             "optimizer": {
                 "name": "adamw",
                 "learning_rate": 3e-3,
@@ -61,8 +61,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.r1_zero = ConfigDict(
         {
-            # Training problems by task: mostly math, which the base can do a little of.
-            "problems": {"tiny_math": 3072, "tiny_logic": 512, "tiny_code": 512},
+            # Training problems by task.
+            "problems": {"tiny_math": 1536, "tiny_logic": 1536, "tiny_code": 1024},
             "steps": 3 if smoke else 80,
             "prompts": 8 if smoke else 32,
             "group": 4 if smoke else 8,

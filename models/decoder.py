@@ -4,6 +4,7 @@ A block does not know where keys and values are kept: it is handed an `Attend` f
 packed causal attention in training, and attention over a cache when sampling.
 """
 
+import abc
 import functools
 import math
 from collections.abc import Callable
@@ -179,24 +180,24 @@ class Decoder(nnx.Module):
         return logits.reshape(*x_D.shape[:-1], -1)
 
 
-class LanguageModel:
+class Model(abc.ABC):
     """Pure functions over a pytree of parameters (nested dicts of arrays, no NNX types).
 
-    Example:
-      model = LanguageModel(config)
-      params = model.init(jax.random.key(0))
-      hidden_BTD = model.hidden(params, tokens_BT, positions_BT, segment_ids_BT)
-      logits_BTV = model.logits(params, hidden_BTD)
+    What a decoder with any head has in common. A subclass makes its module in `module`.
     """
 
     def __init__(self, config: ModelConfig):
         self.config = config
-        abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
+        abstract = nnx.eval_shape(lambda: self.module(nnx.Rngs(0)))
         self._graph, self._state = nnx.split(abstract)
+
+    @abc.abstractmethod
+    def module(self, rngs: nnx.Rngs) -> Decoder:
+        """The NNX module with random parameters."""
 
     def init(self, key: jax.Array) -> Any:
         """Random parameters; jit it with `out_shardings` to create them sharded."""
-        return nnx.to_pure_dict(nnx.state(Decoder(self.config, nnx.Rngs(params=key))))
+        return nnx.to_pure_dict(nnx.state(self.module(nnx.Rngs(params=key))))
 
     @functools.cached_property
     def abstract_params(self) -> Any:
@@ -233,6 +234,20 @@ class LanguageModel:
             return attention.packed_attention(q, k, v, segment_ids_BT), cache
 
         return self.bind(params).hidden(tokens_BT, positions_BT, attend)[0]
+
+
+class LanguageModel(Model):
+    """The decoder with its LM head.
+
+    Example:
+      model = LanguageModel(config)
+      params = model.init(jax.random.key(0))
+      hidden_BTD = model.hidden(params, tokens_BT, positions_BT, segment_ids_BT)
+      logits_BTV = model.logits(params, hidden_BTD)
+    """
+
+    def module(self, rngs: nnx.Rngs) -> Decoder:
+        return Decoder(self.config, rngs)
 
     def logits(self, params, hidden_D) -> jax.Array:
         """Float32 logits `[..., V]`."""

@@ -74,12 +74,36 @@ class JaxGenerator:
         seed: int = 0,
     ) -> list[list[Completion]]:
         """See `Generator`; `seed` and a prompt's place decide what is drawn for it."""
+        return self.generate_from_ids(
+            self.tokenizer.encode_batch(prompts),
+            num_samples=num_samples,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            stop=stop,
+            seed=seed,
+        )
+
+    def generate_from_ids(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        *,
+        num_samples: int = 1,
+        max_new_tokens: int,
+        limits: Sequence[int] | None = None,
+        sampling: SamplingParams = SamplingParams(),
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> list[list[Completion]]:
+        """`generate` for prompts given as token ids, such as responses to be gone on with.
+
+        Args:
+          limits: most new tokens for each prompt, up to `max_new_tokens`, which is the default.
+        """
         sampler = self._sampler(num_samples, max_new_tokens, tuple(stop))
-        prompt_ids = self.tokenizer.encode_batch(prompts)
-        samples = sampler(self.params, prompt_ids, jax.random.key(seed), sampling)
+        samples = sampler(self.params, prompt_ids, jax.random.key(seed), sampling, limits)
         return [
             [self._completion(samples, i, g) for g in range(num_samples)]
-            for i in range(len(prompts))
+            for i in range(len(prompt_ids))
         ]
 
     def _sampler(self, num_samples: int, max_new_tokens: int, stop: tuple[str, ...]) -> Sampler:

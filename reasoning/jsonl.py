@@ -1,8 +1,9 @@
-"""Records from JSON Lines files, with errors that name the file and the line."""
+"""Records from and to JSON Lines files, with errors that name the file and the line."""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -28,6 +29,16 @@ def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
                     f"{path}:{number}: a JSON object is needed, not {type(record).__name__}"
                 )
             yield number, record
+
+
+def write_jsonl(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one record a line; the file appears, or is replaced, when it is whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".part")
+    with open(scratch, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    os.replace(scratch, path)
 
 
 def text_field(

@@ -1,6 +1,6 @@
 """Named prompt templates: from a question to the text that a model continues."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from models.tokenizer import Tokenizer
 
@@ -18,6 +18,10 @@ R1_SYSTEM = (
     "within <think> </think> tags and the answer within <answer> </answer> tags."
 )
 PLAIN = "User: {question}\nAssistant:"
+# Puts the first words into the model's mouth (arXiv:2205.11916).
+COT = PLAIN + " Let's think step by step.\n"
+# Asks for the answer alone, which an instruction does for models that follow one.
+DIRECT_SYSTEM = "Give the final answer only, without any reasoning."
 # The bare turns as a chat template, for tokenizers that are trained here.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -27,7 +31,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
-TEMPLATES = ("plain", "r1_zero", "chat", "chat_r1")
+TEMPLATES = ("plain", "cot", "r1_zero", "chat", "chat_r1", "chat_direct")
 
 PromptTemplate = Callable[[str], str]
 
@@ -35,19 +39,20 @@ PromptTemplate = Callable[[str], str]
 def get_template(name: str, tokenizer: Tokenizer) -> PromptTemplate:
     """A function from a question to a prompt.
 
-    `plain` is a bare user turn; `r1_zero` is for base models; `chat` and `chat_r1` use the
-    tokenizer's chat template, the latter with a system prompt that asks for the R1 format.
+    `plain` is a bare user turn, `cot` one whose answer starts with "Let's think step by step";
+    `r1_zero` is for base models; `chat`, `chat_r1` and `chat_direct` use the tokenizer's chat
+    template, the last two with a system prompt that asks for the R1 format, or for no reasoning.
 
     Raises:
       ValueError: an unknown name, or a chat template that the tokenizer lacks.
     """
-    if name == "plain":
-        return lambda question: PLAIN.format(question=question)
-    if name == "r1_zero":
-        return lambda question: R1_ZERO.format(question=question)
+    raw = {"plain": PLAIN, "cot": COT, "r1_zero": R1_ZERO}
+    if name in raw:
+        return lambda question: raw[name].format(question=question)
     if name not in TEMPLATES:
         raise ValueError(f"template={name!r} is unknown; choose one of {', '.join(TEMPLATES)}")
-    system = [{"role": "system", "content": R1_SYSTEM}] if name == "chat_r1" else []
+    systems = {"chat_r1": R1_SYSTEM, "chat_direct": DIRECT_SYSTEM}
+    system = [{"role": "system", "content": systems[name]}] if name in systems else []
 
     def chat(question: str) -> str:
         messages = [*system, {"role": "user", "content": question}]
@@ -55,3 +60,15 @@ def get_template(name: str, tokenizer: Tokenizer) -> PromptTemplate:
 
     chat("a question")  # a missing or refusing template is reported now
     return chat
+
+
+def few_shot(template: PromptTemplate, examples: Sequence[tuple[str, str]]) -> PromptTemplate:
+    """`template` behind worked examples, (question, response), as in arXiv:2201.11903.
+
+    Raises:
+      ValueError: no examples.
+    """
+    if not examples:
+        raise ValueError("few-shot prompting was asked for without examples: give at least one")
+    shots = "".join(f"{template(question)}{response}\n" for question, response in examples)
+    return lambda question: shots + template(question)

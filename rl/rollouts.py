@@ -188,6 +188,11 @@ def pack_rollouts(
 
     def example(i, g):
         prompt, completion = rollouts.prompt_ids[i], rollouts.completions[i][g]
+        if completion.logprobs is None or min(completion.token_ids, default=0) < 0:
+            raise ValueError(
+                "a completion has no log-probabilities or token ids, which RL needs: sample it with"
+                " a generator that reports them, such as JaxGenerator"
+            )
         generated = len(completion.token_ids)
 
         def of_completion(value):

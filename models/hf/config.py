@@ -5,11 +5,13 @@ from typing import Any
 
 from models.config import FAMILIES, ModelConfig, RopeScaling
 
-ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-}
+_CLASSES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+
+# What is on top of the decoder. A classifier of one label is a scalar head: that of tokens has a
+# bias, that of sequences has none.
+CAUSAL_LM = "ForCausalLM"
+TOKEN_CLASSIFICATION = "ForTokenClassification"
+SEQUENCE_CLASSIFICATION = "ForSequenceClassification"
 
 # Switches of the reference implementation for which this decoder knows one setting only.
 _ONLY = {
@@ -27,7 +29,9 @@ _ROPE_SCALING = {
 }
 
 
-def config_from_hf(fields: Mapping[str, Any], **changes: Any) -> ModelConfig:
+def config_from_hf(
+    fields: Mapping[str, Any], head: str = CAUSAL_LM, **changes: Any
+) -> ModelConfig:
     """The decoder that a parsed `config.json` describes.
 
     Both spellings of the rotary settings are read: `rope_theta` with `rope_scaling`, and the
@@ -36,6 +40,7 @@ def config_from_hf(fields: Mapping[str, Any], **changes: Any) -> ModelConfig:
 
     Args:
       fields: the parsed file.
+      head: what the checkpoint must have on top of the decoder, such as `CAUSAL_LM`.
       **changes: fields of `ModelConfig` to set otherwise, e.g. `dtype="bfloat16"`.
 
     Raises:
@@ -47,8 +52,8 @@ def config_from_hf(fields: Mapping[str, Any], **changes: Any) -> ModelConfig:
             f"config.json: model_type={family!r} is not supported; only {', '.join(FAMILIES)} are"
         )
     for architecture in fields.get("architectures") or ():
-        if architecture != ARCHITECTURES[family]:
-            raise _refusal("architectures", [architecture], [ARCHITECTURES[family]])
+        if architecture != _CLASSES[family] + head:
+            raise _refusal("architectures", [architecture], [_CLASSES[family] + head])
     for field, only in _ONLY.items():
         # transformers itself ignores the field for Qwen2, whose biases are fixed.
         ignored = family == "qwen2" and field == "attention_bias"
@@ -82,7 +87,7 @@ def config_from_hf(fields: Mapping[str, Any], **changes: Any) -> ModelConfig:
     return config.replace(**changes)
 
 
-def config_to_hf(config: ModelConfig) -> dict[str, Any]:
+def config_to_hf(config: ModelConfig, head: str = CAUSAL_LM) -> dict[str, Any]:
     """The fields of a `config.json` that `transformers` (4 and 5) and vLLM read; no token ids.
 
     Raises:
@@ -99,7 +104,7 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
         scaling = {hf: getattr(config.rope_scaling, ours) for ours, hf in _ROPE_SCALING.items()}
         scaling["rope_type"] = "llama3"
     fields = {
-        "architectures": [ARCHITECTURES[config.family]],
+        "architectures": [_CLASSES[config.family] + head],
         "model_type": config.family,
         "vocab_size": config.vocab_size,
         "hidden_size": config.embed_dim,
@@ -116,6 +121,9 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
         "tie_word_embeddings": config.tie_embeddings,
         "torch_dtype": config.param_dtype,
     }
+    if head != CAUSAL_LM:
+        # One label, from which transformers knows the width of the head.
+        fields |= {"id2label": {"0": "score"}, "label2id": {"score": 0}, "classifier_dropout": 0.0}
     if config.family == "llama":
         return fields | {"attention_bias": False, "mlp_bias": False}
     return fields | {"use_sliding_window": False}

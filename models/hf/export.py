@@ -16,10 +16,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
 from models.config import ModelConfig
-from models.decoder import LanguageModel
+from models.decoder import LanguageModel, Model
 from models.hf.config import config_to_hf
 from models.hf.load import INDEX_FILE, WEIGHTS_FILE
-from models.hf.tensors import TensorRule, leaf, stored_tensors
+from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors
+from models.scalar_head import ScalarModel
 from models.tokenizer import Tokenizer
 
 
@@ -32,6 +33,7 @@ def export_model(
     dtype: str | None = None,
     max_shard_bytes: int = 5 * 10**9,
     overwrite: bool = False,
+    scalar_head: ScalarModel | None = None,
 ) -> Path:
     """Writes config, weights, tokenizer, chat template and stop ids, all or nothing.
 
@@ -51,6 +53,8 @@ def export_model(
       max_shard_bytes: the weights are split into files of at most this size (a single tensor may
         be larger).
       overwrite: replace a directory that exists.
+      scalar_head: the model where the parameters are those of a `ScalarModel`; written as a
+        classifier of one label, see `models.hf.load.load_scalar_model`.
 
     Returns:
       The directory.
@@ -65,11 +69,14 @@ def export_model(
             f"{directory} exists; remove it, choose another, or pass overwrite=True"
         )
     config = config.replace(param_dtype=dtype or config.param_dtype)
-    fields = config_to_hf(config)
+    model = LanguageModel(config)
+    if scalar_head is not None:
+        model = ScalarModel(config, scalar_head.bias)
+    fields = config_to_hf(config, head_of(model))
     if tokenizer is not None:
         tokenizer.check_fits(config.vocab_size)
         fields |= tokenizer.special_ids()
-    shards = _plan(config, max_shard_bytes)
+    shards = _plan(model, max_shard_bytes)
 
     writer = jax.process_index() == 0
     if writer:
@@ -84,7 +91,7 @@ def export_model(
         if writer:
             _write_json(scratch / "config.json", fields)
             if len(shards) > 1:
-                _write_json(scratch / INDEX_FILE, _index(config, shards))
+                _write_json(scratch / INDEX_FILE, _index(model, shards))
             if tokenizer is not None:
                 tokenizer.save(scratch)
                 _write_json(scratch / "generation_config.json", tokenizer.special_ids())
@@ -98,13 +105,13 @@ def export_model(
 
 
 def _plan(
-    config: ModelConfig, max_shard_bytes: int
+    model: Model, max_shard_bytes: int
 ) -> dict[str, list[tuple[str, TensorRule, int]]]:
     """File name -> the `(tensor name, rule, layer)` it holds."""
-    itemsize = np.dtype(config.param_dtype).itemsize
+    itemsize = np.dtype(model.config.param_dtype).itemsize
     files: list[list] = [[]]
     used = 0
-    for name, shape, rule, layer in stored_tensors(LanguageModel(config)):
+    for name, shape, rule, layer in stored_tensors(model):
         size = math.prod(shape) * itemsize
         if files[-1] and used + size > max_shard_bytes:
             files.append([])
@@ -117,8 +124,9 @@ def _plan(
     return {f"model-{i:05d}-of-{total}.safetensors": f for i, f in enumerate(files, 1)}
 
 
-def _index(config: ModelConfig, shards: dict[str, list]) -> dict[str, Any]:
-    total = config.num_params * np.dtype(config.param_dtype).itemsize
+def _index(model: Model, shards: dict[str, list]) -> dict[str, Any]:
+    num_params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.abstract_params))
+    total = num_params * np.dtype(model.config.param_dtype).itemsize
     weight_map = {name: file for file, tensors in shards.items() for name, *_ in tensors}
     return {"metadata": {"total_size": total}, "weight_map": weight_map}
 

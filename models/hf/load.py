@@ -13,10 +13,11 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 
 from models.config import ModelConfig
-from models.decoder import LanguageModel
-from models.hf.config import config_from_hf
+from models.decoder import LanguageModel, Model
+from models.hf.config import SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION, config_from_hf
 from models.hf.source import read_json, resolve
-from models.hf.tensors import TensorRule, leaf, stored_tensors, tensor_rules
+from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors, tensor_rules
+from models.scalar_head import ScalarModel
 from models.sharding import tree_shardings
 from models.tokenizer import Tokenizer
 
@@ -31,7 +32,7 @@ _HEAD = "lm_head.weight"
 
 
 class LoadedModel(NamedTuple):
-    model: LanguageModel
+    model: Model
     params: Any
     tokenizer: Tokenizer
 
@@ -52,6 +53,39 @@ def load_model(source: str | os.PathLike, mesh: Mesh | None = None, **changes: A
     tokenizer = Tokenizer.from_directory(directory)
     tokenizer.check_fits(config.vocab_size)
     return LoadedModel(LanguageModel(config), load_params(directory, config, mesh), tokenizer)
+
+
+def load_scalar_model(
+    source: str | os.PathLike, mesh: Mesh | None = None, **changes: Any
+) -> LoadedModel:
+    """`load_model` for a verifier or reward model: a `ScalarModel`.
+
+    It is stored as a `...ForTokenClassification` (with a bias) or `...ForSequenceClassification`
+    (without) of one label.
+
+    Raises:
+      OSError, ValueError: as `load_model`; and a checkpoint without a scalar head.
+    """
+    directory = resolve(source)
+    fields = read_json(directory / "config.json")
+    architecture = str((fields.get("architectures") or [None])[0])
+    heads = [h for h in (TOKEN_CLASSIFICATION, SEQUENCE_CLASSIFICATION) if architecture.endswith(h)]
+    labels = len(fields.get("id2label") or (0, 1))  # transformers leaves out the default, 2.
+    if not heads or labels != 1:
+        what = f"{labels} labels" if heads else f"architecture {architecture}"
+        raise ValueError(
+            f"{directory} is no model with a scalar head ({what}): give one that was trained as a "
+            f"verifier or reward model, a {TOKEN_CLASSIFICATION} or {SEQUENCE_CLASSIFICATION} of 1 "
+            "label"
+        )
+    try:
+        config = config_from_hf(fields, heads[0], **changes)
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from None
+    tokenizer = Tokenizer.from_directory(directory)
+    tokenizer.check_fits(config.vocab_size)
+    model = ScalarModel(config, bias=heads[0] == TOKEN_CLASSIFICATION)
+    return LoadedModel(model, _load(directory, model, mesh), tokenizer)
 
 
 def load_config(source: str | os.PathLike, **changes: Any) -> ModelConfig:
@@ -77,8 +111,10 @@ def load_params(source: str | os.PathLike, config: ModelConfig, mesh: Mesh | Non
     Raises:
       OSError, ValueError: the file, tensor or field that is missing or does not fit.
     """
-    directory = resolve(source)
-    model = LanguageModel(config)
+    return _load(resolve(source), LanguageModel(config), mesh)
+
+
+def _load(directory: Path, model: Model, mesh: Mesh | None) -> Any:
     if mesh is None:
         one = SingleDeviceSharding(jax.devices()[0])
         shardings = jax.tree.map(lambda _: one, model.abstract_params)
@@ -88,7 +124,7 @@ def load_params(source: str | os.PathLike, config: ModelConfig, mesh: Mesh | Non
         tensors = _open_tensors(directory, stack)
         _check_tensors(directory, model, tensors)
         params: dict = {}
-        for rule in tensor_rules(config):
+        for rule in tensor_rules(model.config, head_of(model)):
             node = params
             for key in rule.path[:-1]:
                 node = node.setdefault(key, {})
@@ -123,7 +159,7 @@ def _open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any
     return tensors
 
 
-def _check_tensors(directory: Path, model: LanguageModel, tensors: Mapping[str, Any]) -> None:
+def _check_tensors(directory: Path, model: Model, tensors: Mapping[str, Any]) -> None:
     expected = {name: shape for name, shape, *_ in stored_tensors(model)}
     extra = {name for name in tensors if not _ROTARY.fullmatch(name)} - set(expected)
     if model.config.tie_embeddings:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from models.config import ModelConfig
-from models.decoder import LanguageModel
+from models.decoder import Model
+from models.hf.config import CAUSAL_LM, SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION
+from models.scalar_head import ScalarModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,14 @@ _QKV, _OUT, _LINEAR, _BIAS = ((1, 2), (0,)), ((2,), (0, 1)), ((1,), (0,)), ((0, 
 _VECTOR, _MATRIX = ((0,),), ((0,), (1,))
 
 
-def tensor_rules(config: ModelConfig) -> tuple[TensorRule, ...]:
+def head_of(model: Model) -> str:
+    """What `transformers` calls the head of this model."""
+    if not isinstance(model, ScalarModel):
+        return CAUSAL_LM
+    return TOKEN_CLASSIFICATION if model.bias else SEQUENCE_CLASSIFICATION
+
+
+def tensor_rules(config: ModelConfig, head: str = CAUSAL_LM) -> tuple[TensorRule, ...]:
     """The tensors of a checkpoint with this config, in the order in which they are written."""
     block = [
         ("attention_norm.scale", "input_layernorm.weight", _VECTOR),
@@ -89,14 +98,18 @@ def tensor_rules(config: ModelConfig) -> tuple[TensorRule, ...]:
     rules = [("embedding", "model.embed_tokens.weight", _MATRIX)]
     rules += [(f"layers.{ours}", f"model.layers.{{layer}}.{hf}", axes) for ours, hf, axes in block]
     rules += [("final_norm.scale", "model.norm.weight", _VECTOR)]
-    if not config.tie_embeddings:
+    if head != CAUSAL_LM:
+        rules += [("score.kernel", "score.weight", _LINEAR)]
+        if head == TOKEN_CLASSIFICATION:
+            rules += [("score.bias", "score.bias", _VECTOR)]
+    elif not config.tie_embeddings:
         rules += [("lm_head.kernel", "lm_head.weight", _LINEAR)]
     return tuple(TensorRule(tuple(path.split(".")), hf, axes) for path, hf, axes in rules)
 
 
-def stored_tensors(model: LanguageModel) -> Iterator[tuple[str, tuple[int, ...], TensorRule, int]]:
+def stored_tensors(model: Model) -> Iterator[tuple[str, tuple[int, ...], TensorRule, int]]:
     """`(name, stored shape, rule, layer)` of every tensor of a checkpoint."""
-    for rule in tensor_rules(model.config):
+    for rule in tensor_rules(model.config, head_of(model)):
         shape = leaf(model.abstract_params, rule.path).shape[rule.stacked :]
         for layer in range(model.config.num_layers if rule.stacked else 1):
             yield rule.hf_name.format(layer=layer), rule.hf_shape(shape), rule, layer

@@ -78,6 +78,23 @@ class Task(abc.ABC):
     def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
         """`verify` for many at once, which may use several processor cores."""
 
+    def group_answers(
+        self, problems: Sequence[Problem], answers: Sequence[Sequence[str]]
+    ) -> list[list[int]]:
+        """For each problem's answers, which of them mean the same; for votes.
+
+        Answers mean the same here if they are the same words; tasks that know better say so. The
+        problems' references are not looked at.
+
+        Returns:
+            For each answer the index of the first one like it, among those of its problem.
+        """
+        groups = []
+        for of_problem in answers:
+            words = [" ".join(answer.casefold().split()).rstrip(".!?") for answer in of_problem]
+            groups.append([words.index(each) for each in words])
+        return groups
+
 
 def get_task(spec: str) -> Task:
     """The task a spec names.

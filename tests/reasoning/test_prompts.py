@@ -3,7 +3,7 @@
 import pytest
 
 from models.tokenizer import train_bpe
-from reasoning.prompts import CHAT_TEMPLATE, TEMPLATES, get_template
+from reasoning.prompts import CHAT_TEMPLATE, TEMPLATES, few_shot, get_template
 
 QUESTION = "What is {0} in {question}? {{ 7 * 7 }} {% if %}"
 
@@ -16,7 +16,8 @@ def tokenizer():
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_question_enters_as_it_is(name, tokenizer):
     prompt = get_template(name, tokenizer)(QUESTION)
-    assert prompt.count(QUESTION) == 1 and prompt.endswith("Assistant:")
+    start = " Let's think step by step.\n" if name == "cot" else ""
+    assert prompt.count(QUESTION) == 1 and prompt.endswith("Assistant:" + start)
     assert ("<think>" in prompt) == (name in ("r1_zero", "chat_r1"))
     assert ("<answer>" in prompt) == (name in ("r1_zero", "chat_r1"))
 
@@ -39,6 +40,16 @@ def test_a_chat_template_is_needed_when_it_is_asked_for():
     for name in ("chat", "chat_r1"):
         with pytest.raises(ValueError, match="no chat template"):
             get_template(name, bare)
+
+
+def test_worked_examples_precede_the_question(tokenizer):
+    plain = get_template("plain", tokenizer)
+    prompt = few_shot(plain, [("1?", " so 1"), ("2?", " so 2")])("3?")
+    assert prompt == (
+        "User: 1?\nAssistant: so 1\nUser: 2?\nAssistant: so 2\nUser: 3?\nAssistant:"
+    )
+    with pytest.raises(ValueError, match="without examples"):
+        few_shot(plain, [])
 
 
 def test_unknown_name(tokenizer):

@@ -1,0 +1,66 @@
+"""The oracle: knows the reference answer, and so bounds what any verifier can achieve."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from reasoning.generator import Completion
+from reasoning.problem import Problem
+from reasoning.tasks import Task
+from reasoning.verifiers.rescoring import Path, RescoringTracker
+
+# Of a path that has not ended: the oracle judges answers, and there is none yet.
+UNDECIDED = 0.5
+
+
+class RuleVerifier:
+    """1 where the task's verifier finds the answer right, else 0: for upper bounds only.
+
+    It looks at the reference, so nothing that it selects is a method's own performance.
+    """
+
+    def __init__(self, task: Task):
+        self._task = task
+
+    def score(
+        self,
+        problems: Sequence[Problem],
+        prompts: Sequence[str],
+        completions: Sequence[Sequence[Completion]],
+    ) -> list[list[np.ndarray]]:
+        """See `reasoning.verifiers.Verifier`."""
+        del prompts
+        flat = [(p, c.text) for p, group in zip(problems, completions, strict=True) for c in group]
+        verdicts = iter(self._verdicts(flat))
+        return [[np.array([next(verdicts)]) for _ in group] for group in completions]
+
+    def start(
+        self,
+        problems: Sequence[Problem],
+        prompts: Sequence[str],
+        *,
+        capacity: int,
+        width: int,
+        max_new_tokens: int,
+        step_tokens: int,
+    ) -> RescoringTracker:
+        """See `reasoning.verifiers.Verifier`; a path that goes on is scored `UNDECIDED`."""
+        del prompts, width, max_new_tokens, step_tokens
+
+        def score(paths: Sequence[Path]) -> list[float]:
+            ended = [path.finish == "stop" for path in paths]
+            judged = [(problems[p.problem], p.text) for p, end in zip(paths, ended) if end]
+            verdicts = iter(self._verdicts(judged))
+            return [next(verdicts) if end else UNDECIDED for end in ended]
+
+        return RescoringTracker(len(problems), capacity, score)
+
+    def flops_per_token(self, context: float) -> float:
+        """See `reasoning.verifiers.Verifier`."""
+        del context
+        return 0.0
+
+    def _verdicts(self, responses: Sequence[tuple[Problem, str]]) -> list[float]:
+        answers = [self._task.extract(text) or "" for _, text in responses]
+        verdicts = self._task.verify_all([problem for problem, _ in responses], answers)
+        return [float(verdict.correct) for verdict in verdicts]

@@ -1,0 +1,141 @@
+"""Rewards given by an LLM: how well a response keeps the format, and a free-form answer.
+
+For answers that no rule can verify (DeepSeek-R1, arXiv:2501.12948, 2.3.4, uses reward models there)
+and for formats that are more than tags. A judge is a server's model, or a checkpoint at hand:
+
+    judge_answer?server=http://localhost:8000&model=Qwen/Qwen2.5-72B-Instruct
+    judge_format?checkpoint=DIR&weight=0.2
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+from models.hf.load import load_model
+from reasoning.api_client import ApiClient
+from reasoning.generator import Generator, JaxGenerator
+from reasoning.judge import ANSWER_RUBRIC, FORMAT_RUBRIC, Judge
+from reasoning.openai_generator import OpenAIGenerator
+from reasoning.response import THINK_OPEN, after_chain, parse_response
+from rl.rewards import RewardResult, Sample
+from rl.rewards.format import opens_chain
+
+
+@dataclasses.dataclass(frozen=True)
+class _JudgeReward:
+    """What the two rewards share.
+
+    Attributes:
+      server: url of a server with OpenAI's interface.
+      model: as the server calls it.
+      checkpoint: directory or `hf://` name of a model, instead of a server.
+      api_key_env: environment variable that holds the server's key.
+      max_new_tokens: of a judge's reply.
+      max_chars: of what is judged.
+
+    Raises:
+      ValueError: neither or both of server and checkpoint, or a server without a model.
+    """
+
+    server: str = ""
+    model: str = ""
+    checkpoint: str = ""
+    api_key_env: str = ""
+    max_new_tokens: int = 512
+    max_chars: int = 16_000
+
+    def __post_init__(self):
+        if bool(self.server) == bool(self.checkpoint):
+            raise ValueError("a judge is one of server=URL and checkpoint=DIR: give one of them")
+        if bool(self.server) != bool(self.model):
+            raise ValueError("a judge on a server needs server=URL and model=NAME, others neither")
+
+    def _judge(self, rubric: str) -> Judge:
+        if self.server:
+            generator, template, fits = _of_server(self.server, self.model, self.api_key_env)
+        else:
+            generator, template, fits = _of_checkpoint(self.checkpoint, self.max_new_tokens)
+        return Judge(
+            generator, rubric, template=template, max_new_tokens=self.max_new_tokens, fits=fits
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeFormatReward(_JudgeReward):
+    """How well a response keeps to the format, 0..1; a long one is shown without its middle."""
+
+    def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        cases = [{"response": self._shown(_response(sample))} for sample in samples]
+        found = self._judge(FORMAT_RUBRIC).assess(cases)
+        return [RewardResult(each.score, each.reason) for each in found]
+
+    def _shown(self, text):
+        if len(text) <= self.max_chars:
+            return text
+        half = self.max_chars // 2
+        return f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeAnswerReward(_JudgeReward):
+    """How well the final answer agrees with the reference, 0..1.
+
+    The answer is the answer block, or without tags what follows the chain; the chain itself is
+    never shown. Without an answer, or with one that is too long, it is 0, and nobody is asked.
+    """
+
+    def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        results = [RewardResult(0.0, "there is no single answer to judge") for _ in samples]
+        cases = {}
+        for i, sample in enumerate(samples):
+            answer = _answer(_response(sample))
+            if len(answer) > self.max_chars:
+                fault = f"the answer is longer than {self.max_chars} characters"
+                results[i] = RewardResult(0.0, fault)
+            elif answer:
+                problem = sample.problem
+                cases[i] = {
+                    "question": problem.question, "reference": problem.answer, "answer": answer
+                }  # fmt: skip
+        found = self._judge(ANSWER_RUBRIC).assess(list(cases.values()))
+        for i, judgement in zip(cases, found, strict=True):
+            results[i] = RewardResult(judgement.score, judgement.reason)
+        return results
+
+
+def _response(sample: Sample) -> str:
+    return (THINK_OPEN if opens_chain(sample.prompt) else "") + sample.completion
+
+
+def _answer(response: str) -> str:
+    """The text to be judged; empty where answer blocks are repeated, nested or not closed."""
+    visible = after_chain(response)
+    if "<answer>" in visible or "</answer>" in visible:
+        return parse_response(response).answer or ""
+    return visible.strip()
+
+
+# What a judge needs: its generator, its prompt template, and whether a prompt fits.
+_Parts = tuple[Generator, Callable[[str], str], Callable[[str], bool]]
+
+
+@functools.cache
+def _of_server(server: str, model: str, api_key_env: str) -> _Parts:
+    generator = OpenAIGenerator(ApiClient(server, api_key_env=api_key_env), model, chat=True)
+    generator.check()
+    return generator, lambda instruction: instruction, lambda prompt: True
+
+
+@functools.cache
+def _of_checkpoint(checkpoint: str, max_new_tokens: int) -> _Parts:
+    """Kept, so that the weights are loaded and the sampler compiled once."""
+    model, params, tokenizer = load_model(checkpoint)
+
+    def template(instruction: str) -> str:
+        messages = [{"role": "user", "content": instruction}]
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+
+    def fits(prompt: str) -> bool:
+        return len(tokenizer.encode(prompt)) + max_new_tokens <= model.config.max_length
+
+    return JaxGenerator(model, params, tokenizer), template, fits
