@@ -1,6 +1,7 @@
 """LoRA (arXiv:2106.09685): low-rank changes of chosen kernels, trained while the rest is frozen."""
 
 import dataclasses
+import functools
 import math
 import re
 from typing import Any
@@ -19,7 +20,7 @@ LR_RULES = ((r".*/adapter/(a|b)", 1.0), ("rest", 0.0))
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
-    """Which kernels W get a change: x W becomes x W + alpha / rank * (x A) B.
+    """Which kernels W of the blocks get a change: x W becomes x W + alpha / rank * (x A) B.
 
     Attributes:
       rank: columns of A and rows of B.
@@ -42,17 +43,18 @@ class LoraConfig:
 class Adapter(nnx.Module):
     """scale * (x A) B. A is drawn with variance 1 / fan-in and B is zero, so it starts as nothing.
 
-    Both follow the kernel: A is split over devices as its inputs are, B as its outputs.
+    Both follow the kernel, which is stacked over layers: A is split over devices as its inputs
+    are, B as its outputs.
     """
 
-    def __init__(self, base: Projection, stacked: bool, lora: LoraConfig, rngs: nnx.Rngs):
+    def __init__(self, base: Projection, lora: LoraConfig, rngs: nnx.Rngs):
         kernel = base.kernel
         axes = kernel.get_metadata("logical_axes")
-        layers, shape = kernel.shape[:stacked], kernel.shape[stacked:]
+        layers, *shape = kernel.shape
         inputs, outputs = shape[: base.in_dims], shape[base.in_dims :]
-        draw = jax.random.normal(rngs.params(), (*layers, *inputs, lora.rank), jnp.float32)
+        draw = jax.random.normal(rngs.params(), (layers, *inputs, lora.rank), jnp.float32)
         a = (draw * math.prod(inputs) ** -0.5).astype(kernel.dtype)
-        b = jnp.zeros((*layers, lora.rank, *outputs), kernel.dtype)
+        b = jnp.zeros((layers, lora.rank, *outputs), kernel.dtype)
         self.a = nnx.Param(a, logical_axes=(*axes[: base.in_dims], None))
         self.b = nnx.Param(b, logical_axes=(None, *axes[base.in_dims :]))
         self.scale = lora.alpha / lora.rank
@@ -77,12 +79,26 @@ class LoraModel(LanguageModel):
 
     def __init__(self, config: ModelConfig, lora: LoraConfig):
         """Raises `ValueError` where `lora.targets` is no expression or matches no kernel."""
-        self.config, self.lora = config, lora
-        abstract = nnx.eval_shape(lambda: self._module(nnx.Rngs(0)))
-        self._graph, self._state = nnx.split(abstract)
+        self.lora = lora
+        super().__init__(config)
 
-    def init(self, key: jax.Array) -> Any:
-        return nnx.to_pure_dict(nnx.state(self._module(nnx.Rngs(params=key))))
+    def module(self, rngs: nnx.Rngs) -> Decoder:
+        decoder = super().module(rngs)
+        kernels = {}
+        for path, module in nnx.iter_modules(decoder.layers):
+            if isinstance(module, Projection):
+                kernels["/".join(map(str, ("layers", *path, "kernel")))] = module
+        try:
+            matches = [name for name in kernels if re.fullmatch(self.lora.targets, name)]
+        except re.error as error:
+            raise ValueError(f"LoRA targets={self.lora.targets!r}: {error}") from None
+        if not matches:
+            raise ValueError(
+                f"LoRA targets={self.lora.targets!r} match none of {', '.join(sorted(kernels))}"
+            )
+        for name in sorted(matches):
+            kernels[name].adapter = Adapter(kernels[name], self.lora, rngs)
+        return decoder
 
     def attach(self, base_params: Any, key: jax.Array) -> Any:
         """The parameters of a base model with new adapters, which change nothing yet."""
@@ -104,31 +120,7 @@ class LoraModel(LanguageModel):
             adapter = (*path[:-1], "adapter")
             if path[-1] == "kernel" and (*adapter, "a") in flat:
                 a, b = (flat[*adapter, name].astype(jnp.float32) for name in "ab")
-                stacked = path[0] == "layers"
-                product = jax.vmap(_product) if stacked else _product
-                change = self.lora.alpha / self.lora.rank * product(a, b)
+                change = jax.vmap(functools.partial(jnp.tensordot, axes=1))(a, b)
+                change *= self.lora.alpha / self.lora.rank
                 merged[path] = (kernel.astype(jnp.float32) + change).astype(kernel.dtype)
         return unflatten_dict(merged)
-
-    def _module(self, rngs: nnx.Rngs) -> Decoder:
-        decoder = Decoder(self.config, rngs)
-        kernels = {}
-        for path, module in nnx.iter_modules(decoder):
-            if isinstance(module, Projection):
-                kernels["/".join(map(str, (*path, "kernel")))] = module
-        try:
-            matches = [name for name in kernels if re.fullmatch(self.lora.targets, name)]
-        except re.error as error:
-            raise ValueError(f"LoRA targets={self.lora.targets!r}: {error}") from None
-        if not matches:
-            raise ValueError(
-                f"LoRA targets={self.lora.targets!r} match none of {', '.join(sorted(kernels))}"
-            )
-        for name in sorted(matches):
-            stacked = name.startswith("layers/")
-            kernels[name].adapter = Adapter(kernels[name], stacked, self.lora, rngs)
-        return decoder
-
-
-def _product(a, b):
-    return jnp.tensordot(a, b, 1)
