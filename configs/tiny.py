@@ -74,7 +74,7 @@ def get_config(arg: str = "") -> ConfigDict:
             # question of the evaluation.
             "per_problem": 2,
             "ngram": 13,
-            "sft": _sft(),
+            "sft": _sft(smoke),
         }
     )
     config.reasoning_rl = _rl(smoke, reasoning, f"{verified},language=0.2,self_check=0", 50)
@@ -92,7 +92,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "per_problem": 4,
             },
             "ngram": 13,
-            "sft": _sft(),
+            "sft": _sft(smoke),
         }
     )
 
@@ -101,7 +101,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "harmless_problems": {"tiny_math": 50, "tiny_logic": 50, "tiny_code": 50},
             "sampling": _sampling(smoke, samples=8),
-            "reward_model": _sft(),
+            "reward_model": _sft(smoke),
             # Weights of the two reward models, and what they are for.
             "helpful": {"weight": 1.0, "tasks": "tiny_chat"},
             "harmless": {"weight": 0.2},
@@ -229,7 +229,7 @@ def _sampling(smoke: bool, samples: int) -> dict:
     }
 
 
-def _sft() -> dict:
+def _sft(smoke: bool) -> dict:
     """Settings of a training on samples, twice through."""
     return {
         "rows": 8,
@@ -239,7 +239,7 @@ def _sft() -> dict:
             "name": "adamw",
             "learning_rate": 1e-3,
             "schedule": "cosine",
-            "warmup_steps": 5,
+            "warmup_steps": 1 if smoke else 5,
             "final_fraction": 0.1,
             "b2": 0.95,
             "weight_decay": 0.0,
