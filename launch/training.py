@@ -144,8 +144,17 @@ class ReinforcePlan:
     step: TrainStep
 
 
-def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> ReinforcePlan:
+def plan_reinforce(
+    work: Workspace,
+    problems: list[Problem],
+    config: Any,
+    *,
+    rewards: Mapping[str, Any] | None = None,
+) -> ReinforcePlan:
     """Makes whatever RL on `problems` needs, and tries the rewards.
+
+    Args:
+      rewards: in the place of `config.rewards`.
 
     Raises:
       ValueError: a bad setting or reward, a prompt without room for its completion; one line.
@@ -182,7 +191,8 @@ def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> Rei
         config.max_new_tokens,
         config.row_length,
     )
-    rewards = config.rewards if isinstance(config.rewards, str) else config.rewards.to_dict()
+    if rewards is None:
+        rewards = config.rewards if isinstance(config.rewards, str) else config.rewards.to_dict()
     with RewardSet(rewards, num_workers=1) as reward_set:
         reward_set.check(template(problems[0].question), problems[0])
     return ReinforcePlan(
