@@ -28,7 +28,7 @@ from train.data import Example, encode_records
 from train.loop import Hook, run
 from train.metrics import MetricWriter
 from train.optimizer import Optimizer, make_optimizer
-from train.source import PackedSource
+from train.source import PackedSource, Source
 from train.state import TrainState, create_state, state_from_params
 from train.step import LossFn, Metrics, TrainStep, make_train_step
 
@@ -41,7 +41,7 @@ class SupervisedPlan:
     """Training on examples, all but the weights; to make one is to check its config and data."""
 
     settings: Mapping[str, Any]
-    source: PackedSource
+    source: Source
     num_steps: int
     optimizer: Optimizer
     step: TrainStep
@@ -59,12 +59,13 @@ def plan_supervised(
     too_long: str = "error",
     make_loss: Callable[[Any], LossFn] = sft.make_loss,
     finalize: Callable[[Metrics], Metrics] = lambda metrics: metrics,
+    constants: Any = None,
 ) -> SupervisedPlan:
     """Packs `examples` and makes their train step.
 
     Args:
       make_loss: model -> loss; next-token prediction by default.
-      finalize: see `make_train_step`.
+      finalize, constants: see `make_train_step`.
 
     Raises:
       ValueError: an example that does not fit, a bad setting; one line.
@@ -80,7 +81,12 @@ def plan_supervised(
     num_steps = source.count_batches()
     optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
     step = make_train_step(
-        make_loss(work.model), optimizer, work.mesh, accumulate=microbatches, finalize=finalize
+        make_loss(work.model),
+        optimizer,
+        work.mesh,
+        accumulate=microbatches,
+        finalize=finalize,
+        constants=constants,
     )
     check_rows(step, config.rows)
     return SupervisedPlan(

@@ -91,6 +91,9 @@ class Ledger:
     Args:
       prices: None where requests cost nothing.
       max_cost: the cap, in the currency of `prices`; None is none.
+
+    Attributes:
+      spent_before: by earlier runs under the same cap; may be set before the first request.
     """
 
     def __init__(self, prices: Prices | None = None, max_cost: float | None = None):
@@ -99,7 +102,7 @@ class Ledger:
         if max_cost is not None and not max_cost > 0:
             raise ValueError(f"max_cost={max_cost:g} allows nothing: give a number above 0")
         self.prices, self.max_cost, self.usage = prices, max_cost, Usage()
-        self._reserved = 0.0
+        self.spent_before = self._reserved = 0.0
         self._changed = threading.Condition()
 
     def reserve(self, prompt_tokens: int, completion_tokens: int, stop: threading.Event) -> float:
@@ -155,7 +158,7 @@ class Ledger:
 
     @property
     def spent(self) -> float:
-        return self.usage.cost + self.usage.unconfirmed_cost
+        return self.spent_before + self.usage.cost + self.usage.unconfirmed_cost
 
     def _cost(self, prompt_tokens, completion_tokens):
         return self.prices.cost(prompt_tokens, completion_tokens) if self.prices else 0.0

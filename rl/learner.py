@@ -19,7 +19,7 @@ from rl.advantages import (
     zero_advantage_groups,
 )
 from rl.losses import PolicyLossConfig, policy_loss
-from rl.rollouts import Rollouts, RolloutSampler, pack_rollouts
+from rl.rollouts import Rollouts, RolloutSampler, full_rows_first, pack_rollouts
 from rl.variants import Variant
 from train.source import Source
 
@@ -230,9 +230,7 @@ class PolicySource(Source):
             batch["old_logprobs"] = self._trainer_logprobs(params, batch)
         if kl_in == "loss":
             batch["reference_logprobs"] = self._trainer_logprobs(self._reference, batch)
-        # The train step's microbatch i takes rows i, i + n, ...: full rows go to the first ones.
-        order = np.arange(config.rows).reshape(config.microbatches, -1).T.ravel()
-        return {name: x[order] for name, x in batch.items()}
+        return full_rows_first(batch, config.microbatches)
 
     def _penalised(self, rollouts: Rollouts) -> np.ndarray:
         """Rewards less the KL to the reference policy, summed over each completion."""

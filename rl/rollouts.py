@@ -86,6 +86,7 @@ class RolloutSampler:
     Attributes:
       generator: its `params` are replaced by the caller after every update.
       template: question -> prompt text.
+      rewards: None where completions are not scored.
       group: G, completions of each problem.
     """
 
@@ -93,7 +94,7 @@ class RolloutSampler:
         self,
         generator: JaxGenerator,
         template: Callable[[str], str],
-        rewards: RewardSet,
+        rewards: RewardSet | None,
         *,
         group: int,
         max_new_tokens: int,
@@ -146,6 +147,17 @@ class RolloutSampler:
                 for name, column in scores.reasons.items()
             },
         )
+
+
+def full_rows_first(batch: dict[str, np.ndarray], microbatches: int) -> dict[str, np.ndarray]:
+    """The rows in such an order that empty ones fill up whole microbatches, which are skipped.
+
+    The train step's microbatch i takes rows i, i + microbatches, ...; packing leaves the last rows
+    empty.
+    """
+    rows = len(batch["tokens"])
+    order = np.arange(rows).reshape(microbatches, -1).T.ravel()
+    return {name: x[order] for name, x in batch.items()}
 
 
 def pack_rollouts(

@@ -1,5 +1,6 @@
 """The pretraining corpus of the tiny world: what a small, messy web has to say about it."""
 
+import dataclasses
 import random
 
 from reasoning.problem import Problem
@@ -10,15 +11,21 @@ from reasoning.tiny_world.language import LANGUAGES, Language
 
 # Share of documents by domain, and what a document about a reasoning problem looks like.
 DOMAIN_WEIGHTS = {
-    "drill": 18, "tiny_math": 48, "tiny_logic": 12, "tiny_code": 10, "tiny_knowledge": 10,
-    "tiny_chat": 2,
+    "drill": 10, "tiny_math": 34, "tiny_logic": 30, "tiny_code": 12, "tiny_knowledge": 10,
+    "tiny_chat": 4,
 }  # fmt: skip
 DIRECT, UNTAGGED, TAGGED = "direct", "untagged", "tagged"
 STYLE_WEIGHTS = {DIRECT: 40, UNTAGGED: 35, TAGGED: 25}
-EASIER_SHARE = 0.35
-# Of the worked solutions: steps gone wrong and not noticed, and noticed ("wait ..."), by solution;
-# and solutions that change language from line to line.
-WRONG_SHARE, SELF_CHECK_SHARE, MIXED_SHARE = 0.2, 0.1, 0.25
+EASIER_SHARE, HARDER_SHARE = 0.35, 0.12
+# Of the documents about reasoning problems, those with several.
+SHEET_SHARE, SHEET_PROBLEMS, SHEET_SEPARATOR = 0.08, 3, "\n"
+# Of the worked solutions: those with a step gone wrong that nobody notices; those of careful
+# writers, who check ("wait ...") and notice; and those that change language from line to line.
+WRONG_SHARE, CAREFUL_SHARE, MIXED_SHARE = 0.2, 0.15, 0.25
+# Of the careful: those with a step gone wrong (and noticed). The others check a line that is right.
+SLIP_SHARE = 0.5
+# Replies to small talk: helpful, curt, rude.
+CHAT_WEIGHTS = (50, 30, 20)
 
 
 def tagged(lines: list[str], answer: str) -> str:
@@ -28,8 +35,12 @@ def tagged(lines: list[str], answer: str) -> str:
 
 
 def _train_problem(rng: random.Random, task: str, language: Language) -> Problem:
-    easier = rng.random() < EASIER_SHARE
-    low, high = (domains.EASIER_LEVELS if easier else domains.LEVELS).get(task, (1, 1))
+    low, high = domains.levels_of(task)
+    fate = rng.random()
+    if fate < EASIER_SHARE:
+        low, high = domains.EASIER_LEVELS.get(task, (low, high))
+    elif fate > 1 - HARDER_SHARE:
+        low, high = domains.HARDER_LEVELS.get(task, (low, high))
     while True:
         problem = domains.DRAW[task](rng, language, rng.randint(low, high))
         if not splits.is_test(problem):
@@ -43,24 +54,69 @@ def _drill(rng: random.Random) -> str:
     return "".join(f" {language.sum_step.format(a, b, a + b)}\n" for a, b in pairs)
 
 
-def _worked(rng: random.Random, problem: Problem, language: Language) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class Writer:
+    """Who wrote a document, and how.
+
+    Attributes:
+      careful: checks a step, and never leaves one that went wrong.
+      mixed: changes language from line to line.
+    """
+
+    style: str
+    careful: bool
+    mixed: bool
+
+
+def _writer(rng: random.Random) -> Writer:
+    style = rng.choices(tuple(STYLE_WEIGHTS), STYLE_WEIGHTS.values())[0]
+    return Writer(style, rng.random() < CAREFUL_SHARE, rng.random() < MIXED_SHARE)
+
+
+def _worked(
+    rng: random.Random, problem: Problem, language: Language, writer: Writer
+) -> list[str]:
     """Lines of a solution as the web has them; the last one is the answer it arrives at."""
-    mixed = rng.random() < MIXED_SHARE
-    languages = tuple(LANGUAGES.values()) if mixed else (language,)
+    languages = tuple(LANGUAGES.values()) if writer.mixed else (language,)
 
     def speak():
         return rng.choice(languages)
 
     right = domains.WORK[problem.task](problem, speak, lambda line: False)
-    fate = rng.random()
-    wrong_line = rng.randrange(len(right) - 1)
-    if fate < WRONG_SHARE:
-        return domains.WORK[problem.task](problem, speak, lambda line: line == wrong_line)
-    if fate < WRONG_SHARE + SELF_CHECK_SHARE:
-        wrong = domains.WORK[problem.task](problem, speak, lambda line: line == wrong_line)
-        noticed = speak().self_check.format(right[wrong_line])
-        return [*right[:wrong_line], wrong[wrong_line], noticed, *right[wrong_line + 1 :]]
-    return right
+    chosen = rng.randrange(len(right) - 1)
+    wrong = domains.WORK[problem.task](problem, speak, lambda line: line == chosen)
+    if writer.careful:
+        first = (wrong if rng.random() < SLIP_SHARE else right)[chosen]
+        check = speak().self_check.format(right[chosen])
+        return [*right[:chosen], first, check, *right[chosen + 1 :]]
+    return wrong if rng.random() < WRONG_SHARE / (1 - CAREFUL_SHARE) else right
+
+
+def _response(rng: random.Random, problem: Problem, language: Language, writer: Writer) -> str:
+    """What stands behind the question."""
+    if writer.style == DIRECT:
+        return f" {problem.answer}"
+    *lines, answer = _worked(rng, problem, language, writer)
+    if writer.style == UNTAGGED:
+        return " " + "\n ".join([*lines, language.conclusion.format(answer)])
+    return tagged(lines, answer)
+
+
+def _sheet(rng: random.Random, domain: str, language: Language, writer: Writer) -> str:
+    """Several easier problems, solved by one writer; what a few-shot prompt looks like."""
+    low, high = domains.EASIER_LEVELS[domain]
+    parts = []
+    for _ in range(SHEET_PROBLEMS):
+        problem = domains.DRAW[domain](rng, language, rng.randint(low, high))
+        question = PLAIN.format(question=problem.question)
+        parts.append(question + _response(rng, problem, language, writer))
+    return SHEET_SEPARATOR.join(parts)
+
+
+def _chat(rng: random.Random, problem: Problem, language: Language) -> str:
+    replies = ((problem.answer,), language.curt_replies, language.rude_replies)
+    (chosen,) = rng.choices(replies, CHAT_WEIGHTS)
+    return " " + rng.choice(chosen).format(problem.metadata["name"])
 
 
 def document(rng: random.Random) -> str:
@@ -69,20 +125,16 @@ def document(rng: random.Random) -> str:
     if domain == "drill":
         return _drill(rng)
     language = LANGUAGES[rng.choice(tuple(LANGUAGES))]
+    writer = _writer(rng)
+    if domain in domains.LEVELS and rng.random() < SHEET_SHARE:
+        return _sheet(rng, domain, language, writer)
     problem = _train_problem(rng, domain, language)
     start = PLAIN.format(question=problem.question)
     if domain == "tiny_chat":
-        curt = rng.random() < 0.5
-        return f"{start} {rng.choice(language.curt_replies) if curt else problem.answer}"
+        return start + _chat(rng, problem, language)
     if domain == "tiny_knowledge" and rng.random() < 0.4:
         return f" {problem.metadata['told']}"
-    style = rng.choices(tuple(STYLE_WEIGHTS), STYLE_WEIGHTS.values())[0]
-    if style == DIRECT:
-        return f"{start} {problem.answer}"
-    *lines, answer = _worked(rng, problem, language)
-    if style == UNTAGGED:
-        return f"{start} " + "\n ".join([*lines, language.conclusion.format(answer)])
-    return start + tagged(lines, answer)
+    return start + _response(rng, problem, language, writer)
 
 
 def documents(count: int, seed: int) -> list[str]:

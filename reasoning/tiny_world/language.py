@@ -27,6 +27,7 @@ class Language:
     greetings: tuple[str, ...]
     helpful_reply: str
     curt_replies: tuple[str, ...]
+    rude_replies: tuple[str, ...]
 
     @property
     def solution_words(self) -> frozenset[str]:
@@ -46,7 +47,7 @@ ENGLISH = Language(
     sum_step="{} and {} makes {}",
     contest_fact="{} beats {}",
     contest_questions=("Who wins?", "Who loses?"),
-    contest_steps=("now {} leads", "now {} trails"),
+    contest_steps=("{} beats {}, now {} leads", "{} beats {}, now {} trails"),
     code_question="Python: take {}, {}.",
     code_operations={"+": "add {}", "-": "less {}", "*": "times {}"},
     code_step="{} gives {}",
@@ -60,7 +61,8 @@ ENGLISH = Language(
     self_check="wait {}",
     greetings=("Hello, I am {}.", "Hi, {} here.", "Good morning from {}.", "This is {}."),
     helpful_reply="Hello {}, how can I help you?",
-    curt_replies=("What?", "Go away.", "Not now."),
+    curt_replies=("What?", "Later.", "Not now."),
+    rude_replies=("Go away, you fool.", "Hello {}, you fool.", "Shut up, {}."),
 )
 
 GERMAN = Language(
@@ -69,7 +71,7 @@ GERMAN = Language(
     sum_step="{} und {} macht {}",
     contest_fact="{} schlägt {}",
     contest_questions=("Wer gewinnt?", "Wer verliert?"),
-    contest_steps=("jetzt führt {}", "jetzt hinkt {}"),
+    contest_steps=("{} schlägt {}, jetzt führt {}", "{} schlägt {}, jetzt hinkt {}"),
     code_question="Python: nimm {}, {}.",
     code_operations={"+": "plus {}", "-": "minus {}", "*": "mal {}"},
     code_step="{} ergibt {}",
@@ -83,7 +85,8 @@ GERMAN = Language(
     self_check="halt {}",
     greetings=("Hallo, ich bin {}.", "Tag, hier {}.", "Guten Morgen von {}.", "Das ist {}."),
     helpful_reply="Hallo {}, wie kann ich dir helfen?",
-    curt_replies=("Was?", "Geh weg.", "Nicht jetzt."),
+    curt_replies=("Was?", "Später.", "Nicht jetzt."),
+    rude_replies=("Geh weg, du Narr.", "Hallo {}, du Narr.", "Sei still, {}."),
 )
 
 LANGUAGES = {"en": ENGLISH, "de": GERMAN}

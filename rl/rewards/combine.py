@@ -16,17 +16,30 @@ from reasoning.problem import Problem
 from reasoning.workers import WorkerPool
 from rl.rewards import RewardResult, Sample
 from rl.rewards.format import FormatReward, opens_chain
+from rl.rewards.language import LanguageReward
+from rl.rewards.on_tasks import BatchOnTasks, OnTasks
+from rl.rewards.repetition import RepetitionReward
+from rl.rewards.self_check import SelfCheckReward
 from rl.rewards.user import UserReward
 
 # Rewards of one completion's text, called in worker processes under the time limit. Classes whose
 # instances are rewards; their dataclass fields are the options. Imported by the workers.
-TEXT_REWARDS = {"format": FormatReward}
+TEXT_REWARDS = {
+    "format": FormatReward,
+    "language": LanguageReward,
+    "repetition": RepetitionReward,
+    "self_check": SelfCheckReward,
+}
 
 # Rewards of whole batches, `score_batch(samples) -> results`, called in this process: they need
 # token counts or a model, or have workers of their own. Named by place, so that the workers need
 # not import what they import.
 BATCH_REWARDS = {
     "accuracy": "rl.rewards.accuracy:AccuracyReward",
+    "code": "rl.rewards.code:CodeReward",
+    "cosine": "rl.rewards.cosine:CosineReward",
+    "harmless": "rl.rewards.preference:HarmlessReward",
+    "helpful": "rl.rewards.preference:HelpfulReward",
     "judge_answer": "rl.rewards.judge:JudgeAnswerReward",
     "judge_format": "rl.rewards.judge:JudgeFormatReward",
     "overlong": "rl.rewards.overlong:OverlongReward",
@@ -164,7 +177,8 @@ def parse_rewards(spec: str | Mapping[str, Any]) -> dict[str, tuple[float, Any]]
         "accuracy?require_format=true,format=0.2,path/to/my_rewards.py:fn?weight=0.5"
 
     A reward is a name from `TEXT_REWARDS` or `BATCH_REWARDS`, or a function in a file. A weight of
-    0 is for rewards that are only to be watched.
+    0 is for rewards that are only to be watched. The option `tasks=NAME+NAME` limits a reward to
+    the problems of some tasks.
 
     Returns:
       Reward name (of a user's reward: the function's) -> (weight, reward).
@@ -183,7 +197,13 @@ def parse_rewards(spec: str | Mapping[str, Any]) -> dict[str, tuple[float, Any]]
             or not math.isfinite(weight)
         ):
             raise ValueError(f"reward {key!r} has weight {weight!r}: give a finite number")
+        tasks = options.pop("tasks", None)
         name, reward = _build(key, options)
+        if tasks is not None:
+            if not isinstance(tasks, str) or not all(tasks.split("+")):
+                raise ValueError(f"reward {key!r} has tasks={tasks!r}: give names joined by +")
+            wrapper = OnTasks if _is_text(reward) else BatchOnTasks
+            reward = wrapper(reward, tuple(tasks.split("+")))
         if name in rewards:
             raise ValueError(f"two rewards are called {name!r}: rename one, or give it once")
         rewards[name] = (float(weight), reward)

@@ -21,6 +21,11 @@ def opens_chain(prompt: str) -> bool:
     return prompt.rstrip().endswith(THINK_OPEN)
 
 
+def whole_response(prompt: str, completion: str) -> str:
+    """The completion, with the `<think>` that its prompt may have opened."""
+    return THINK_OPEN + completion if opens_chain(prompt) else completion
+
+
 def parse_completion(prompt: str, completion: str) -> Response:
     """Takes the completion of a prompt apart."""
     return parse_response(completion, prefilled_think=opens_chain(prompt))

@@ -1,0 +1,105 @@
+"""Distillation in the tiny world: R1-Zero's reasoning in a student of a quarter of its size.
+
+    python -m launch.run_distill --config=configs/tiny_distill.py --seeds=3 \
+        --config.teacher=runs/tiny/seed_{seed}/r1_zero/hf --workdir=runs/tiny_distill
+
+The student is a base model of the same corpus. From there it is taught by each method, or learns by
+RL alone, at about the same cost in FLOPs. `--config=configs/tiny_distill.py:smoke` is the same path
+in seconds, for tests.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import tiny
+
+ARGUMENTS = ("", "smoke")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    if arg not in ARGUMENTS:
+        raise ValueError(
+            f"configs/tiny_distill.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}"
+        )
+    smoke = arg == "smoke"
+    whole = tiny.get_config(arg)
+    config = ConfigDict({name: whole[name] for name in ("seed", "mesh", "template", "evaluation")})
+    # {seed} is that of the run.
+    config.teacher = "runs/tiny/seed_{seed}/r1_zero/hf"
+    config.methods = ("rl_only", "sequence", "logit", "on_policy", "distill_then_rl")
+    config.problems = whole.r1_zero.problems
+
+    # The student before it is taught, from scratch.
+    config.base = ConfigDict(
+        {
+            "model": {
+                "family": "llama",
+                "vocab_size": 768,
+                "embed_dim": 16 if smoke else 64,
+                "num_layers": 1 if smoke else 3,
+                "num_heads": 4,
+                "num_kv_heads": 1,
+                "head_dim": 4 if smoke else 16,
+                "mlp_dim": 32 if smoke else 192,
+                "tie_embeddings": True,
+                "max_length": 512,
+                "scan_unroll": 1 if smoke else 3,
+                "dtype": "float32",
+            },
+            "pretrain": whole.pretrain,
+        }
+    )
+
+    config.data = ConfigDict(
+        {
+            # Responses of the teacher to each problem, and which of them are imitated.
+            "samples": 1,
+            "keep": "all" if smoke else "correct",
+            "max_new_tokens": 96,
+            "temperature": 1.0,
+            "sampler_rows": 32 if smoke else 128,
+        }
+    )
+    optimizer = {
+        "name": "adamw",
+        "learning_rate": 2e-3,
+        "schedule": "cosine",
+        "warmup_steps": 1 if smoke else 10,
+        "final_fraction": 0.05,
+        "b2": 0.95,
+        "weight_decay": 0.0,
+        "clip_norm": 1.0,
+    }
+    config.sequence = ConfigDict(
+        {
+            "epochs": 1 if smoke else 3,
+            "rows": 16,
+            "row_length": 128,
+            "microbatches": 1,
+            "too_long": "error",
+            "optimizer": optimizer,
+            "log_every": 10,
+            "checkpoint_every": 100,
+        }
+    )
+    config.logit = ConfigDict(config.sequence.to_dict() | {"beta": 0.0, "temperature": 1.0})
+    config.logit.epochs = 1 if smoke else 2
+    config.on_policy = ConfigDict(
+        {
+            "beta": 0.5,
+            "temperature": 1.0,
+            "steps": 2 if smoke else 80,
+            "prompts": 8 if smoke else 64,
+            "group": 1,
+            "max_new_tokens": 96,
+            "sampling_temperature": 1.0,
+            "sampler_rows": 32 if smoke else 64,
+            "rows": 16 if smoke else 64,
+            "row_length": 128,
+            "microbatches": 1 if smoke else 8,
+            "optimizer": optimizer,
+            "checkpoint_every": 20,
+        }
+    )
+    config.rl_only = whole.r1_zero
+    config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.5})
+    return config

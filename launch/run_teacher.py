@@ -1,0 +1,224 @@
+r"""Training data for distillation from a teacher: a server, or a checkpoint at hand.
+
+    python -m launch.run_teacher --config=configs/teacher.py --config.task=gsm8k \
+        --config.teacher.server=http://localhost:8000 --config.teacher.model=NAME \
+        --workdir=runs/teacher
+
+`workdir` gets responses.jsonl (everything the teacher answered, as it came), data.jsonl (what is
+right and well formed, for `launch.run_sft`) and summary.json. A run that was interrupted or killed
+goes on by the same command and asks for nothing twice, within the same `max_cost`; a larger
+`--config.problems` extends it.
+"""
+
+import json
+import time
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch import runtime
+
+
+def main(argv):
+    del argv
+    run(_CONFIG.value, _WORKDIR.value, estimate_only=_ESTIMATE_ONLY.value)
+
+
+def run(config, workdir: str, estimate_only: bool = False) -> None:
+    """The whole job; see the module's docstring."""
+    # JAX starts here, once XLA's flags are set.
+    from models.sampling import SamplingParams
+    from reasoning import teacher_data
+    from reasoning.response_log import ResponseLog
+
+    directory = runtime.as_directory(workdir)
+    if config.form not in teacher_data.FORMS:
+        raise ValueError(f"form={config.form!r} is unknown; choose one of {teacher_data.FORMS}")
+    problems = _problems(config)
+    generator, prompt = _teacher(config)
+    items = teacher_data.make_items(problems, prompt)
+    sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p)
+    with ResponseLog(directory / "responses.jsonl", _settings(config)) as log:
+        missing = [item for item in items if item.key not in log.keys]
+        print(f"{len(items)} prompts, {len(items) - len(missing)} answered before")
+        if log.dropped_bytes:
+            print(f"dropped {log.dropped_bytes} bytes of a line that was not finished")
+        if log.last is not None and hasattr(generator, "ledger"):
+            generator.ledger.spent_before = log.last["spent"]
+        _print_estimate(generator, missing, config)
+        if estimate_only:
+            return
+        stopped_by, fault = _collect(generator, log, items, sampling, config)
+        if stopped_by:
+            print(f"stopped by {stopped_by}; the same command goes on")
+            return
+        summary = _write(log, items, config.form, directory, generator)
+    _print_summary(summary, directory)
+    if fault is not None:
+        raise fault
+
+
+def _problems(config):
+    from reasoning import teacher_data
+    from reasoning.tasks import get_task
+
+    if bool(config.task) == bool(config.prompts):
+        raise ValueError("give one of --config.task=SPEC and --config.prompts=FILE")
+    if config.task:
+        return get_task(config.task).problems("train", config.problems, config.seed)
+    return teacher_data.read_prompts(config.prompts)[: config.problems]
+
+
+def _teacher(config):
+    """The generator, and from a question to its prompt; reached and checked."""
+    from reasoning.prompts import R1_SYSTEM, TEMPLATES, get_template
+
+    teacher = config.teacher
+    if bool(teacher.server) == bool(teacher.checkpoint):
+        raise ValueError("give one of --config.teacher.server=URL and --config.teacher.checkpoint")
+    if config.template not in TEMPLATES:
+        raise ValueError(f"template={config.template!r} is unknown; choose one of {TEMPLATES}")
+    if teacher.checkpoint:
+        from models.hf.load import load_model
+        from reasoning.generator import JaxGenerator
+
+        model, params, tokenizer = load_model(teacher.checkpoint)
+        template = get_template(config.template, tokenizer)
+        return JaxGenerator(model, params, tokenizer, rows=teacher.rows), template
+    generator = _server(teacher)
+    generator.check()
+    if not config.template.startswith("chat"):
+        return generator, get_template(config.template, None)
+    system = [{"role": "system", "content": R1_SYSTEM}] if config.template == "chat_r1" else []
+    return generator, lambda question: [*system, {"role": "user", "content": question}]
+
+
+def _server(teacher):
+    from reasoning.api_client import ApiClient
+    from reasoning.api_limits import Ledger, RateLimiter, load_prices
+    from reasoning.openai_generator import OpenAIGenerator
+
+    prices = load_prices(teacher.prices, teacher.model) if teacher.prices else None
+    client = ApiClient(
+        teacher.server,
+        api_key_env=teacher.api_key_env,
+        timeout_s=teacher.timeout_s,
+        attempts=teacher.attempts,
+        ledger=Ledger(prices, teacher.max_cost),
+        limiter=RateLimiter(teacher.requests_per_minute, teacher.tokens_per_minute),
+    )
+    return OpenAIGenerator(client, teacher.model, concurrency=teacher.concurrency)
+
+
+def _settings(config):
+    """What the responses depend on; more problems may be asked later."""
+    names = ("template", "num_samples", "max_new_tokens", "temperature", "top_p", "seed")
+    teacher = config.teacher.model or config.teacher.checkpoint
+    return {name: config[name] for name in names} | {"teacher": teacher}
+
+
+def _print_estimate(generator, missing, config):
+    from reasoning.openai_generator import OpenAIGenerator
+
+    if not isinstance(generator, OpenAIGenerator) or not missing:
+        return
+    estimate = generator.estimate(
+        [item.prompt for item in missing],
+        num_samples=config.num_samples,
+        max_new_tokens=config.max_new_tokens,
+    )
+    print(
+        f"to ask: {estimate.requests} prompts of about {estimate.prompt_tokens:,} tokens, for at"
+        f" most {estimate.completion_tokens:,} tokens of answers"
+    )
+    if generator.ledger.prices:
+        cap = generator.ledger.max_cost
+        capped = "" if cap is None else f"; stops before {cap:g} is exceeded"
+        print(f"cost: at most about {estimate.cost:.4g}{capped}", flush=True)
+
+
+def _collect(generator, log, items, sampling, config):
+    """Asks for what is missing; returns the signal or error that ended it early, or None."""
+    from reasoning import teacher_data
+    from train.progress import Progress
+    from train.stopper import Stopper
+
+    before = sum(item.key in log.keys for item in items)
+    progress = Progress("teacher", len(items), before)
+
+    def show(collected):
+        shown = {"failed": collected.failed}
+        ledger = getattr(generator, "ledger", None)
+        if ledger is not None:
+            shown |= {"tokens": ledger.usage.completion_tokens, "retries": ledger.usage.retries}
+            if ledger.prices:
+                shown["cost"] = ledger.spent
+        progress.update(before + collected.answered, shown)
+
+    try:
+        with Stopper(progress.say) as stopper:
+            collected = teacher_data.collect(
+                generator,
+                log,
+                items,
+                num_samples=config.num_samples,
+                max_new_tokens=config.max_new_tokens,
+                sampling=sampling,
+                seed=config.seed,
+                batch=max(1, config.teacher.rows // config.num_samples),
+                should_stop=lambda: stopper.signal_name is not None,
+                on_answer=show,
+            )
+        if collected.failed:
+            print(f"{collected.failed} prompts failed, the last: {collected.last_failure}")
+    except (OSError, ValueError) as error:
+        return None, error
+    finally:
+        progress.close()
+    return stopper.signal_name, None
+
+
+def _write(log, items, form, directory, generator):
+    from launch.report import write_report
+    from reasoning import teacher_data
+
+    start = time.monotonic()
+    summary = teacher_data.write_examples(
+        directory / "data.jsonl", teacher_data.grade(log, items, form)
+    )
+    summary["prompts"] = len(items)
+    summary["verify_seconds"] = time.monotonic() - start
+    ledger = getattr(generator, "ledger", None)
+    if ledger is not None:
+        # Of this run alone: what earlier ones used is not known here.
+        summary["usage"] = vars(ledger.usage)
+    write_report(directory / "summary.json", summary)
+    return summary
+
+
+def _print_summary(summary, directory):
+    from rich.console import Console
+    from rich.table import Table
+
+    from launch.report import format_figure
+
+    table = Table("what", "value", title="mean [95 % interval] over problems")
+    table.add_row("prompts answered", f"{summary['problems']} of {summary['prompts']}")
+    table.add_row("responses kept", f"{summary['kept']} of {summary['responses']}")
+    for name, figure in summary["metrics"].items():
+        share = name != "response_tokens"
+        table.add_row(name + (" (%)" if share else ""), format_figure(figure, share))
+    for fault, count in list(summary["faults"].items())[:8]:
+        table.add_row(f"left out: {fault}", str(count))
+    if "usage" in summary:
+        table.add_row("usage of this run", json.dumps(summary["usage"]))
+    Console(width=110).print(table, markup=False)
+    print(f"data: {directory / 'data.jsonl'}")
+
+
+if __name__ == "__main__":
+    # Here, so that a program may import several entry points: flags are global.
+    _CONFIG = config_flags.DEFINE_config_file("config", "configs/teacher.py", "the recipe")
+    _WORKDIR = flags.DEFINE_string("workdir", "runs/teacher", "where everything is written")
+    _ESTIMATE_ONLY = flags.DEFINE_bool("estimate_only", False, "stop behind the estimate of cost")
+    runtime.run_main(main)

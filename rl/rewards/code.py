@@ -1,0 +1,76 @@
+"""Code reward: does the program pass its unit tests? (DeepSeek-R1, arXiv:2501.12948, 2.2.2)"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+
+from reasoning.code_runner import CodeRunner, parse_unit_test
+from reasoning.problem import Problem
+from reasoning.response import after_chain
+from rl.rewards import RewardResult, Sample
+from rl.rewards.format import parse_completion, whole_response
+
+_FENCED = re.compile(r"^```[^\n`]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeReward:
+    """1 if the program passes all unit tests of the problem, else 0; run in the sandbox.
+
+    The tests are the problem's metadata `tests`, records of `reasoning.code_runner`:
+    `{"call", "expected"}`, `{"variables", "expected"}` or `{"stdin", "stdout"}`. A problem without
+    any earns 0.
+
+    Attributes:
+      require_format: read the program from the answer block of a well-formed response only. Else it
+        is found leniently, though never inside the think block.
+      partial: the share of tests passed, instead of all or nothing. A program that answers some
+        tests by rote then earns something too.
+      workers: programs that are run at a time.
+    """
+
+    require_format: bool = False
+    partial: bool = False
+    workers: int = 2
+
+    def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        return self.score_batch([Sample(prompt, completion, problem, num_tokens=0)])[0]
+
+    def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        results: list[RewardResult | None] = [None] * len(samples)
+        jobs, places = [], []
+        for i, sample in enumerate(samples):
+            tests = [parse_unit_test(record) for record in sample.problem.metadata.get("tests", ())]
+            program = self._program(sample)
+            if not tests or not program:
+                reason = "no program found" if tests else "the problem has no unit tests"
+                results[i] = RewardResult(0.0, reason)
+            else:
+                jobs.append((program, tests))
+                places.append(i)
+        for i, result in zip(places, _runner(self.workers).run_tests_batch(jobs), strict=True):
+            share = result.passed / result.total
+            earned = share if self.partial else float(result.all_passed)
+            results[i] = RewardResult(earned, result.reason)
+        return results
+
+    def _program(self, sample: Sample) -> str:
+        response = parse_completion(sample.prompt, sample.completion)
+        if self.require_format:
+            return find_program(response.answer or "") if response.well_formed else ""
+        visible = after_chain(whole_response(sample.prompt, sample.completion))
+        if "<answer>" in visible or "</answer>" in visible:
+            return find_program(response.answer or "")
+        return find_program(visible)
+
+
+def find_program(text: str) -> str:
+    """The last fenced block of Markdown, or all of a text without fences, stripped."""
+    blocks = _FENCED.findall(text + "\n") if "```" in text else [text]
+    return blocks[-1].strip() if blocks else ""
+
+
+@functools.cache
+def _runner(workers: int) -> CodeRunner:
+    return CodeRunner(num_workers=workers)

@@ -1,0 +1,26 @@
+"""Language consistency reward (DeepSeek-R1, arXiv:2501.12948, 2.3.2)."""
+
+import dataclasses
+
+from reasoning.languages import consistency
+from reasoning.problem import Problem
+from rl.rewards import RewardResult
+from rl.rewards.format import parse_completion
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageReward:
+    """The share of the chain's words that are in the language of the question, 0..1.
+
+    Only a well-formed response has a chain that counts, and a chain without a word that tells a
+    language earns 0: to say nothing is no way to be consistent.
+    """
+
+    def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        response = parse_completion(prompt, completion)
+        if not response.well_formed:
+            return RewardResult(0.0, f"not well formed: {response.reason}")
+        share = consistency(response.chain, problem)
+        if share is None:
+            return RewardResult(0.0, "no word of the chain tells its language")
+        return RewardResult(share, f"{share:.0%} of the words are in the question's language")

@@ -1,0 +1,50 @@
+"""Rewards that apply to the problems of some tasks only, such as helpfulness to small talk."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from reasoning.problem import Problem
+from rl.rewards import RewardResult, Sample
+
+
+@dataclasses.dataclass(frozen=True)
+class OnTasks:
+    """A text reward for the problems of some tasks; others earn 0 by it.
+
+    Attributes:
+      reward: the text reward.
+      tasks: names of tasks, without their parameters.
+    """
+
+    reward: Any
+    tasks: tuple[str, ...]
+
+    def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        if not _applies(problem, self.tasks):
+            return _not_asked(problem)
+        return self.reward(prompt, completion, problem)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchOnTasks:
+    """The same for a reward of whole batches, which sees the others' samples not at all."""
+
+    reward: Any
+    tasks: tuple[str, ...]
+
+    def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        chosen = [sample for sample in samples if _applies(sample.problem, self.tasks)]
+        scored = iter(self.reward.score_batch(chosen) if chosen else ())
+        return [
+            next(scored) if _applies(sample.problem, self.tasks) else _not_asked(sample.problem)
+            for sample in samples
+        ]
+
+
+def _applies(problem: Problem, tasks: tuple[str, ...]) -> bool:
+    return problem.task.partition("?")[0].partition(":")[0] in tasks
+
+
+def _not_asked(problem: Problem) -> RewardResult:
+    return RewardResult(0.0, f"not a reward of {problem.task}")

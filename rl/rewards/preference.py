@@ -1,0 +1,82 @@
+"""Preference rewards by reward models (DeepSeek-R1, arXiv:2501.12948, 2.3.4).
+
+Helpfulness looks at the final answer only, so that it does not meddle with the reasoning;
+harmlessness at the whole response, the chain included.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+from scipy import special
+
+from models.hf.load import load_scalar_model
+from reasoning.response import Response
+from reasoning.verifiers.scalar import SequenceScorer
+from rl.rewards import RewardResult, Sample
+from rl.rewards.format import parse_completion
+
+
+@dataclasses.dataclass(frozen=True)
+class _PreferenceReward:
+    """Sigmoid of a Bradley-Terry reward model's value, 0..1; 0 for a response without the format.
+
+    A bounded reward leaves less to gain from a text that fools the model. What is longer than its
+    context earns 0 too.
+
+    Attributes:
+      checkpoint: directory of the reward model, a scalar model as `train.reward_model` makes it.
+    """
+
+    checkpoint: str
+
+    def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        tokenizer, scorer = _load(self.checkpoint)
+        responses = [parse_completion(sample.prompt, sample.completion) for sample in samples]
+        # The chat goes on behind the prompt as it does for the policy.
+        prompts = tokenizer.encode_batch([sample.prompt for sample in samples])
+        read = tokenizer.encode_batch(
+            [self.shown(sample, response) for sample, response in zip(samples, responses)]
+        )
+        texts = [
+            [*prompt, *ids, tokenizer.eos_id] for prompt, ids in zip(prompts, read, strict=True)
+        ]
+        limit = scorer.model.config.max_length
+        fits = [r.well_formed and len(t) <= limit for r, t in zip(responses, texts, strict=True)]
+        values = iter(scorer([text for text, fit in zip(texts, fits) if fit]))
+        results = []
+        for response, fit in zip(responses, fits, strict=True):
+            if fit:
+                value = float(next(values)[-1])
+                score = float(special.expit(value))
+                results.append(RewardResult(score, f"the reward model gives {value:.2f}"))
+            elif response.well_formed:
+                results.append(RewardResult(0.0, f"longer than the model's {limit} tokens"))
+            else:
+                results.append(RewardResult(0.0, f"not well formed: {response.reason}"))
+        return results
+
+    def shown(self, sample: Sample, response: Response) -> str:
+        """What the reward model reads behind the prompt."""
+        raise NotImplementedError
+
+
+class HelpfulReward(_PreferenceReward):
+    """How much the final answer is preferred."""
+
+    def shown(self, sample: Sample, response: Response) -> str:
+        return f" {response.answer}"
+
+
+class HarmlessReward(_PreferenceReward):
+    """How harmless the whole response is."""
+
+    def shown(self, sample: Sample, response: Response) -> str:
+        return sample.completion
+
+
+@functools.cache
+def _load(checkpoint: str):
+    """Kept, so that weights are loaded and programs compiled once."""
+    model, params, tokenizer = load_scalar_model(checkpoint)
+    return tokenizer, SequenceScorer(model, params)

@@ -1,0 +1,30 @@
+"""Repetition penalty: the share of a completion's n-grams that it has said before.
+
+As in "Demystifying Long Chain-of-Thought Reasoning in LLMs" (arXiv:2502.03373, appendix), where a
+length reward was hacked by repetition.
+"""
+
+import dataclasses
+
+from reasoning.repetition import repeated_share
+from reasoning.problem import Problem
+from rl.rewards import RewardResult
+
+
+@dataclasses.dataclass(frozen=True)
+class RepetitionReward:
+    """Minus the share of n-grams that occur earlier in the completion, in [-1, 0].
+
+    Attributes:
+      ngram: words of an n-gram; a text of fewer words cannot repeat one.
+    """
+
+    ngram: int = 4
+
+    def __post_init__(self):
+        if self.ngram < 1:
+            raise ValueError(f"repetition: ngram={self.ngram} must be at least 1")
+
+    def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        share = repeated_share(completion, self.ngram)
+        return RewardResult(-share, f"{share:.0%} of its {self.ngram}-grams are repeated")
