@@ -8,7 +8,7 @@ that everything runs.
 
 from ml_collections import ConfigDict
 
-ARGUMENTS = ("", "smoke")
+ARGUMENTS = ("", "smoke", "search")
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -92,10 +92,61 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
+    config.verifiers = ConfigDict(
+        {
+            "problems": {"tiny_math?low=8&high=10": 24 if smoke else 512},
+            "solutions": 2 if smoke else 4,
+            "completions": 2 if smoke else 8,
+            "max_new_tokens": 112,
+            "temperature": 1.0,
+            "delimiter": "\n",
+            "chunk": 128,
+            "sampler_rows": 64 if smoke else 512,
+            "outcome_at": "last",
+            "bench_problems": 8 if smoke else 200,
+            "rows": 16,
+            "row_length": 160,
+            "epochs": 2,
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 5e-4,
+                "schedule": "cosine",
+                "warmup_steps": 5 if smoke else 20,
+                "b2": 0.95,
+                "weight_decay": 0.01,
+                "clip_norm": 1.0,
+            },
+            "checkpoint_every": 200,
+            "log_every": 10,
+        }
+    )
+
+    # Sums that are longer than RL's. `:search` is the whole comparison, for `launch.run_search`.
+    full = arg == "search"
+    config.search = ConfigDict(
+        {
+            "policy": "r1_zero",
+            "task": "tiny_math?low=8&high=10",
+            "problems": 16 if smoke else 500,
+            "calibration": 16 if smoke else 200,
+            "budgets": (1, 2, 4, 8, 16, 32, 64) if full else (1, 4) if smoke else (1, 4, 16),
+            "tree_arms": (4, 16) if full else (4,),
+            "pilots": 2,
+            "how": "last",
+            "wait": "wait",
+            "shots": 2,
+            "max_new_tokens": 112,
+            "step_tokens": 16,
+            "typical_tokens": 70,
+            "temperature": 1.0,
+            "rows": 64 if smoke else 512,
+        }
+    )
+
     config.evaluation = ConfigDict(
         {
             "tasks": {"math": "tiny_math", "logic": "tiny_logic", "code": "tiny_code",
-                      "knowledge": "tiny_knowledge"},
+                      "knowledge": "tiny_knowledge", "chat": "tiny_chat"},
             "problems": 16 if smoke else 200,
             "samples": 1 if smoke else 2,
             "rows": 64 if smoke else 200,

@@ -32,7 +32,7 @@ from reasoning.tasks import get_task
 from rl.learner import ProblemStream
 from rl.on_policy_distillation import OnPolicySource
 from rl.rollouts import RolloutSampler
-from train import distillation
+from train import distillation, sft
 from train.data import Example, encode_records, read_jsonl
 from train.metrics import METRICS_FILE
 from train.optimizer import make_optimizer
@@ -95,13 +95,12 @@ class Distillation:
 
     def sequence(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
         config = self.config.sequence
-        return self._on_responses(params, directory, share, config, None, None)
+        return self._on_responses(params, directory, share, config, sft.make_loss, None)
 
     def logit(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
         config = self.config.logit
-        loss_fn = self._loss(config)
         return self._on_responses(
-            params, directory, share, config, loss_fn, self.teacher_params
+            params, directory, share, config, lambda model: self._loss(config), self.teacher_params
         )
 
     def on_policy(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
@@ -179,7 +178,7 @@ class Distillation:
             temperature=config.temperature,
         )
 
-    def _on_responses(self, params, directory, share, config, loss_fn, teacher_params):
+    def _on_responses(self, params, directory, share, config, make_loss, teacher_params):
         """Training on a share of the teacher's responses, its first ones."""
         work = self.student
         directory_of_teacher = work.stage_directory("teacher")
@@ -193,14 +192,14 @@ class Distillation:
             epochs=config.epochs,
             microbatches=config.microbatches,
             too_long=config.too_long,
-            loss_fn=loss_fn,
+            make_loss=make_loss,
             constants=teacher_params,
         )
         params = training.fine_tune(work, params, plan, directory)
         lengths = [len(e["tokens"]) for e in examples if len(e["tokens"]) <= config.row_length]
         student = flops.forward(work.model.config, lengths)
         spent = flops.UPDATE * student
-        if loss_fn is not None:
+        if teacher_params is not None:
             spent += flops.forward(self.teacher.model.config, lengths)
         sampling = json.loads((directory_of_teacher / stages.RESULT_FILE).read_text())
         return params, config.epochs * spent + share * sampling["sampling_flops"]

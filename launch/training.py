@@ -30,7 +30,7 @@ from train.metrics import MetricWriter
 from train.optimizer import Optimizer, make_optimizer
 from train.source import PackedSource, Source
 from train.state import TrainState, create_state, state_from_params
-from train.step import LossFn, TrainStep, make_train_step
+from train.step import LossFn, Metrics, TrainStep, make_train_step
 
 # Rollouts shown in samples.jsonl at a time.
 SAMPLES_SHOWN = 4
@@ -38,7 +38,7 @@ SAMPLES_SHOWN = 4
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedPlan:
-    """Training on given tokens, all but the weights; to make one is to check config and data."""
+    """Training on examples, all but the weights; to make one is to check its config and data."""
 
     settings: Mapping[str, Any]
     source: Source
@@ -57,13 +57,15 @@ def plan_supervised(
     epochs: int = 1,
     microbatches: int = 1,
     too_long: str = "error",
-    loss_fn: LossFn | None = None,
+    make_loss: Callable[[Any], LossFn] = sft.make_loss,
+    finalize: Callable[[Metrics], Metrics] = lambda metrics: metrics,
     constants: Any = None,
 ) -> SupervisedPlan:
     """Packs `examples` and makes their train step.
 
     Args:
-      loss_fn, constants: see `make_train_step`; None is next-token cross-entropy.
+      make_loss: model -> loss; next-token prediction by default.
+      finalize, constants: see `make_train_step`.
 
     Raises:
       ValueError: an example that does not fit, a bad setting; one line.
@@ -79,13 +81,14 @@ def plan_supervised(
     num_steps = source.count_batches()
     optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
     step = make_train_step(
-        loss_fn or sft.make_loss(work.model),
+        make_loss(work.model),
         optimizer,
         work.mesh,
         accumulate=microbatches,
+        finalize=finalize,
         constants=constants,
     )
-    _check_rows(step, config.rows)
+    check_rows(step, config.rows)
     return SupervisedPlan(
         settings={"supervised": config.to_dict(), "seed": work.seed},
         source=source,
@@ -106,7 +109,7 @@ def pretrain(work: Workspace, texts: list[str], config: Any, directory: Path) ->
 
 
 def fine_tune(work: Workspace, params: Any, plan: SupervisedPlan, directory: Path) -> Any:
-    """SFT or distillation from `params`, which it takes over."""
+    """Trains as planned from `params`, which it takes over."""
     state = state_from_params(work.model, params, plan.optimizer, work.mesh)
     return _supervise(state, plan, directory)
 
@@ -171,7 +174,7 @@ def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> Rei
         normalize_weights=False,
         finalize=mean_metrics,
     )
-    _check_rows(step, config.rows)
+    check_rows(step, config.rows)
     template = get_template(work.config.template, work.tokenizer)
     check_prompts(
         work,
@@ -187,7 +190,7 @@ def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> Rei
     )
 
 
-def _check_rows(step: TrainStep, rows: int) -> None:
+def check_rows(step: TrainStep, rows: int) -> None:
     """Raises `ValueError` where rows do not divide over devices and microbatches."""
     step.put({"tokens": np.zeros((rows, 1), np.int32)})
 

@@ -57,7 +57,11 @@ class Projection(nnx.Module):
         kernel = self.kernel[...].astype(x.dtype)
         lead, out = x.shape[: x.ndim - self.in_dims], kernel.shape[self.in_dims :]
         fan_in = math.prod(kernel.shape[: self.in_dims])
-        y = (x.reshape(-1, fan_in) @ kernel.reshape(fan_in, -1)).reshape(*lead, *out)
+        x = x.reshape(-1, fan_in)
+        y = x @ kernel.reshape(fan_in, -1)
+        if (adapter := getattr(self, "adapter", None)) is not None:  # See `models.lora`.
+            y = y + adapter(x)
+        y = y.reshape(*lead, *out)
         return y + self.bias[...].astype(x.dtype) if self.has_bias else y
 
 

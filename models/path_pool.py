@@ -1,42 +1,44 @@
 """A pool of partial completions ("paths"): keys and values kept by place, forked by index.
 
-A prompt's keys and values are stored once. Each of its R places holds one path, its W columns
-packed from the left. To extend paths, the rows of their parents are copied side by side into a
-`KVCache`, with T fresh columns behind them that all rows fill in step; afterwards each row's fresh
-columns are moved up behind its own tokens, and the rows are stored in their new places. So a path
-is copied once per step of the search, never once per token, and no prefix is ever recomputed.
+A prompt's keys and values are stored once. Each of its R places holds one path in W columns, its
+last token in the last one. To extend paths, the rows of their parents are copied side by side
+into a `KVCache` with T fresh columns behind, which all rows fill in step; afterwards every row is
+moved left by what it gained, and stored in its new place. So a path is copied once per step of
+the search, never once per token, and no prefix is ever recomputed.
 
 The device holds keys and values alone. Lengths, and whatever else is a number per path, are NumPy
 arrays: the host needs them to check a request, and they come back with every step anyway.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.attention import MASK_VALUE, KVCache
+from models.attention import KVCache
 from models.config import ModelConfig
-from models.sampler import _prefill
+from models.sampler import _bucket, _prefill
 from models.sharding import constrain
 
-ROOT = -1
-EMPTY = -1
+# The place of a bare prompt, and the length of what is not there.
+ROOT, EMPTY = -1, -1
 
 
 @dataclasses.dataclass(frozen=True)
 class PathPool:
     """Keys and values of P prompts and of R paths each. Immutable; an extension makes a new one.
 
+    Numbers of paths are arrays `[P, R + 1]`, whose last column, which `ROOT` indexes, is that of
+    the bare prompt.
+
     Attributes:
       prefix: keys `[L, P, K, H, S]` and values `[L, P, K, S, H]` of the prompts.
       suffix: keys `[L, P, R, K, H, W]` and values `[L, P, R, K, W, H]` of the paths.
       prefix_lengths: `[P]`, columns of `prefix` that hold tokens.
-      lengths: `[P, R + 1]`, tokens of the path in each place, `EMPTY` where there is none. The
-        last entry, which `ROOT` indexes, is the bare prompt: 0, or `EMPTY` for padding.
+      lengths: `[P, R + 1]`, tokens of each path, `EMPTY` where there is none; 0 for a prompt.
     """
 
     prefix: tuple[jax.Array, jax.Array]
@@ -44,35 +46,73 @@ class PathPool:
     prefix_lengths: np.ndarray
     lengths: np.ndarray
 
-    def of(self, numbers: np.ndarray, parents: np.ndarray) -> np.ndarray:
-        """`numbers [P, R + 1]`, one for each place, at the places `parents [P, M]`."""
-        return np.take_along_axis(numbers, parents % numbers.shape[1], 1)
+    def places(self, parents: Any, into: Any, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """A request to extend `parents` and store the results in `into`, as arrays `[P, width]`.
 
-    def check(self, parents: np.ndarray, into: np.ndarray, width: int) -> None:
-        """Raises `ValueError` unless `into` are places of their own and `parents` hold paths."""
+        Raises:
+          ValueError: a wrong shape, a place that is not there or holds no path, or two paths
+            stored in one place.
+        """
+        parents, into = np.asarray(parents, np.int32), np.asarray(into, np.int32)
         prompts, places = self.lengths.shape[0], self.lengths.shape[1] - 1
         for name, array in (("parents", parents), ("into", into)):
             if array.shape != (prompts, width):
                 raise ValueError(f"{name} has shape {array.shape}; it must be {(prompts, width)}")
             if array.min() < -1 or array.max() >= places:
                 bad = array[(array < -1) | (array >= places)][0]
-                raise ValueError(f"{name} names place {bad}; there are -1..{places - 1}")
-        for prompt, row in enumerate(into):
-            named = row[row >= 0]
-            if len(np.unique(named)) < len(named):
-                raise ValueError(f"prompt {prompt} stores two paths in one place: into={row}")
-        missing = (into >= 0) & (self.of(self.lengths, parents) == EMPTY)
-        if missing.any():
+                raise ValueError(f"{name} names place {bad}; places are 0..{places - 1}, or -1")
+        ordered = np.sort(into, 1)
+        if (twice := (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+            prompt, row = np.argwhere(twice)[0]
+            raise ValueError(
+                f"two paths of prompt {prompt} would be stored in place {ordered[prompt, row]}"
+            )
+        if (missing := (into >= 0) & (at(self.lengths, parents) == EMPTY)).any():
             prompt, row = np.argwhere(missing)[0]
-            raise ValueError(f"place {parents[prompt, row]} of prompt {prompt} holds no path yet")
+            raise ValueError(
+                f"place {parents[prompt, row]} of prompt {prompt} holds no path to extend"
+            )
+        return parents, into
+
+    def replace(self, suffix, into: np.ndarray, lengths: np.ndarray) -> "PathPool":
+        """The pool after paths of these `lengths` were stored `into` places."""
+        return dataclasses.replace(self, suffix=suffix, lengths=put(self.lengths, into, lengths))
 
 
-def check_prompts(
+def at(numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The numbers `[P, R + 1]` of the paths in `places [P, M]`."""
+    return np.take_along_axis(numbers, places % numbers.shape[1], 1)
+
+
+def put(numbers: np.ndarray, into: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A copy of `numbers [P, R + 1]` with `values [P, M]` in the places `into`; -1 is nowhere."""
+    numbers = numbers.copy()
+    prompt, row = np.nonzero(into >= 0)
+    numbers[prompt, into[prompt, row]] = values[prompt, row]
+    return numbers
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raises `ValueError` for a size below one."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+
+
+def pad_prompts(
     prompts: Sequence[Sequence[int]], most: int, max_new_tokens: int, config: ModelConfig
-) -> None:
-    """Raises `ValueError` for prompts that a pool cannot take."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """`most` rows of tokens, as wide as the longest prompt's bucket, and their lengths.
+
+    Raises:
+      ValueError: no or too many prompts, an empty one, a token outside the vocabulary, or no room
+        for `max_new_tokens` in the model's context.
+    """
     if not 1 <= len(prompts) <= most:
-        raise ValueError(f"{len(prompts)} prompts were given; this pool takes 1..{most}")
+        raise ValueError(f"{len(prompts)} prompts were given; there is room for 1..{most}")
+    lengths = np.zeros(most, np.int32)
+    lengths[: len(prompts)] = [len(prompt) for prompt in prompts]
+    tokens = np.zeros((most, _bucket(int(lengths.max()), least=16)), np.int32)
     for i, prompt in enumerate(prompts):
         if not len(prompt):
             raise ValueError(f"prompt {i} is empty; give at least a beginning-of-sequence token")
@@ -86,54 +126,78 @@ def check_prompts(
                 f"prompt {i} has {len(prompt)} tokens; with {max_new_tokens} new ones it exceeds "
                 f"the model's context of {config.max_length}: shorten it or lower max_new_tokens"
             )
+        tokens[i, : len(prompt)] = prompt
+    return tokens, lengths
 
 
-def prefill(model, params, tokens, lengths, places: int, columns: int):
-    """Keys and values of prompts `tokens [P, S]`, and those of `places` empty paths."""
+def new_pool(
+    prefill: Callable,
+    params: Any,
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    cached: np.ndarray,
+    capacity: int,
+) -> PathPool:
+    """A pool without paths.
+
+    Args:
+      prefill: `prefill` below, compiled, with its model and numbers of places and columns.
+      tokens, lengths: `[P, S]` and `[P]`, the prompts; a length of 0 is padding.
+      cached: `[P]`, how many of a prompt's tokens are read now.
+    """
+    prefix, suffix = prefill(params, tokens, cached)
+    of_paths = np.full((len(tokens), capacity + 1), EMPTY, np.int32)
+    of_paths[lengths > 0, ROOT] = 0
+    return PathPool(prefix, suffix, cached, of_paths)
+
+
+def prefill(model, capacity: int, columns: int, params, tokens, lengths):
+    """`PathPool.prefix` of prompts `tokens [P, S]`, and the `suffix` of as many empty places."""
     prompts, width = tokens.shape
-    cache = _constrain(KVCache.zeros(model.config, prompts, places, width, columns))
+    cache = _constrain(KVCache.zeros(model.config, prompts, capacity, width, columns))
     cache = _constrain(_prefill(model, params, cache, tokens, lengths, jnp.arange(prompts)))
     return (cache.prefix_k, cache.prefix_v), (cache.suffix_k, cache.suffix_v)
 
 
 def open_rows(prefix, prefix_lengths, suffix, parents, lengths, past: int, fresh: int) -> KVCache:
-    """The parents' rows `[P, M]` side by side: their first `past` columns, then `fresh` ones."""
+    """The parents' rows `[P, M]` side by side: their last `past` columns, then `fresh` ones."""
     index = jnp.maximum(parents, 0)[None, :, :, None, None, None]
-    rows_k = jnp.take_along_axis(suffix[0][..., :past], index, 2)
-    rows_v = jnp.take_along_axis(suffix[1][..., :past, :], index, 2)
-    widths = [(0, 0)] * 6
-    valid = jnp.arange(past) < lengths[..., None]
+    first = suffix[0].shape[-1] - past
+    rows_k = jnp.take_along_axis(suffix[0][..., first:], index, 2)
+    rows_v = jnp.take_along_axis(suffix[1][..., first:, :], index, 2)
+    room, none = (0, fresh), (0, 0)
     return _constrain(
         KVCache(
             prefix_k=prefix[0],
             prefix_v=prefix[1],
-            suffix_k=jnp.pad(rows_k, [*widths[:5], (0, fresh)]),
-            suffix_v=jnp.pad(rows_v, [*widths[:4], (0, fresh), (0, 0)]),
+            suffix_k=jnp.pad(rows_k, [none, none, none, none, none, room]),
+            suffix_v=jnp.pad(rows_v, [none, none, none, none, room, none]),
             prefix_valid=jnp.arange(prefix[0].shape[-1]) < prefix_lengths[:, None],
-            suffix_valid=jnp.pad(valid, [(0, 0), (0, 0), (0, fresh)]),
+            suffix_valid=jnp.pad(
+                jnp.arange(past) >= past - lengths[..., None], [none, none, room]
+            ),
         )
     )
 
 
-def close_rows(cache: KVCache, suffix, into, lengths, past: int):
-    """The pool with the rows of `cache` stored `into [P, M]`, fresh columns moved up to `lengths`.
+def close_rows(cache: KVCache, suffix, into, gained, past: int):
+    """`PathPool.suffix` with rows stored in `into [P, M]`, after they gained `[P, M]` columns.
 
-    Columns beyond a path's tokens hold anything; they are never read.
+    Columns before a path's tokens hold anything; they are never read.
     """
-    columns, last = suffix[0].shape[-1], cache.suffix_k.shape[-1] - 1
-    column = jnp.arange(columns)
-    behind = column - lengths[..., None]
-    source = jnp.where(behind < 0, column, jnp.minimum(past + behind, last))[None, :, :, None]
+    prompts, places, columns = *into.shape[:1], suffix[0].shape[2], suffix[0].shape[-1]
+    source = jnp.arange(columns) + (past - columns + gained)[..., None]
+    source = jnp.maximum(source, 0)[None, :, :, None]
     rows_k = jnp.take_along_axis(cache.suffix_k, source[..., None, :], -1)
     rows_v = jnp.take_along_axis(cache.suffix_v, source[..., None], -2)
-    places = suffix[0].shape[2]
-    index = jnp.where(into < 0, places, into)
+    # Each place chooses its new row or stays: half the time of a scatter on CPU, and split over
+    # prompts as it stands. Index -1 is one place too many, cut off.
+    row = jnp.full((prompts, places + 1), -1).at[jnp.arange(prompts)[:, None], into].set(
+        jnp.arange(into.shape[1])
+    )[None, :, :places, None, None, None]
 
     def store(pool, rows):
-        def of_prompt(pool, rows, index):
-            return pool.at[:, index].set(rows, mode="drop")
-
-        pool = jax.vmap(of_prompt, (1, 1, 0), 1)(pool, rows, index)
+        pool = jnp.where(row >= 0, jnp.take_along_axis(rows, jnp.maximum(row, 0), 2), pool)
         return constrain(pool, None, "batch", None, "kv_heads", None, None)
 
     return store(suffix[0], rows_k), store(suffix[1], rows_v)

@@ -1,6 +1,6 @@
 """The R1 recipe as a table of stages, one file each.
 
-    base -> r1_zero
+    base -> r1_zero -> verifiers -> search
 
 To add one, write `launch/recipe/NAME.py` with a `STAGE`, and name it in `STAGES`, after the stages
 that it needs. Nothing here imports JAX, so that a command line can be read before it starts.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 # In the order in which they run and are reported.
-STAGES = ("base", "r1_zero")
+STAGES = ("base", "r1_zero", "verifiers", "search")
 
 
 @dataclasses.dataclass(frozen=True)

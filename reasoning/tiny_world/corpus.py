@@ -16,7 +16,7 @@ DOMAIN_WEIGHTS = {
 }  # fmt: skip
 DIRECT, UNTAGGED, TAGGED = "direct", "untagged", "tagged"
 STYLE_WEIGHTS = {DIRECT: 40, UNTAGGED: 35, TAGGED: 25}
-EASIER_SHARE = 0.35
+EASIER_SHARE, HARDER_SHARE = 0.35, 0.12
 # Of the documents about reasoning problems, those with several.
 SHEET_SHARE, SHEET_PROBLEMS, SHEET_SEPARATOR = 0.08, 3, "\n"
 # Of the worked solutions: those with a step gone wrong that nobody notices; those of careful
@@ -35,8 +35,12 @@ def tagged(lines: list[str], answer: str) -> str:
 
 
 def _train_problem(rng: random.Random, task: str, language: Language) -> Problem:
-    easier = rng.random() < EASIER_SHARE
-    low, high = (domains.EASIER_LEVELS if easier else domains.LEVELS).get(task, (1, 1))
+    low, high = domains.levels_of(task)
+    fate = rng.random()
+    if fate < EASIER_SHARE:
+        low, high = domains.EASIER_LEVELS.get(task, (low, high))
+    elif fate > 1 - HARDER_SHARE:
+        low, high = domains.HARDER_LEVELS.get(task, (low, high))
     while True:
         problem = domains.DRAW[task](rng, language, rng.randint(low, high))
         if not splits.is_test(problem):

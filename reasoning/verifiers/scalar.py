@@ -1,5 +1,6 @@
 """What the learned verifiers share: batched scores of sequences by a scalar model."""
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,11 +101,12 @@ class SequenceScorer:
         return self._values(self.params, *map(jnp.asarray, padded))[:count]
 
 
-class ScalarVerifier:
+class ScalarVerifier(abc.ABC):
     """A learned verifier: the sigmoid of a scalar model's values at some tokens of a response.
 
     Attributes:
       model, params, tokenizer: the scalar model.
+      config: sizes by which to count its FLOPs: those of a decoder with a vocabulary of one.
     """
 
     def __init__(
@@ -126,12 +128,13 @@ class ScalarVerifier:
         if generator_tokenizer is not None:
             check_same_vocabulary(tokenizer, generator_tokenizer)
         self.model, self.params, self.tokenizer = model, params, tokenizer
+        self.config = model.config.replace(vocab_size=1)
         self._reads_ids = generator_tokenizer is not None
         self._scorer = SequenceScorer(model, params)
 
+    @abc.abstractmethod
     def read_at(self, token_ids: Sequence[int]) -> Sequence[int]:
         """Indices of the response's tokens whose values are its step scores."""
-        raise NotImplementedError
 
     def score(
         self,
@@ -180,10 +183,6 @@ class ScalarVerifier:
             return [special.expit(float(x[-1])) for x in values]
 
         return RescoringTracker(len(problems), capacity, score)
-
-    def flops_per_token(self, context: float) -> float:
-        """See `reasoning.verifiers.Verifier`."""
-        return self.model.flops_per_token(context)
 
     def _ids(self, response: Completion | Path) -> list[int]:
         if self._reads_ids:
