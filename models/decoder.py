@@ -146,7 +146,11 @@ class Decoder(nnx.Module):
 
     def hidden(self, tokens_BT, positions_BT, attend: Attend, cache=None):
         """Final normed hidden states `[B, T, D]` and the cache that `attend` returned."""
-        x_BTD = self.embedding[...][tokens_BT].astype(self.config.dtype)
+        # Whole rows first, as every other weight is gathered where it is used: `fsdp` splits both
+        # the table's columns and the tokens, and XLA would replicate the result to get from one to
+        # the other.
+        table_VD = constrain(self.embedding[...], "vocab", "residual")
+        x_BTD = table_VD[tokens_BT].astype(self.config.dtype)
         x_BTD = constrain(x_BTD, "batch", "length", "residual")
         block_def, stacked = nnx.split(self.layers)
 
