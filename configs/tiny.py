@@ -121,7 +121,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.verifiers = ConfigDict(
         {
-            "problems": {"tiny_math?low=8&high=10": 24 if smoke else 512},
+            "problems": {"tiny_math?low=8&high=9": 24 if smoke else 512},
             "solutions": 2 if smoke else 4,
             "completions": 2 if smoke else 8,
             "max_new_tokens": 112,
@@ -153,7 +153,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.search = ConfigDict(
         {
             "policy": "r1_zero",
-            "task": "tiny_math?low=8&high=10",
+            "task": "tiny_math?low=8&high=9",
             "problems": 16 if smoke else 500,
             "calibration": 16 if smoke else 200,
             "budgets": (1, 2, 4, 8, 16, 32, 64) if full else (1, 4) if smoke else (1, 4, 16),

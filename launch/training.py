@@ -70,14 +70,7 @@ def plan_supervised(
     Raises:
       ValueError: an example that does not fit, a bad setting; one line.
     """
-    source = PackedSource(
-        examples,
-        rows=config.rows,
-        row_length=config.row_length,
-        seed=work.seed,
-        num_epochs=epochs,
-        too_long=too_long,
-    )
+    source = packed(work, examples, config, epochs, too_long)
     num_steps = source.count_batches()
     optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
     step = make_train_step(
@@ -97,6 +90,24 @@ def plan_supervised(
         step=step,
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
+    )
+
+
+def packed(
+    work: Workspace,
+    examples: list[Example],
+    config: Any,
+    epochs: int | None = None,
+    too_long: str = "error",
+) -> PackedSource:
+    """Batches of `config.rows` rows of `config.row_length`; without `epochs` there is no end."""
+    return PackedSource(
+        examples,
+        rows=config.rows,
+        row_length=config.row_length,
+        seed=work.seed,
+        num_epochs=epochs,
+        too_long=too_long,
     )
 
 
