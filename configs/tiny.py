@@ -41,8 +41,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.pretrain = ConfigDict(
         {
-            "documents": 2000 if smoke else 48_000,
-            "rows": 12,
+            "documents": 2000 if smoke else 72_000,
+            "rows": 8,
             "row_length": 192,
             "optimizer": {
                 "name": "adamw",

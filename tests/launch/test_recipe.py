@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from launch import recipe, report, stages
+from launch import recipe, report, stages, training
 from launch.recipe import cold_start, preferences, r1, rejection_sft, runner, sampling, world
 from models.hf.load import load_scalar_model
 from reasoning.curation import Decontaminator
@@ -250,11 +250,11 @@ def test_reward_models_learn_their_pairs_and_are_kept(work, tmp_path):
 
     directory = tmp_path / "harmless"
     for _ in range(2):
-        where = preferences.train_reward_model(work, params, make, config, directory)
-    assert made == [len(pairs)] and where == directory / "hf"
+        figure = preferences.train_reward_model(work, params, make, config, directory)
+    assert made == [len(pairs)] and figure["n"] == 4
     for old, new in zip(before, jax.tree.leaves(params), strict=True):
         np.testing.assert_array_equal(old, np.asarray(new))  # the policy's are left alone
-    model, trained, tokenizer = load_scalar_model(where)
+    model, trained, tokenizer = load_scalar_model(directory / "hf")
     scorer = SequenceScorer(model, trained)
 
     def scores(name):
@@ -262,24 +262,38 @@ def test_reward_models_learn_their_pairs_and_are_kept(work, tmp_path):
         read = [[*a, *b, tokenizer.eos_id] for a, b in zip(prompts, texts, strict=True)]
         return np.array([x[-1] for x in scorer(read)])
 
-    assert np.mean(scores("chosen") > scores("rejected")) > 0.9
+    right = scores("chosen") > scores("rejected")
+    assert np.mean(right[:-4]) > 0.9 and figure["mean"] == np.mean(right[-4:])
 
 
-def test_r1_gives_its_rewards_the_models_it_trained(work, rejected, tmp_path, monkeypatch):
-    asked = []
+def test_r1_trains_reward_models_and_gives_them_to_its_rl(work, rejected, monkeypatch):
+    asked, plans = [], []
 
     def train(work, params, make_pairs, config, directory):
         asked.append((directory.name, len(make_pairs())))
-        return directory / "hf"
+        return {"mean": 1.0}
+
+    def plan(work, problems, config, *, rewards):
+        plans.append((Counter(problem.task for problem in problems), rewards))
 
     monkeypatch.setattr(sampling, "sample", scripted(work))
     monkeypatch.setattr(preferences, "train_reward_model", train)
-    rewards = r1._reward_models(work, stages.load_stage(work, "rejection_sft"), tmp_path)
-    assert [name for name, count in asked if count] == ["helpful", "harmless"]
-    assert rewards["helpful"] == {
-        "weight": 1.0, "tasks": "tiny_chat", "checkpoint": str(tmp_path / "helpful" / "hf")
+    monkeypatch.setattr(training, "plan_reinforce", plan)
+    monkeypatch.setattr(training, "reinforce", lambda work, params, plan, directory: params)
+    monkeypatch.setattr(stages, "publish", lambda work, directory, params: {"metrics": {}})
+    directory = work.stage_directory("r1")
+    report = r1.run(work, directory)
+    assert report == {
+        "reward_models": {"helpful": {"mean": 1.0}, "harmless": {"mean": 1.0}}, "metrics": {}
     }  # fmt: skip
-    assert "tasks" not in rewards["harmless"]
+    assert [name for name, count in asked if count] == ["helpful", "harmless"]
+    ((tasks, rewards),) = plans
+    assert set(tasks) == {"tiny_math", "tiny_logic", "tiny_code", "tiny_chat"}
+    assert list(rewards) == ["accuracy", "format", "language", "self_check", "helpful", "harmless"]
+    assert rewards["helpful"] == {
+        "weight": 1.0, "tasks": "tiny_chat", "checkpoint": str(directory / "helpful" / "hf")
+    }  # fmt: skip
+    assert "tasks" not in rewards["harmless"] and "tiny_chat" not in rewards["accuracy"]["tasks"]
 
 
 def test_every_stage_is_told_of_and_depends_on_what_it_reads():
