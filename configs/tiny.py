@@ -13,7 +13,9 @@ ARGUMENTS = ("", "smoke", "search")
 
 def get_config(arg: str = "") -> ConfigDict:
     if arg not in ARGUMENTS:
-        raise ValueError(f"configs/tiny.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}")
+        raise ValueError(
+            f"configs/tiny.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}"
+        )
     smoke = arg == "smoke"
     config = ConfigDict()
     config.seed = 0

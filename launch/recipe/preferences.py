@@ -111,8 +111,8 @@ def train_reward_model(
     Args:
       make_pairs: called where there are no pairs on disk yet; those of one prompt stand together.
       config: what `launch.training.plan_supervised` reads, and `epochs`.
-      directory: gets `pairs.jsonl`, `hf/` with the weights and `accuracy.json`; where that is there,
-        nothing is done.
+      directory: gets `pairs.jsonl`, `hf/` with the weights and `accuracy.json`; where that is
+        there, nothing is done.
 
     Returns:
       In how many of the pairs that it was not trained on the model prefers the chosen one.

@@ -55,7 +55,8 @@ def scripted(work, purposes=None):
         if purposes is not None:
             purposes.append(purpose)
         rng, known = random.Random(0), _problems(work)
-        return [_responses(rng, known[p.rpartition("User: ")[2].partition("\n")[0]]) for p in prompts]
+        asked = [prompt.rpartition("User: ")[2].partition("\n")[0] for prompt in prompts]
+        return [_responses(rng, known[question]) for question in asked]
 
     return sample
 
