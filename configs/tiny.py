@@ -89,7 +89,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "per_problem": 2,
             },
             "general": {
-                "problems": {"tiny_knowledge": 130, "tiny_chat": 50},
+                "problems": {"tiny_knowledge": 130, "tiny_chat": 64},
                 **_sampling(smoke, samples=16),
                 "per_problem": 4,
             },
@@ -109,7 +109,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "harmless": {"weight": 0.2},
             "rl": _rl(
                 smoke,
-                {"tiny_math": 1024, "tiny_logic": 1024, "tiny_code": 768, "tiny_chat": 50},
+                # Greetings are few, and one problem in eight is to be one.
+                {"tiny_math": 160, "tiny_logic": 160, "tiny_code": 112, "tiny_chat": 64},
                 {
                     "accuracy": {"weight": 1.0, "require_format": True, "tasks": only},
                     "format": 0.2,
