@@ -43,7 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.pretrain = ConfigDict(
         {
-            "documents": 2000 if smoke else 72_000,
+            "documents": 2000 if smoke else 60_000,
             "rows": 8,
             "row_length": 192,
             "optimizer": {
