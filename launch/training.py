@@ -72,14 +72,7 @@ def plan_supervised(
     Raises:
       ValueError: an example that does not fit, a bad setting; one line.
     """
-    source = PackedSource(
-        examples,
-        rows=config.rows,
-        row_length=config.row_length,
-        seed=work.seed,
-        num_epochs=epochs,
-        too_long=too_long,
-    )
+    source = packed(work, examples, config, epochs, too_long)
     num_steps = source.count_batches()
     optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
     step = make_train_step(
@@ -99,6 +92,24 @@ def plan_supervised(
         step=step,
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
+    )
+
+
+def packed(
+    work: Workspace,
+    examples: list[Example],
+    config: Any,
+    epochs: int | None = None,
+    too_long: str = "error",
+) -> PackedSource:
+    """Batches of `config.rows` rows of `config.row_length`; without `epochs` there is no end."""
+    return PackedSource(
+        examples,
+        rows=config.rows,
+        row_length=config.row_length,
+        seed=work.seed,
+        num_epochs=epochs,
+        too_long=too_long,
     )
 
 
@@ -167,8 +178,17 @@ def policy_step(
     return variant, step
 
 
-def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> ReinforcePlan:
+def plan_reinforce(
+    work: Workspace,
+    problems: list[Problem],
+    config: Any,
+    *,
+    rewards: Mapping[str, Any] | None = None,
+) -> ReinforcePlan:
     """Makes whatever RL on `problems` needs, and tries the rewards.
+
+    Args:
+      rewards: in the place of `config.rewards`.
 
     Raises:
       ValueError: a bad setting or reward, a prompt without room for its completion; one line.
@@ -192,7 +212,8 @@ def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> Rei
         config.max_new_tokens,
         config.row_length,
     )
-    rewards = config.rewards if isinstance(config.rewards, str) else config.rewards.to_dict()
+    if rewards is None:
+        rewards = config.rewards if isinstance(config.rewards, str) else config.rewards.to_dict()
     with RewardSet(rewards, num_workers=1) as reward_set:
         reward_set.check(template(problems[0].question), problems[0])
     return ReinforcePlan(
