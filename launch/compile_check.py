@@ -58,6 +58,8 @@ def prepare(topology: str) -> None:
     else:
         # Or libtpu would ask the metadata server of a cloud machine, and wait.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        # Compilers share no device that would have to be locked.
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 
 def check(config, topology: str, model: str) -> dict:
