@@ -1,4 +1,4 @@
-"""The whole tiny world: a base model from scratch, then R1-Zero, on two CPU cores.
+"""The whole tiny world: a base model from scratch, R1-Zero and R1, on two CPU cores.
 
     python -m launch.run_r1 --config=configs/tiny.py --workdir=runs/tiny
 
@@ -59,42 +59,69 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    config.r1_zero = ConfigDict(
+    reasoning = {"tiny_math": 1536, "tiny_logic": 1536, "tiny_code": 1024}
+    # A weight of 0 is for what is only watched.
+    verified = "accuracy?require_format=true,format=0.2"
+    config.r1_zero = _rl(smoke, reasoning, f"{verified},language=0,self_check=0", 80)
+
+    config.cold_start = ConfigDict(
         {
-            # Training problems by task.
-            "problems": {"tiny_math": 1536, "tiny_logic": 1536, "tiny_code": 1024},
-            "steps": 3 if smoke else 80,
-            "prompts": 8 if smoke else 32,
-            "group": 4 if smoke else 8,
-            "max_new_tokens": 96,
-            "temperature": 1.0,
-            "variant": "dr_grpo",
-            "rewards": "accuracy?weight=1&require_format=true,format=0.2",
-            "rows": 96 if smoke else 192,
-            "row_length": 128,
-            "microbatches": 6 if smoke else 12,
-            "minibatches": 1,
-            "epochs": 1,
-            "recompute_old": False,
-            "sampler_rows": 32 if smoke else 128,
-            "reward_workers": 1,
-            "optimizer": {
-                "name": "adamw",
-                "learning_rate": 3e-4,
-                "schedule": "constant",
-                "warmup_steps": 1 if smoke else 5,
-                "b2": 0.95,
-                "weight_decay": 0.0,
-                "clip_norm": 1.0,
+            "problems": {"tiny_math": 300, "tiny_logic": 300, "tiny_code": 300},
+            # Worked examples in the prompt.
+            "shots": 2,
+            **_sampling(smoke, samples=4),
+            # Kept of a problem at most; and the words in a row that nothing kept may share with a
+            # question of the evaluation.
+            "per_problem": 2,
+            "ngram": 13,
+            "sft": _sft(),
+        }
+    )
+    config.reasoning_rl = _rl(smoke, reasoning, f"{verified},language=0.2,self_check=0", 50)
+
+    config.rejection_sft = ConfigDict(
+        {
+            "reasoning": {
+                "problems": {"tiny_math": 800, "tiny_logic": 800, "tiny_code": 800},
+                **_sampling(smoke, samples=4),
+                "per_problem": 2,
             },
-            "sample_every": 10,
-            "checkpoint_every": 20,
+            "general": {
+                "problems": {"tiny_knowledge": 130, "tiny_chat": 50},
+                **_sampling(smoke, samples=16),
+                "per_problem": 4,
+            },
+            "ngram": 13,
+            "sft": _sft(),
+        }
+    )
+
+    only = "tiny_math+tiny_logic+tiny_code"
+    config.r1 = ConfigDict(
+        {
+            "harmless_problems": {"tiny_math": 50, "tiny_logic": 50, "tiny_code": 50},
+            "sampling": _sampling(smoke, samples=8),
+            "reward_model": _sft(),
+            # Weights of the two reward models, and what they are for.
+            "helpful": {"weight": 1.0, "tasks": "tiny_chat"},
+            "harmless": {"weight": 0.2},
+            "rl": _rl(
+                smoke,
+                {"tiny_math": 1024, "tiny_logic": 1024, "tiny_code": 768, "tiny_chat": 50},
+                {
+                    "accuracy": {"weight": 1.0, "require_format": True, "tasks": only},
+                    "format": 0.2,
+                    "language": {"weight": 0.2, "tasks": only},
+                    "self_check": 0.0,
+                },
+                50,
+            ),
         }
     )
 
     config.verifiers = ConfigDict(
         {
-            "problems": {"tiny_math?low=8&high=10": 24 if smoke else 512},
+            "problems": {"tiny_math?low=8&high=9": 24 if smoke else 512},
             "solutions": 2 if smoke else 4,
             "completions": 2 if smoke else 8,
             "max_new_tokens": 112,
@@ -126,7 +153,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.search = ConfigDict(
         {
             "policy": "r1_zero",
-            "task": "tiny_math?low=8&high=10",
+            "task": "tiny_math?low=8&high=9",
             "problems": 16 if smoke else 500,
             "calibration": 16 if smoke else 200,
             "budgets": (1, 2, 4, 8, 16, 32, 64) if full else (1, 4) if smoke else (1, 4, 16),
@@ -155,3 +182,69 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )  # fmt: skip
     return config
+
+
+def _rl(smoke: bool, problems: dict, rewards, steps: int) -> ConfigDict:
+    """Settings of an RL stage, with the number of training problems by task."""
+    return ConfigDict(
+        {
+            "problems": problems,
+            "steps": 3 if smoke else steps,
+            "prompts": 8 if smoke else 32,
+            "group": 4 if smoke else 8,
+            "max_new_tokens": 96,
+            "temperature": 1.0,
+            "variant": "dr_grpo",
+            "rewards": rewards,
+            "rows": 96 if smoke else 192,
+            "row_length": 160,
+            "microbatches": 6 if smoke else 12,
+            "minibatches": 1,
+            "epochs": 1,
+            "recompute_old": False,
+            "sampler_rows": 32 if smoke else 128,
+            "reward_workers": 1,
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 3e-4,
+                "schedule": "constant",
+                "warmup_steps": 1 if smoke else 5,
+                "b2": 0.95,
+                "weight_decay": 0.0,
+                "clip_norm": 1.0,
+            },
+            "sample_every": 10,
+            "checkpoint_every": 20,
+        }
+    )
+
+
+def _sampling(smoke: bool, samples: int) -> dict:
+    """Settings of what is sampled to be trained on."""
+    return {
+        "samples": samples,
+        "max_new_tokens": 96,
+        "temperature": 1.0,
+        "sampler_rows": 32 if smoke else 128,
+    }
+
+
+def _sft() -> dict:
+    """Settings of a training on samples, twice through."""
+    return {
+        "rows": 8,
+        "row_length": 320,
+        "epochs": 2,
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "schedule": "cosine",
+            "warmup_steps": 5,
+            "final_fraction": 0.1,
+            "b2": 0.95,
+            "weight_decay": 0.0,
+            "clip_norm": 1.0,
+        },
+        "log_every": 5,
+        "checkpoint_every": 100,
+    }

@@ -18,7 +18,9 @@ import numpy as np
 from models import path_pool
 from models.decoder import LanguageModel
 from models.path_pool import ROOT, PathPool, at, put
-from models.sampler import SamplingParams, _decode, draw
+from models.attention import live_blocks
+from models.cached import decode as decode_token
+from models.sampler import SamplingParams, draw
 from models.stopping import TokenAutomaton
 
 FINISH_REASONS = ("", "delimiter", "stop", "step_length", "length")
@@ -149,17 +151,13 @@ class PathSampler:
           donate: `state` is given up: the new one takes over its memory.
 
         Raises:
-          ValueError: a path that has ended; see `PathPool.places` for the others.
+          ValueError: see `path_pool.check_places`.
         """
         pool = state.pool
-        parents, into = pool.places(parents, into, self.width)
+        parents, into = path_pool.check_places(
+            pool.lengths, state.ended, parents, into, self.width
+        )
         used = into >= 0
-        if (ended := used & at(state.ended, parents)).any():
-            prompt, row = np.argwhere(ended)[0]
-            raise ValueError(
-                f"the path in place {parents[prompt, row]} of prompt {prompt} has ended; it cannot "
-                "be extended"
-            )
         lengths = np.where(used, at(pool.lengths, parents), 0)
         rows = np.stack(
             [parents, into, lengths, at(state.token, parents), at(state.reading, parents)]
@@ -196,6 +194,9 @@ class PathSampler:
         parents, into, lengths, token, reading = rows
         used = into >= 0
         cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, past, T)
+        weights = self.model.for_loop(params, prefix[0].shape[-1] + W)
+        # Paths lie to the right of the past columns.
+        oldest = past - lengths.max()
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(P * M))
         number = lengths.reshape(-1, 1) + jnp.arange(T)
         of_token = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n)), (None, 0))
@@ -205,7 +206,10 @@ class PathSampler:
             t, cache, token, reading, finish, out = carry
             active = used & (finish == RUNNING)
             positions = prefix_lengths[:, None] + lengths + t
-            logits, cache = _decode(self.model, params, cache, token, positions, past + t, active)
+            logits, cache = decode_token(
+                self.model, weights, cache, token, positions, past + t, active,
+                live=live_blocks(past + T, oldest, past + t),
+            )  # fmt: skip
             token, logprob = draw(logits, uniform[:, t], knobs, filtered)
             token, logprob = token.reshape(P, M), logprob.reshape(P, M)
             reason = jnp.where(t + 1 >= T, STEP_LENGTH, RUNNING)

@@ -1,7 +1,8 @@
 """What an answer cost: tokens, verifier calls and FLOPs, so that methods compare at equal compute."""
 
 import dataclasses
-from typing import Protocol
+
+from models.config import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,22 +28,14 @@ class Spent:
         return Spent(*(a + b for a, b in zip(mine, others, strict=True)))
 
 
-class Sized(Protocol):
-    """Knows what a token costs: a `ModelConfig`, or a verifier."""
-
-    def flops_per_token(self, context: float) -> float:
-        """Forward FLOPs of one token that attends to `context` tokens."""
-        ...
-
-
 class Meter:
     """Adds up what one problem's search spends.
 
     Args:
-      policy, verifier: None where the size of the model is unknown, or there is none.
+      policy, verifier: their models; None where the size is unknown, or there is none.
     """
 
-    def __init__(self, policy: Sized | None = None, verifier: Sized | None = None):
+    def __init__(self, policy: ModelConfig | None = None, verifier: ModelConfig | None = None):
         self._policy, self._verifier = policy, verifier
         self.spent = Spent()
 
@@ -63,6 +56,6 @@ class Meter:
         )
 
 
-def _flops(model: Sized | None, tokens: int, context: int) -> float:
+def _flops(model: ModelConfig | None, tokens: int, context: int) -> float:
     # Token i of them attends to `context` + i others and itself.
     return tokens * model.flops_per_token(context + (tokens + 1) / 2) if model else 0.0

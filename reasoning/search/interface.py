@@ -152,7 +152,8 @@ def require_steps(policy: Policy, name: str) -> StepGenerator:
 def meters(policy: Policy, verifier: Verifier | None, prompts: Sequence[str]) -> list[Meter]:
     """One for each problem, its prompt already counted."""
     lengths = prompt_lengths(policy, prompts)
-    made = [Meter(policy.model, verifier) for _ in prompts]
+    scored_by = None if verifier is None else verifier.config
+    made = [Meter(policy.model, scored_by) for _ in prompts]
     for meter, length in zip(made, lengths, strict=True):
         meter.prefill(length)
     return made

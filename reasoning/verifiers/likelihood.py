@@ -15,6 +15,8 @@ class MeanLogprob:
     Free: the generator has reported it. It scores whole responses only.
     """
 
+    config = None  # runs no model
+
     def score(
         self,
         problems: Sequence[Problem],
@@ -39,8 +41,3 @@ class MeanLogprob:
     def start(self, problems: Sequence[Problem], prompts: Sequence[str], **limits: int) -> Tracker:
         """Raises `ValueError`: a search over steps needs a process verifier."""
         raise ValueError("the mean log-probability scores whole responses, not the steps of a search")
-
-    def flops_per_token(self, context: float) -> float:
-        """0: nothing is computed for it."""
-        del context
-        return 0.0

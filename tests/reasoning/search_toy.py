@@ -120,12 +120,10 @@ class ToyTracker:
 @dataclasses.dataclass
 class ToyVerifier:
     scores: dict[str, float]
+    config = None
 
     def start(self, problems, prompts, **limits):
         return ToyTracker(self.scores, len(problems))
-
-    def flops_per_token(self, context):
-        return 1.0
 
     def score(self, problems, prompts, completions):
         return [[self._steps(c.text) for c in group] for group in completions]

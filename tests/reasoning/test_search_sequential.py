@@ -126,8 +126,7 @@ def test_prompting_is_greedy_and_its_prefill_is_part_of_the_response():
 class ByWord:
     """Step scores: low where a line says "bad"."""
 
-    def flops_per_token(self, context):
-        return 0.0
+    config = None
 
     def score(self, problems, prompts, completions):
         def of(completion):

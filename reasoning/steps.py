@@ -1,0 +1,397 @@
+"""A step generator extends partial responses ("paths") by one reasoning step at a time.
+
+What a search over steps sees (`reasoning.search`): paths are kept in places, `ROOT` being the bare
+prompt, and a step continues the path of one place and stores the result in another. Like a
+`Generator`, it is the compiled model here, or any server.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from models import path_pool
+from models.decoder import LanguageModel
+from models.path_pool import EMPTY, ROOT, at, put
+from models.paths import FINISH_REASONS, PathSampler
+from models.sampler import SamplingParams
+from models.stopping import TokenAutomaton
+from models.tokenizer import Tokenizer
+from reasoning.generator import Generator
+
+# For each prompt, a place for each row; rows may be ragged.
+Places = Sequence[Sequence[int]]
+# A sampler for so many times the prompts is used rather than one compiled for fewer.
+_SPARE_PROMPTS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What was appended to a path.
+
+    Attributes:
+      token_ids: the delimiter or end-of-sequence token included; what was generated.
+      text: decoded, the end-of-sequence token left out. The texts of a path's steps make up the
+        text of its tokens: bytes of a character that the step's last token cuts are held back for
+        the next step.
+      logprobs: float32 `[len(token_ids)]`, under softmax(logits / temperature); None where the
+        generator does not report them.
+      finish: "delimiter"; "stop" by the end-of-sequence token; "step_length", the limit of a step;
+        or "length", that of a path, also where its last token ends a step. A path has ended after
+        "stop" and "length".
+    """
+
+    token_ids: list[int]
+    text: str
+    logprobs: np.ndarray | None
+    finish: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether the path cannot be extended any more."""
+        return self.finish in ("stop", "length")
+
+
+class Paths(Protocol):
+    """Paths of P prompts, `capacity` places each.
+
+    Attributes:
+      prompt_tokens: `[P]`, tokens of each prompt, 0 where the generator keeps its tokenizer to
+        itself.
+      sampled_tokens: int64 `[P]`, tokens generated so far, in copies too.
+    """
+
+    prompt_tokens: list[int]
+    sampled_tokens: np.ndarray
+
+    def extend(
+        self, parents: Places, into: Places, sampling: SamplingParams | None = None
+    ) -> list[list[Step]]:
+        """Continues paths by one step each; all parents are read before any place is written.
+
+        Args:
+          parents: for each prompt, the places of up to `width` paths to continue; one that occurs
+            several times is forked.
+          into: alike, the distinct places of the results.
+          sampling: for this step, instead of what the paths were started with.
+
+        Raises:
+          ValueError: see `models.path_pool.check_places`.
+        """
+        ...
+
+    def copy(self) -> "Paths":
+        """One with the same paths, which goes its own way; to look ahead with. It costs nothing."""
+        ...
+
+    def text(self, prompt: int, place: int) -> str:
+        """The text of a path, without its prompt."""
+        ...
+
+    def token_ids(self, prompt: int, place: int) -> list[int]:
+        """The tokens of a path, without its prompt's."""
+        ...
+
+
+class StepGenerator(Protocol):
+    """Anything that samples step by step."""
+
+    def start(
+        self,
+        prompts: Sequence[str],
+        *,
+        capacity: int,
+        width: int,
+        max_new_tokens: int,
+        step_tokens: int,
+        delimiter: str,
+        sampling: SamplingParams = SamplingParams(),
+        seed: int = 0,
+    ) -> Paths:
+        """No paths yet but the bare prompts.
+
+        Args:
+          capacity: places for paths of each prompt.
+          width: most rows of each prompt in one call of `extend`.
+          max_new_tokens: most tokens of a path.
+          step_tokens: most tokens of a step.
+          delimiter: ends a step, whose text it is part of.
+          seed: with the number of the extension, the prompt and the row, decides what is drawn.
+        """
+        ...
+
+
+class JaxStepGenerator:
+    """The compiled sampler of paths behind the `StepGenerator` interface.
+
+    Samplers are kept by shape, so repeated searches compile nothing. `params` may be replaced
+    between searches.
+    """
+
+    def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer):
+        tokenizer.check_fits(model.config.vocab_size)
+        self.model, self.params, self.tokenizer = model, params, tokenizer
+        self._samplers: dict[Any, list[PathSampler]] = {}
+
+    def start(
+        self,
+        prompts: Sequence[str],
+        *,
+        capacity: int,
+        width: int,
+        max_new_tokens: int,
+        step_tokens: int,
+        delimiter: str,
+        sampling: SamplingParams = SamplingParams(),
+        seed: int = 0,
+    ) -> "JaxPaths":
+        """See `StepGenerator`; a prompt is read once, whatever is forked from it."""
+        sampler = self._sampler(
+            len(prompts), delimiter, capacity=capacity, width=width,
+            max_new_tokens=max_new_tokens, step_tokens=step_tokens,
+        )  # fmt: skip
+        return JaxPaths(sampler, self.params, self.tokenizer, prompts, sampling, seed)
+
+    def _sampler(self, prompts: int, delimiter: str, **shape: int) -> PathSampler:
+        kept = self._samplers.setdefault((delimiter, *shape.values()), [])
+        fitting = [s for s in kept if prompts <= s.prompts <= _SPARE_PROMPTS * prompts]
+        if not fitting:
+            vocab = range(self.model.config.vocab_size)
+            token_bytes = [self.tokenizer.token_bytes(i) for i in vocab]
+            sampler = PathSampler(
+                self.model, prompts=prompts, stop_ids=self.tokenizer.stop_ids,
+                delimiter=TokenAutomaton.build([delimiter], token_bytes), **shape,
+            )  # fmt: skip
+            fitting = [sampler]
+            kept.append(sampler)
+        return min(fitting, key=lambda sampler: sampler.prompts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """What the host knows of a path: its tokens, and its text but for a character begun."""
+
+    token_ids: list[int]
+    text: str
+
+
+class _HostPaths:
+    """What both kinds of paths keep on the host; see `Paths`."""
+
+    def __init__(self, prompt_tokens: Sequence[int], sampling: SamplingParams, seed: int):
+        self.prompt_tokens = list(prompt_tokens)
+        self.sampled_tokens = np.zeros(len(prompt_tokens), np.int64)
+        self._told = [{ROOT: _Told([], "")} for _ in prompt_tokens]
+        self._sampling, self._seed = sampling, seed
+        # Shared with copies, so that a rollout is no rehearsal of what is drawn after it.
+        self._extensions = np.zeros((), np.int64)
+
+    def copy(self):
+        """See `Paths`."""
+        twin = copy.copy(self)
+        twin._told = [dict(told) for told in self._told]
+        return twin
+
+    def text(self, prompt: int, place: int) -> str:
+        """See `Paths`."""
+        return self._told[prompt][place].text
+
+    def token_ids(self, prompt: int, place: int) -> list[int]:
+        """See `Paths`."""
+        return list(self._told[prompt][place].token_ids)
+
+    def _request(
+        self, parents: Places, into: Places, prompts: int, width: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ragged rows as arrays `[prompts, width]`, -1 where nothing is asked for."""
+        count = len(self._told)
+        if len(parents) != count or len(into) != count:
+            raise ValueError(
+                f"there are {count} prompts; parents are of {len(parents)} and into of {len(into)}"
+            )
+        padded = np.full((2, prompts, width), -1, np.int32)
+        for p, (sources, targets) in enumerate(zip(parents, into)):
+            if len(sources) != len(targets) or len(sources) > width:
+                raise ValueError(
+                    f"prompt {p} has {len(sources)} parents for {len(targets)} places; there must "
+                    f"be as many of both, and at most {width}"
+                )
+            if min(targets, default=0) < 0:
+                raise ValueError(f"prompt {p} stores a path in place {min(targets)}; use 0 or more")
+            padded[0, p, : len(sources)], padded[1, p, : len(targets)] = sources, targets
+        return padded[0], padded[1]
+
+    def _next_extension(self) -> int:
+        number = int(self._extensions)
+        self._extensions += 1
+        return number
+
+    def _tell(self, told: Sequence[Sequence[_Told]], into: Places) -> None:
+        """Stores what was extended, all of it read before."""
+        for of_prompt, paths, places in zip(self._told, told, into):
+            of_prompt.update(zip(places, paths, strict=True))
+
+
+class JaxPaths(_HostPaths):
+    """See `Paths`. Keys and values stay on the device; old ones are written over unless copied."""
+
+    def __init__(
+        self,
+        sampler: PathSampler,
+        params: Any,
+        tokenizer: Tokenizer,
+        prompts: Sequence[str],
+        sampling: SamplingParams,
+        seed: int,
+    ):
+        prompt_ids = tokenizer.encode_batch(prompts)
+        super().__init__([len(ids) for ids in prompt_ids], sampling, seed)
+        self._sampler, self._params, self._tokenizer = sampler, params, tokenizer
+        self._key = jax.random.key(seed)
+        self._state = sampler.start(params, prompt_ids)
+        self._shared = False
+
+    def copy(self) -> "JaxPaths":
+        """See `Paths`."""
+        self._shared = True
+        return super().copy()
+
+    def extend(
+        self, parents: Places, into: Places, sampling: SamplingParams | None = None
+    ) -> list[list[Step]]:
+        """See `Paths`."""
+        request = self._request(parents, into, self._sampler.prompts, self._sampler.width)
+        self._state, steps = self._sampler.extend(
+            self._params, self._state, *request,
+            jax.random.fold_in(self._key, self._next_extension()),
+            sampling or self._sampling, donate=not self._shared,
+        )  # fmt: skip
+        self._shared = False
+        self.sampled_tokens += steps.lengths.sum(1)[: len(self.sampled_tokens)]
+        found, told = [], []
+        for p, places in enumerate(parents):
+            rows = [self._step(steps, p, row, parent) for row, parent in enumerate(places)]
+            found.append([step for step, _ in rows])
+            told.append([path for _, path in rows])
+        self._tell(told, into)
+        return found
+
+    def _step(self, steps, prompt: int, row: int, parent: int) -> tuple[Step, _Told]:
+        length, before = steps.lengths[prompt, row], self._told[prompt][parent]
+        new = steps.tokens[prompt, row, :length].tolist()
+        finish = FINISH_REASONS[steps.finish[prompt, row]]
+        ids = before.token_ids + new
+        text = self._tokenizer.decode(ids[:-1] if finish == "stop" else ids)
+        if finish not in ("stop", "length"):
+            # What is no whole character yet may become one.
+            text = text.rstrip("\ufffd")
+        logprobs = steps.logprobs[prompt, row, :length]
+        return Step(new, text[len(before.text) :], logprobs, finish), _Told(ids, text)
+
+
+class TextStepGenerator:
+    """Steps from any `Generator`, such as a server: it is given the prompt with the path's text.
+
+    Whether the server reads that anew each time or finds it in a prefix cache is its own affair.
+    """
+
+    def __init__(self, generator: Generator):
+        self.generator = generator
+
+    def start(
+        self,
+        prompts: Sequence[str],
+        *,
+        capacity: int,
+        width: int,
+        max_new_tokens: int,
+        step_tokens: int,
+        delimiter: str,
+        sampling: SamplingParams = SamplingParams(),
+        seed: int = 0,
+    ) -> "TextPaths":
+        """See `StepGenerator`."""
+        path_pool.check_sizes(
+            capacity=capacity, width=width, max_new_tokens=max_new_tokens, step_tokens=step_tokens
+        )
+        if not delimiter:
+            raise ValueError("delimiter is empty; give what ends a step, such as a newline")
+        limits = capacity, width, max_new_tokens, step_tokens
+        return TextPaths(self.generator, prompts, limits, delimiter, sampling, seed)
+
+
+class TextPaths(_HostPaths):
+    """See `Paths`. One call of the generator for each step, and another for paths near the limit."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        prompts: Sequence[str],
+        limits: tuple[int, int, int, int],
+        delimiter: str,
+        sampling: SamplingParams,
+        seed: int,
+    ):
+        tokenizer = getattr(generator, "tokenizer", None)
+        ids = tokenizer.encode_batch(prompts) if tokenizer else [[]] * len(prompts)
+        super().__init__([len(each) for each in ids], sampling, seed)
+        self._generator, self._prompts, self._delimiter = generator, list(prompts), delimiter
+        capacity, self._width, self._most, self._step_tokens = limits
+        self._lengths = np.full((len(prompts), capacity + 1), EMPTY, np.int64)
+        self._lengths[:, ROOT] = 0
+        self._ended = np.zeros(self._lengths.shape, bool)
+
+    def extend(
+        self, parents: Places, into: Places, sampling: SamplingParams | None = None
+    ) -> list[list[Step]]:
+        """See `Paths`."""
+        shape = len(self._prompts), self._width
+        sources, targets = path_pool.check_places(
+            self._lengths, self._ended, *self._request(parents, into, *shape), self._width
+        )
+        lengths = at(self._lengths, sources)
+        limits = np.minimum(self._step_tokens, self._most - lengths)
+        rows = [(p, i) for p, places in enumerate(parents) for i in range(len(places))]
+        seed, steps = self._next_extension(), {}
+        for limit in sorted({limits[row] for row in rows}, reverse=True):
+            asked = [row for row in rows if limits[row] == limit]
+            groups = self._generator.generate(
+                [self._prompts[p] + self.text(p, sources[p, i]) for p, i in asked],
+                max_new_tokens=int(limit),
+                sampling=sampling or self._sampling,
+                stop=[self._delimiter],
+                seed=int(np.random.SeedSequence([self._seed, seed, limit]).generate_state(1)[0]),
+            )
+            for row, (completion,) in zip(asked, groups, strict=True):
+                steps[row] = self._step(completion, lengths[row])
+        gained, ended = np.zeros(shape, np.int64), np.zeros(shape, bool)
+        for row, step in steps.items():
+            gained[row], ended[row] = len(step.token_ids), step.ended
+        self._lengths = put(self._lengths, targets, lengths + gained)
+        self._ended = put(self._ended, targets, ended)
+        self.sampled_tokens += gained.sum(1)
+        found = [[steps[p, i] for i in range(len(places))] for p, places in enumerate(parents)]
+        told = [
+            [
+                _Told(before.token_ids + step.token_ids, before.text + step.text)
+                for before, step in zip((self._told[p][place] for place in places), found[p])
+            ]
+            for p, places in enumerate(parents)
+        ]
+        self._tell(told, into)
+        return found
+
+    def _step(self, completion, length: int) -> Step:
+        """A completion behind `length` tokens of its path."""
+        count = len(completion.token_ids)
+        if completion.finish == "stop":
+            finish = "stop"
+        elif length + count >= self._most or not count:
+            # A path that does not grow would be extended for ever.
+            finish = "length"
+        else:
+            finish = "delimiter" if completion.finish == "stop_string" else "step_length"
+        return Step(list(completion.token_ids), completion.text, completion.logprobs, finish)
