@@ -72,6 +72,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "kl_in": placeholder(str),
         }
     )
+    # The reference policy of the KL term becomes the current one every so many steps; None is never.
+    config.reference_every = placeholder(int)
     config.rewards = "accuracy=1,format=0.2"
     config.reward_workers = 1 if tiny else 4
 

@@ -1,4 +1,4 @@
-"""The whole tiny world: a base model from scratch, then R1-Zero, on two CPU cores.
+"""The whole tiny world: a base model from scratch, R1-Zero and R1, on two CPU cores.
 
     python -m launch.run_r1 --config=configs/tiny.py --workdir=runs/tiny
 
@@ -8,7 +8,7 @@ that everything runs.
 
 from ml_collections import ConfigDict
 
-ARGUMENTS = ("", "smoke")
+ARGUMENTS = ("", "smoke", "search")
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -59,19 +59,145 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    config.r1_zero = ConfigDict(
+    reasoning = {"tiny_math": 1536, "tiny_logic": 1536, "tiny_code": 1024}
+    # A weight of 0 is for what is only watched.
+    verified = "accuracy?require_format=true,format=0.2"
+    config.r1_zero = _rl(smoke, reasoning, f"{verified},language=0,self_check=0", 80)
+
+    config.cold_start = ConfigDict(
         {
-            # Training problems by task.
-            "problems": {"tiny_math": 1536, "tiny_logic": 1536, "tiny_code": 1024},
-            "steps": 3 if smoke else 80,
+            "problems": {"tiny_math": 300, "tiny_logic": 300, "tiny_code": 300},
+            # Worked examples in the prompt.
+            "shots": 2,
+            **_sampling(smoke, samples=4),
+            # Kept of a problem at most; and the words in a row that nothing kept may share with a
+            # question of the evaluation.
+            "per_problem": 2,
+            "ngram": 13,
+            "sft": _sft(),
+        }
+    )
+    config.reasoning_rl = _rl(smoke, reasoning, f"{verified},language=0.2,self_check=0", 50)
+
+    config.rejection_sft = ConfigDict(
+        {
+            "reasoning": {
+                "problems": {"tiny_math": 800, "tiny_logic": 800, "tiny_code": 800},
+                **_sampling(smoke, samples=4),
+                "per_problem": 2,
+            },
+            "general": {
+                "problems": {"tiny_knowledge": 130, "tiny_chat": 50},
+                **_sampling(smoke, samples=16),
+                "per_problem": 4,
+            },
+            "ngram": 13,
+            "sft": _sft(),
+        }
+    )
+
+    only = "tiny_math+tiny_logic+tiny_code"
+    config.r1 = ConfigDict(
+        {
+            "harmless_problems": {"tiny_math": 50, "tiny_logic": 50, "tiny_code": 50},
+            "sampling": _sampling(smoke, samples=8),
+            "reward_model": _sft(),
+            # Weights of the two reward models, and what they are for.
+            "helpful": {"weight": 1.0, "tasks": "tiny_chat"},
+            "harmless": {"weight": 0.2},
+            "rl": _rl(
+                smoke,
+                {"tiny_math": 1024, "tiny_logic": 1024, "tiny_code": 768, "tiny_chat": 50},
+                {
+                    "accuracy": {"weight": 1.0, "require_format": True, "tasks": only},
+                    "format": 0.2,
+                    "language": {"weight": 0.2, "tasks": only},
+                    "self_check": 0.0,
+                },
+                50,
+            ),
+        }
+    )
+
+    config.verifiers = ConfigDict(
+        {
+            "problems": {"tiny_math?low=8&high=9": 24 if smoke else 512},
+            "solutions": 2 if smoke else 4,
+            "completions": 2 if smoke else 8,
+            "max_new_tokens": 112,
+            "temperature": 1.0,
+            "delimiter": "\n",
+            "chunk": 128,
+            "sampler_rows": 64 if smoke else 512,
+            "outcome_at": "last",
+            "bench_problems": 8 if smoke else 200,
+            "rows": 16,
+            "row_length": 160,
+            "epochs": 2,
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 5e-4,
+                "schedule": "cosine",
+                "warmup_steps": 5 if smoke else 20,
+                "b2": 0.95,
+                "weight_decay": 0.01,
+                "clip_norm": 1.0,
+            },
+            "checkpoint_every": 200,
+            "log_every": 10,
+        }
+    )
+
+    # Sums that are longer than RL's. `:search` is the whole comparison, for `launch.run_search`.
+    full = arg == "search"
+    config.search = ConfigDict(
+        {
+            "policy": "r1_zero",
+            "task": "tiny_math?low=8&high=9",
+            "problems": 16 if smoke else 500,
+            "calibration": 16 if smoke else 200,
+            "budgets": (1, 2, 4, 8, 16, 32, 64) if full else (1, 4) if smoke else (1, 4, 16),
+            "tree_arms": (4, 16) if full else (4,),
+            "pilots": 2,
+            "how": "last",
+            "wait": "wait",
+            "shots": 2,
+            "max_new_tokens": 112,
+            "step_tokens": 16,
+            "typical_tokens": 70,
+            "temperature": 1.0,
+            "rows": 64 if smoke else 512,
+        }
+    )
+
+    config.evaluation = ConfigDict(
+        {
+            "tasks": {"math": "tiny_math", "logic": "tiny_logic", "code": "tiny_code",
+                      "knowledge": "tiny_knowledge", "chat": "tiny_chat"},
+            "problems": 16 if smoke else 200,
+            "samples": 1 if smoke else 2,
+            "rows": 64 if smoke else 200,
+            "max_new_tokens": 96,
+            "temperature": 1.0,
+        }
+    )  # fmt: skip
+    return config
+
+
+def _rl(smoke: bool, problems: dict, rewards, steps: int) -> ConfigDict:
+    """Settings of an RL stage, with the number of training problems by task."""
+    return ConfigDict(
+        {
+            "problems": problems,
+            "steps": 3 if smoke else steps,
             "prompts": 8 if smoke else 32,
             "group": 4 if smoke else 8,
             "max_new_tokens": 96,
             "temperature": 1.0,
             "variant": "dr_grpo",
-            "rewards": "accuracy?weight=1&require_format=true,format=0.2",
+            "rewards": rewards,
             "rows": 96 if smoke else 192,
-            "row_length": 128,
+            "row_length": 160,
             "microbatches": 6 if smoke else 12,
             "minibatches": 1,
             "epochs": 1,
@@ -92,15 +218,33 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    config.evaluation = ConfigDict(
-        {
-            "tasks": {"math": "tiny_math", "logic": "tiny_logic", "code": "tiny_code",
-                      "knowledge": "tiny_knowledge"},
-            "problems": 16 if smoke else 200,
-            "samples": 1 if smoke else 2,
-            "rows": 64 if smoke else 200,
-            "max_new_tokens": 96,
-            "temperature": 1.0,
-        }
-    )  # fmt: skip
-    return config
+
+def _sampling(smoke: bool, samples: int) -> dict:
+    """Settings of what is sampled to be trained on."""
+    return {
+        "samples": samples,
+        "max_new_tokens": 96,
+        "temperature": 1.0,
+        "sampler_rows": 32 if smoke else 128,
+    }
+
+
+def _sft() -> dict:
+    """Settings of a training on samples, twice through."""
+    return {
+        "rows": 8,
+        "row_length": 320,
+        "epochs": 2,
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "schedule": "cosine",
+            "warmup_steps": 5,
+            "final_fraction": 0.1,
+            "b2": 0.95,
+            "weight_decay": 0.0,
+            "clip_norm": 1.0,
+        },
+        "log_every": 5,
+        "checkpoint_every": 100,
+    }

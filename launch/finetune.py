@@ -93,6 +93,13 @@ def run(
 
 def _open(config: Any, source: Path, directory: Path) -> stages.Workspace:
     """Everything but the weights of the checkpoint."""
+    model, tokenizer = open_checkpoint(source, config)
+    mesh = runtime.build_mesh(config.mesh)
+    return stages.Workspace(directory, config, config.seed, mesh, model, tokenizer)
+
+
+def open_checkpoint(source: Path, config: Any) -> tuple[LanguageModel, Tokenizer]:
+    """Model and tokenizer of a checkpoint, computing in `config.dtype`."""
     dtype = config.dtype
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
@@ -101,8 +108,7 @@ def _open(config: Any, source: Path, directory: Path) -> stages.Workspace:
     model = LanguageModel(load_config(source, dtype=dtype, remat=config.remat))
     tokenizer = Tokenizer.from_directory(source)
     tokenizer.check_fits(model.config.vocab_size)
-    mesh = runtime.build_mesh(config.mesh)
-    return stages.Workspace(directory, config, config.seed, mesh, model, tokenizer)
+    return model, tokenizer
 
 
 def _check_fields(config: Any, known: Any, prefix: str = "") -> None:

@@ -19,7 +19,7 @@ from reasoning.statistics import combine_seeds as combine_figures
 # What the table shows, as far as a stage has it.
 COLUMNS = (
     "math/pass@1", "code/pass@1", "logic/pass@1", "knowledge/accuracy", "chat/win_rate", "format",
-    "language_consistency", "response_tokens",
+    "language_consistency", "self_checks", "response_tokens",
 )  # fmt: skip
 PLOTTED = {"reward": "reward", "accuracy": "accuracy", "response_tokens": "response length (tokens)"}
 

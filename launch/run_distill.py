@@ -52,42 +52,47 @@ def run(config, workdir: str, seeds: int = 1) -> None:
 
 
 def _run_seed(config, directory, seed):
-    from launch import distillation, stages, training
-    from models.decoder import LanguageModel
-    from models.hf.load import load_config, load_params
+    from launch import distillation, finetune, stages, training
+    from models.hf.load import load_params
     from models.hf.source import resolve
-    from models.tokenizer import Tokenizer
     from reasoning.tasks import get_task
     from reasoning.tiny_world import corpus
 
     mesh = runtime.build_mesh(config.mesh)
-    source = resolve(config.teacher.format(seed=seed))
-    model = LanguageModel(load_config(source))
-    tokenizer = Tokenizer.from_directory(source)
-    teacher = stages.Workspace(directory, config, seed, mesh, model, tokenizer)
-    student = stages.Workspace(
-        directory, config, seed, mesh, runtime.build_model(config.base.model), tokenizer
-    )
+    sources = {name: config[name].format(seed=seed) for name in ("teacher", "student")}
+    sources = {name: resolve(source) for name, source in sources.items() if source}
+    if "student" not in sources and "base" not in config:
+        raise ValueError("there is no student: give a checkpoint by --config.student=DIR")
+
+    def workspace(model, tokenizer):
+        return stages.Workspace(directory, config, seed, mesh, model, tokenizer)
+
+    teacher = tokenizer = None
+    if "teacher" in sources:
+        model, tokenizer = finetune.open_checkpoint(sources["teacher"], config)
+        params = load_params(sources["teacher"], model.config, mesh)
+        teacher = distillation.Teacher(workspace(model, tokenizer), params)
+    if "student" in sources:
+        work = workspace(*finetune.open_checkpoint(sources["student"], config))
+    else:
+        work = workspace(runtime.build_model(config.base.model), tokenizer)
+
+    def make_base(directory):
+        if "student" in sources:
+            return load_params(sources["student"], work.model.config, mesh)
+        texts = corpus.documents(config.base.pretrain.documents, seed)
+        return training.pretrain(work, texts, config.base.pretrain, directory)
+
     problems = [
         problem
         for task, count in config.problems.items()
         for problem in get_task(task).problems("train", count, seed)
     ]
-
-    def make_base(directory):
-        pretrain = config.base.pretrain
-        texts = corpus.documents(pretrain.documents, seed)
-        return training.pretrain(student, texts, pretrain, directory)
-
-    settings = {
-        "seed": seed, "teacher": str(source), "base": config.base.to_dict(),
-        "template": config.template, "problems": config.problems.to_dict(),
-        "evaluation": config.evaluation.to_dict(),
-    }  # fmt: skip
-    params = load_params(source, model.config, mesh)
-    return distillation.distill(
-        student, teacher, params, problems, config, config.methods, make_base, settings
-    )
+    fields = ("dtype", "remat", "mesh", "template", "problems", "evaluation", "base")
+    known = json.loads(config.to_json_best_effort())
+    settings = {"seed": seed} | {name: known[name] for name in fields if name in known}
+    settings |= {name: str(source) for name, source in sources.items()}
+    return distillation.distill(work, teacher, problems, config, make_base, settings)
 
 
 if __name__ == "__main__":

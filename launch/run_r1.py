@@ -35,16 +35,10 @@ def main(argv):
     from launch.recipe import runner, world
 
     runtime.start_distributed()
-    config = _CONFIG.value
-    workdir = runtime.as_directory(_WORKDIR.value)
-    model, mesh = runtime.build_model(config.model), runtime.build_mesh(config.mesh)
-    tokenizer = world.tokenizer(workdir / "tokenizer", config.tokenizer)
-
+    config, workdir = _CONFIG.value, runtime.as_directory(_WORKDIR.value)
     by_seed = []
     try:
-        for seed in range(config.seed, config.seed + _SEEDS.value):
-            directory = workdir / f"seed_{seed}"
-            work = stages.Workspace(directory, config, seed, mesh, model, tokenizer)
+        for work in world.open_workspaces(config, _WORKDIR.value, _SEEDS.value):
             by_seed.append(runner.run_stages(work, _STAGES.value))
     except stages.Interrupted as interruption:
         print(f"interrupted: {interruption}; the same command goes on from here")

@@ -8,19 +8,27 @@ from typing import Any
 
 from absl import app, logging
 
+CPU_FLAGS = {
+    "--xla_cpu_experimental_ynn_fusion_type": "",
+    "--xla_cpu_prefer_vector_width": "512",
+}
+
 
 def prepare_backend() -> None:
     """Sets XLA flags; call before JAX touches a device.
 
     XLA's YNN fusions, new in jaxlib 0.10, run this project's CPU matrix products at less than half
-    the speed of Eigen's. A flag that XLA does not know would abort the process.
+    the speed of Eigen's. Vectors of 512 bits, where a CPU has them, make decoding a tenth faster.
+    A flag that XLA does not know would abort the process.
     """
     import jaxlib
 
-    flag = "--xla_cpu_experimental_ynn_fusion_type="
     flags = os.environ.get("XLA_FLAGS", "")
-    if jaxlib.__version__.startswith("0.10.") and flag not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+    if jaxlib.__version__.startswith("0.10."):
+        for flag, value in CPU_FLAGS.items():
+            if flag not in flags:
+                flags = f"{flags} {flag}={value}".strip()
+        os.environ["XLA_FLAGS"] = flags
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:

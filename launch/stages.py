@@ -151,7 +151,7 @@ def evaluation_problems(
         if not spec:
             continue
         task = get_task(spec)
-        count = None if domain == "knowledge" else config.problems
+        count = None if domain in ("knowledge", "chat") else config.problems
         problems = task.problems("test", count, seed)
         if at_most is not None and at_most < len(problems):
             problems = random.Random(seed).sample(problems, at_most)

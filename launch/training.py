@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+from jax.sharding import Mesh
 
 from launch.stages import Interrupted, Workspace, check_prompts
+from models.decoder import LanguageModel
 from models.sampler import SamplingParams
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
 from rl.collapse_guard import DEFAULT_RULES, CollapseGuard
 from rl.learner import LearnerConfig, PolicySource, ProblemStream, make_policy_loss
 from rl.losses import mean_metrics
+from rl.reference import ReferenceRenewal
 from rl.rewards.combine import RewardSet
 from rl.rollouts import Rollouts, RolloutSampler
 from rl.variants import Variant, get_variant
@@ -30,7 +32,7 @@ from train.metrics import MetricWriter
 from train.optimizer import Optimizer, make_optimizer
 from train.source import PackedSource, Source
 from train.state import TrainState, create_state, state_from_params
-from train.step import LossFn, TrainStep, make_train_step
+from train.step import LossFn, Metrics, TrainStep, make_train_step
 
 # Rollouts shown in samples.jsonl at a time.
 SAMPLES_SHOWN = 4
@@ -38,7 +40,7 @@ SAMPLES_SHOWN = 4
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedPlan:
-    """Training on given tokens, all but the weights; to make one is to check config and data."""
+    """Training on examples, all but the weights; to make one is to check its config and data."""
 
     settings: Mapping[str, Any]
     source: Source
@@ -57,35 +59,31 @@ def plan_supervised(
     epochs: int = 1,
     microbatches: int = 1,
     too_long: str = "error",
-    loss_fn: LossFn | None = None,
+    make_loss: Callable[[Any], LossFn] = sft.make_loss,
+    finalize: Callable[[Metrics], Metrics] = lambda metrics: metrics,
     constants: Any = None,
 ) -> SupervisedPlan:
     """Packs `examples` and makes their train step.
 
     Args:
-      loss_fn, constants: see `make_train_step`; None is next-token cross-entropy.
+      make_loss: model -> loss; next-token prediction by default.
+      finalize, constants: see `make_train_step`.
 
     Raises:
       ValueError: an example that does not fit, a bad setting; one line.
     """
-    source = PackedSource(
-        examples,
-        rows=config.rows,
-        row_length=config.row_length,
-        seed=work.seed,
-        num_epochs=epochs,
-        too_long=too_long,
-    )
+    source = packed(work, examples, config, epochs, too_long)
     num_steps = source.count_batches()
     optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
     step = make_train_step(
-        loss_fn or sft.make_loss(work.model),
+        make_loss(work.model),
         optimizer,
         work.mesh,
         accumulate=microbatches,
+        finalize=finalize,
         constants=constants,
     )
-    _check_rows(step, config.rows)
+    check_rows(step, config.rows)
     return SupervisedPlan(
         settings={"supervised": config.to_dict(), "seed": work.seed},
         source=source,
@@ -94,6 +92,24 @@ def plan_supervised(
         step=step,
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
+    )
+
+
+def packed(
+    work: Workspace,
+    examples: list[Example],
+    config: Any,
+    epochs: int | None = None,
+    too_long: str = "error",
+) -> PackedSource:
+    """Batches of `config.rows` rows of `config.row_length`; without `epochs` there is no end."""
+    return PackedSource(
+        examples,
+        rows=config.rows,
+        row_length=config.row_length,
+        seed=work.seed,
+        num_epochs=epochs,
+        too_long=too_long,
     )
 
 
@@ -106,7 +122,7 @@ def pretrain(work: Workspace, texts: list[str], config: Any, directory: Path) ->
 
 
 def fine_tune(work: Workspace, params: Any, plan: SupervisedPlan, directory: Path) -> Any:
-    """SFT or distillation from `params`, which it takes over."""
+    """Trains as planned from `params`, which it takes over."""
     state = state_from_params(work.model, params, plan.optimizer, work.mesh)
     return _supervise(state, plan, directory)
 
@@ -141,18 +157,42 @@ class ReinforcePlan:
     step: TrainStep
 
 
-def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> ReinforcePlan:
-    """Makes whatever RL on `problems` needs, and tries the rewards.
-
-    Raises:
-      ValueError: a bad setting or reward, a prompt without room for its completion; one line.
-    """
+def policy_step(
+    model: LanguageModel, optimizer: Optimizer, mesh: Mesh, config: Any
+) -> tuple[Variant, TrainStep]:
+    """The RL algorithm that a config names, and its train step."""
     overrides = {}
     for name in ("advantage", "loss"):
         fields = config.get(name, {}).items()
         # None leaves a field as the variant has it.
         overrides[name] = {field: value for field, value in fields if value is not None}
     variant = get_variant(config.variant, **overrides)
+    step = make_train_step(
+        make_policy_loss(model, variant.loss, config.temperature),
+        optimizer,
+        mesh,
+        accumulate=config.microbatches,
+        normalize_weights=False,
+        finalize=mean_metrics,
+    )
+    return variant, step
+
+
+def plan_reinforce(
+    work: Workspace,
+    problems: list[Problem],
+    config: Any,
+    *,
+    rewards: Mapping[str, Any] | None = None,
+) -> ReinforcePlan:
+    """Makes whatever RL on `problems` needs, and tries the rewards.
+
+    Args:
+      rewards: in the place of `config.rewards`.
+
+    Raises:
+      ValueError: a bad setting or reward, a prompt without room for its completion; one line.
+    """
     learner = LearnerConfig(
         prompts=config.prompts,
         rows=config.rows,
@@ -163,15 +203,8 @@ def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> Rei
         recompute_old=config.recompute_old,
     )
     optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, config.steps)
-    step = make_train_step(
-        make_policy_loss(work.model, variant.loss, config.temperature),
-        optimizer,
-        work.mesh,
-        accumulate=config.microbatches,
-        normalize_weights=False,
-        finalize=mean_metrics,
-    )
-    _check_rows(step, config.rows)
+    variant, step = policy_step(work.model, optimizer, work.mesh, config)
+    check_rows(step, config.rows)
     template = get_template(work.config.template, work.tokenizer)
     check_prompts(
         work,
@@ -179,7 +212,8 @@ def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> Rei
         config.max_new_tokens,
         config.row_length,
     )
-    rewards = config.rewards if isinstance(config.rewards, str) else config.rewards.to_dict()
+    if rewards is None:
+        rewards = config.rewards if isinstance(config.rewards, str) else config.rewards.to_dict()
     with RewardSet(rewards, num_workers=1) as reward_set:
         reward_set.check(template(problems[0].question), problems[0])
     return ReinforcePlan(
@@ -187,9 +221,9 @@ def plan_reinforce(work: Workspace, problems: list[Problem], config: Any) -> Rei
     )
 
 
-def _check_rows(step: TrainStep, rows: int) -> None:
+def check_rows(step: TrainStep, rows: int) -> None:
     """Raises `ValueError` where rows do not divide over devices and microbatches."""
-    step.put({"tokens": np.zeros((rows, 1), np.int32)})
+    step.check_rows(rows)
 
 
 def reinforce(
@@ -211,6 +245,11 @@ def reinforce(
     reference = None
     if plan.variant.loss.beta > 0:
         reference = jax.tree.map(lambda x: x.copy(), params)
+    renewal = None
+    if config.get("reference_every") is not None:
+        # Of the two latest checkpoints, each of which may be a rollout's updates late.
+        horizon = 2 * (config.checkpoint_every + config.minibatches * config.epochs)
+        renewal = ReferenceRenewal(config.reference_every, directory / "reference", horizon)
     state = state_from_params(work.model, params, plan.optimizer, work.mesh)
     settings = {"rl": config.to_dict(), "seed": work.seed}
     with (
@@ -235,6 +274,7 @@ def reinforce(
             plan.learner,
             seed=work.seed,
             reference_params=reference,
+            renewal=renewal,
         )
         writer = MetricWriter(directory)
         hooks = [

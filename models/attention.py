@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.config import ModelConfig
+from models.sharding import constrain
 
 # Large and finite: a fully masked row then softmaxes to uniform weights instead of NaN.
 MASK_VALUE = -1e30
+# Float32 attention scores that one device holds at a time in training: 2**27 are 512 MiB.
+MAX_SCORES = 2**27
 
 
 def rope_frequencies(config: ModelConfig) -> jax.Array:
@@ -21,8 +24,10 @@ def rope_frequencies(config: ModelConfig) -> jax.Array:
     """
     # In NumPy, while tracing: XLA's power is off by an ulp in a third of the frequencies, which
     # at positions near 10,000 moves logits by 1e-3 from those the checkpoint was trained to give.
-    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    frequencies = np.float32(1) / np.float32(config.rope_theta) ** exponents
+    # So is NumPy's own in float32 on some machines; rounded from float64 it is the same on all.
+    exponents = np.arange(0, config.head_dim, 2) / config.head_dim
+    power = (np.float64(config.rope_theta) ** exponents).astype(np.float32)
+    frequencies = np.float32(1) / power
     scaling = config.rope_scaling
     if scaling is None:
         return jnp.asarray(frequencies)
@@ -34,11 +39,17 @@ def rope_frequencies(config: ModelConfig) -> jax.Array:
     return jnp.asarray((1 - blend) * frequencies / scaling.factor + blend * frequencies)
 
 
-def apply_rope(x_BTNH: jax.Array, positions_BT: jax.Array, config: ModelConfig) -> jax.Array:
+def rope_angles(positions: jax.Array, config: ModelConfig) -> jax.Array:
+    """Cosine and sine of every position's rotations, `[..., 2, head_dim / 2]`, float32."""
+    angles = positions[..., None].astype(jnp.float32) * rope_frequencies(config)
+    return jnp.stack([jnp.cos(angles), jnp.sin(angles)], -2)
+
+
+def apply_rope(x_BTNH: jax.Array, rope_BT2F: jax.Array) -> jax.Array:
     """Rotates pairs (i, i + H/2), the half-split convention of HF checkpoints. Keeps the dtype."""
-    angles = positions_BT[..., None].astype(jnp.float32) * rope_frequencies(config)
-    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    cos, sin = rope_BT2F[:, :, None, 0], rope_BT2F[:, :, None, 1]
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    # XLA's CPU backend fuses no concatenation into its readers, which would rotate once per key.
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BTNH.dtype)
 
@@ -50,35 +61,63 @@ def packed_attention(
 
     Segment id 0 is padding: nothing else attends to it, and what it attends to means nothing.
     """
-    length = q_BTNH.shape[1]
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    same = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-    mask_BTS = causal & same
-    if jax.default_backend() == "cpu":
-        return _head_major_attention(q_BTNH, k_BTKH, v_BTKH, mask_BTS)
-    return jax.nn.dot_product_attention(q_BTNH, k_BTKH, v_BTKH, mask=mask_BTS[:, None])
+    batch, length, num_heads, _ = q_BTNH.shape
+    columns = jnp.arange(length)
+
+    def of_queries(q_BQNH, segments_BQ, rows_Q):
+        same = segments_BQ[:, :, None] == segment_ids_BT[:, None, :]
+        mask_BQT = same & (rows_Q[:, None] >= columns)
+        # By the platform that is compiled for, which need not be the one at hand.
+        return jax.lax.platform_dependent(
+            q_BQNH, k_BTKH, v_BTKH, mask_BQT, cpu=_head_major_attention, default=_library_attention
+        )
+
+    devices = max(jax.sharding.get_abstract_mesh().size, 1)
+    blocks = -(-batch * num_heads * length**2 // (MAX_SCORES * devices))
+    if blocks <= 1:
+        return of_queries(q_BTNH, segment_ids_BT, columns)
+    # The scores of all queries would not fit: those of a block at a time, made again in the
+    # backward pass. Their number grows with the length then, not with its square.
+    size = -(-length // blocks)
+
+    def split(x, *axes):
+        x = jnp.pad(x, ((0, 0), (0, blocks * size - length), *[(0, 0)] * (x.ndim - 2)))
+        x = x.reshape(batch, blocks, size, *x.shape[2:]).swapaxes(0, 1)
+        return constrain(x, None, "batch", "length", *axes)
+
+    queries = (
+        split(q_BTNH, "heads", "head_dim"),
+        split(segment_ids_BT),
+        jnp.arange(blocks * size).reshape(blocks, size),
+    )
+    out = jax.lax.map(jax.checkpoint(lambda parts: of_queries(*parts)), queries)
+    return out.swapaxes(0, 1).reshape(batch, blocks * size, *q_BTNH.shape[2:])[:, :length]
 
 
-def _head_major_attention(q_BTNH, k_BTKH, v_BTKH, mask_BTS):
+def _library_attention(q_BQNH, k_BTKH, v_BTKH, mask_BQT):
+    return jax.nn.dot_product_attention(q_BQNH, k_BTKH, v_BTKH, mask=mask_BQT[:, None])
+
+
+def _head_major_attention(q_BQNH, k_BTKH, v_BTKH, mask_BQT):
     """Attention as one plain matrix product per key head, its query heads stacked as rows.
 
     Forward and backward run about 1.6 times faster on CPU than the library's, whose products
     there keep the head axis in the middle.
     """
-    batch, length, num_heads, head_dim = q_BTNH.shape
-    kv_heads = k_BTKH.shape[2]
+    batch, rows, num_heads, head_dim = q_BQNH.shape
+    length, kv_heads = k_BTKH.shape[1:3]
     queries = num_heads // kv_heads
-    bias_BTS = jnp.where(mask_BTS, 0.0, MASK_VALUE)
-    q = q_BTNH.reshape(batch, length, kv_heads, queries, head_dim).transpose(0, 2, 3, 1, 4)
-    q = q.reshape(batch * kv_heads, queries * length, head_dim)
+    bias_BQT = jnp.where(mask_BQT, 0.0, MASK_VALUE)
+    q = q_BQNH.reshape(batch, rows, kv_heads, queries, head_dim).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(batch * kv_heads, queries * rows, head_dim)
     k = k_BTKH.transpose(0, 2, 3, 1).reshape(batch * kv_heads, head_dim, length)
     v = v_BTKH.transpose(0, 2, 1, 3).reshape(batch * kv_heads, length, head_dim)
     scores = jnp.matmul(q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
-    scores = scores.reshape(batch, kv_heads, queries, length, length) + bias_BTS[:, None, None]
+    scores = scores.reshape(batch, kv_heads, queries, rows, length) + bias_BQT[:, None, None]
     weights = jax.nn.softmax(scores, -1).astype(v.dtype)
-    out = weights.reshape(batch * kv_heads, queries * length, length) @ v
-    out = out.reshape(batch, kv_heads, queries, length, head_dim).transpose(0, 3, 1, 2, 4)
-    return out.reshape(q_BTNH.shape)
+    out = weights.reshape(batch * kv_heads, queries * rows, length) @ v
+    out = out.reshape(batch, kv_heads, queries, rows, head_dim).transpose(0, 3, 1, 2, 4)
+    return out.reshape(q_BQNH.shape)
 
 
 @jax.tree_util.register_dataclass
@@ -120,43 +159,120 @@ class KVCache:
 
 
 def decode_attention(
-    q_PGNH: jax.Array, cache: KVCache, layer: jax.Array, num_kv_heads: int
+    q_PGNH: jax.Array,
+    cache: KVCache,
+    layer: jax.Array | int,
+    num_kv_heads: int,
+    live: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
     """One query per sample against its prompt and its own generated columns: `[P, G, N, H]`.
 
-    The prompt part is a matrix product over all G samples of a prompt; the generated part is a
-    multiply-and-reduce, which XLA fuses with the read of one layer, so no layer is ever copied.
+    Generated columns are read block by block with a running softmax (arXiv:1805.02867), so that
+    blocks without tokens cost nothing. Each part is a multiply-and-reduce, which XLA fuses with
+    the read of one layer, so no layer is ever copied; only where several samples share a prompt
+    is that part a matrix product.
+
+    Args:
+      live: first block and number of blocks that hold tokens, counted round the circular columns;
+        see `live_blocks`. All blocks by default.
     """
     prompts, group, num_heads, head_dim = q_PGNH.shape
-    # Scaled in the query: N = K * R, R query heads for each key head.
-    q = (q_PGNH * head_dim**-0.5).astype(q_PGNH.dtype)
-    q_PGKRH = q.reshape(prompts, group, num_kv_heads, num_heads // num_kv_heads, head_dim)
+    # N = K * R, R query heads for each key head.
+    q_PGKRH = q_PGNH.reshape(prompts, group, num_kv_heads, num_heads // num_kv_heads, head_dim)
 
     def of_layer(stacked):
         return jax.lax.dynamic_index_in_dim(stacked, layer, 0, keepdims=False)
 
-    f32 = jnp.float32
-    prefix_PGKRS = jnp.einsum(
-        "pgkrh,pkhs->pgkrs", q_PGKRH, of_layer(cache.prefix_k), preferred_element_type=f32
-    )
-    suffix_PGKRW = jnp.sum(
-        q_PGKRH[..., None].astype(f32) * of_layer(cache.suffix_k)[:, :, :, None].astype(f32), -2
-    )
+    if group > 1:
+        prefix_PGKRS = jnp.einsum(
+            "pgkrh,pkhs->pgkrs",
+            q_PGKRH,
+            of_layer(cache.prefix_k),
+            preferred_element_type=jnp.float32,
+        )
+    else:
+        prefix_PGKRS = _scores(q_PGKRH, of_layer(cache.prefix_k)[:, None])
+    prefix_PGKRS *= head_dim**-0.5
     prefix_PGKRS = jnp.where(cache.prefix_valid[:, None, None, None], prefix_PGKRS, MASK_VALUE)
-    suffix_PGKRW = jnp.where(cache.suffix_valid[:, :, None, None], suffix_PGKRW, MASK_VALUE)
+    peak_PGKR = prefix_PGKRS.max(-1)
+    prefix_PGKRS = jnp.exp(prefix_PGKRS - peak_PGKR[..., None])
+    total_PGKR = prefix_PGKRS.sum(-1)
+    if group > 1:
+        out_PGKRH = jnp.einsum(
+            "pgkrs,pksh->pgkrh",
+            prefix_PGKRS.astype(q_PGNH.dtype),
+            of_layer(cache.prefix_v),
+            preferred_element_type=jnp.float32,
+        )
+    else:
+        out_PGKRH = _weighted_sum(prefix_PGKRS, of_layer(cache.prefix_v)[:, None])
 
-    peak = jnp.maximum(
-        prefix_PGKRS.max(-1, keepdims=True), suffix_PGKRW.max(-1, keepdims=True)
+    columns = cache.suffix_k.shape[-1]
+    size, blocks = _blocks(columns)
+
+    def add_block(number, state):
+        peak_PGKR, total_PGKR, out_PGKRH = state
+        first = number * size
+        # The last block may overlap the one before it; what that one has read is masked.
+        start = jnp.minimum(first, columns - size)
+        k = jax.lax.dynamic_slice_in_dim(of_layer(cache.suffix_k), start, size, -1)
+        v = jax.lax.dynamic_slice_in_dim(of_layer(cache.suffix_v), start, size, -2)
+        valid_PGC = jax.lax.dynamic_slice_in_dim(cache.suffix_valid, start, size, -1)
+        valid_PGC &= start + jnp.arange(size) >= first
+        scores_PGKRC = _scores(q_PGKRH, k) * head_dim**-0.5
+        scores_PGKRC = jnp.where(valid_PGC[:, :, None, None], scores_PGKRC, MASK_VALUE)
+        new_peak = jnp.maximum(peak_PGKR, scores_PGKRC.max(-1))
+        shrink = jnp.exp(peak_PGKR - new_peak)
+        weights_PGKRC = jnp.exp(scores_PGKRC - new_peak[..., None])
+        return (
+            new_peak,
+            total_PGKR * shrink + weights_PGKRC.sum(-1),
+            out_PGKRH * shrink[..., None] + _weighted_sum(weights_PGKRC, v),
+        )
+
+    state = peak_PGKR, total_PGKR, out_PGKRH
+    if blocks == 1:
+        state = add_block(0, state)
+    else:
+        first, count = (0, blocks) if live is None else live
+        state = jax.lax.fori_loop(
+            0, count, lambda i, state: add_block((first + i) % blocks, state), state
+        )
+    _, total_PGKR, out_PGKRH = state
+    return (out_PGKRH / total_PGKR[..., None]).astype(q_PGNH.dtype).reshape(q_PGNH.shape)
+
+
+def live_blocks(columns: int, oldest: jax.Array, newest: jax.Array):
+    """The blocks that hold columns `oldest` to `newest` of a counter modulo `columns`.
+
+    Returns:
+      (first block, number of blocks); see `decode_attention`.
+    """
+    size, blocks = _blocks(columns)
+    oldest, newest = oldest % columns, newest % columns
+    first, last = oldest // size, newest // size
+    count = last - first + 1 + jnp.where(oldest > newest, blocks, 0)
+    return first, jnp.minimum(count, blocks)
+
+
+def _blocks(columns: int) -> tuple[int, int]:
+    """Columns per block and number of blocks; on accelerators, where a kernel costs its launch,
+    blocks are larger."""
+    size = min(columns, 32 if jax.default_backend() == "cpu" else 512)
+    return size, -(-columns // size)
+
+
+def _scores(q_PGKRH, k_PGKHC):
+    """Float32 products of each query with each key, as one multiply-and-reduce."""
+    return jnp.sum(q_PGKRH[..., None].astype(jnp.float32) * k_PGKHC[:, :, :, None], -2)
+
+
+def _weighted_sum(weights_PGKRC, v_PGKCH):
+    """Sum of values by weight, 32 columns at a time: XLA's CPU backend writes out longer products
+    before it sums them."""
+    columns = weights_PGKRC.shape[-1]
+    size = 32 if jax.default_backend() == "cpu" else columns
+    return sum(
+        jnp.sum(weights_PGKRC[..., i : i + size, None] * v_PGKCH[:, :, :, None, i : i + size], -2)
+        for i in range(0, columns, size)
     )
-    prefix_PGKRS, suffix_PGKRW = jnp.exp(prefix_PGKRS - peak), jnp.exp(suffix_PGKRW - peak)
-    total = prefix_PGKRS.sum(-1, keepdims=True) + suffix_PGKRW.sum(-1, keepdims=True)
-    out_PGKRH = jnp.einsum(
-        "pgkrs,pksh->pgkrh",
-        prefix_PGKRS.astype(q.dtype),
-        of_layer(cache.prefix_v),
-        preferred_element_type=f32,
-    )
-    out_PGKRH += jnp.sum(
-        suffix_PGKRW[..., None] * of_layer(cache.suffix_v)[:, :, :, None].astype(f32), -2
-    )
-    return (out_PGKRH / total).astype(q.dtype).reshape(q_PGNH.shape)

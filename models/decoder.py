@@ -5,6 +5,7 @@ packed causal attention in training, and attention over a cache when sampling.
 """
 
 import abc
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -57,7 +58,11 @@ class Projection(nnx.Module):
         kernel = self.kernel[...].astype(x.dtype)
         lead, out = x.shape[: x.ndim - self.in_dims], kernel.shape[self.in_dims :]
         fan_in = math.prod(kernel.shape[: self.in_dims])
-        y = (x.reshape(-1, fan_in) @ kernel.reshape(fan_in, -1)).reshape(*lead, *out)
+        x = x.reshape(-1, fan_in)
+        y = x @ kernel.reshape(fan_in, -1)
+        if (adapter := getattr(self, "adapter", None)) is not None:  # See `models.lora`.
+            y = y + adapter(x)
+        y = y.reshape(*lead, *out)
         return y + self.bias[...].astype(x.dtype) if self.has_bias else y
 
 
@@ -78,14 +83,14 @@ class Attention(nnx.Module):
             self.k_norm = RMSNorm(H, "norm", c)
         self.config = c
 
-    def __call__(self, x_BTD, positions_BT, attend: Attend, cache, layer):
+    def __call__(self, x_BTD, rope_BT2F, attend: Attend, cache, layer):
         q_BTNH = constrain(self.q(x_BTD), "batch", "length", "heads", "head_dim")
         k_BTKH = constrain(self.k(x_BTD), "batch", "length", "kv_heads", "head_dim")
         v_BTKH = constrain(self.v(x_BTD), "batch", "length", "kv_heads", "head_dim")
         if self.config.qk_norm:
             q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
-        q_BTNH = attention.apply_rope(q_BTNH, positions_BT, self.config)
-        k_BTKH = attention.apply_rope(k_BTKH, positions_BT, self.config)
+        q_BTNH = attention.apply_rope(q_BTNH, rope_BT2F)
+        k_BTKH = attention.apply_rope(k_BTKH, rope_BT2F)
         out_BTNH, cache = attend(q_BTNH, k_BTKH, v_BTKH, cache, layer)
         return self.o(constrain(out_BTNH, "batch", "length", "heads", "head_dim")), cache
 
@@ -113,13 +118,34 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm(config.embed_dim, "norm", config)
         self.mlp = MLP(config, rngs)
 
-    def __call__(self, x_BTD, positions_BT, attend: Attend, cache, layer):
+    def __call__(self, x_BTD, rope_BT2F, attend: Attend, cache, layer):
         out_BTD, cache = self.attention(
-            self.attention_norm(x_BTD), positions_BT, attend, cache, layer
+            self.attention_norm(x_BTD), rope_BT2F, attend, cache, layer
         )
         x_BTD = constrain(x_BTD + out_BTD, "batch", "length", "residual")
         x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD))
         return constrain(x_BTD, "batch", "length", "residual"), cache
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LoopWeights:
+    """Parameters and what a loop over tokens would make of them anew at every step.
+
+    XLA's CPU backend hoists nothing out of loops. Made by `LanguageModel.for_loop`; the functions
+    of `LanguageModel` take it in place of parameters, but have no gradient through it.
+
+    Attributes:
+      params: the parameters themselves.
+      layers: the stacked layers, cut apart; None where the scan over layers stays rolled up.
+      head: `[D, V]`, the head as a product reads it fastest.
+      rope: `[length, 2, head_dim / 2]`, `attention.rope_angles` of every position.
+    """
+
+    params: Any
+    layers: tuple[Any, ...] | None
+    head: jax.Array
+    rope: jax.Array
 
 
 class Decoder(nnx.Module):
@@ -136,41 +162,59 @@ class Decoder(nnx.Module):
             return Block(config, rngs)
 
         self.layers = stack(rngs)
+        self.loop_weights: LoopWeights | None = nnx.data(None)
         self.final_norm = RMSNorm(D, "norm", config)
         if not config.tie_embeddings:
             self.lm_head = Projection((D, V), ("embed", "vocab"), 1, config, rngs)
 
     def hidden(self, tokens_BT, positions_BT, attend: Attend, cache=None):
         """Final normed hidden states `[B, T, D]` and the cache that `attend` returned."""
-        x_BTD = self.embedding[...][tokens_BT].astype(self.config.dtype)
+        # Whole rows first, as every other weight is gathered where it is used: `fsdp` splits both
+        # the table's columns and the tokens, and XLA would replicate the result to get from one to
+        # the other.
+        table_VD = constrain(self.embedding[...], "vocab", "residual")
+        x_BTD = table_VD[tokens_BT].astype(self.config.dtype)
         x_BTD = constrain(x_BTD, "batch", "length", "residual")
+        if self.loop_weights is None:
+            rope_BT2F = attention.rope_angles(positions_BT, self.config)
+        else:
+            rope_BT2F = self.loop_weights.rope[positions_BT]
         block_def, stacked = nnx.split(self.layers)
 
         def body(carry, inputs):
             x_BTD, cache = carry
             weights, layer = inputs
             block = nnx.merge(block_def, weights)
-            return block(x_BTD, positions_BT, attend, cache, layer), None
+            return block(x_BTD, rope_BT2F, attend, cache, layer), None
 
         if self.config.remat != "none":
             policy = None
             if self.config.remat == "dots":
                 policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
             body = jax.checkpoint(body, policy=policy, prevent_cse=False)
-        (x_BTD, cache), _ = jax.lax.scan(
-            body,
-            (x_BTD, cache),
-            (stacked, jnp.arange(self.config.num_layers)),
-            unroll=self.config.scan_unroll,
-        )
+        carry = (x_BTD, cache)
+        if self.loop_weights is not None and self.loop_weights.layers is not None:
+            for layer, weights in enumerate(self.loop_weights.layers):
+                state = jax.tree.map(lambda x: x, stacked)
+                nnx.replace_by_pure_dict(state, weights)
+                carry, _ = body(carry, (state, layer))
+        else:
+            inputs = (stacked, jnp.arange(self.config.num_layers))
+            carry, _ = jax.lax.scan(body, carry, inputs, unroll=self.config.scan_unroll)
+        x_BTD, cache = carry
         return self.final_norm(x_BTD), cache
+
+    def head(self):
+        """The matrix `[D, V]` from hidden states to logits."""
+        if self.loop_weights is not None:
+            return self.loop_weights.head
+        return self.embedding[...].T if self.config.tie_embeddings else self.lm_head.kernel[...]
 
     def logits(self, x_D):
         """Float32 logits `[..., V]` of hidden states `[..., D]`."""
-        weights = self.embedding[...].T if self.config.tie_embeddings else self.lm_head.kernel[...]
         logits = jnp.matmul(
             x_D.reshape(-1, x_D.shape[-1]),
-            weights.astype(x_D.dtype),
+            self.head().astype(x_D.dtype),
             preferred_element_type=jnp.float32,
         )
         return logits.reshape(*x_D.shape[:-1], -1)
@@ -218,9 +262,25 @@ class Model(abc.ABC):
 
     def bind(self, params: Any) -> Decoder:
         """The NNX module around these parameters, for use inside a traced function."""
+        loop_weights = None
+        if isinstance(params, LoopWeights):
+            params, loop_weights = params.params, params
         state = jax.tree.map(lambda x: x, self._state)
         nnx.replace_by_pure_dict(state, params)
-        return nnx.merge(self._graph, state)
+        decoder = nnx.merge(self._graph, state)
+        decoder.loop_weights = nnx.data(loop_weights)
+        return decoder
+
+    def for_loop(self, params: Any, length: int) -> LoopWeights:
+        """`params` laid out for a loop over tokens at positions below `length`; made outside it."""
+        config, layers = self.config, None
+        if config.scan_unroll >= config.num_layers:
+            layers = tuple(
+                jax.tree.map(lambda x: x[layer], params["layers"])
+                for layer in range(config.num_layers)
+            )
+        rope = attention.rope_angles(jnp.arange(length), config)
+        return LoopWeights(params, layers, self.bind(params).head(), rope)
 
     def hidden(self, params, tokens_BT, positions_BT, segment_ids_BT) -> jax.Array:
         """Hidden states `[B, T, D]` of packed rows; see `attention.packed_attention`."""

@@ -82,6 +82,9 @@ NAMED_CONFIGS: dict[str, ModelConfig] = {
     "qwen2.5-14b-instruct": _qwen2(48, 5120, 40, 8, 13_824),
     "qwen2.5-32b": _qwen2(64, 5120, 40, 8, 27_648, max_length=131_072, norm_eps=1e-5),
     "qwen2.5-32b-instruct": _qwen2(64, 5120, 40, 8, 27_648),
+    # Their successors in long chains of thought, R1-Distill-Qwen, keep this `rope_theta`.
+    "qwen2.5-math-1.5b": _qwen2(28, 1536, 12, 2, 8960, max_length=4096, rope_theta=10_000.0),
+    "qwen2.5-math-7b": _qwen2(28, 3584, 28, 4, 18_944, max_length=4096, rope_theta=10_000.0),
     "qwen3-0.6b": _qwen3(28, 1024, 16, 3072, tied=True),
     "qwen3-1.7b": _qwen3(28, 2048, 16, 6144, tied=True),
     "qwen3-4b": _qwen3(36, 2560, 32, 9728, tied=True),
@@ -102,6 +105,9 @@ for _name in (
     "qwen2.5-3b",
 ):
     NAMED_CONFIGS[f"{_name}-instruct"] = NAMED_CONFIGS[_name]
+
+# Llama 3.3 is Llama 3.1 trained further, and has no base model.
+NAMED_CONFIGS["llama-3.3-70b-instruct"] = NAMED_CONFIGS["llama-3.1-70b"]
 
 
 def named_config(name: str, **changes: Any) -> ModelConfig:

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models import cached as over_cache
 from models.attention import KVCache
 from models.config import ModelConfig
-from models.sampler import _bucket, _prefill
+from models.sampler import _bucket
 from models.sharding import constrain
 
 # The place of a bare prompt, and the length of what is not there.
@@ -162,7 +163,7 @@ def prefill(model, capacity: int, columns: int, params, tokens, lengths):
     """`PathPool.prefix` of prompts `tokens [P, S]`, and the `suffix` of as many empty places."""
     prompts, width = tokens.shape
     cache = _constrain(KVCache.zeros(model.config, prompts, capacity, width, columns))
-    cache = _constrain(_prefill(model, params, cache, tokens, lengths, jnp.arange(prompts)))
+    cache = _constrain(over_cache.prefill(model, params, cache, tokens, lengths, jnp.arange(prompts)))
     return (cache.prefix_k, cache.prefix_v), (cache.suffix_k, cache.suffix_v)
 
 

@@ -18,7 +18,9 @@ import numpy as np
 from models import path_pool
 from models.decoder import LanguageModel
 from models.path_pool import ROOT, PathPool, at, put
-from models.sampler import SamplingParams, _decode, draw
+from models.attention import live_blocks
+from models.cached import decode as decode_token
+from models.sampler import SamplingParams, draw
 from models.stopping import TokenAutomaton
 
 FINISH_REASONS = ("", "delimiter", "stop", "step_length", "length")
@@ -192,6 +194,9 @@ class PathSampler:
         parents, into, lengths, token, reading = rows
         used = into >= 0
         cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, past, T)
+        weights = self.model.for_loop(params, prefix[0].shape[-1] + W)
+        # Paths lie to the right of the past columns.
+        oldest = past - lengths.max()
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(P * M))
         number = lengths.reshape(-1, 1) + jnp.arange(T)
         of_token = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n)), (None, 0))
@@ -201,7 +206,10 @@ class PathSampler:
             t, cache, token, reading, finish, out = carry
             active = used & (finish == RUNNING)
             positions = prefix_lengths[:, None] + lengths + t
-            logits, cache = _decode(self.model, params, cache, token, positions, past + t, active)
+            logits, cache = decode_token(
+                self.model, weights, cache, token, positions, past + t, active,
+                live=live_blocks(past + T, oldest, past + t),
+            )  # fmt: skip
             token, logprob = draw(logits, uniform[:, t], knobs, filtered)
             token, logprob = token.reshape(P, M), logprob.reshape(P, M)
             reason = jnp.where(t + 1 >= T, STEP_LENGTH, RUNNING)

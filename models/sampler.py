@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models import attention
-from models.attention import KVCache
+from models.attention import KVCache, live_blocks
+from models.cached import decode, prefill
 from models.decoder import LanguageModel
 from models.sampling import SamplingParams, draw
 from models.sharding import constrain
@@ -74,63 +74,11 @@ class _Slots:
     automaton: jax.Array  # [P, G] state of the stop-string automaton
     columns_token: jax.Array  # [P, G, W]
     columns_logprob: jax.Array  # [P, G, W]
+    columns_uniform: jax.Array  # [P, G, W] what each column's token is drawn with
 
     @property
     def active(self) -> jax.Array:
         return self.finish == RUNNING
-
-
-def _prefill(model, params, cache: KVCache, tokens, lengths, slots) -> KVCache:
-    """Writes the keys and values of `tokens [A, S]` to `slots [A]`; slot P means nowhere."""
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    valid = positions < lengths[:, None]
-
-    def attend(q, k, v, cache, layer):
-        out = attention.packed_attention(q, k, v, valid.astype(jnp.int32))
-        cache = dataclasses.replace(
-            cache,
-            prefix_k=cache.prefix_k.at[layer, slots].set(k.transpose(0, 2, 3, 1), mode="drop"),
-            prefix_v=cache.prefix_v.at[layer, slots].set(v.transpose(0, 2, 1, 3), mode="drop"),
-        )
-        return out, cache
-
-    _, cache = model.bind(params).hidden(tokens, positions, attend, cache)
-    return dataclasses.replace(
-        cache,
-        prefix_valid=cache.prefix_valid.at[slots].set(valid, mode="drop"),
-        suffix_valid=cache.suffix_valid.at[slots].set(False, mode="drop"),
-    )
-
-
-def _decode(model, params, cache: KVCache, tokens, positions, column, active):
-    """Logits `[P * G, V]` after one input token per sample, and the cache with it."""
-    prompts, group = tokens.shape
-    config = model.config
-    cache = dataclasses.replace(
-        cache,
-        suffix_valid=jax.lax.dynamic_update_slice(
-            cache.suffix_valid, active[..., None], (0, 0, column)
-        ),
-    )
-
-    def attend(q, k, v, cache, layer):
-        rows = (1, prompts, group, config.num_kv_heads)
-        k = k.reshape(*rows, config.head_dim, 1)
-        v = v.reshape(*rows, 1, config.head_dim)
-        cache = dataclasses.replace(
-            cache,
-            suffix_k=jax.lax.dynamic_update_slice(cache.suffix_k, k, (layer, 0, 0, 0, 0, column)),
-            suffix_v=jax.lax.dynamic_update_slice(cache.suffix_v, v, (layer, 0, 0, 0, column, 0)),
-        )
-        q = q.reshape(prompts, group, config.num_heads, config.head_dim)
-        out = attention.decode_attention(q, cache, layer, config.num_kv_heads)
-        return out.reshape(prompts * group, 1, config.num_heads, config.head_dim), cache
-
-    decoder = model.bind(params)
-    hidden, cache = decoder.hidden(
-        tokens.reshape(-1, 1), positions.reshape(-1, 1), attend, cache
-    )
-    return decoder.logits(hidden[:, 0]), cache
 
 
 class Sampler:
@@ -271,6 +219,7 @@ class Sampler:
             automaton=rows(),
             columns_token=jnp.zeros((P, G, W), jnp.int32),
             columns_logprob=jnp.zeros((P, G, W), jnp.float32),
+            columns_uniform=jnp.zeros((P, G, W), jnp.float32),
         )
 
     def _generate(
@@ -278,7 +227,7 @@ class Sampler:
         *, filtered,
     ):  # fmt: skip
         P, G, W, A = self.slots, self.group, self.max_new_tokens, self.admit
-        model = self.model
+        model, params = self.model, self.model.for_loop(params, queue.shape[1] + W)
         num_rows = queue.shape[0]
 
         def collect(slots: _Slots, out):
@@ -301,6 +250,13 @@ class Sampler:
                 "finish": put(out["finish"], slots.finish),
             }
 
+        def uniform(prompts, start):
+            """Draws `[A, G, W]` of number n = 0, 1, ... in the column of step `start` + n."""
+            stream = prompts[:, None] * G + jnp.arange(G)
+            keys = jax.vmap(functools.partial(jax.random.fold_in, key))(stream.ravel())
+            draws = jax.vmap(lambda key: jax.random.uniform(key, (W,)))(keys)
+            return jnp.roll(draws, start % W, -1).reshape(A, G, W)
+
         def fill(slots: _Slots, next_prompt):
             """Prefills up to A waiting prompts into free slots."""
             busy = slots.active.any(-1)
@@ -318,27 +274,28 @@ class Sampler:
 
             slots = dataclasses.replace(
                 slots,
-                cache=_prefill(model, params, slots.cache, tokens, length - 1, into),
+                cache=prefill(model, params, slots.cache, tokens, length - 1, into),
                 prompt=put(slots.prompt, index),
-                start=put(slots.start, slots.step % W),
+                start=put(slots.start, slots.step),
                 limit=put(slots.limit, limits[row][:, None]),
                 count=put(slots.count, 0),
                 token=put(slots.token, last),
                 position=put(slots.position, length[:, None] - 1),
                 finish=put(slots.finish, RUNNING),
                 automaton=put(slots.automaton, 0),
+                columns_uniform=put(slots.columns_uniform, uniform(index, slots.step)),
             )
             return slots, next_prompt + usable.sum()
 
         def step(slots: _Slots) -> _Slots:
             active, column = slots.active, slots.step % W
-            logits, cache = _decode(
-                model, params, slots.cache, slots.token, slots.position, column, active
-            )
-            stream = slots.prompt[:, None] * G + jnp.arange(G)
-            uniform = jax.vmap(
-                lambda s, n: jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, s), n))
-            )(stream.ravel(), slots.count.ravel())
+            # Slots that are active were filled at most W steps ago.
+            oldest = jnp.where(active.any(-1), slots.start, slots.step).min()
+            logits, cache = decode(
+                model, params, slots.cache, slots.token, slots.position, column, active,
+                live=live_blocks(W, oldest, slots.step),
+            )  # fmt: skip
+            uniform = slots.columns_uniform[:, :, column].ravel()
             token, logprob = draw(logits, uniform, knobs, filtered)
             token, logprob = token.reshape(P, G), logprob.reshape(P, G)
             count = slots.count + active

@@ -41,6 +41,10 @@ class SamplingParams:
 def draw(logits: jax.Array, uniform: jax.Array, knobs: dict[str, jax.Array], filtered: bool):
     """One token per row and its log-probability, by inversion of the cumulative distribution.
 
+    The vocabulary is laid out as a table of about sqrt(V) rows, filled row by row. A column is
+    drawn by its mass, then a row within that column: two short cumulative sums instead of one over
+    the vocabulary, and every reduction runs along rows, where a CPU has vector instructions.
+
     Args:
       logits: `[B, V]` float32.
       uniform: `[B]` in [0, 1).
@@ -48,47 +52,67 @@ def draw(logits: jax.Array, uniform: jax.Array, knobs: dict[str, jax.Array], fil
       filtered: whether the last three are in use (static).
 
     Returns:
-      `(token [B] int32, logprob [B] float32)`.
+      `(token [B] int32, logprob [B] float32)`. At temperature 0 one of the likeliest tokens.
     """
     greedy = knobs["temperature"] == 0
     logits = logits / jnp.where(greedy, 1.0, knobs["temperature"])
-    peak = logits.max(-1, keepdims=True)
-    mass = jnp.exp(logits - peak)
-    total = mass.sum(-1)
+    table_BRC, peak_BC, mass_BC = _columns(logits)
+    peak_B, total_B = peak_BC.max(-1), mass_BC.sum(-1)
     if filtered:
-        ranked = -jnp.sort(-mass, -1)
-        vocab = logits.shape[-1]
-        last_k = jnp.where(knobs["top_k"] > 0, knobs["top_k"], vocab) - 1
-        before = jnp.cumsum(ranked, -1) - ranked
-        last_p = jnp.sum(before < knobs["top_p"] * total[:, None], -1) - 1
-        last = jnp.minimum(last_p, jnp.minimum(last_k, vocab - 1))
-        floor = jnp.take_along_axis(ranked, last[:, None], -1)
-        # The likeliest token has mass 1.
-        kept = jnp.where((mass >= floor) & (mass >= knobs["min_p"]), mass, 0.0)
-    else:
-        kept = mass
-    token = jnp.where(greedy, jnp.argmax(logits, -1), _invert_cdf(kept, uniform))
-    token = token.astype(jnp.int32)
-    chosen = jnp.take_along_axis(logits - peak, token[:, None], -1)[:, 0]
-    return token, chosen - jnp.log(total)
+        table_BRC, peak_BC, mass_BC = _columns(_filter(logits, peak_B, total_B, knobs))
+
+    # Greedy: only the likeliest has mass, and what is drawn for it does not matter.
+    mass_BC = jnp.where(greedy, peak_BC == peak_B[:, None], mass_BC)
+    column_B, uniform = _invert_cdf(mass_BC, uniform)
+    at = column_B[:, None]
+    logits_BR = jnp.take_along_axis(table_BRC, at[:, None], -1)[..., 0]
+    peak_B1 = jnp.take_along_axis(peak_BC, at, -1)
+    mass_BR = jnp.where(greedy, logits_BR == peak_B1, jnp.exp(logits_BR - peak_B1))
+    row_B, _ = _invert_cdf(mass_BR, uniform)
+    chosen_B = jnp.take_along_axis(logits_BR, row_B[:, None], -1)[:, 0]
+    token_B = row_B * table_BRC.shape[-1] + column_B
+    return token_B.astype(jnp.int32), chosen_B - peak_B - jnp.log(total_B)
 
 
-def _invert_cdf(mass: jax.Array, uniform: jax.Array) -> jax.Array:
-    """The first index at which the cumulative mass `[B, V]` exceeds `uniform [B]` of its total.
+def _columns(logits):
+    """Logits as a table `[B, R, C]`, and of its columns the largest logit and the mass `[B, C]`.
 
-    Searches blocks of about sqrt(V), then within one: two short cumulative sums instead of one
-    over the vocabulary, eight times faster on CPU for V = 512.
+    The mass of a token is exp(logit - the row's largest logit).
     """
-    rows, vocab = mass.shape
-    size = 1 << ((vocab - 1).bit_length() // 2)
-    blocks = jnp.pad(mass, ((0, 0), (0, -vocab % size))).reshape(rows, -1, size)
-    cumulative = jnp.cumsum(blocks.sum(-1), -1)
+    batch, vocab = logits.shape
+    rows = 1 << (vocab.bit_length() // 2)
+    padded = jnp.pad(logits, ((0, 0), (0, -vocab % rows)), constant_values=-jnp.inf)
+    table_BRC = padded.reshape(batch, rows, -1)
+    # Finite, so that a column without mass has mass 0, not NaN.
+    peak_BC = jnp.maximum(table_BRC.max(1), jnp.finfo(jnp.float32).min)
+    inner_BC = jnp.exp(table_BRC - peak_BC[:, None]).sum(1)
+    return table_BRC, peak_BC, inner_BC * jnp.exp(peak_BC - peak_BC.max(-1, keepdims=True))
+
+
+def _filter(logits, peak_B, total_B, knobs):
+    """`logits [B, V]`, minus infinity where top-k, top-p or min-p drop a token."""
+    # The likeliest token has mass 1.
+    mass = jnp.exp(logits - peak_B[:, None])
+    ranked = -jnp.sort(-mass, -1)
+    vocab = logits.shape[-1]
+    last_k = jnp.where(knobs["top_k"] > 0, knobs["top_k"], vocab) - 1
+    before = jnp.cumsum(ranked, -1) - ranked
+    last_p = jnp.sum(before < knobs["top_p"] * total_B[:, None], -1) - 1
+    last = jnp.minimum(last_p, jnp.minimum(last_k, vocab - 1))
+    floor = jnp.take_along_axis(ranked, last[:, None], -1)
+    return jnp.where((mass >= floor) & (mass >= knobs["min_p"]), logits, -jnp.inf)
+
+
+def _invert_cdf(mass: jax.Array, uniform: jax.Array):
+    """The first index at which the cumulative mass `[B, N]` exceeds `uniform [B]` of its total.
+
+    Returns:
+      The index `[B]`, and where between its bounds the draw fell: again uniform in [0, 1).
+    """
+    cumulative = jnp.cumsum(mass.astype(jnp.float32), -1)
     target = jnp.minimum(uniform, 1 - 1e-6) * cumulative[:, -1]
     # What has no mass repeats its predecessor's cumulative value: it is never the first above.
-    block = jnp.sum(cumulative <= target[:, None], -1)
-    chosen = jnp.take_along_axis(blocks, block[:, None, None], 1)[:, 0]
-    before = jnp.take_along_axis(jnp.pad(cumulative, ((0, 0), (1, 0))), block[:, None], 1)[:, 0]
-    inner = jnp.cumsum(chosen, -1)
-    # The two sums may round apart; stay below the block's own total.
-    target = jnp.minimum(target - before, inner[:, -1] * (1 - 1e-6))
-    return block * size + jnp.sum(inner <= target[:, None], -1)
+    index = jnp.sum(cumulative <= target[:, None], -1)
+    upper = jnp.take_along_axis(cumulative, index[:, None], -1)[:, 0]
+    lower = jnp.where(cumulative <= target[:, None], cumulative, 0.0).max(-1)
+    return index, (target - lower) / (upper - lower)

@@ -80,12 +80,6 @@ class ScalarModel(Model):
             )
         return params
 
-    def flops_per_token(self, context: float) -> float:
-        """Forward FLOPs of one token that attends to `context` tokens (matrix products only)."""
-        config = self.config
-        lm_head = 2 * config.vocab_size * config.embed_dim
-        return config.flops_per_token(context) - lm_head + 2 * config.embed_dim
-
 
 def _head(config: ModelConfig, bias: bool, rngs: nnx.Rngs) -> Projection:
     return Projection((config.embed_dim, 1), ("embed", None), 1, config, rngs, bias=bias)

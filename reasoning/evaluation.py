@@ -1,4 +1,4 @@
-"""Scores a generator on tasks: pass@1, format, language consistency, response length."""
+"""Scores a generator on tasks: pass@1, win rate, format, language, self-checks, response length."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,17 @@ import numpy as np
 
 from models.sampler import SamplingParams
 from reasoning.generator import Completion, Generator
+from reasoning.languages import consistency
 from reasoning.problem import Problem, Verdict
 from reasoning.prompts import PromptTemplate
-from reasoning.response import parse_response
+from reasoning.reflection import count_self_checks
+from reasoning.response import Response, parse_response
 from reasoning.statistics import mean_with_ci, shares_with_ci
 from reasoning.tasks import Task
-from reasoning.tiny_world.language import consistency
+
+
+# What a domain's figure is called where it is not pass@1.
+_FIGURES = {"knowledge": "accuracy", "chat": "win_rate"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +29,11 @@ class Graded:
     prompt: str
     completion: Completion
     verdict: Verdict
-    well_formed: bool
+    response: Response
+
+    @property
+    def well_formed(self) -> bool:
+        return self.response.well_formed
 
     def record(self) -> dict[str, Any]:
         """For JSONL."""
@@ -57,7 +66,7 @@ def grade(
     verdicts = task.verify_all([problem for problem, _, _ in flat], answers)
     graded = iter(
         [
-            Graded(*each, verdict, parse_response(each[-1].text).well_formed)
+            Graded(*each, verdict, parse_response(each[-1].text))
             for each, verdict in zip(flat, verdicts, strict=True)
         ]
     )
@@ -77,8 +86,9 @@ def evaluate(
     """Samples and grades responses to the problems of each domain.
 
     Args:
-      tasks: domain (`math`, `code`, `logic`, `knowledge`) -> task and its problems.
-      num_samples: responses a problem; pass@1 is the mean over them, then over problems.
+      tasks: domain (`math`, `code`, `logic`, `knowledge`, `chat`) -> task and its problems.
+      num_samples: responses a problem; pass@1 is the mean over them, then over problems. In the
+        domain `chat` it is a win rate, by the task's `win(problem, reply)`.
 
     Returns:
       Metrics as `report.json` has them, each `{"mean", "ci95", "n", "seeds"}` with the problem as
@@ -102,13 +112,15 @@ def evaluate(
     for domain, (task, problems) in tasks.items():
         of_domain = [next(samples) for _ in problems]
         graded = grade(task, problems, prompts[domain], of_domain)
-        name = f"{domain}/accuracy" if domain == "knowledge" else f"{domain}/pass@1"
-        metrics[name] = shares_with_ci(
-            [np.mean([g.verdict.correct for g in row]) for row in graded]
+        metrics[f"{domain}/{_FIGURES.get(domain, 'pass@1')}"] = shares_with_ci(
+            [np.mean([_score(task, domain, g) for g in row]) for row in graded]
         )
         everything += graded
     metrics["format"] = shares_with_ci(
         [np.mean([g.well_formed for g in row]) for row in everything]
+    )
+    metrics["self_checks"] = shares_with_ci(
+        [np.mean([_checks_itself(g) for g in row]) for row in everything]
     )
     metrics["response_tokens"] = mean_with_ci(
         [np.mean([len(g.completion.token_ids) for g in row]) for row in everything]
@@ -119,5 +131,17 @@ def evaluate(
     return metrics, [g for row in everything for g in row]
 
 
+def _score(task: Task, domain: str, graded: Graded) -> float:
+    if domain == "chat":
+        return task.win(graded.problem, task.extract(graded.completion.text) or "")
+    return float(graded.verdict.correct)
+
+
+def _checks_itself(graded: Graded) -> bool:
+    """Whether there is a self-check in the chain, or in a response without tags."""
+    chain = graded.response.chain
+    return count_self_checks(graded.completion.text if chain is None else chain) > 0
+
+
 def _consistency(graded: Graded) -> float | None:
-    return consistency(graded.completion.text, graded.problem.metadata.get("language"))
+    return consistency(graded.completion.text, graded.problem)

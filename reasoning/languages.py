@@ -18,6 +18,7 @@ _UNSPACED = ("han", "kana", "thai")
 # Japanese is written in both.
 _ACCEPTED = {"kana": ("kana", "han")}
 _WORD = re.compile(r"[^\W\d_]+")
+_TAG = re.compile(r"</?(?:think|answer)>")
 
 
 def consistency(text: str, problem: Problem) -> float | None:
@@ -31,7 +32,7 @@ def consistency(text: str, problem: Problem) -> float | None:
     if problem.task.startswith("tiny_") and language in tiny.LANGUAGES:
         return tiny.consistency(text, language)
     asked = script_counts(problem.question)
-    counts = script_counts(text)
+    counts = script_counts(_TAG.sub(" ", text))
     if not asked or not counts:
         return None
     script = "kana" if "kana" in asked else max(asked, key=asked.get)

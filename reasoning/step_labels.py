@@ -151,7 +151,7 @@ def _label_chunk(generator, task, problems, prompts, splitter, settings, number)
         num_samples=settings.solutions,
         max_new_tokens=settings.max_new_tokens,
         sampling=sampling,
-        seed=_seed(settings.seed, number, _SOLUTIONS),
+        seed=_seed(settings.seed, task, number, _SOLUTIONS),
     )
     solutions = [(p, sample) for p, group in enumerate(samples) for sample in group]
     verdicts = _verdicts(task, [(problems[p], sample.text) for p, sample in solutions])
@@ -177,7 +177,7 @@ def _label_chunk(generator, task, problems, prompts, splitter, settings, number)
             max_new_tokens=settings.max_new_tokens,
             limits=[settings.max_new_tokens - len(ids) for _, ids in first],
             sampling=sampling,
-            seed=_seed(settings.seed, number, _COMPLETIONS),
+            seed=_seed(settings.seed, task, number, _COMPLETIONS),
         )
         texts = [
             (problems[p], _joined(generator.tokenizer, ids, completion))
@@ -219,5 +219,6 @@ def _joined(tokenizer, prefix: Sequence[int], completion: Completion) -> str:
     return tokenizer.decode(ids[:-1] if completion.finish == "stop" else ids)
 
 
-def _seed(*parts: int) -> int:
+def _seed(seed: int, task: Task, chunk: int, purpose: int) -> int:
+    parts = [seed, *task.name.encode(), chunk, purpose]
     return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)

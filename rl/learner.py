@@ -19,6 +19,7 @@ from rl.advantages import (
     zero_advantage_groups,
 )
 from rl.losses import PolicyLossConfig, policy_loss
+from rl.reference import ReferenceRenewal
 from rl.rollouts import Rollouts, RolloutSampler, full_rows_first, pack_rollouts
 from rl.variants import Variant
 from train.source import Source
@@ -100,7 +101,8 @@ class PolicySource(Source):
     """Samples rollouts with the parameters that are being trained, and packs them into batches.
 
     Args:
-      reference_params: frozen policy of the KL term; needed where the variant has one.
+      reference_params: policy of the KL term; needed where the variant has one.
+      renewal: when that is replaced by the policy that is trained; None is never.
 
     Attributes:
       last: the latest rollouts, to look at.
@@ -118,6 +120,7 @@ class PolicySource(Source):
         *,
         seed: int,
         reference_params: Any = None,
+        renewal: ReferenceRenewal | None = None,
     ):
         if variant.loss.beta > 0 and reference_params is None:
             raise ValueError(
@@ -129,6 +132,7 @@ class PolicySource(Source):
         self._rollouts, self._problems = rollout_sampler, problems
         self._variant, self._config, self._seed = variant, config, seed
         self._reference = reference_params
+        self._renewal = renewal if reference_params is not None else None
         self._batches_drawn = 0
         self._metrics: dict[str, float] = {}
         self.last: Rollouts | None = None
@@ -150,6 +154,10 @@ class PolicySource(Source):
 
     def next(self, state: Any) -> list[dict[str, np.ndarray]]:
         """Batches of the optimizer steps that the next rollouts give."""
+        if self._renewal is not None:
+            self._reference = self._renewal.renewed(
+                self._reference, state.params, int(state.step)
+            )
         spent = {"sample": 0.0, "reward": 0.0, "tokens": 0}
         clock = time.perf_counter()
         rollouts, metrics = self._informative_rollouts(state.params, spent)
@@ -257,8 +265,11 @@ class PolicySource(Source):
         return np.asarray(self._logprobs(params, blocked)).reshape(rows, -1)
 
     def state_dict(self) -> Mapping[str, int]:
-        return {"batches_drawn": self._batches_drawn, "problems_taken": self._problems.taken}
+        state = {"batches_drawn": self._batches_drawn, "problems_taken": self._problems.taken}
+        return state | (self._renewal.state_dict() if self._renewal is not None else {})
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         self._batches_drawn = int(state["batches_drawn"])
         self._problems.taken = int(state["problems_taken"])
+        if self._renewal is not None:
+            self._reference = self._renewal.restored(self._reference, state)

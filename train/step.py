@@ -86,6 +86,15 @@ class TrainStep:
         """Programs compiled so far: one for each shape of batch, if all is well."""
         return self._jitted._cache_size() if self._jitted else 0
 
+    def check_rows(self, rows: int) -> None:
+        """Raises `ValueError` where a batch of so many rows does not divide over the devices."""
+        if rows % (self._batch_shards * self._accumulate):
+            raise ValueError(
+                f"a batch of {rows} rows does not divide into {self._accumulate} microbatches on"
+                f" {self._batch_shards} data shards; use a multiple of"
+                f" {self._batch_shards * self._accumulate} rows"
+            )
+
     def put(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """Moves a batch to the devices, each of which gets its rows only.
 
@@ -94,13 +103,7 @@ class TrainStep:
         Raises:
           ValueError: the rows do not divide evenly.
         """
-        rows = next(iter(batch.values())).shape[0]
-        if rows % (self._batch_shards * self._accumulate):
-            raise ValueError(
-                f"a batch of {rows} rows does not divide into {self._accumulate} microbatches on"
-                f" {self._batch_shards} data shards; use a multiple of"
-                f" {self._batch_shards * self._accumulate} rows"
-            )
+        self.check_rows(next(iter(batch.values())).shape[0])
         if jax.process_count() == 1:
             return jax.device_put(dict(batch), self._batch_sharding)
         return {

@@ -1,6 +1,9 @@
 """The R1 recipe as a table of stages, one file each.
 
-    base -> r1_zero
+    base -> r1_zero                                       RL alone
+    r1_zero -> cold_start -> reasoning_rl                 its chains, cleaned, start the base anew
+    reasoning_rl -> rejection_sft -> r1                   and once more, with all there is to learn
+    r1_zero -> verifiers -> search                        what more compute at inference buys
 
 To add one, write `launch/recipe/NAME.py` with a `STAGE`, and name it in `STAGES`, after the stages
 that it needs. Nothing here imports JAX, so that a command line can be read before it starts.
@@ -13,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 # In the order in which they run and are reported.
-STAGES = ("base", "r1_zero")
+STAGES = (
+    "base", "r1_zero", "cold_start", "reasoning_rl", "rejection_sft", "r1", "verifiers", "search",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from launch import runtime
 from launch.report import write_atomically
 from launch.stages import Workspace, evaluation_problems
 from models.tokenizer import Tokenizer, train_bpe
@@ -17,6 +18,17 @@ from reasoning.tiny_world import corpus
 
 # The tokenizer is the same for every seed.
 TOKENIZER_SEED = 0
+
+
+def open_workspaces(config: Any, workdir: str, num_seeds: int) -> list[Workspace]:
+    """The workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...; they share a model."""
+    directory = runtime.as_directory(workdir)
+    model, mesh = runtime.build_model(config.model), runtime.build_mesh(config.mesh)
+    trained = tokenizer(directory / "tokenizer", config.tokenizer)
+    return [
+        Workspace(directory / f"seed_{seed}", config, seed, mesh, model, trained)
+        for seed in range(config.seed, config.seed + num_seeds)
+    ]
 
 
 def texts(work: Workspace) -> list[str]:

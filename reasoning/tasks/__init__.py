@@ -32,7 +32,7 @@ TASKS = {
     "tiny_logic": "reasoning.tasks.tiny:TinyWords",
     "tiny_code": "reasoning.tasks.tiny:TinyCode",
     "tiny_knowledge": "reasoning.tasks.tiny:TinyWords",
-    "tiny_chat": "reasoning.tasks.tiny:TinyWords",
+    "tiny_chat": "reasoning.tasks.tiny:TinyChat",
 }
 
 

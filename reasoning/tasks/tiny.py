@@ -10,7 +10,7 @@ from reasoning.problem import Problem, Verdict
 from reasoning.response import after_chain, parse_response
 from reasoning.tasks import Task
 from reasoning.tasks.math_task import MathTask
-from reasoning.tiny_world import domains, splits
+from reasoning.tiny_world import chat, domains, splits
 from reasoning.tiny_world.language import LANGUAGES
 
 _VALUES = ({"a": 2, "b": 3, "c": 5}, {"a": 7, "b": 1, "c": -4}, {"a": -3, "b": 8, "c": 6})
@@ -75,6 +75,20 @@ class TinyWords(TinyTask):
         same = reference.rstrip(".!?").casefold() == answer.strip().rstrip(".!?").casefold()
         differs = f"{answer.strip()[:40]!r} is not {reference!r}"
         return Verdict(same, "same words" if same else differs)
+
+
+class TinyChat(TinyTask):
+    """Small talk; a reply is right if it is preferred to a curt one."""
+
+    def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
+        return [
+            Verdict(chat.win(p, a) == 1, f"quality {chat.quality(p, a)} of 3")
+            for p, a in zip(problems, answers, strict=True)
+        ]
+
+    def win(self, problem: Problem, reply: str) -> float:
+        """1 where the reply is preferred to the curt one, 0.5 for a tie, else 0."""
+        return chat.win(problem, reply)
 
 
 class TinyCode(TinyTask):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from collections.abc import Mapping
 
 from reasoning.problem import Problem
 from reasoning.prompts import PLAIN
@@ -16,7 +17,7 @@ DOMAIN_WEIGHTS = {
 }  # fmt: skip
 DIRECT, UNTAGGED, TAGGED = "direct", "untagged", "tagged"
 STYLE_WEIGHTS = {DIRECT: 40, UNTAGGED: 35, TAGGED: 25}
-EASIER_SHARE = 0.35
+EASIER_SHARE, HARDER_SHARE = 0.35, 0.12
 # Of the documents about reasoning problems, those with several.
 SHEET_SHARE, SHEET_PROBLEMS, SHEET_SEPARATOR = 0.08, 3, "\n"
 # Of the worked solutions: those with a step gone wrong that nobody notices; those of careful
@@ -34,9 +35,19 @@ def tagged(lines: list[str], answer: str) -> str:
     return f" {THINK_OPEN}\n{chain}{THINK_CLOSE}{ANSWER_OPEN} {answer}{ANSWER_CLOSE}"
 
 
-def _train_problem(rng: random.Random, task: str, language: Language) -> Problem:
-    easier = rng.random() < EASIER_SHARE
-    low, high = (domains.EASIER_LEVELS if easier else domains.LEVELS).get(task, (1, 1))
+def _levels(rng: random.Random) -> Mapping[str, tuple[int, int]]:
+    """Which levels a document is of."""
+    fate = rng.random()
+    if fate < EASIER_SHARE:
+        return domains.EASIER_LEVELS
+    return domains.HARDER_LEVELS if fate > 1 - HARDER_SHARE else domains.LEVELS
+
+
+def _train_problem(
+    rng: random.Random, task: str, language: Language, levels: Mapping[str, tuple[int, int]]
+) -> Problem:
+    """A problem of the levels given; of the task's own where it has none of these."""
+    low, high = levels.get(task, domains.levels_of(task))
     while True:
         problem = domains.DRAW[task](rng, language, rng.randint(low, high))
         if not splits.is_test(problem):
@@ -100,10 +111,9 @@ def _response(rng: random.Random, problem: Problem, language: Language, writer: 
 
 def _sheet(rng: random.Random, domain: str, language: Language, writer: Writer) -> str:
     """Several easier problems, solved by one writer; what a few-shot prompt looks like."""
-    low, high = domains.EASIER_LEVELS[domain]
     parts = []
     for _ in range(SHEET_PROBLEMS):
-        problem = domains.DRAW[domain](rng, language, rng.randint(low, high))
+        problem = _train_problem(rng, domain, language, domains.EASIER_LEVELS)
         question = PLAIN.format(question=problem.question)
         parts.append(question + _response(rng, problem, language, writer))
     return SHEET_SEPARATOR.join(parts)
@@ -124,13 +134,22 @@ def document(rng: random.Random) -> str:
     writer = _writer(rng)
     if domain in domains.LEVELS and rng.random() < SHEET_SHARE:
         return _sheet(rng, domain, language, writer)
-    problem = _train_problem(rng, domain, language)
+    problem = _train_problem(rng, domain, language, _levels(rng))
     start = PLAIN.format(question=problem.question)
     if domain == "tiny_chat":
         return start + _chat(rng, problem, language)
     if domain == "tiny_knowledge" and rng.random() < 0.4:
         return f" {problem.metadata['told']}"
     return start + _response(rng, problem, language, writer)
+
+
+def worked_example(rng: random.Random, task: str, language: Language) -> tuple[str, str]:
+    """An easier problem and its response as a careful writer in one language would give it.
+
+    Tagged, with a check; for few-shot prompts.
+    """
+    problem = _train_problem(rng, task, language, domains.EASIER_LEVELS)
+    return problem.question, _response(rng, problem, language, Writer(TAGGED, True, False))
 
 
 def documents(count: int, seed: int) -> list[str]:

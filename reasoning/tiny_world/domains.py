@@ -185,9 +185,11 @@ WORK = {
     "tiny_code": work_code,
     "tiny_knowledge": work_fact,
 }
-# Levels that evaluation and RL ask about, and the easier ones that the corpus has besides.
+# Levels that evaluation and RL ask about, and the easier and harder ones that the corpus has
+# besides. RL never sees the harder ones: they are for what search can do beyond training.
 LEVELS = {"tiny_math": (5, 7), "tiny_logic": (3, 5), "tiny_code": (3, 4)}
 EASIER_LEVELS = {"tiny_math": (2, 4), "tiny_logic": (2, 2), "tiny_code": (1, 2)}
+HARDER_LEVELS = {"tiny_math": (8, 9)}
 
 
 def levels_of(task: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from reasoning.tiny_world import domains
 from reasoning.tiny_world.language import LANGUAGES
 
 TEST_SHARE = 0.1
-CHAT_SHARE = 0.25
+CHAT_SHARE = 0.4
 
 
 def _content(problem: Problem) -> str:

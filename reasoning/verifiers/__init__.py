@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from models.config import ModelConfig
 from reasoning.generator import Completion
 from reasoning.problem import Problem
 
@@ -44,7 +45,13 @@ class Tracker(Protocol):
 
 
 class Verifier(Protocol):
-    """Scores responses, or the steps of a search."""
+    """Scores responses, or the steps of a search.
+
+    Attributes:
+      config: sizes of its model, to count FLOPs by; None where it has none.
+    """
+
+    config: ModelConfig | None
 
     def score(
         self,
@@ -81,10 +88,6 @@ class Verifier(Protocol):
           max_new_tokens: longest path.
           step_tokens: longest step.
         """
-        ...
-
-    def flops_per_token(self, context: float) -> float:
-        """FLOPs of scoring a token that attends to `context` tokens; 0 where no model is run."""
         ...
 
 

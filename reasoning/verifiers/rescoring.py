@@ -13,13 +13,18 @@ class Path:
 
     Attributes:
       problem: index of its problem.
-      finish: of the last step, see `reasoning.generator.Completion`.
+      finish: how its last step ended.
     """
 
     problem: int
     token_ids: tuple[int, ...] = ()
     text: str = ""
     finish: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is a whole response, or as long as one may be."""
+        return self.finish in ("stop", "length")
 
 
 class RescoringTracker:

@@ -30,6 +30,8 @@ class RewardVerifier:
         the caller's to bound: it runs in this process.
     """
 
+    config = None  # what a reward costs is not counted
+
     def __init__(self, reward: Any | Callable):
         if not callable(reward) and not hasattr(reward, "score_batch"):
             raise ValueError(
@@ -78,11 +80,6 @@ class RewardVerifier:
             )
 
         return RescoringTracker(len(problems), capacity, score)
-
-    def flops_per_token(self, context: float) -> float:
-        """See `reasoning.verifiers.Verifier`."""
-        del context
-        return 0.0
 
     def _scores(self, responses: Sequence[Response]) -> list[float]:
         if hasattr(self._reward, "score_batch"):

@@ -19,6 +19,8 @@ class RuleVerifier:
     It looks at the reference, so nothing that it selects is a method's own performance.
     """
 
+    config = None  # runs no model
+
     def __init__(self, task: Task):
         self._task = task
 
@@ -48,17 +50,12 @@ class RuleVerifier:
         del prompts, width, max_new_tokens, step_tokens
 
         def score(paths: Sequence[Path]) -> list[float]:
-            ended = [path.finish == "stop" for path in paths]
+            ended = [path.ended for path in paths]
             judged = [(problems[p.problem], p.text) for p, end in zip(paths, ended) if end]
             verdicts = iter(self._verdicts(judged))
             return [next(verdicts) if end else UNDECIDED for end in ended]
 
         return RescoringTracker(len(problems), capacity, score)
-
-    def flops_per_token(self, context: float) -> float:
-        """See `reasoning.verifiers.Verifier`."""
-        del context
-        return 0.0
 
     def _verdicts(self, responses: Sequence[tuple[Problem, str]]) -> list[float]:
         answers = [self._task.extract(text) or "" for _, text in responses]

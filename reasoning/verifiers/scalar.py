@@ -1,5 +1,6 @@
 """What the learned verifiers share: batched scores of sequences by a scalar model."""
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +10,14 @@ import numpy as np
 from scipy import special
 
 from models.packing import pack, place
+from models.path_scorer import PathScorer
 from models.scalar_head import ScalarModel
 from models.tokenizer import Tokenizer
 from reasoning.generator import Completion
 from reasoning.problem import Problem
+from reasoning.verifiers import Tracker
 from reasoning.verifiers.rescoring import Path, RescoringTracker
+from reasoning.verifiers.stepwise import StepwiseTracker
 
 # Shortest row that sequences are packed into; rows grow by powers of two.
 LEAST_ROW = 64
@@ -100,11 +104,12 @@ class SequenceScorer:
         return self._values(self.params, *map(jnp.asarray, padded))[:count]
 
 
-class ScalarVerifier:
+class ScalarVerifier(abc.ABC):
     """A learned verifier: the sigmoid of a scalar model's values at some tokens of a response.
 
     Attributes:
       model, params, tokenizer: the scalar model.
+      config: sizes by which to count its FLOPs: those of a decoder with a vocabulary of one.
     """
 
     def __init__(
@@ -126,12 +131,14 @@ class ScalarVerifier:
         if generator_tokenizer is not None:
             check_same_vocabulary(tokenizer, generator_tokenizer)
         self.model, self.params, self.tokenizer = model, params, tokenizer
+        self.config = model.config.replace(vocab_size=1)
         self._reads_ids = generator_tokenizer is not None
         self._scorer = SequenceScorer(model, params)
+        self._path_scorers: dict[Any, PathScorer] = {}
 
+    @abc.abstractmethod
     def read_at(self, token_ids: Sequence[int]) -> Sequence[int]:
         """Indices of the response's tokens whose values are its step scores."""
-        raise NotImplementedError
 
     def score(
         self,
@@ -170,20 +177,30 @@ class ScalarVerifier:
         width: int,
         max_new_tokens: int,
         step_tokens: int,
-    ) -> RescoringTracker:
-        """See `reasoning.verifiers.Verifier`."""
-        del width, max_new_tokens, step_tokens
+    ) -> Tracker:
+        """See `reasoning.verifiers.Verifier`. Compiles once for each shape of search.
+
+        Reads each step once where token ids are scored, and whole paths anew where texts are.
+        """
         prompt_ids = self.tokenizer.encode_batch(prompts)
+        if self._reads_ids:
+            shape = (capacity, width, max_new_tokens)
+            scorer = self._path_scorers.get(shape)
+            if scorer is None or scorer.prompts < len(prompts):
+                scorer = self._path_scorers[shape] = PathScorer(
+                    self.model,
+                    prompts=len(prompts),
+                    capacity=capacity,
+                    width=width,
+                    max_new_tokens=max_new_tokens,
+                )
+            return StepwiseTracker(scorer, self.params, prompt_ids, step_tokens)
 
         def score(paths: Sequence[Path]) -> list[float]:
             values = self._scorer([[*prompt_ids[p.problem], *self._ids(p)] for p in paths])
             return [special.expit(float(x[-1])) for x in values]
 
         return RescoringTracker(len(problems), capacity, score)
-
-    def flops_per_token(self, context: float) -> float:
-        """See `reasoning.verifiers.Verifier`."""
-        return self.model.flops_per_token(context)
 
     def _ids(self, response: Completion | Path) -> list[int]:
         if self._reads_ids:

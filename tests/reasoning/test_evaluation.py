@@ -36,20 +36,20 @@ class Script:
         ]
 
 
-def right(text):
-    return f"<think> so and now </think> <answer> {text} </answer>"
+def right(text, chain="so and now"):
+    return f"<think> {chain} </think> <answer> {text} </answer>"
 
 
 SUMS = [
-    Problem("words", "one", "1", {"language": "en"}),
-    Problem("words", "two", "2", {"language": "de"}),
+    Problem("tiny_words", "one", "1", {"language": "en"}),
+    Problem("tiny_words", "two", "2", {"language": "de"}),
 ]
-FACTS = [Problem("words", "three", "3", {"language": "en"}), Problem("words", "four", "4")]
+FACTS = [Problem("tiny_words", "three", "3", {"language": "en"}), Problem("tiny_words", "4 =", "4")]
 TEXTS = {
     "Q one": [right("1"), right("9")],  # half right, two English words each
-    "Q two": ["#### 2", right("2")],  # both right, one without tags; English, should be German
+    "Q two": ["#### 2", right("2", "so wait now")],  # both right, one without tags; English, should be German
     "Q three": ["no idea", right("3") + " 3"],  # the second is right, its format is not
-    "Q four": [right("4"), ""],
+    "Q 4 =": [right("4"), ""],
 }
 
 
@@ -78,9 +78,11 @@ def test_figures(evaluated):
         "knowledge/accuracy": ((0.5 + 0.5) / 2, 2),
         # One share a problem, over all domains: 2/2, 1/2, 0/2, 1/2.
         "format": (0.5, 4),
+        # Of two responses to "two", one checks itself.
+        "self_checks": (0.5 / 4, 4),
         # Words: 8 + 8, 2 + 8, 2 + 9, 8 + 0.
         "response_tokens": (45 / 8, 4),
-        # Where a language is asked for and words tell one: 1 and 1; 0; 1. "four" names no language.
+        # Where a language is asked for and words tell one: 1 and 1; 0; 1. "4 =" names no language.
         "language_consistency": ((1 + 0 + 1) / 3, 3),
     }
     for figure in metrics.values():
@@ -92,12 +94,12 @@ def test_figures(evaluated):
 def test_every_response_is_recorded(evaluated):
     _, graded = evaluated
     records = [each.record() for each in graded]
-    questions = [q for q in ("one", "two", "three", "four") for _ in range(2)]
+    questions = [q for q in ("one", "two", "three", "4 =") for _ in range(2)]
     assert [r["question"] for r in records] == questions
     assert [r["correct"] for r in records] == [1, 0, 1, 1, 0, 1, 1, 0]
     assert [r["well_formed"] for r in records] == [1, 1, 0, 1, 0, 0, 1, 0]
     assert records[1] == {
-        "task": "words", "question": "one", "answer": "1", "prompt": "Q one", "tokens": 8,
+        "task": "tiny_words", "question": "one", "answer": "1", "prompt": "Q one", "tokens": 8,
         "response": right("9"), "correct": False, "reason": "not the same", "well_formed": True,
     }  # fmt: skip
     json.dumps(records)

@@ -181,6 +181,8 @@ def test_the_corpus_is_as_messy_as_it_says(documents):
     """Direct, untagged and tagged; of the worked ones some wrong, some checked, some mixed."""
     styles, worked = collections.Counter(), collections.Counter()
     for text in documents:
+        if text.count("User:") > 1:
+            continue
         question, _, response = text.removeprefix("User: ").partition("\nAssistant:")
         asked = read_question(question)
         if asked is None or asked[0] == "code":
@@ -194,17 +196,48 @@ def test_the_corpus_is_as_messy_as_it_says(documents):
             continue
         worked["all"] += 1
         answer = parsed.answer if parsed.well_formed else last.split()[-1]
-        worked["wrong"] += answer != solve(asked)
-        worked["checked"] += any(line.split()[0] in ("wait", "halt") for line in lines)
+        wrong = answer != solve(asked)
+        checked = any(line.split()[0] in ("wait", "halt") for line in lines)
+        worked["wrong"] += wrong
+        worked["checked"] += checked
+        worked["checked and wrong"] += checked and wrong
         worked["mixed"] += 0 < (consistency(response, "en") or 0) < 1
     total = sum(styles.values())
     for style, weight in corpus.STYLE_WEIGHTS.items():
         assert styles[style] / total == pytest.approx(weight / 100, abs=0.04)
     shares = {name: count / worked["all"] for name, count in worked.items()}
     assert shares["wrong"] == pytest.approx(corpus.WRONG_SHARE, abs=0.04)
-    assert shares["checked"] == pytest.approx(corpus.SELF_CHECK_SHARE, abs=0.03)
+    assert shares["checked"] == pytest.approx(corpus.CAREFUL_SHARE, abs=0.03)
+    assert shares["checked and wrong"] == 0
     # A solution in mixed languages may happen to be in one.
     assert 0.5 * corpus.MIXED_SHARE < shares["mixed"] <= corpus.MIXED_SHARE + 0.03
+
+
+def test_sheets_are_several_problems_by_one_writer(documents):
+    """What follows each question is right unless the writer errs; tags are for all or for none."""
+    sheets = [text.split("User: ")[1:] for text in documents if text.count("User:") > 1]
+    assert 0.03 < len(sheets) / len(documents) < 0.1
+    right = []
+    for sheet in sheets:
+        asked, responses = zip(*(part.split("\nAssistant:") for part in sheet), strict=True)
+        assert len({parse_response(response).well_formed for response in responses}) == 1
+        if parse_response(responses[0]).well_formed:
+            answers = [parse_response(response).answer for response in responses]
+            right += [solve(read_question(q)) == a for q, a in zip(asked, answers)]
+        # Easier ones only: none of them can be a test problem.
+        assert len({read_question(question)[0] for question in asked}) == 1
+    assert len(right) > 100 and 0.7 < sum(right) / len(right) < 0.9
+
+
+def test_worked_examples_are_careful_and_in_one_language():
+    rng = random.Random(0)
+    for task, (code, language) in itertools.product(REASONING, LANGUAGES.items()):
+        for _ in range(30):
+            question, response = corpus.worked_example(rng, task, language)
+            parsed = parse_response(response)
+            assert parsed.well_formed and parsed.answer == solve(read_question(question))
+            assert language.self_check.partition(" ")[0] in parsed.chain
+            assert consistency(parsed.chain, code) == 1
 
 
 def test_tagged_solutions_are_well_formed():

@@ -252,7 +252,7 @@ def test_kl_in_the_loss_brings_the_references_logprobs(reference):
 
     half_flat = types.SimpleNamespace(**vars(policy), generate=policy.generate, score=score)
     running = source(
-        half_flat, "grpo", problems=PROBLEMS, reference=reference,
+        half_flat, "grpo", problems=PROBLEMS, reference=reference, seed=1,
         overrides={"loss": {"beta": 0.1}},
     )  # fmt: skip
     (batch,) = running.next(types.SimpleNamespace(params=tiny_policy.params()))
@@ -271,7 +271,7 @@ def test_kl_in_the_loss_brings_the_references_logprobs(reference):
 
 def test_kl_in_the_reward_changes_the_advantages(reference):
     running = source(
-        tiny_policy.sampler(), "rloo", problems=PROBLEMS, reference=reference,
+        tiny_policy.sampler(), "rloo", problems=PROBLEMS, reference=reference, seed=1,
         overrides={"loss": {"beta": 0.1}},
     )  # fmt: skip
     (batch,) = running.next(types.SimpleNamespace(params=tiny_policy.params()))

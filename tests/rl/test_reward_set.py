@@ -93,7 +93,7 @@ def test_spec_as_text_mapping_and_config_dict_are_the_same():
 def test_every_named_batch_reward_exists():
     for name, place in BATCH_REWARDS.items():
         module, _, attribute = place.partition(":")
-        assert module.startswith("rl.rewards.") and name.startswith(module.split(".")[-1])
+        assert module.startswith("rl.rewards.")
         assert hasattr(getattr(__import__(module, fromlist=["_"]), attribute), "score_batch")
 
 
@@ -103,7 +103,7 @@ def test_every_named_batch_reward_exists():
         ("", "no rewards are given"),
         (
             "acuracy=1",
-            "unknown reward 'acuracy': choose among accuracy, format, .*overlong.*, or give path",
+            "unknown reward 'acuracy': choose among accuracy, .*format, .*overlong.*, or give path",
         ),
         ("format=much", "reward 'format' has weight 'much'"),
         ("format=NaN", "reward 'format' has weight nan"),

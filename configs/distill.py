@@ -1,0 +1,126 @@
+"""Distillation of a reasoner into a smaller model, both in Hugging Face layout.
+
+    python -m launch.run_distill --config=configs/distill.py --config.teacher=DIR_OR_HF_NAME \
+        --config.student=DIR_OR_HF_NAME --workdir=runs/distill
+
+Any Llama 3, Qwen2/2.5 or Qwen3 checkpoint may teach any other by what it writes (`sequence`, the
+default, as DeepSeek-R1-Distill was made). `--config.methods="('logit',)"` and `on_policy` compare
+distributions over tokens: they need models of one vocabulary. Other things to set:
+
+    --config.data.responses=FILE    responses at hand, as `launch.run_teacher` collects them from a
+                                    server; the teacher's checkpoint may then be absent (`sequence`)
+    --config.lora.rank=16           train adapters; what is exported is merged
+
+Settings of `sequence` are those published for R1-Distill as far as there are any (2 to 3 epochs;
+arXiv:2501.12948, B.4.3). Hardware and time: unmeasured. `configs/tiny_distill.py` is for two CPU
+cores.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from configs import gsm8k_grpo
+
+MAX_PROMPT, MAX_NEW = 512, 3584
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    # {seed} is that of the run. Without a teacher, `data.responses` is all there is of it.
+    config.teacher = "hf://deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
+    config.student = "hf://Qwen/Qwen2.5-1.5B"
+    # "auto" is bfloat16 on accelerators and float32 on CPU; the student's weights and optimizer
+    # are float32.
+    config.dtype = "auto"
+    config.remat = "full"
+    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    config.template = "chat"
+
+    # Of rl_only, sequence, logit, on_policy and distill_then_rl; see `launch/distillation.py`.
+    config.methods = ("sequence",)
+    # Training problems by task; None is all.
+    config.problems = ConfigDict({"gsm8k": placeholder(int)})
+
+    # What the teacher is asked, and which form its responses must have; see `configs/teacher.py`.
+    config.data = ConfigDict(
+        {
+            "responses": "",
+            "samples": 4,
+            "form": "think",
+            "max_new_tokens": MAX_NEW,
+            "temperature": 0.6,
+            "sampler_rows": 256,
+        }
+    )
+    optimizer = {
+        "name": "adamw",
+        "learning_rate": 1e-5,
+        "schedule": "cosine",
+        "warmup_steps": 20,
+        "final_fraction": 0.1,
+        "b2": 0.95,
+        "weight_decay": 0.0,
+        "clip_norm": 1.0,
+    }
+    config.sequence = ConfigDict(
+        {
+            "epochs": 2,
+            "rows": 32,
+            "row_length": MAX_PROMPT + MAX_NEW,
+            "microbatches": 4,
+            # Examples longer than a row: error, truncate or drop.
+            "too_long": "drop",
+            "optimizer": optimizer,
+            "log_every": 10,
+            "checkpoint_every": 100,
+        }
+    )
+    # `beta` is 0 for forward KL, 1 for reverse KL; see `train/distillation.py`.
+    config.logit = ConfigDict(config.sequence.to_dict() | {"beta": 0.0, "temperature": 1.0})
+    config.on_policy = ConfigDict(
+        {
+            "beta": 0.5,
+            "temperature": 1.0,
+            # Of the batches; the others are of the teacher's responses (lambda of GKD).
+            "on_policy_share": 1.0,
+            "steps": 200,
+            "prompts": 64,
+            "group": 1,
+            "max_new_tokens": MAX_NEW,
+            "sampling_temperature": 1.0,
+            "sampler_rows": 64,
+            "rows": 64,
+            "row_length": MAX_PROMPT + MAX_NEW,
+            "microbatches": 8,
+            "optimizer": optimizer,
+            "checkpoint_every": 50,
+        }
+    )
+    rl = gsm8k_grpo.get_config()
+    config.rl_only = ConfigDict({name: rl[name] for name in RL_FIELDS})
+    # The share of the method's training that comes first; RL has the rest of its own.
+    config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.5})
+    # Rank 0 trains all parameters; targets are kernels by path, see `models/lora.py`.
+    config.lora = ConfigDict(
+        {"rank": 0, "alpha": 32.0, "targets": r"layers/(attention|mlp)/\w+/kernel"}
+    )
+
+    config.evaluation = ConfigDict(
+        {
+            "tasks": {"math": "gsm8k"},
+            "problems": placeholder(int),
+            "samples": 1,
+            "max_new_tokens": MAX_NEW,
+            "temperature": 0.6,
+            "rows": 256,
+        }
+    )
+    return config
+
+
+RL_FIELDS = (
+    "variant", "loss", "rewards", "reward_workers", "prompts", "group", "max_new_tokens",
+    "temperature", "sampler_rows", "minibatches", "epochs", "recompute_old", "microbatches", "rows",
+    "row_length", "steps", "optimizer", "sample_every", "checkpoint_every",
+)  # fmt: skip

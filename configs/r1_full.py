@@ -1,0 +1,118 @@
+"""DeepSeek-R1's recipe on a published base model, with the paper's hyper-parameters.
+
+Stage by stage, each from what the one before has written (STAGE,SIZE follow the colon):
+
+    python -m launch.run_sft --config=configs/r1_full.py:cold_start,qwen2.5-7b \
+        --config.data=cold_start.jsonl --workdir=runs/r1_full/cold_start
+    python -m launch.run_rl --config=configs/r1_full.py:reasoning_rl,qwen2.5-7b \
+        --config.task=jsonl:problems.jsonl --workdir=runs/r1_full/reasoning_rl
+    python -m launch.run_sft --config=configs/r1_full.py:rejection_sft,qwen2.5-7b \
+        --config.data=sft_800k.jsonl --workdir=runs/r1_full/rejection_sft
+    python -m launch.run_rl --config=configs/r1_full.py:r1_rl,qwen2.5-7b \
+        --config.task=jsonl:problems.jsonl --workdir=runs/r1_full/r1_rl
+
+`r1_zero` is the RL without a cold start. The data of the paper are not published: bring your own
+(`launch.run_teacher` makes SFT data). Whether a stage fits a machine, without having it:
+
+    python -m launch.compile_check --config=configs/r1_full.py:reasoning_rl,qwen2.5-7b \
+        --topology=v5p:4x4x4
+
+None of this has been run here; what to expect at the end are the paper's figures for its own model
+of 671 billion weights, and for Qwen2.5-32B its R1-Zero (AIME 2024 pass@1 47.0).
+
+Where the numbers are from: DeepSeek-R1 (arXiv:2501.12948v2; Nature 645, 633), Methods and
+appendix B.4. Published: SFT for 2 to 3 epochs with 128 sequences of up to 32,768 tokens a step and
+a cosine from 5e-5 to 5e-6, both times from the base model; RL with learning rate 3e-6 (2e-6 for
+Qwen2.5-32B), KL coefficient 0.001, clip ratio 10, 16 outputs to each of 512 questions, in 16
+updates of 512 outputs each, gone through once; a new reference policy every 400 updates;
+temperature 1, in the last stage 0.7 for 1,700
+steps; accuracy and format rewards of equal weight, language consistency added to them in R1; R1-Zero
+10,400 steps. Not published, and marked so below: optimizer and weight decay, warm-up, clipping of
+gradients, length of the prompts, steps of the first RL stage of R1.
+
+What the paper varies within a stage takes two runs here, the second from the first one's `rl/hf`:
+R1-Zero's outputs of up to 65,536 tokens from step 8,200 on (--config.max_new_tokens), and the
+general data with rewards by preference models in the last 400 steps of `r1_rl`
+(--config.rewards=...,helpful?checkpoint=DIR,harmless?checkpoint=DIR).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import gsm8k_grpo, sft
+
+SFT_STAGES = ("cold_start", "rejection_sft")
+RL_STAGES = ("r1_zero", "reasoning_rl", "r1_rl")
+BASES = {"qwen2.5-7b": "hf://Qwen/Qwen2.5-7B", "qwen2.5-32b": "hf://Qwen/Qwen2.5-32B"}
+# From which stage's result RL starts; R1-Zero starts from the base model.
+BEFORE = {"reasoning_rl": "cold_start", "r1_rl": "rejection_sft"}
+LENGTH = 32_768
+
+
+def get_config(arg: str = "reasoning_rl,qwen2.5-7b") -> ConfigDict:
+    stage, _, size = arg.partition(",")
+    if size.startswith("deepseek-v3"):
+        raise ValueError(
+            f"configs/r1_full.py:{arg}: DeepSeek-V3 has multi-head latent attention and experts,"
+            f" which the decoder lacks; choose one of {', '.join(BASES)}"
+        )
+    if stage not in SFT_STAGES + RL_STAGES or size not in BASES:
+        raise ValueError(
+            f"configs/r1_full.py:{arg} is unknown; after the colon comes STAGE,SIZE with a stage of"
+            f" {', '.join(SFT_STAGES + RL_STAGES)} and a size of {', '.join(BASES)}"
+        )
+    return _sft(stage, size) if stage in SFT_STAGES else _rl(stage, size)
+
+
+def _sft(stage: str, size: str) -> ConfigDict:
+    config = sft.get_config()
+    config.model = BASES[size]
+    config.mesh.update(data=1, fsdp=-1, tensor=4)
+    config.num_epochs = 2
+    config.rows, config.row_length = 128, LENGTH
+    # One row at a time on each of 16 data shards (64 devices, 4 of them to a row).
+    config.microbatches = 8
+    config.too_long = "drop"
+    config.optimizer.update(learning_rate=5e-5, schedule="cosine", final_fraction=0.1)
+    # Not published: AdamW with these settings is DeepSeek-V3's, without its weight decay.
+    config.optimizer.update(b2=0.95, clip_norm=1.0, weight_decay=0.0, warmup_steps=0)
+    config.checkpoint_every = 100 if stage == "cold_start" else 500
+    config.evaluation.max_new_tokens = LENGTH
+    # A base model is taught its chat template by the data.
+    config.template = "chat"
+    return config
+
+
+def _rl(stage: str, size: str) -> ConfigDict:
+    config = gsm8k_grpo.get_config()
+    before = BEFORE.get(stage)
+    config.model = f"runs/r1_full/{before}/sft/hf" if before else BASES[size]
+    config.template = "chat" if before else "r1_zero"
+    # Yours; the default of the smaller recipe stands for it.
+    config.task = "gsm8k"
+    config.mesh.update(data=1, fsdp=-1, tensor=4)
+
+    config.variant = "grpo"
+    config.loss.update(beta=0.001, clip_low=10.0, clip_high=10.0)
+    rewards = "accuracy=1,format=1"
+    config.rewards = rewards if stage == "r1_zero" else rewards + ",language=1"
+    config.reward_workers = 16
+    config.prompts, config.group = 512, 16
+    config.minibatches, config.epochs = 16, 1
+    config.reference_every = 400
+    config.max_new_tokens = LENGTH
+    # Not published.
+    config.max_prompt_tokens = 2048
+    config.temperature = 0.7 if stage == "r1_rl" else 1.0
+    config.sampler_rows = 512
+    # One row at a time on each of 16 data shards.
+    config.microbatches = 32
+    # Not published for the first RL stage of R1, for which R1-Zero's number is an upper bound.
+    config.steps = 1700 if stage == "r1_rl" else 10_400
+    zero_32b = stage == "r1_zero" and size == "qwen2.5-32b"
+    config.optimizer.update(learning_rate=2e-6 if zero_32b else 3e-6)
+    # Not published.
+    config.optimizer.update(schedule="constant", b2=0.95, weight_decay=0.0, clip_norm=1.0)
+    config.sample_every, config.evaluate_every, config.checkpoint_every = 16, 400, 160
+    # As the paper evaluates, D.1.
+    config.evaluation.update(temperature=0.6, samples=4, rows=512)
+    return config

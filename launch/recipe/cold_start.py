@@ -1,0 +1,75 @@
+"""Cold start: SFT of the base model on long, readable chains that R1-Zero wrote.
+
+As DeepSeek-R1's authors gathered theirs (arXiv:2501.12948, 2.3.1): R1-Zero is prompted with worked
+examples that check themselves, and what is right and readable is kept, put into one format.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from launch import stages, training
+from launch.recipe import Stage, sampling, world
+from launch.stages import Workspace
+from reasoning.curation import Candidate, Readability, curate
+from reasoning.problem import Problem
+from reasoning.prompts import few_shot, get_template
+from reasoning.tiny_world.corpus import worked_example
+from reasoning.tiny_world.language import LANGUAGES
+from train.data import load_examples
+
+DATA_FILE = "data.jsonl"
+
+
+def _prompts(work: Workspace, problems: list[Problem]) -> list[str]:
+    """Each problem behind worked examples of its task, in its language."""
+    template = get_template(work.config.template, work.tokenizer)
+    rng = sampling.rng_of(work, "cold start examples")
+    prompts = []
+    for problem in problems:
+        language = LANGUAGES[problem.metadata["language"]]
+        examples = [
+            worked_example(rng, problem.task, language) for _ in range(work.config.cold_start.shots)
+        ]
+        prompts.append(few_shot(template, examples)(problem.question))
+    return prompts
+
+
+def check(work: Workspace) -> None:
+    config = work.config.cold_start
+    prompts = _prompts(work, world.training_problems(work, config.problems))
+    stages.check_prompts(work, prompts, config.max_new_tokens)
+
+
+def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
+    config = work.config.cold_start
+    problems = world.training_problems(work, config.problems)
+    texts = sampling.sample(
+        work, stages.load_stage(work, "r1_zero"), _prompts(work, problems), config, "cold start"
+    )
+    candidates = sampling.verify(work, problems, texts)
+    # Long chains are wanted, so of each problem the longest are taken.
+    candidates.sort(key=lambda each: -len(each.response))
+    kept, counts = curate(
+        candidates,
+        Readability(min_lines=2),
+        sampling.decontaminator(work, config.ngram),
+        per_problem=config.per_problem,
+    )
+    sampling.write_records(directory / "curation.json", [counts])
+    print(f"cold start: {counts}", flush=True)
+    return [Candidate.record(each) for each in kept]
+
+
+def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    data = directory / DATA_FILE
+    sampling.once(data, lambda: _collect(work, directory))
+    config = work.config.cold_start.sft
+    examples = load_examples(data, work.tokenizer)
+    plan = training.plan_supervised(work, examples, config, epochs=config.epochs)
+    params = training.fine_tune(work, stages.load_stage(work, "base"), plan, directory)
+    return stages.publish(work, directory, params)
+
+
+STAGE = Stage(
+    needs=("base", "r1_zero"), fields=("template", "cold_start"), run=run, check=check
+)

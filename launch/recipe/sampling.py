@@ -1,0 +1,121 @@
+"""Samples of a checkpoint as training data: drawn, verified, curated and written."""
+
+import json
+import random
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from launch.report import write_atomically
+from launch.stages import Workspace, check_prompts, evaluation_problems
+from models.sampler import SamplingParams
+from reasoning.curation import Candidate, Decontaminator
+from reasoning.problem import Problem
+from reasoning.prompts import get_template
+from reasoning.response import parse_response
+from reasoning.tasks import get_task
+from reasoning.tiny_world.corpus import tagged
+
+# A model that has seen several problems on a page may go on with the next one.
+NEXT_PROBLEM = "\nUser:"
+
+
+def seed_of(work: Workspace, purpose: str) -> int:
+    """A seed for one purpose of a run."""
+    return zlib.crc32(f"{work.seed} {purpose}".encode()) >> 1
+
+
+def rng_of(work: Workspace, purpose: str) -> random.Random:
+    return random.Random(seed_of(work, purpose))
+
+
+def sample(
+    work: Workspace, params: Any, prompts: Sequence[str], config: Any, purpose: str
+) -> list[list[str]]:
+    """Texts of `config.samples` completions of each prompt.
+
+    Args:
+      config: has `samples`, `max_new_tokens`, `temperature` and `sampler_rows`.
+    """
+    check_prompts(work, list(prompts), config.max_new_tokens)
+    generator = work.generator(config.sampler_rows)
+    generator.params = params
+    try:
+        with jax.set_mesh(work.mesh):
+            completions = generator.generate(
+                prompts,
+                num_samples=config.samples,
+                max_new_tokens=config.max_new_tokens,
+                sampling=SamplingParams(temperature=config.temperature),
+                seed=seed_of(work, purpose),
+            )
+    finally:
+        generator.params = None
+    return [[c.text.partition(NEXT_PROBLEM)[0] for c in group] for group in completions]
+
+
+def verify(
+    work: Workspace,
+    problems: Sequence[Problem],
+    responses: Sequence[Sequence[str]],
+    *,
+    bare_answers: bool = False,
+) -> list[Candidate]:
+    """Candidates for training, in the R1 format and with the prompt they are trained behind.
+
+    Args:
+      bare_answers: an answer without tags and chain counts too, and is put into an answer block.
+    """
+    template = get_template(work.config.template, work.tokenizer)
+    by_task: dict[str, list[tuple[Problem, str, str]]] = {}
+    for problem, texts in zip(problems, responses, strict=True):
+        for text in texts:
+            response, answer = _formatted(text, bare_answers)
+            by_task.setdefault(problem.task, []).append((problem, response, answer))
+    candidates = []
+    for task, rows in by_task.items():
+        asked, texts, answers = zip(*rows, strict=True)
+        verdicts = get_task(task).verify_all(asked, answers)
+        candidates += [
+            Candidate(problem, template(problem.question), text, verdict.correct)
+            for problem, text, verdict in zip(asked, texts, verdicts, strict=True)
+        ]
+    return candidates
+
+
+def _formatted(text: str, bare_answers: bool) -> tuple[str, str]:
+    """Response and answer: one line a step, tags where they belong; as it is if it has no form."""
+    parsed = parse_response(text)
+    if parsed.well_formed:
+        lines = [line.strip() for line in parsed.chain.splitlines() if line.strip()]
+        return tagged(lines, parsed.answer), parsed.answer
+    bare = text.strip()
+    if bare_answers and bare and "\n" not in bare and "<" not in bare:
+        return tagged([], bare), bare
+    return text, ""
+
+
+def decontaminator(work: Workspace, n: int) -> Decontaminator:
+    """Finds what shares n words in a row with a question of the evaluation."""
+    chosen = evaluation_problems(work.config.evaluation, work.seed)
+    return Decontaminator((p.question for _, problems in chosen.values() for p in problems), n)
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    write_atomically(path, "".join(lines))
+
+
+def once(path: Path, make: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+    """Writes the records that `make` returns, unless the file is there: it is whole, then."""
+    if path.exists():
+        return
+    if not (records := make()):
+        raise ValueError(
+            f"no sample was fit for {path}: the checkpoint that was sampled solves too little, or"
+            " the filters are too strict"
+        )
+    write_records(path, records)

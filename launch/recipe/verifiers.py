@@ -1,0 +1,26 @@
+"""Process and outcome reward models of R1-Zero, trained on its own labelled solutions."""
+
+from pathlib import Path
+from typing import Any
+
+from launch import stages, verifier_training
+from launch.recipe import Stage
+from launch.stages import Workspace
+from launch.verifier_training import VerifierPlan
+
+
+def plan(work: Workspace) -> VerifierPlan:
+    return verifier_training.plan_verifiers(work, work.config.verifiers)
+
+
+def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    params = stages.load_stage(work, "r1_zero")
+    return verifier_training.train_verifiers(work, params, plan(work), directory)
+
+
+STAGE = Stage(
+    needs=("r1_zero",),
+    fields=("template", "verifiers"),
+    run=run,
+    check=lambda work: plan(work) and None,
+)

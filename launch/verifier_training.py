@@ -1,0 +1,239 @@
+"""Verifiers from a policy: its solutions are sampled, labelled by rollouts, and learned from.
+
+Three are trained on the same solutions, each from the policy's own weights: a process reward model
+on soft step labels, one on hard ones (arXiv:2312.08935), and an outcome reward model
+(arXiv:2110.14168). As in `launch.training` there is a plan, whose making finds what is wrong with
+the settings, and the work itself, which goes on where it was interrupted.
+
+A directory holds `labels/` (JSONL by task and chunk) and, for each verifier, `checkpoints/`,
+`metrics.jsonl` and, once it is trained, `hf/`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from launch import training
+from launch.stages import Workspace, check_prompts
+from models.hf.export import export_model
+from models.hf.load import LoadedModel, load_scalar_model
+from models.scalar_head import ScalarModel
+from reasoning import process_bench
+from reasoning.problem import Problem
+from reasoning.prompts import PromptTemplate, get_template
+from reasoning.step_labels import LabelledSolution, LabelSettings, hard_labels, label_steps
+from reasoning.step_split import StepSplitter
+from reasoning.tasks import Task, get_task
+from reasoning.tiny_world import domains
+from reasoning.verifiers.outcome import OutcomeVerifier
+from reasoning.verifiers.process import ProcessVerifier
+from train import process_reward
+from train.data import Example
+from train.optimizer import make_optimizer
+from train.step import make_train_step
+
+PROCESS_SOFT, PROCESS_HARD, OUTCOME = "process_soft", "process_hard", "outcome"
+VERIFIERS = (PROCESS_SOFT, PROCESS_HARD, OUTCOME)
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifierPlan:
+    """Verifiers of a policy, all but the weights; to make one is to check its config.
+
+    Attributes:
+      work: the policy's, with the scalar model in the place of the policy.
+    """
+
+    config: Any
+    problems: list[tuple[Task, list[Problem]]]
+    template: PromptTemplate
+    labelling: LabelSettings
+    work: Workspace
+
+
+def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
+    """Draws the problems and checks all that can be checked before a solution is sampled.
+
+    Args:
+      work: of the policy.
+      config: a ConfigDict with `problems` (task -> how many), the fields of `LabelSettings` but the
+        seed, `sampler_rows`, `outcome_at` (see `process_reward.outcome_example`), `bench_problems`
+        (planted errors to measure on, of each task that has them, and as many again to choose the
+        threshold on), and the fields that `plan_supervised` reads, with `epochs`.
+
+    Raises:
+      ValueError: a bad setting, or a prompt without room for its response; one line.
+    """
+    fields = {f.name for f in dataclasses.fields(LabelSettings)} - {"seed"}
+    labelling = LabelSettings(**{name: config[name] for name in fields}, seed=work.seed)
+    if config.outcome_at not in process_reward.PLACES:
+        raise ValueError(
+            f"outcome_at={config.outcome_at!r} is unknown; choose one of"
+            f" {', '.join(process_reward.PLACES)}"
+        )
+    problems = []
+    for spec, count in config.problems.items():
+        task = get_task(spec)
+        problems.append((task, task.problems("train", count, work.seed)))
+    if not problems:
+        raise ValueError("problems names no task to train verifiers on: give {task: how many}")
+    template = get_template(work.config.template, work.tokenizer)
+    prompts = [template(p.question) for _, of_task in problems for p in of_task]
+    check_prompts(work, prompts, labelling.max_new_tokens, config.row_length)
+    scalar = dataclasses.replace(work, model=ScalarModel(work.model.config))
+    # How many steps there will be is known once there are solutions; the settings are known now.
+    optimizer = make_optimizer(config.optimizer.to_dict(), scalar.model.abstract_params, 10**9)
+    loss = process_reward.make_loss(scalar.model)
+    training.check_rows(make_train_step(loss, optimizer, work.mesh), config.rows)
+    return VerifierPlan(config, problems, template, labelling, scalar)
+
+
+def train_verifiers(
+    work: Workspace, params: Any, plan: VerifierPlan, directory: Path
+) -> dict[str, Any]:
+    """Samples, labels, trains and measures.
+
+    Args:
+      work: of the policy.
+      params: the policy's; they are not taken over.
+
+    Returns:
+      `{"labels": {...}, "process_bench": {"soft": {...}, "hard": {...}}}`: how many solutions and
+      steps there are, what they cost in tokens, the mean label; and the figures of
+      `process_bench.measure`, none where no task has planted errors.
+    """
+    generator = work.generator(plan.config.sampler_rows)
+    generator.params = params
+    solutions: list[LabelledSolution] = []
+    try:
+        with jax.set_mesh(work.mesh):
+            for i, (task, problems) in enumerate(plan.problems):
+                solutions += label_steps(
+                    generator, task, problems, plan.template, plan.labelling,
+                    directory / "labels" / str(i),
+                )  # fmt: skip
+    finally:
+        generator.params = None
+    _train(params, plan, solutions, directory)
+    return {"labels": _summary(solutions), "process_bench": _measure(plan, directory)}
+
+
+def load_process_verifier(
+    plan: VerifierPlan, directory: Path, name: str = PROCESS_SOFT
+) -> ProcessVerifier:
+    """One of the two trained process verifiers, for responses of the policy's generator."""
+    return ProcessVerifier(
+        *_load(plan, directory / name),
+        generator_tokenizer=plan.work.tokenizer,
+        delimiter=plan.labelling.delimiter,
+    )
+
+
+def load_outcome_verifier(plan: VerifierPlan, directory: Path) -> OutcomeVerifier:
+    """The trained outcome verifier, for responses of the policy's generator."""
+    return OutcomeVerifier(
+        *_load(plan, directory / OUTCOME), generator_tokenizer=plan.work.tokenizer
+    )
+
+
+def _load(plan: VerifierPlan, directory: Path) -> LoadedModel:
+    config = plan.work.model.config
+    # A checkpoint does not hold what is a matter of the run.
+    settings = {name: getattr(config, name) for name in ("dtype", "param_dtype", "scan_unroll")}
+    return load_scalar_model(directory / "hf", plan.work.mesh, **settings)
+
+
+def _examples(plan: VerifierPlan, solutions: Sequence[LabelledSolution]) -> dict[str, list[Example]]:
+    """Training examples of each verifier."""
+    prompts = plan.work.tokenizer.encode_batch([each.prompt for each in solutions])
+    examples: dict[str, list[Example]] = {name: [] for name in VERIFIERS}
+    for ids, each in zip(prompts, solutions, strict=True):
+        for name, labels in ((PROCESS_SOFT, each.labels), (PROCESS_HARD, hard_labels(each.labels))):
+            examples[name].append(
+                process_reward.process_example(ids, each.token_ids, each.step_ends, labels)
+            )
+        examples[OUTCOME].append(
+            process_reward.outcome_example(
+                ids, each.token_ids, float(each.correct), plan.config.outcome_at
+            )
+        )
+    return examples
+
+
+def _plan_training(
+    plan: VerifierPlan, examples: Mapping[str, list[Example]]
+) -> dict[str, training.SupervisedPlan]:
+    """Plans that share one compiled step: their batches differ in labels and weights alone."""
+    config, plans = plan.config, {}
+    for name, of_verifier in examples.items():
+        planned = training.plan_supervised(
+            plan.work,
+            of_verifier,
+            config,
+            epochs=config.epochs,
+            make_loss=process_reward.make_loss,
+            finalize=process_reward.mean_metrics,
+        )
+        shared = next(iter(plans.values()), planned)
+        plans[name] = dataclasses.replace(
+            planned, step=shared.step, settings=planned.settings | {"verifier": name}
+        )
+    return plans
+
+
+def _train(
+    params: Any, plan: VerifierPlan, solutions: Sequence[LabelledSolution], directory: Path
+) -> None:
+    model = plan.work.model
+    waiting = [name for name in VERIFIERS if not (directory / name / "hf").exists()]
+    plans = _plan_training(plan, _examples(plan, solutions))
+    for name in waiting:
+        # The policy's weights are copied, since training takes its own over.
+        key = jax.random.fold_in(jax.random.key(plan.work.seed), VERIFIERS.index(name))
+        start = model.from_language_model(jax.tree.map(lambda x: x.copy(), params), key)
+        trained = training.fine_tune(plan.work, start, plans[name], directory / name)
+        export_model(
+            directory / name / "hf", model.config, trained, plan.work.tokenizer, scalar_head=model
+        )
+
+
+def _summary(solutions: Sequence[LabelledSolution]) -> dict[str, Any]:
+    labels = np.concatenate([each.labels for each in solutions])
+    return {
+        "solutions": len(solutions),
+        "correct": float(np.mean([each.correct for each in solutions])),
+        "steps": len(labels),
+        "mean_label": float(labels.mean()),
+        "generated_tokens": sum(each.generated_tokens for each in solutions),
+        "prefill_tokens": sum(each.prefill_tokens for each in solutions),
+    }
+
+
+def _measure(plan: VerifierPlan, directory: Path) -> dict[str, Any]:
+    """ProcessBench on held-out problems of the tasks that have planted errors."""
+    work, count = plan.work, plan.config.bench_problems
+    splitter = StepSplitter(work.tokenizer, plan.labelling.delimiter)
+    choice, measured = [], []
+    for task, _ in plan.problems:
+        if task.name.partition("?")[0] not in domains.LEVELS:
+            continue
+        problems = task.problems("test", 2 * count, work.seed)
+        for part, of_part in ((choice, problems[:count]), (measured, problems[count:])):
+            seed = work.seed + (part is measured)
+            part += process_bench.planted_errors(
+                of_part, plan.template, work.tokenizer, splitter, seed
+            )
+    figures = {}
+    for label, name in (("soft", PROCESS_SOFT), ("hard", PROCESS_HARD)) if measured else ():
+        verifier = load_process_verifier(plan, directory, name)
+        with jax.set_mesh(work.mesh):
+            chosen_on, scores = (process_bench.step_scores(verifier, p) for p in (choice, measured))
+        threshold = process_bench.choose_threshold(chosen_on, [e.first_error for e in choice])
+        errors = [each.first_error for each in measured]
+        figures[label] = process_bench.measure(scores, errors, threshold, work.seed)
+        figures[label]["threshold"] = threshold
+    return figures

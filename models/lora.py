@@ -1,0 +1,126 @@
+"""LoRA (arXiv:2106.09685): low-rank changes of chosen kernels, trained while the rest is frozen."""
+
+import dataclasses
+import functools
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from models.config import ModelConfig
+from models.decoder import Decoder, LanguageModel, Projection
+
+# For `train.optimizer`: adapters are trained, everything else has neither gradient nor state.
+LR_RULES = ((r".*/adapter/(a|b)", 1.0), ("rest", 0.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Which kernels W of the blocks get a change: x W becomes x W + alpha / rank * (x A) B.
+
+    Attributes:
+      rank: columns of A and rows of B.
+      alpha: see the formula; it keeps the size of the change when the rank is altered.
+      targets: regular expression that a kernel's whole path must match, such as
+        `layers/attention/(q|v)/kernel`; by default every kernel of a block.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: str = r"layers/(attention|mlp)/\w+/kernel"
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise ValueError(f"LoRA rank={self.rank}: it must be at least 1")
+        if not self.alpha > 0:
+            raise ValueError(f"LoRA alpha={self.alpha}: it must be positive")
+
+
+class Adapter(nnx.Module):
+    """scale * (x A) B. A is drawn with variance 1 / fan-in and B is zero, so it starts as nothing.
+
+    Both follow the kernel, which is stacked over layers: A is split over devices as its inputs
+    are, B as its outputs.
+    """
+
+    def __init__(self, base: Projection, lora: LoraConfig, rngs: nnx.Rngs):
+        kernel = base.kernel
+        axes = kernel.get_metadata("logical_axes")
+        layers, *shape = kernel.shape
+        inputs, outputs = shape[: base.in_dims], shape[base.in_dims :]
+        draw = jax.random.normal(rngs.params(), (layers, *inputs, lora.rank), jnp.float32)
+        a = (draw * math.prod(inputs) ** -0.5).astype(kernel.dtype)
+        b = jnp.zeros((layers, lora.rank, *outputs), kernel.dtype)
+        self.a = nnx.Param(a, logical_axes=(*axes[: base.in_dims], None))
+        self.b = nnx.Param(b, logical_axes=(None, *axes[base.in_dims :]))
+        self.scale = lora.alpha / lora.rank
+
+    def __call__(self, x):
+        """From `[tokens, fan-in]` to `[tokens, fan-out]`."""
+        a, b = self.a[...].astype(x.dtype), self.b[...].astype(x.dtype)
+        return (x @ a.reshape(x.shape[-1], -1)) @ b.reshape(b.shape[0], -1) * self.scale
+
+
+class LoraModel(LanguageModel):
+    """A `LanguageModel` with adapters: its parameters are those of the base, and A and B.
+
+    An adapter lies beside its kernel, at `.../adapter/a` and `.../adapter/b`.
+
+    Example:
+      model = LoraModel(base.config, LoraConfig(rank=8))
+      params = model.attach(base_params, jax.random.key(0))
+      ...  # train with LR_RULES
+      export_model(directory, base.config, model.merge(params))
+    """
+
+    def __init__(self, config: ModelConfig, lora: LoraConfig):
+        """Raises `ValueError` where `lora.targets` is no expression or matches no kernel."""
+        self.lora = lora
+        super().__init__(config)
+
+    def module(self, rngs: nnx.Rngs) -> Decoder:
+        decoder = super().module(rngs)
+        kernels = {}
+        for path, module in nnx.iter_modules(decoder.layers):
+            if isinstance(module, Projection):
+                kernels["/".join(map(str, ("layers", *path, "kernel")))] = module
+        try:
+            matches = [name for name in kernels if re.fullmatch(self.lora.targets, name)]
+        except re.error as error:
+            raise ValueError(f"LoRA targets={self.lora.targets!r}: {error}") from None
+        if not matches:
+            raise ValueError(
+                f"LoRA targets={self.lora.targets!r} match none of {', '.join(sorted(kernels))}"
+            )
+        for name in sorted(matches):
+            kernels[name].adapter = Adapter(kernels[name], self.lora, rngs)
+        return decoder
+
+    def attach(self, base_params: Any, key: jax.Array) -> Any:
+        """The parameters of a base model with new adapters, which change nothing yet."""
+
+        def adapters(key):
+            flat = flatten_dict(self.init(key))
+            return {path: x for path, x in flat.items() if "adapter" in path}
+
+        return unflatten_dict(flatten_dict(base_params) | jax.jit(adapters)(key))
+
+    def merge(self, params: Any) -> Any:
+        """Parameters of the base model, W + alpha / rank * A B in the place of W, A and B."""
+        return jax.jit(self._merge)(params)
+
+    def _merge(self, params):
+        flat = flatten_dict(params)
+        merged = {path: x for path, x in flat.items() if "adapter" not in path}
+        for path, kernel in merged.items():
+            adapter = (*path[:-1], "adapter")
+            if path[-1] == "kernel" and (*adapter, "a") in flat:
+                a, b = (flat[*adapter, name].astype(jnp.float32) for name in "ab")
+                change = jax.vmap(functools.partial(jnp.tensordot, axes=1))(a, b)
+                change *= self.lora.alpha / self.lora.rank
+                merged[path] = (kernel.astype(jnp.float32) + change).astype(kernel.dtype)
+        return unflatten_dict(merged)

@@ -1,0 +1,211 @@
+"""Compute-optimal search: method and budget chosen for each problem by its estimated difficulty.
+
+Snell et al. 2024 (arXiv:2408.03314, section 3): difficulty is what a verifier thinks of a few pilot
+samples, binned; which method does best in a bin is found out on calibration problems. Here a bin's
+budget is chosen, too, so that the mean over problems keeps to the budget: what easy problems do not
+need, hard ones get.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reasoning.budget import Spent
+from reasoning.problem import Problem
+from reasoning.search import interface
+from reasoning.search.best_of_n import scored_samples
+from reasoning.search.interface import Candidate, Policy, SearchMethod, SearchResult
+from reasoning.verifiers import Verifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A method, by name, at a budget."""
+
+    method: str
+    budget: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How an arm did on the n calibration problems: correct `[n]`, generated tokens `[n]`."""
+
+    correct: np.ndarray
+    tokens: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is done at one budget.
+
+    Attributes:
+      pilots: samples from which difficulty is estimated; 0 where all problems get the one arm.
+      edges: ascending difficulties between bins.
+      arms: one for each bin, easiest first.
+    """
+
+    pilots: int
+    edges: tuple[float, ...]
+    arms: tuple[Arm, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptive:
+    """Follows the plan of the largest planned budget that is within the one given.
+
+    Attributes:
+      methods: name -> method and its verifier. Methods that choose among samples (have `pick`) go
+        on from the pilots.
+      plans: budget -> plan, see `fit_plans`.
+      how: how step scores become one.
+    """
+
+    methods: Mapping[str, tuple[SearchMethod, Verifier | None]]
+    plans: Mapping[int, Plan]
+    how: str = "last"
+
+    def __call__(
+        self,
+        policy: Policy,
+        verifier: Verifier | None,
+        problems: Sequence[Problem],
+        budget: int,
+        *,
+        seed: int = 0,
+    ) -> list[SearchResult]:
+        """See `SearchMethod`; the verifier scores the pilots."""
+        interface.check_budget(budget, "adaptive", least=min(self.plans))
+        plan = self.plans[max(planned for planned in self.plans if planned <= budget)]
+        if not plan.pilots:
+            return self._run(policy, plan.arms[0], problems, seed)
+        verifier = interface.require_verifier(verifier, "adaptive")
+        pilots, meters = scored_samples(
+            policy, verifier, problems, plan.pilots, self.how, seed
+        )
+        bins = np.searchsorted(plan.edges, difficulty(pilots), side="right")
+        found: dict[int, SearchResult] = {}
+        for i, arm in enumerate(plan.arms):
+            members = np.flatnonzero(bins == i).tolist()
+            if not members:
+                continue
+            spent = [meters[m].spent for m in members]
+            results = self._follow(
+                policy, arm, [problems[m] for m in members], [pilots[m] for m in members], spent, seed
+            )
+            found |= zip(members, results, strict=True)
+        return [found[i] for i in range(len(problems))]
+
+    def describe(self) -> dict[str, Any]:
+        """The plans, JSON-able."""
+        return {str(budget): dataclasses.asdict(plan) for budget, plan in self.plans.items()}
+
+    def _run(self, policy, arm: Arm, problems, seed) -> list[SearchResult]:
+        method, verifier = self.methods[arm.method]
+        return method(policy, verifier, problems, arm.budget, seed=seed)
+
+    def _follow(
+        self, policy, arm: Arm, problems, pilots, spent: list[Spent], seed
+    ) -> list[SearchResult]:
+        """An arm's results for problems of one bin, the pilots' cost included."""
+        method, verifier = self.methods[arm.method]
+        if not hasattr(method, "pick"):
+            results = self._run(policy, arm, problems, seed + 1)
+            return [
+                dataclasses.replace(result, spent=result.spent + pilot)
+                for result, pilot in zip(results, spent, strict=True)
+            ]
+        candidates: list[list[Candidate]] = [list(each) for each in pilots]
+        if (missing := arm.budget - len(pilots[0])) > 0:
+            more, meters = scored_samples(policy, verifier, problems, missing, self.how, seed + 1)
+            candidates = [a + b for a, b in zip(candidates, more, strict=True)]
+            spent = [a + meter.spent for a, meter in zip(spent, meters, strict=True)]
+        picked = method.pick(policy, problems, candidates)
+        results = interface.results(problems, picked, candidates, _Paid.all(spent))
+        return results
+
+
+@dataclasses.dataclass(frozen=True)
+class _Paid:
+    """Stands in for a meter whose counting is over."""
+
+    spent: Spent
+
+    @classmethod
+    def all(cls, spent: Sequence[Spent]) -> list["_Paid"]:
+        return [cls(each) for each in spent]
+
+
+def difficulty(pilots: Sequence[Sequence[Candidate]]) -> np.ndarray:
+    """One minus the mean score of each problem's pilots."""
+    return np.array([1 - np.mean([candidate.score for candidate in each]) for each in pilots])
+
+
+def fit_plans(
+    outcomes: Mapping[Arm, Outcome],
+    difficulties: np.ndarray,
+    pilot_tokens: np.ndarray,
+    *,
+    pilots: int,
+    extends_pilots: Sequence[str],
+    budgets: Sequence[int],
+    unit_tokens: float,
+    num_bins: int = 3,
+) -> dict[int, Plan]:
+    """The best plan for each budget, as far as the calibration problems tell.
+
+    Maximizes accuracy subject to the mean of generated tokens by a Lagrangian: for every price of a
+    token each bin takes the arm with the most accuracy less cost, and of all prices the best plan
+    within the budget is kept, or the best single arm for all problems if that is better.
+
+    Args:
+      difficulties, pilot_tokens: `[n]`, of the calibration problems, and what their pilots cost.
+      extends_pilots: methods for which the pilots are part of the arm's samples.
+      unit_tokens: generated tokens that one unit of budget buys.
+      num_bins: at most; there are fewer where difficulties are the same.
+
+    Raises:
+      ValueError: no arm fits in a budget.
+    """
+    # Edges are difficulties that occur, and not the least: so no bin is empty.
+    edges = np.quantile(difficulties, np.linspace(0, 1, num_bins + 1)[1:-1], method="higher")
+    edges = np.unique(edges[edges > difficulties.min()])
+    bins = np.searchsorted(edges, difficulties, side="right")
+    num_bins = len(edges) + 1
+    arms = list(outcomes)
+    accuracy = np.array(
+        [[outcomes[arm].correct[bins == b].mean() for b in range(num_bins)] for arm in arms]
+    )
+
+    def cost(arm):
+        own = outcomes[arm].tokens
+        with_pilots = np.maximum(own, pilot_tokens)
+        return with_pilots if arm.method in extends_pilots else own + pilot_tokens
+
+    tokens = np.array([[cost(arm)[bins == b].mean() for b in range(num_bins)] for arm in arms])
+    share = np.bincount(bins, minlength=num_bins) / len(bins)
+    plans = {}
+    for budget in budgets:
+        allowed = budget * unit_tokens * 1.02  # Token counts are noisy.
+        best = None
+        for arm in arms:
+            if outcomes[arm].tokens.mean() <= allowed:
+                score = (outcomes[arm].correct.mean(), -outcomes[arm].tokens.mean())
+                if best is None or score > best[0]:
+                    best = (score, Plan(0, (), (arm,)))
+        for price in np.concatenate([[0.0], np.geomspace(1e-6, 1e-1, 200)]):
+            chosen = (accuracy - price * tokens).argmax(0)
+            spent = (tokens[chosen, np.arange(num_bins)] * share).sum()
+            if spent <= allowed:
+                score = ((accuracy[chosen, np.arange(num_bins)] * share).sum(), -spent)
+                if best is None or score > best[0]:
+                    plan = Plan(pilots, tuple(map(float, edges)), tuple(arms[i] for i in chosen))
+                    best = (score, plan)
+        if best is None:
+            raise ValueError(
+                f"no arm was calibrated that costs at most budget={budget} responses of"
+                f" {unit_tokens:.0f} tokens: calibrate one with a budget of 1"
+            )
+        plans[budget] = best[1]
+    return plans

@@ -1,0 +1,83 @@
+"""Best-of-N: sample N responses, answer what the best-scored one answers.
+
+The score is that of any verifier: an outcome or a process reward model, the mean log-probability,
+self-certainty, a reward, or the oracle (arXiv:2110.14168; arXiv:2305.20050).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from reasoning.budget import Meter
+from reasoning.problem import Problem
+from reasoning.search import interface, voting
+from reasoning.search.budget_forcing import close_chains
+from reasoning.search.interface import Candidate, Policy, SearchResult
+from reasoning.verifiers import Verifier, aggregate
+
+
+@dataclasses.dataclass(frozen=True)
+class BestOfN:
+    """Chooses among `budget` samples by the verifier's score.
+
+    Attributes:
+      how: how step scores become one: "last", "min", "product" or "mean".
+    """
+
+    how: str = "last"
+
+    def __call__(
+        self,
+        policy: Policy,
+        verifier: Verifier | None,
+        problems: Sequence[Problem],
+        budget: int,
+        *,
+        seed: int = 0,
+    ) -> list[SearchResult]:
+        """See `SearchMethod`."""
+        interface.check_budget(budget, "best_of_n")
+        verifier = interface.require_verifier(verifier, "best_of_n")
+        candidates, meters = scored_samples(policy, verifier, problems, budget, self.how, seed)
+        return interface.results(
+            problems, self.pick(policy, problems, candidates), candidates, meters
+        )
+
+    def pick(
+        self,
+        policy: Policy,
+        problems: Sequence[Problem],
+        candidates: Sequence[Sequence[Candidate]],
+    ) -> list[Candidate | None]:
+        """The choice among candidates that have scores."""
+        del policy, problems
+        return [voting.best(each) for each in candidates]
+
+
+def scored_samples(
+    policy: Policy,
+    verifier: Verifier | None,
+    problems: Sequence[Problem],
+    num_samples: int,
+    how: str,
+    seed: int,
+) -> tuple[list[list[Candidate]], list[Meter]]:
+    """`num_samples` candidates of each problem, with scores where there is a verifier."""
+    prompts = [policy.template(problem.question) for problem in problems]
+    meters = interface.meters(policy, verifier, prompts)
+    completions = interface.sample(policy, prompts, num_samples, meters, seed=seed)
+    completions = close_chains(policy, prompts, completions, meters, seed)
+    if verifier is None:
+        return [[interface.candidate(policy, c) for c in group] for group in completions], meters
+    scores = verifier.score(problems, prompts, completions)
+    lengths = interface.prompt_lengths(policy, prompts)
+    for meter, group, length in zip(meters, completions, lengths, strict=True):
+        for completion in group:
+            meter.verify(length + len(completion.token_ids), 0)
+    candidates = [
+        [
+            interface.candidate(policy, completion, aggregate(steps, how))
+            for completion, steps in zip(group, of_group, strict=True)
+        ]
+        for group, of_group in zip(completions, scores, strict=True)
+    ]
+    return candidates, meters

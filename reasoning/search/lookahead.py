@@ -1,0 +1,53 @@
+"""Lookahead search: a step is worth what it leads to (arXiv:2408.03314, section 5).
+
+Beam search whose candidate steps are each rolled out some steps further; the verifier's score at
+the end of the rollout ranks them, and the rollout is thrown away. Its tokens count as spent.
+"""
+
+import dataclasses
+
+from models.sampler import SamplingParams
+from reasoning.search.beam import BeamSearch
+from reasoning.search.scored_paths import Path, ScoredPaths
+from reasoning.verifiers import aggregate
+
+
+@dataclasses.dataclass(frozen=True)
+class LookaheadSearch(BeamSearch):
+    """Beam search that looks `steps` steps ahead.
+
+    A budget of N pays for N / (steps + 1) paths, since each step is sampled with its rollout.
+
+    Attributes:
+      steps: k, of a rollout.
+      greedy: roll out the likeliest tokens (as in the paper), or sample them.
+    """
+
+    steps: int = 1
+    greedy: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.steps < 1:
+            raise ValueError(
+                f"steps={self.steps} of lookahead must be at least 1; without lookahead use beam"
+            )
+
+    def width(self, budget: int) -> int:
+        return max(1, budget // (self.steps + 1))
+
+    def rank(self, paths: ScoredPaths, extended: list[list[Path]]) -> list[list[float]]:
+        """The score at the end of each path's rollout; its own where it has ended."""
+        ahead, ends = paths.copy(), extended
+        sampling = SamplingParams(temperature=0.0) if self.greedy else None
+        for _ in range(self.steps):
+            rolling = [[path for path in each if not path.ended] for each in ends]
+            if not any(rolling):
+                break
+            rolled = ahead.extend([[(path, path.place) for path in each] for each in rolling], sampling)
+            further = [iter(each) for each in rolled]
+            ends = [
+                [path if path.ended else next(further[p]) for path in each]
+                for p, each in enumerate(ends)
+            ]
+        return [[aggregate(path.scores, self.how) for path in each] for each in ends]

@@ -1,0 +1,51 @@
+"""One response, prompted one way or another: direct, or with a chain of thought."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from models.sampler import SamplingParams
+from reasoning.problem import Problem
+from reasoning.prompts import PromptTemplate
+from reasoning.search import interface
+from reasoning.search.budget_forcing import close_chains
+from reasoning.search.interface import Policy, SearchResult
+from reasoning.verifiers import Verifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompting:
+    """The greedy response to a prompt; whatever the budget, it takes one.
+
+    Attributes:
+      template: in place of the policy's.
+      prefill: what the response starts with, such as the end of an empty chain.
+    """
+
+    template: PromptTemplate | None = None
+    prefill: str = ""
+
+    def __call__(
+        self,
+        policy: Policy,
+        verifier: Verifier | None,
+        problems: Sequence[Problem],
+        budget: int,
+        *,
+        seed: int = 0,
+    ) -> list[SearchResult]:
+        """See `SearchMethod`; needs no verifier."""
+        del verifier
+        interface.check_budget(budget, "prompting")
+        template = self.template or policy.template
+        prompts = [template(problem.question) + self.prefill for problem in problems]
+        meters = interface.meters(policy, None, prompts)
+        greedy = SamplingParams(temperature=0.0)
+        completions = interface.sample(policy, prompts, 1, meters, seed=seed, sampling=greedy)
+        completions = close_chains(policy, prompts, completions, meters, seed)
+        chosen = [
+            interface.candidate(
+                policy, dataclasses.replace(completion, text=self.prefill + completion.text)
+            )
+            for (completion,) in completions
+        ]
+        return interface.results(problems, chosen, [[each] for each in chosen], meters)
