@@ -124,9 +124,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.verifiers = ConfigDict(
         {
-            "problems": {"tiny_math?low=8&high=9": 24 if smoke else 512},
-            "solutions": 2 if smoke else 4,
-            "completions": 2 if smoke else 8,
+            "template": "think",
+            "problems": {"tiny_math?low=7&high=8": 24 if smoke else 512},
+            "solutions": 2 if smoke else 3,
+            "completions": 2 if smoke else 6,
             "max_new_tokens": 112,
             "temperature": 1.0,
             "delimiter": "\n",
@@ -151,12 +152,15 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    # Sums that are longer than RL's. `:search` is the whole comparison, for `launch.run_search`.
+    # The longest sums, by the base model, whose chain is opened for it. `:search` is the whole
+    # comparison, for `launch.run_search`.
     full = arg == "search"
     config.search = ConfigDict(
         {
-            "policy": "r1_zero",
-            "task": "tiny_math?low=8&high=9",
+            "policy": "base",
+            "template": "think",
+            "opening": " <think>\n",
+            "task": "tiny_math?low=7&high=8",
             "problems": 16 if smoke else 500,
             "calibration": 16 if smoke else 200,
             "budgets": (1, 2, 4, 8, 16, 32, 64) if full else (1, 4) if smoke else (1, 4, 16),
@@ -167,7 +171,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "shots": 2,
             "max_new_tokens": 112,
             "step_tokens": 16,
-            "typical_tokens": 70,
+            "typical_tokens": 56,
             "temperature": 1.0,
             "rows": 64 if smoke else 512,
         }
