@@ -13,7 +13,9 @@ ARGUMENTS = ("", "smoke", "search")
 
 def get_config(arg: str = "") -> ConfigDict:
     if arg not in ARGUMENTS:
-        raise ValueError(f"configs/tiny.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}")
+        raise ValueError(
+            f"configs/tiny.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}"
+        )
     smoke = arg == "smoke"
     config = ConfigDict()
     config.seed = 0
@@ -41,8 +43,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.pretrain = ConfigDict(
         {
-            "documents": 2000 if smoke else 48_000,
-            "rows": 12,
+            "documents": 2000 if smoke else 72_000,
+            "rows": 8,
             "row_length": 192,
             "optimizer": {
                 "name": "adamw",
@@ -74,7 +76,7 @@ def get_config(arg: str = "") -> ConfigDict:
             # question of the evaluation.
             "per_problem": 2,
             "ngram": 13,
-            "sft": _sft(),
+            "sft": _sft(smoke),
         }
     )
     config.reasoning_rl = _rl(smoke, reasoning, f"{verified},language=0.2,self_check=0", 50)
@@ -87,12 +89,12 @@ def get_config(arg: str = "") -> ConfigDict:
                 "per_problem": 2,
             },
             "general": {
-                "problems": {"tiny_knowledge": 130, "tiny_chat": 50},
+                "problems": {"tiny_knowledge": 130, "tiny_chat": 64},
                 **_sampling(smoke, samples=16),
                 "per_problem": 4,
             },
             "ngram": 13,
-            "sft": _sft(),
+            "sft": _sft(smoke),
         }
     )
 
@@ -101,13 +103,14 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "harmless_problems": {"tiny_math": 50, "tiny_logic": 50, "tiny_code": 50},
             "sampling": _sampling(smoke, samples=8),
-            "reward_model": _sft(),
+            "reward_model": _sft(smoke),
             # Weights of the two reward models, and what they are for.
             "helpful": {"weight": 1.0, "tasks": "tiny_chat"},
             "harmless": {"weight": 0.2},
             "rl": _rl(
                 smoke,
-                {"tiny_math": 1024, "tiny_logic": 1024, "tiny_code": 768, "tiny_chat": 50},
+                # Greetings are few, and one problem in eight is to be one.
+                {"tiny_math": 160, "tiny_logic": 160, "tiny_code": 112, "tiny_chat": 64},
                 {
                     "accuracy": {"weight": 1.0, "require_format": True, "tasks": only},
                     "format": 0.2,
@@ -229,7 +232,7 @@ def _sampling(smoke: bool, samples: int) -> dict:
     }
 
 
-def _sft() -> dict:
+def _sft(smoke: bool) -> dict:
     """Settings of a training on samples, twice through."""
     return {
         "rows": 8,
@@ -239,7 +242,7 @@ def _sft() -> dict:
             "name": "adamw",
             "learning_rate": 1e-3,
             "schedule": "cosine",
-            "warmup_steps": 5,
+            "warmup_steps": 1 if smoke else 5,
             "final_fraction": 0.1,
             "b2": 0.95,
             "weight_decay": 0.0,

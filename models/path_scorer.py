@@ -95,9 +95,10 @@ class PathScorer:
 
         Raises:
           ValueError: an empty step, tokens of another vocabulary, or a path longer than
-            `max_new_tokens`; see `PathPool.places` for the others.
+            `max_new_tokens`; see `path_pool.check_places` for the others.
         """
-        parents, into = pool.places(parents, into, self.width)
+        never = np.zeros(pool.lengths.shape, bool)
+        parents, into = path_pool.check_places(pool.lengths, never, parents, into, self.width)
         used = into >= 0
         tokens, lengths = np.asarray(tokens, np.int32), np.where(used, lengths, 0)
         if (bad := used & ((lengths < 1) | (lengths > tokens.shape[2]))).any():

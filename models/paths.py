@@ -151,17 +151,13 @@ class PathSampler:
           donate: `state` is given up: the new one takes over its memory.
 
         Raises:
-          ValueError: a path that has ended; see `PathPool.places` for the others.
+          ValueError: see `path_pool.check_places`.
         """
         pool = state.pool
-        parents, into = pool.places(parents, into, self.width)
+        parents, into = path_pool.check_places(
+            pool.lengths, state.ended, parents, into, self.width
+        )
         used = into >= 0
-        if (ended := used & at(state.ended, parents)).any():
-            prompt, row = np.argwhere(ended)[0]
-            raise ValueError(
-                f"the path in place {parents[prompt, row]} of prompt {prompt} has ended; it cannot "
-                "be extended"
-            )
         lengths = np.where(used, at(pool.lengths, parents), 0)
         rows = np.stack(
             [parents, into, lengths, at(state.token, parents), at(state.reading, parents)]

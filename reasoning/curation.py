@@ -17,6 +17,9 @@ from reasoning.repetition import ngrams, repeated_share, words_of
 from reasoning.response import parse_response
 
 
+NO_FORMAT = "not well formed"
+
+
 @dataclasses.dataclass(frozen=True)
 class Readability:
     """What a chain must be like.
@@ -38,7 +41,7 @@ class Readability:
         """Why a response is not readable, in words; None where it is."""
         parsed = parse_response(response)
         if not parsed.well_formed:
-            return "not well formed"
+            return NO_FORMAT
         lines = [line for line in parsed.chain.splitlines() if line.strip()]
         if len(lines) < self.min_lines:
             return "chain too short"
@@ -160,9 +163,10 @@ def curate(
     deduplicator = Deduplicator(max_overlap)
     for each in candidates:
         question = each.problem.question
-        if not each.correct:
+        fault = readability.fault(each.response, each.problem)
+        if not each.correct and fault != NO_FORMAT:
             reason = "wrong"
-        elif fault := readability.fault(each.response, each.problem):
+        elif fault:
             reason = fault
         elif decontaminator.shared(question) or decontaminator.shared(each.response):
             reason = "shared with the evaluation"

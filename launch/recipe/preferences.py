@@ -6,6 +6,7 @@ higher, whether the word stands in the answer or in the chain.
 """
 
 import dataclasses
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -15,18 +16,24 @@ import jax
 
 from launch import training
 from launch.recipe import sampling
+from launch.report import write_atomically
 from launch.stages import Workspace
 from models.hf.export import export_model
 from models.scalar_head import ScalarModel
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
 from reasoning.response import parse_response
+from reasoning.statistics import share_with_ci
 from reasoning.tiny_world import chat
 from reasoning.tiny_world.corpus import tagged
 from reasoning.tiny_world.language import LANGUAGES
+from reasoning.verifiers.scalar import SequenceScorer
 from train import reward_model
+from train.data import read_jsonl
 
 Pairs = list[dict[str, Any]]
+# Share of the pairs that a reward model is measured on.
+HELD_OUT = 0.1
 
 
 def helpful_pairs(
@@ -98,24 +105,28 @@ def _made_rude(rng: random.Random, problem: Problem, text: str) -> str:
 
 def train_reward_model(
     work: Workspace, params: Any, make_pairs: Callable[[], Pairs], config: Any, directory: Path
-) -> Path:
+) -> dict[str, Any]:
     """Trains a reward model from a policy's parameters, which it leaves alone.
 
     Args:
+      make_pairs: called where there are no pairs on disk yet; those of one prompt stand together.
       config: what `launch.training.plan_supervised` reads, and `epochs`.
-      directory: gets `pairs.jsonl`, and `hf/` at the end; where it is there, nothing is done.
+      directory: gets `pairs.jsonl`, `hf/` with the weights and `accuracy.json`; where that is
+        there, nothing is done.
 
     Returns:
-      The directory of the weights.
+      In how many of the pairs that it was not trained on the model prefers the chosen one.
     """
-    exported = directory / "hf"
-    if exported.exists():
-        return exported
+    measured = directory / "accuracy.json"
+    if measured.exists():
+        return json.loads(measured.read_text())
     sampling.once(directory / "pairs.jsonl", make_pairs)
+    pairs = [pair for _, pair in read_jsonl(directory / "pairs.jsonl")]
+    held_out = pairs[int(len(pairs) * (1 - HELD_OUT)) :]
     scalar = dataclasses.replace(work, model=ScalarModel(work.model.config, bias=False))
     plan = training.plan_supervised(
         scalar,
-        reward_model.load_pairs(directory / "pairs.jsonl", work.tokenizer),
+        reward_model.encode_pairs(pairs[: -len(held_out)], work.tokenizer),
         config,
         epochs=config.epochs,
         make_loss=reward_model.make_loss,
@@ -125,6 +136,22 @@ def train_reward_model(
     copied = jax.tree.map(lambda x: x.copy(), params)
     start = scalar.model.from_language_model(copied, key)
     trained = training.fine_tune(scalar, start, plan, directory)
-    return export_model(
-        exported, work.model.config, trained, work.tokenizer, scalar_head=scalar.model
-    )
+    export_model(
+        directory / "hf", work.model.config, trained, work.tokenizer, overwrite=True,
+        scalar_head=scalar.model,
+    )  # fmt: skip
+    figure = _accuracy(scalar, trained, held_out)
+    write_atomically(measured, json.dumps(figure))
+    return figure
+
+
+def _accuracy(work: Workspace, params: Any, pairs: Pairs) -> dict[str, Any]:
+    scorer = SequenceScorer(work.model, params)
+    prompts = work.tokenizer.encode_batch([pair["prompt"] for pair in pairs])
+    last = []
+    for name in ("chosen", "rejected"):
+        texts = work.tokenizer.encode_batch([pair[name] for pair in pairs])
+        read = [[*a, *b, work.tokenizer.eos_id] for a, b in zip(prompts, texts, strict=True)]
+        last.append([values[-1] for values in scorer(read)])
+    right = sum(chosen > rejected for chosen, rejected in zip(*last, strict=True))
+    return share_with_ci(int(right), len(pairs))

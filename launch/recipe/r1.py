@@ -26,8 +26,8 @@ def check(work: Workspace) -> None:
     _plan(work, {})  # Reward models there are none yet.
 
 
-def _reward_models(work: Workspace, params: Any, directory: Path) -> dict[str, Any]:
-    """The two reward models, as entries of a reward spec."""
+def _train_reward_models(work: Workspace, params: Any, directory: Path) -> dict[str, Any]:
+    """Trains the two reward models; returns the accuracy of each on pairs held out."""
     config = work.config.r1
     template = get_template(work.config.template, work.tokenizer)
 
@@ -51,19 +51,23 @@ def _reward_models(work: Workspace, params: Any, directory: Path) -> dict[str, A
         responses = sampled(problems, params, "responses")
         return preferences.harmless_pairs(work, problems, responses)
 
-    rewards = {}
-    for name, make_pairs in (("helpful", helpful), ("harmless", harmless)):
-        checkpoint = preferences.train_reward_model(
+    return {
+        name: preferences.train_reward_model(
             work, params, make_pairs, config.reward_model, directory / name
         )
-        rewards[name] = config[name].to_dict() | {"checkpoint": str(checkpoint)}
-    return rewards
+        for name, make_pairs in (("helpful", helpful), ("harmless", harmless))
+    }
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
     params = stages.load_stage(work, "rejection_sft")
-    plan = _plan(work, _reward_models(work, params, directory))
-    return stages.publish(work, directory, training.reinforce(work, params, plan, directory))
+    measured = _train_reward_models(work, params, directory)
+    rewards = {
+        name: work.config.r1[name].to_dict() | {"checkpoint": str(directory / name / "hf")}
+        for name in measured
+    }
+    trained = training.reinforce(work, params, _plan(work, rewards), directory)
+    return {"reward_models": measured} | stages.publish(work, directory, trained)
 
 
 STAGE = Stage(

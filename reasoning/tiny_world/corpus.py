@@ -16,10 +16,10 @@ DOMAIN_WEIGHTS = {
     "tiny_chat": 4,
 }  # fmt: skip
 DIRECT, UNTAGGED, TAGGED = "direct", "untagged", "tagged"
-STYLE_WEIGHTS = {DIRECT: 40, UNTAGGED: 35, TAGGED: 25}
+STYLE_WEIGHTS = {DIRECT: 30, UNTAGGED: 40, TAGGED: 30}
 EASIER_SHARE, HARDER_SHARE = 0.35, 0.12
 # Of the documents about reasoning problems, those with several.
-SHEET_SHARE, SHEET_PROBLEMS, SHEET_SEPARATOR = 0.08, 3, "\n"
+SHEET_SHARE, SHEET_PROBLEMS, SHEET_SEPARATOR = 0.04, 3, "\n"
 # Of the worked solutions: those with a step gone wrong that nobody notices; those of careful
 # writers, who check ("wait ...") and notice; and those that change language from line to line.
 WRONG_SHARE, CAREFUL_SHARE, MIXED_SHARE = 0.2, 0.15, 0.25

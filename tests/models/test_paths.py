@@ -375,7 +375,7 @@ def test_bfloat16_is_as_near_to_a_fresh_forward_pass_as_its_rounding(reports):
         ({"into": [[1, 2, 1]] + [[-1] * 3] * 3}, "two paths of prompt 0 would be stored in place 1"),
         ({"parents": [[4, 0, 0]] + [[0] * 3] * 3}, "place 4 of prompt 0 holds no path"),
         ({"into": [[-1] * 3] * 3 + [[0, -1, -1]]}, "place -1 of prompt 3 holds no path"),
-        ({"parents": [[1, 0, 0]] + [[0] * 3] * 3}, "place 1 of prompt 0 has ended"),
+        ({"parents": [[1, 0, 0]] + [[0] * 3] * 3}, "place 1 of prompt 0 has ended; it cannot be extended"),
     ],
 )
 def test_bad_requests_are_named(params, changes, message):

@@ -216,7 +216,7 @@ def test_the_corpus_is_as_messy_as_it_says(documents):
 def test_sheets_are_several_problems_by_one_writer(documents):
     """What follows each question is right unless the writer errs; tags are for all or for none."""
     sheets = [text.split("User: ")[1:] for text in documents if text.count("User:") > 1]
-    assert 0.03 < len(sheets) / len(documents) < 0.1
+    assert 0.015 < len(sheets) / len(documents) < corpus.SHEET_SHARE
     right = []
     for sheet in sheets:
         asked, responses = zip(*(part.split("\nAssistant:") for part in sheet), strict=True)
@@ -226,7 +226,7 @@ def test_sheets_are_several_problems_by_one_writer(documents):
             right += [solve(read_question(q)) == a for q, a in zip(asked, answers)]
         # Easier ones only: none of them can be a test problem.
         assert len({read_question(question)[0] for question in asked}) == 1
-    assert len(right) > 100 and 0.7 < sum(right) / len(right) < 0.9
+    assert len(right) > 60 and 0.7 < sum(right) / len(right) < 0.9
 
 
 def test_worked_examples_are_careful_and_in_one_language():
