@@ -167,13 +167,13 @@ def prefill(model, capacity: int, columns: int, params, tokens, lengths):
     return (cache.prefix_k, cache.prefix_v), (cache.suffix_k, cache.suffix_v)
 
 
-def open_rows(prefix, prefix_lengths, suffix, parents, lengths, past: int, fresh: int) -> KVCache:
-    """The parents' rows `[P, M]` side by side: their last `past` columns, then `fresh` ones."""
+def open_rows(prefix, prefix_lengths, suffix, parents, lengths, fresh: int) -> KVCache:
+    """The parents' rows `[P, M]` side by side, with `fresh` columns behind."""
     index = jnp.maximum(parents, 0)[None, :, :, None, None, None]
-    first = suffix[0].shape[-1] - past
-    rows_k = jnp.take_along_axis(suffix[0][..., first:], index, 2)
-    rows_v = jnp.take_along_axis(suffix[1][..., first:, :], index, 2)
-    room, none = (0, fresh), (0, 0)
+    rows_k = jnp.take_along_axis(suffix[0], index, 2)
+    rows_v = jnp.take_along_axis(suffix[1], index, 2)
+    columns, room, none = suffix[0].shape[-1], (0, fresh), (0, 0)
+    valid = jnp.arange(columns) >= columns - lengths[..., None]
     return _constrain(
         KVCache(
             prefix_k=prefix[0],
@@ -181,21 +181,18 @@ def open_rows(prefix, prefix_lengths, suffix, parents, lengths, past: int, fresh
             suffix_k=jnp.pad(rows_k, [none, none, none, none, none, room]),
             suffix_v=jnp.pad(rows_v, [none, none, none, none, room, none]),
             prefix_valid=jnp.arange(prefix[0].shape[-1]) < prefix_lengths[:, None],
-            suffix_valid=jnp.pad(
-                jnp.arange(past) >= past - lengths[..., None], [none, none, room]
-            ),
+            suffix_valid=jnp.pad(valid, [none, none, room]),
         )
     )
 
 
-def close_rows(cache: KVCache, suffix, into, gained, past: int):
+def close_rows(cache: KVCache, suffix, into, gained):
     """`PathPool.suffix` with rows stored in `into [P, M]`, after they gained `[P, M]` columns.
 
     Columns before a path's tokens hold anything; they are never read.
     """
     prompts, places, columns = *into.shape[:1], suffix[0].shape[2], suffix[0].shape[-1]
-    source = jnp.arange(columns) + (past - columns + gained)[..., None]
-    source = jnp.maximum(source, 0)[None, :, :, None]
+    source = (jnp.arange(columns) + gained[..., None])[None, :, :, None]
     rows_k = jnp.take_along_axis(cache.suffix_k, source[..., None, :], -1)
     rows_v = jnp.take_along_axis(cache.suffix_v, source[..., None], -2)
     # Each place chooses its new row or stays: half the time of a scatter on CPU, and split over

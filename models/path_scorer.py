@@ -138,7 +138,7 @@ class PathScorer:
         config = self.model.config
         parents, into, lengths, gained = rows
         past = self.max_new_tokens
-        cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, past, T)
+        cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, T)
         positions = (prefix_lengths[:, None] + lengths)[..., None] + jnp.arange(T)
 
         def attend(q, k, v, cache, layer):
@@ -160,7 +160,7 @@ class PathScorer:
             tokens.reshape(P * M, T), positions.reshape(P * M, T), attend, cache
         )
         values = self.model.values(params, hidden).reshape(P, M, T)
-        return path_pool.close_rows(cache, suffix, into, gained, past), values
+        return path_pool.close_rows(cache, suffix, into, gained), values
 
 
 def step_attention(q_PMTNH: jax.Array, cache: KVCache, layer: jax.Array) -> jax.Array:
