@@ -173,7 +173,9 @@ def _load(plan: VerifierPlan, directory: Path) -> LoadedModel:
     return load_scalar_model(directory / "hf", plan.work.mesh, **settings)
 
 
-def _examples(plan: VerifierPlan, solutions: Sequence[LabelledSolution]) -> dict[str, list[Example]]:
+def _examples(
+    plan: VerifierPlan, solutions: Sequence[LabelledSolution]
+) -> dict[str, list[Example]]:
     """Training examples of each verifier."""
     prompts = plan.work.tokenizer.encode_batch([each.prompt for each in solutions])
     examples: dict[str, list[Example]] = {name: [] for name in VERIFIERS}

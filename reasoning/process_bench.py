@@ -159,7 +159,9 @@ def _ranges(scores, first_errors) -> tuple[np.ndarray, np.ndarray]:
         ranges[error is not None].append((low, np.min(each[:error], initial=np.inf)))
     for erroneous, kind in ((True, "right"), (False, "erroneous")):
         if not ranges[erroneous]:
-            raise ValueError(f"all {len(scores)} solutions are {kind}; ProcessBench needs both kinds")
+            raise ValueError(
+                f"all {len(scores)} solutions are {kind}; ProcessBench needs both kinds"
+            )
     return np.array(ranges[True]), np.array(ranges[False])
 
 

@@ -1,4 +1,4 @@
-"""From a policy to verifiers: what is left on disk, what is not done twice, what is refused early."""
+"""From a policy to verifiers: what is left on disk, what is done once, what is refused early."""
 
 import json
 
