@@ -71,7 +71,7 @@ def _prompted(work: Workspace, template: Any) -> dict[str, Entry]:
 
 def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     config = work.config.search
-    policy = _policy(work, stages.load_stage(work, config.policy))
+    policy = _policy(work, stages.load_stage(work, "r1_zero"))
     trained = work.stage_directory("verifiers")
     prm = verifier_training.load_process_verifier(verifiers.plan(work), trained)
     orm = verifier_training.load_outcome_verifier(verifiers.plan(work), trained)
@@ -110,4 +110,4 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     return records
 
 
-STAGE = Stage(needs=("base", "verifiers"), fields=("search",), run=run, check=check)
+STAGE = Stage(needs=("r1_zero", "verifiers"), fields=("search",), run=run, check=check)

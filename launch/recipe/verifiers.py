@@ -1,8 +1,4 @@
-"""Process and outcome reward models of the base model, trained on its own labelled solutions.
-
-The base model, made to think by its prompt, is what search is tried on: its steps go wrong often,
-and not always.
-"""
+"""Process and outcome reward models of R1-Zero, trained on its own labelled solutions."""
 
 import dataclasses
 from pathlib import Path
@@ -23,12 +19,12 @@ def plan(work: Workspace) -> VerifierPlan:
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
-    params = stages.load_stage(work, "base")
+    params = stages.load_stage(work, "r1_zero")
     return verifier_training.train_verifiers(work, params, plan(work), directory)
 
 
 STAGE = Stage(
-    needs=("base",),
+    needs=("r1_zero",),
     fields=("verifiers",),
     run=run,
     check=lambda work: plan(work) and None,
