@@ -39,8 +39,10 @@ def get_config() -> ConfigDict:
 
     # Of rl_only, sequence, logit, on_policy and distill_then_rl; see `launch/distillation.py`.
     config.methods = ("sequence",)
-    # Training problems by task; None is all.
-    config.problems = ConfigDict({"gsm8k": placeholder(int)})
+    # Training problems, drawn at random; None is all. Or several tasks, with how many of each.
+    config.task = "gsm8k"
+    config.num_problems = placeholder(int)
+    config.problems = ConfigDict()
 
     # What the teacher is asked, and which form its responses must have; see `configs/teacher.py`.
     config.data = ConfigDict(
@@ -108,7 +110,7 @@ def get_config() -> ConfigDict:
 
     config.evaluation = ConfigDict(
         {
-            "tasks": {"math": "gsm8k"},
+            "tasks": {"math": config.get_ref("task")},
             "problems": placeholder(int),
             "samples": 1,
             "max_new_tokens": MAX_NEW,

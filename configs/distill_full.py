@@ -40,8 +40,10 @@ STUDENTS = {
     "llama-3.3-70b-instruct": ("hf://meta-llama/Llama-3.3-70B-Instruct", 2e-5),
 }
 LENGTH = 32_768
-# Devices that share the heads of a row: as many as divide the key heads.
-TENSOR = {"qwen2.5-math-1.5b": 2, "llama-3.3-70b-instruct": 8}
+# Devices that share a row: they must divide the key heads, of which the smallest student has two,
+# and lie along axes of the machine, here of four.
+SHARED_BY = 4
+WHOLE = ("qwen2.5-math-1.5b",)
 
 
 def get_config(arg: str = "qwen2.5-math-7b") -> ConfigDict:
@@ -52,7 +54,7 @@ def get_config(arg: str = "qwen2.5-math-7b") -> ConfigDict:
         )
     config = sft.get_config()
     config.model, learning_rate = STUDENTS[arg]
-    tensor = TENSOR.get(arg, 4)
+    tensor = 1 if arg in WHOLE else SHARED_BY
     config.mesh.update(data=1, fsdp=-1, tensor=tensor)
     config.num_epochs = 2
     config.rows, config.row_length = 64, LENGTH

@@ -104,8 +104,8 @@ def _rl(stage: str, size: str) -> ConfigDict:
     config.max_prompt_tokens = 2048
     config.temperature = 0.7 if stage == "r1_rl" else 1.0
     config.sampler_rows = 512
-    # One row at a time on each of 16 data shards.
-    config.microbatches = 32
+    # A row for each completion, one at a time on each of 16 data shards.
+    config.microbatches, config.rows = 32, 512
     # Not published for the first RL stage of R1, for which R1-Zero's number is an upper bound.
     config.steps = 1700 if stage == "r1_rl" else 10_400
     zero_32b = stage == "r1_zero" and size == "qwen2.5-32b"

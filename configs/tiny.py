@@ -124,9 +124,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.verifiers = ConfigDict(
         {
-            "problems": {"tiny_math?low=8&high=9": 24 if smoke else 512},
-            "solutions": 2 if smoke else 4,
-            "completions": 2 if smoke else 8,
+            "template": "plain",
+            "problems": {"tiny_math?low=8&high=8": 24 if smoke else 640},
+            "solutions": 2 if smoke else 3,
+            "completions": 2 if smoke else 4,
             "max_new_tokens": 112,
             "temperature": 1.0,
             "delimiter": "\n",
@@ -134,12 +135,12 @@ def get_config(arg: str = "") -> ConfigDict:
             "sampler_rows": 64 if smoke else 512,
             "outcome_at": "last",
             "bench_problems": 8 if smoke else 200,
-            "rows": 16,
-            "row_length": 160,
-            "epochs": 2,
+            "rows": 8,
+            "row_length": 192,
+            "epochs": 1 if smoke else 4,
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": 5e-4,
+                "learning_rate": 7e-4,
                 "schedule": "cosine",
                 "warmup_steps": 5 if smoke else 20,
                 "b2": 0.95,
@@ -151,12 +152,14 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    # Sums that are longer than RL's. `:search` is the whole comparison, for `launch.run_search`.
+    # Sums of one term more than RL has seen, by R1-Zero. `:search` is the whole comparison, for
+    # `launch.run_search`.
     full = arg == "search"
     config.search = ConfigDict(
         {
-            "policy": "r1_zero",
-            "task": "tiny_math?low=8&high=9",
+            "template": "plain",
+            "opening": "",
+            "task": "tiny_math?low=8&high=8",
             "problems": 16 if smoke else 500,
             "calibration": 16 if smoke else 200,
             "budgets": (1, 2, 4, 8, 16, 32, 64) if full else (1, 4) if smoke else (1, 4, 16),
@@ -167,7 +170,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "shots": 2,
             "max_new_tokens": 112,
             "step_tokens": 16,
-            "typical_tokens": 70,
+            "typical_tokens": 61,
             "temperature": 1.0,
             "rows": 64 if smoke else 512,
         }

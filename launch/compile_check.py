@@ -58,6 +58,8 @@ def prepare(topology: str) -> None:
     else:
         # Or libtpu would ask the metadata server of a cloud machine, and wait.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        # Compilers share no device that would have to be locked.
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 
 def check(config, topology: str, model: str) -> dict:
@@ -106,9 +108,10 @@ def check(config, topology: str, model: str) -> dict:
     try:
         compiled = step.lower(state, batch).compile()
     except jax.errors.JaxRuntimeError as error:
-        peak = _needed_bytes(str(error))
-        if peak is None:
+        temporaries = _temporary_bytes(str(error))
+        if temporaries is None:
             raise
+        peak = row["state_bytes"] + temporaries
     else:
         used = compiled.memory_analysis()
         peak = used.argument_size_in_bytes + used.temp_size_in_bytes
@@ -227,12 +230,10 @@ def _bytes_per_device(tree):
     )
 
 
-def _needed_bytes(message):
-    """What the TPU compiler says a program needs when it does not fit, or None."""
-    found = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message)
-    if not found:
-        return None
-    return int(float(found[1]) * 1024 ** ("KMGT".index(found[2]) + 1))
+def _temporary_bytes(message):
+    """What a program that does not fit needs beside its arguments, as the TPU compiler says."""
+    found = re.search(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds available HBM", message)
+    return int(float(found[1]) * 1024 ** ("KMGT".index(found[2]) + 1)) if found else None
 
 
 if __name__ == "__main__":

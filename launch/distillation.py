@@ -41,7 +41,10 @@ ARMS = ("rl_only", *METHODS, "distill_then_rl")
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """Whom to learn from: a workspace with its model and tokenizer, and its parameters."""
+    """Whom to learn from: a workspace with its model and tokenizer, and its parameters.
+
+    The parameters may be None where they are not needed yet.
+    """
 
     work: Workspace
     params: Any
@@ -66,23 +69,6 @@ class Distillation:
     config: Any
     data: Path
     sampling_flops: float = 0.0
-
-    def check(self, arms: Sequence[str]) -> None:
-        """Finds what is wrong with the config before any long work.
-
-        Raises:
-          ValueError: an unknown arm, a bad setting, or models that do not share the vocabulary
-            where a method needs one; one line.
-        """
-        if unknown := [arm for arm in arms if arm not in ARMS]:
-            raise ValueError(f"method {unknown[0]!r} is unknown; choose of {', '.join(ARMS)}")
-        needed = {part for arm in arms for part in _parts(self.config, arm)}
-        for method in sorted(needed & {"logit", "on_policy"}):
-            if self.teacher is None:
-                raise ValueError(f"method {method!r} needs a teacher's checkpoint: set teacher")
-            check_vocabulary(method, self.work, self.teacher.work)
-        if "rl_only" in needed:
-            training.plan_reinforce(self.work, list(self.problems), self.config.rl_only)
 
     def run(self, arm: str, params: Any, directory: Path) -> tuple[Any, float]:
         """Trains the student, whose `params` are taken over; returns new ones and the FLOPs."""
@@ -187,15 +173,8 @@ class Distillation:
         work = self.work
         examples = responses.read(work, self.data)
         examples = examples[: max(1, round(share * len(examples)))]
-        plan = training.plan_supervised(
-            work,
-            examples,
-            config,
-            epochs=config.epochs,
-            microbatches=config.microbatches,
-            too_long=config.too_long,
-            make_loss=make_loss,
-            constants=self.teacher.params if taught else None,
+        plan = _plan_on_data(
+            work, examples, config, make_loss, self.teacher.params if taught else None
         )
         params = training.fine_tune(work, params, plan, directory)
         lengths = [len(e["tokens"]) for e in examples if len(e["tokens"]) <= config.row_length]
@@ -203,6 +182,50 @@ class Distillation:
         if taught:
             spent += flops.forward(self.teacher.work.model.config, lengths)
         return params, config.epochs * spent + share * self.sampling_flops
+
+
+def _plan_on_data(work, examples, config, make_loss=sft.make_loss, constants=None):
+    return training.plan_supervised(
+        work,
+        examples,
+        config,
+        epochs=config.epochs,
+        microbatches=config.microbatches,
+        too_long=config.too_long,
+        make_loss=make_loss,
+        constants=constants,
+    )
+
+
+def check(
+    work: Workspace, teacher: Teacher | None, problems: Sequence[Problem], config: Any
+) -> None:
+    """Finds what is wrong with the arguments of `distill` before any long work.
+
+    Raises:
+      ValueError: an unknown arm, a bad setting, models that do not share the vocabulary where a
+        method needs one, or responses that are no data; one line.
+    """
+    if unknown := [arm for arm in config.methods if arm not in ARMS]:
+        raise ValueError(f"method {unknown[0]!r} is unknown; choose of {', '.join(ARMS)}")
+    needed = {part for arm in config.methods for part in _parts(config, arm)}
+    if teacher is None and not config.data.responses:
+        raise ValueError("there is no teacher: give a checkpoint, or data.responses")
+    for method in sorted(needed & {"logit", "on_policy"}):
+        if teacher is None:
+            raise ValueError(f"method {method!r} needs a teacher's checkpoint, not its text alone")
+        check_vocabulary(method, work, teacher.work)
+    if "rl_only" in needed:
+        training.plan_reinforce(work, list(problems), config.rl_only)
+    if "on_policy" in needed:
+        optimizer, steps = config.on_policy.optimizer.to_dict(), config.on_policy.steps
+        make_optimizer(optimizer, work.model.abstract_params, steps)
+    if config.data.responses:
+        examples = responses.read(work, Path(config.data.responses))
+        for method in sorted(needed & {"sequence", "logit"}):
+            _plan_on_data(work, examples, config[method])
+    if config.lora.rank:
+        LoraModel(work.model.config, LoraConfig(**config.lora))
 
 
 def check_vocabulary(method: str, student: Workspace, teacher: Workspace) -> None:
@@ -239,7 +262,7 @@ def distill(
 
     Args:
       work: of the student.
-      teacher: with the same directory and config; None where `config.data.responses` is all.
+      teacher: with the same config; None where `config.data.responses` is all there is of it.
       config: `methods`, the arms to run; `data`; `lora`; and the sections of `Distillation`.
       make_base: stage directory -> the student's parameters, which every arm starts from.
       settings: JSON-able; all that teacher and student depend on.
@@ -248,17 +271,14 @@ def distill(
       `teacher`, `base` and each arm -> `{"wall_seconds", "params", "train_flops", "metrics"}`.
       Teacher and base were trained before, so their `train_flops` are 0.
     """
-    arms, lora = config.methods, None
-    trained = work
+    check(work, teacher, problems, config)
+    lora, trained = None, work
     if config.lora.rank:
         lora = LoraConfig(**config.lora)
         config, trained = with_lora(config, lora, work)
     given = config.data.responses
     data = Path(given) if given else work.stage_directory("teacher") / responses.DATA_FILE
     trainer = Distillation(trained, teacher, problems, config, data)
-    trainer.check(arms)
-    if given:
-        responses.read(work, data)
 
     def of_teacher(directory):
         spent = 0.0
@@ -279,16 +299,16 @@ def distill(
         return stages.publish(work, directory, params) | {"train_flops": spent}
 
     results, sizes = {}, {}
-    data_settings = {**settings, "data": config.data.to_dict(), "lora": config.lora.to_dict()}
+    data_settings = {**settings, "data": config.data.to_dict()}
     if teacher is not None:
-        results["teacher"] = stages.run_stage(teacher.work, "teacher", data_settings, of_teacher)
+        results["teacher"] = stages.run_stage(work, "teacher", data_settings, of_teacher)
         sizes["teacher"] = teacher.work.model.config.num_params
         trainer = dataclasses.replace(
             trainer, sampling_flops=results["teacher"]["sampling_flops"]
         )
     results["base"] = stages.run_stage(work, "base", settings, of_base)
-    for arm in arms:
-        sections = {part: config[part].to_dict() for part in (arm, *_parts(config, arm))}
+    for arm in config.methods:
+        sections = {part: config[part].to_dict() for part in (arm, "lora", *_parts(config, arm))}
         train = functools.partial(of_arm, arm)
         results[arm] = stages.run_stage(work, arm, data_settings | sections, train)
     return {

@@ -83,12 +83,14 @@ def _run_seed(config, directory, seed):
         texts = corpus.documents(config.base.pretrain.documents, seed)
         return training.pretrain(work, texts, config.base.pretrain, directory)
 
+    tasks = {config.task: config.num_problems} if config.task else config.problems
     problems = [
         problem
-        for task, count in config.problems.items()
+        for task, count in tasks.items()
         for problem in get_task(task).problems("train", count, seed)
     ]
-    fields = ("dtype", "remat", "mesh", "template", "problems", "evaluation", "base")
+    fields = ("dtype", "remat", "mesh", "template", "task", "num_problems", "problems",
+              "evaluation", "base")  # fmt: skip
     known = json.loads(config.to_json_best_effort())
     settings = {"seed": seed} | {name: known[name] for name in fields if name in known}
     settings |= {name: str(source) for name, source in sources.items()}

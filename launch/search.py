@@ -13,6 +13,8 @@ from rich.table import Table
 
 from launch.report import format_figure
 from reasoning.problem import Problem
+from reasoning.prompts import PromptTemplate
+from reasoning.response import THINK_OPEN
 from reasoning.search.adaptive import Adaptive, Arm, Outcome, difficulty, fit_plans
 from reasoning.search.beam import BeamSearch
 from reasoning.search.best_of_n import BestOfN, scored_samples
@@ -26,7 +28,6 @@ from reasoning.search.prompting import Prompting
 from reasoning.search.sample_bank import SampleBank, ScoreBank
 from reasoning.search.self_consistency import SelfConsistency
 from reasoning.search.self_refine import SelfRefine
-from reasoning.response import THINK_OPEN
 from reasoning.verifiers import Verifier
 from reasoning.verifiers.likelihood import MeanLogprob
 from train.progress import Progress
@@ -41,17 +42,23 @@ EXTENDS_PILOTS = ("weighted_majority", "best_of_n_prm")
 
 
 def method_entries(
-    prm: Verifier | None, orm: Verifier | None, *, how: str, wait: str
+    prm: Verifier | None,
+    orm: Verifier | None,
+    *,
+    plain: PromptTemplate,
+    how: str,
+    wait: str,
 ) -> dict[str, Entry]:
     """Every method but the adaptive one, by the name that it has in reports.
 
     Args:
       prm, orm: process and outcome reward models; methods of one that is None are left out.
+      plain: the bare user turn, which `direct` answers without a chain.
       how: how the step scores of `prm` become one.
       wait: what budget forcing goes on with.
     """
     entries = {
-        "direct": Entry(Prompting(prefill=EMPTY_CHAIN)),
+        "direct": Entry(Prompting(plain, EMPTY_CHAIN)),
         "cot": Entry(Prompting()),
         "majority": Entry(SelfConsistency()),
         "best_of_n_logprob": Entry(BestOfN(), MeanLogprob()),

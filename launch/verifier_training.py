@@ -24,6 +24,7 @@ from models.hf.load import LoadedModel, load_scalar_model
 from models.scalar_head import ScalarModel
 from reasoning import process_bench
 from reasoning.problem import Problem
+from reasoning.process_bench import Annotated
 from reasoning.prompts import PromptTemplate, get_template
 from reasoning.step_labels import LabelledSolution, LabelSettings, hard_labels, label_steps
 from reasoning.step_split import StepSplitter
@@ -46,6 +47,8 @@ class VerifierPlan:
 
     Attributes:
       work: the policy's, with the scalar model in the place of the policy.
+      choice, measurement: planted errors, to choose the threshold of `process_bench` on and to
+        measure on; none where no task has them.
     """
 
     config: Any
@@ -53,6 +56,8 @@ class VerifierPlan:
     template: PromptTemplate
     labelling: LabelSettings
     work: Workspace
+    choice: list[Annotated]
+    measurement: list[Annotated]
 
 
 def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
@@ -75,6 +80,9 @@ def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
             f"outcome_at={config.outcome_at!r} is unknown; choose one of"
             f" {', '.join(process_reward.PLACES)}"
         )
+    for name, least in (("epochs", 1), ("bench_problems", 2)):
+        if config[name] < least:
+            raise ValueError(f"{name}={config[name]}: it must be at least {least}")
     problems = []
     for spec, count in config.problems.items():
         task = get_task(spec)
@@ -89,7 +97,25 @@ def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
     optimizer = make_optimizer(config.optimizer.to_dict(), scalar.model.abstract_params, 10**9)
     loss = process_reward.make_loss(scalar.model)
     training.check_rows(make_train_step(loss, optimizer, work.mesh), config.rows)
-    return VerifierPlan(config, problems, template, labelling, scalar)
+    planted = _planted_errors(work, config, [task for task, _ in problems], template)
+    return VerifierPlan(config, problems, template, labelling, scalar, *planted)
+
+
+def _planted_errors(
+    work: Workspace, config: Any, tasks: Sequence[Task], template: PromptTemplate
+) -> tuple[list[Annotated], list[Annotated]]:
+    splitter, count = StepSplitter(work.tokenizer, config.delimiter), config.bench_problems
+    parts: tuple[list[Annotated], list[Annotated]] = ([], [])
+    for task in tasks:
+        if task.name.partition("?")[0] not in domains.LEVELS:
+            continue
+        problems = task.problems("test", 2 * count, work.seed)
+        for i, part in enumerate(parts):
+            part += process_bench.planted_errors(
+                problems[i * count : (i + 1) * count], template, work.tokenizer, splitter,
+                work.seed + i,
+            )  # fmt: skip
+    return parts
 
 
 def train_verifiers(
@@ -147,7 +173,9 @@ def _load(plan: VerifierPlan, directory: Path) -> LoadedModel:
     return load_scalar_model(directory / "hf", plan.work.mesh, **settings)
 
 
-def _examples(plan: VerifierPlan, solutions: Sequence[LabelledSolution]) -> dict[str, list[Example]]:
+def _examples(
+    plan: VerifierPlan, solutions: Sequence[LabelledSolution]
+) -> dict[str, list[Example]]:
     """Training examples of each verifier."""
     prompts = plan.work.tokenizer.encode_batch([each.prompt for each in solutions])
     examples: dict[str, list[Example]] = {name: [] for name in VERIFIERS}
@@ -214,26 +242,17 @@ def _summary(solutions: Sequence[LabelledSolution]) -> dict[str, Any]:
 
 
 def _measure(plan: VerifierPlan, directory: Path) -> dict[str, Any]:
-    """ProcessBench on held-out problems of the tasks that have planted errors."""
-    work, count = plan.work, plan.config.bench_problems
-    splitter = StepSplitter(work.tokenizer, plan.labelling.delimiter)
-    choice, measured = [], []
-    for task, _ in plan.problems:
-        if task.name.partition("?")[0] not in domains.LEVELS:
-            continue
-        problems = task.problems("test", 2 * count, work.seed)
-        for part, of_part in ((choice, problems[:count]), (measured, problems[count:])):
-            seed = work.seed + (part is measured)
-            part += process_bench.planted_errors(
-                of_part, plan.template, work.tokenizer, splitter, seed
-            )
+    """ProcessBench of the two process verifiers."""
     figures = {}
-    for label, name in (("soft", PROCESS_SOFT), ("hard", PROCESS_HARD)) if measured else ():
+    for label, name in (("soft", PROCESS_SOFT), ("hard", PROCESS_HARD)) if plan.choice else ():
         verifier = load_process_verifier(plan, directory, name)
-        with jax.set_mesh(work.mesh):
-            chosen_on, scores = (process_bench.step_scores(verifier, p) for p in (choice, measured))
-        threshold = process_bench.choose_threshold(chosen_on, [e.first_error for e in choice])
-        errors = [each.first_error for each in measured]
-        figures[label] = process_bench.measure(scores, errors, threshold, work.seed)
+        with jax.set_mesh(plan.work.mesh):
+            chosen_on, scores = (
+                process_bench.step_scores(verifier, part)
+                for part in (plan.choice, plan.measurement)
+            )
+        choice, errors = ([e.first_error for e in p] for p in (plan.choice, plan.measurement))
+        threshold = process_bench.choose_threshold(chosen_on, choice)
+        figures[label] = process_bench.measure(scores, errors, threshold, plan.work.seed)
         figures[label]["threshold"] = threshold
     return figures

@@ -47,34 +47,6 @@ class PathPool:
     prefix_lengths: np.ndarray
     lengths: np.ndarray
 
-    def places(self, parents: Any, into: Any, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """A request to extend `parents` and store the results in `into`, as arrays `[P, width]`.
-
-        Raises:
-          ValueError: a wrong shape, a place that is not there or holds no path, or two paths
-            stored in one place.
-        """
-        parents, into = np.asarray(parents, np.int32), np.asarray(into, np.int32)
-        prompts, places = self.lengths.shape[0], self.lengths.shape[1] - 1
-        for name, array in (("parents", parents), ("into", into)):
-            if array.shape != (prompts, width):
-                raise ValueError(f"{name} has shape {array.shape}; it must be {(prompts, width)}")
-            if array.min() < -1 or array.max() >= places:
-                bad = array[(array < -1) | (array >= places)][0]
-                raise ValueError(f"{name} names place {bad}; places are 0..{places - 1}, or -1")
-        ordered = np.sort(into, 1)
-        if (twice := (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
-            prompt, row = np.argwhere(twice)[0]
-            raise ValueError(
-                f"two paths of prompt {prompt} would be stored in place {ordered[prompt, row]}"
-            )
-        if (missing := (into >= 0) & (at(self.lengths, parents) == EMPTY)).any():
-            prompt, row = np.argwhere(missing)[0]
-            raise ValueError(
-                f"place {parents[prompt, row]} of prompt {prompt} holds no path to extend"
-            )
-        return parents, into
-
     def replace(self, suffix, into: np.ndarray, lengths: np.ndarray) -> "PathPool":
         """The pool after paths of these `lengths` were stored `into` places."""
         return dataclasses.replace(self, suffix=suffix, lengths=put(self.lengths, into, lengths))
@@ -91,6 +63,41 @@ def put(numbers: np.ndarray, into: np.ndarray, values: np.ndarray) -> np.ndarray
     prompt, row = np.nonzero(into >= 0)
     numbers[prompt, into[prompt, row]] = values[prompt, row]
     return numbers
+
+
+def check_places(
+    lengths: np.ndarray, ended: np.ndarray, parents: Any, into: Any, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A request to extend `parents` and store the results in `into`, as arrays `[P, width]`.
+
+    Args:
+      lengths, ended: `[P, R + 1]`, the tokens of each path, and whether it may not be extended.
+
+    Raises:
+      ValueError: a wrong shape, a place that is not there, that holds no path or one that has
+        ended, or two paths stored in one place.
+    """
+    parents, into = np.asarray(parents, np.int32), np.asarray(into, np.int32)
+    prompts, places = lengths.shape[0], lengths.shape[1] - 1
+    for name, array in (("parents", parents), ("into", into)):
+        if array.shape != (prompts, width):
+            raise ValueError(f"{name} has shape {array.shape}; it must be {(prompts, width)}")
+        if array.min() < -1 or array.max() >= places:
+            bad = array[(array < -1) | (array >= places)][0]
+            raise ValueError(f"{name} names place {bad}; places are 0..{places - 1}, or -1")
+    ordered = np.sort(into, 1)
+    if (twice := (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+        prompt, row = np.argwhere(twice)[0]
+        raise ValueError(
+            f"two paths of prompt {prompt} would be stored in place {ordered[prompt, row]}"
+        )
+    for numbers, bad, why in ((lengths, EMPTY, "holds no path"), (ended, True, "has ended")):
+        if (found := (into >= 0) & (at(numbers, parents) == bad)).any():
+            prompt, row = np.argwhere(found)[0]
+            raise ValueError(
+                f"place {parents[prompt, row]} of prompt {prompt} {why}; it cannot be extended"
+            )
+    return parents, into
 
 
 def check_sizes(**sizes: int) -> None:
@@ -160,13 +167,13 @@ def prefill(model, capacity: int, columns: int, params, tokens, lengths):
     return (cache.prefix_k, cache.prefix_v), (cache.suffix_k, cache.suffix_v)
 
 
-def open_rows(prefix, prefix_lengths, suffix, parents, lengths, past: int, fresh: int) -> KVCache:
-    """The parents' rows `[P, M]` side by side: their last `past` columns, then `fresh` ones."""
+def open_rows(prefix, prefix_lengths, suffix, parents, lengths, fresh: int) -> KVCache:
+    """The parents' rows `[P, M]` side by side, with `fresh` columns behind."""
     index = jnp.maximum(parents, 0)[None, :, :, None, None, None]
-    first = suffix[0].shape[-1] - past
-    rows_k = jnp.take_along_axis(suffix[0][..., first:], index, 2)
-    rows_v = jnp.take_along_axis(suffix[1][..., first:, :], index, 2)
-    room, none = (0, fresh), (0, 0)
+    rows_k = jnp.take_along_axis(suffix[0], index, 2)
+    rows_v = jnp.take_along_axis(suffix[1], index, 2)
+    columns, room, none = suffix[0].shape[-1], (0, fresh), (0, 0)
+    valid = jnp.arange(columns) >= columns - lengths[..., None]
     return _constrain(
         KVCache(
             prefix_k=prefix[0],
@@ -174,21 +181,18 @@ def open_rows(prefix, prefix_lengths, suffix, parents, lengths, past: int, fresh
             suffix_k=jnp.pad(rows_k, [none, none, none, none, none, room]),
             suffix_v=jnp.pad(rows_v, [none, none, none, none, room, none]),
             prefix_valid=jnp.arange(prefix[0].shape[-1]) < prefix_lengths[:, None],
-            suffix_valid=jnp.pad(
-                jnp.arange(past) >= past - lengths[..., None], [none, none, room]
-            ),
+            suffix_valid=jnp.pad(valid, [none, none, room]),
         )
     )
 
 
-def close_rows(cache: KVCache, suffix, into, gained, past: int):
+def close_rows(cache: KVCache, suffix, into, gained):
     """`PathPool.suffix` with rows stored in `into [P, M]`, after they gained `[P, M]` columns.
 
     Columns before a path's tokens hold anything; they are never read.
     """
     prompts, places, columns = *into.shape[:1], suffix[0].shape[2], suffix[0].shape[-1]
-    source = jnp.arange(columns) + (past - columns + gained)[..., None]
-    source = jnp.maximum(source, 0)[None, :, :, None]
+    source = (jnp.arange(columns) + gained[..., None])[None, :, :, None]
     rows_k = jnp.take_along_axis(cache.suffix_k, source[..., None, :], -1)
     rows_v = jnp.take_along_axis(cache.suffix_v, source[..., None], -2)
     # Each place chooses its new row or stays: half the time of a scatter on CPU, and split over

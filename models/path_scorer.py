@@ -95,9 +95,10 @@ class PathScorer:
 
         Raises:
           ValueError: an empty step, tokens of another vocabulary, or a path longer than
-            `max_new_tokens`; see `PathPool.places` for the others.
+            `max_new_tokens`; see `path_pool.check_places` for the others.
         """
-        parents, into = pool.places(parents, into, self.width)
+        never = np.zeros(pool.lengths.shape, bool)
+        parents, into = path_pool.check_places(pool.lengths, never, parents, into, self.width)
         used = into >= 0
         tokens, lengths = np.asarray(tokens, np.int32), np.where(used, lengths, 0)
         if (bad := used & ((lengths < 1) | (lengths > tokens.shape[2]))).any():
@@ -137,7 +138,7 @@ class PathScorer:
         config = self.model.config
         parents, into, lengths, gained = rows
         past = self.max_new_tokens
-        cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, past, T)
+        cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, T)
         positions = (prefix_lengths[:, None] + lengths)[..., None] + jnp.arange(T)
 
         def attend(q, k, v, cache, layer):
@@ -159,7 +160,7 @@ class PathScorer:
             tokens.reshape(P * M, T), positions.reshape(P * M, T), attend, cache
         )
         values = self.model.values(params, hidden).reshape(P, M, T)
-        return path_pool.close_rows(cache, suffix, into, gained, past), values
+        return path_pool.close_rows(cache, suffix, into, gained), values
 
 
 def step_attention(q_PMTNH: jax.Array, cache: KVCache, layer: jax.Array) -> jax.Array:

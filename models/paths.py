@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from models import path_pool
-from models.decoder import LanguageModel
-from models.path_pool import ROOT, PathPool, at, put
 from models.attention import live_blocks
 from models.cached import decode as decode_token
+from models.decoder import LanguageModel
+from models.path_pool import ROOT, PathPool, at, put
 from models.sampler import SamplingParams, draw
 from models.stopping import TokenAutomaton
 
@@ -99,16 +99,16 @@ class PathSampler:
         self._stop_table = jnp.asarray(np.isin(np.arange(vocab), list(stop_ids)))
         self._automaton = jnp.asarray(delimiter.transitions) if delimiter else None
         prefill = functools.partial(path_pool.prefill, model, capacity, max_new_tokens)
-        self._start, static = jax.jit(prefill), ("past", "filtered")
-        self._extend = jax.jit(self._steps, static_argnames=static)
+        self._start = jax.jit(prefill)
+        self._extend = jax.jit(self._steps, static_argnames="filtered")
         self._extend_donated = jax.jit(
-            self._steps, static_argnames=static, donate_argnames=("suffix",)
+            self._steps, static_argnames="filtered", donate_argnames="suffix"
         )
 
     @property
     def compilations(self) -> int:
-        """Programs compiled so far: for each bucket of prompt length one and up to four, see
-        `_past_columns`, and four more if states are donated."""
+        """Programs compiled so far: two for each bucket of prompt length, and a third where states
+        are both kept and donated."""
         jitted = (self._start, self._extend, self._extend_donated)
         return sum(each._cache_size() for each in jitted)
 
@@ -151,17 +151,13 @@ class PathSampler:
           donate: `state` is given up: the new one takes over its memory.
 
         Raises:
-          ValueError: a path that has ended; see `PathPool.places` for the others.
+          ValueError: see `path_pool.check_places`.
         """
         pool = state.pool
-        parents, into = pool.places(parents, into, self.width)
+        parents, into = path_pool.check_places(
+            pool.lengths, state.ended, parents, into, self.width
+        )
         used = into >= 0
-        if (ended := used & at(state.ended, parents)).any():
-            prompt, row = np.argwhere(ended)[0]
-            raise ValueError(
-                f"the path in place {parents[prompt, row]} of prompt {prompt} has ended; it cannot "
-                "be extended"
-            )
         lengths = np.where(used, at(pool.lengths, parents), 0)
         rows = np.stack(
             [parents, into, lengths, at(state.token, parents), at(state.reading, parents)]
@@ -174,7 +170,6 @@ class PathSampler:
         suffix, out = extend(
             params, pool.prefix, pool.prefix_lengths, suffix=pool.suffix, rows=rows, knobs=knobs,
             stop_table=self._stop_table, automaton=self._automaton, key=key,
-            past=_past_columns(int(lengths.max()), self.max_new_tokens),
             filtered=sampling.filtered,
         )  # fmt: skip
         out = jax.device_get(out)
@@ -192,15 +187,13 @@ class PathSampler:
 
     def _steps(
         self, params, prefix, prefix_lengths, *, suffix, rows, knobs, stop_table, automaton, key,
-        past, filtered,
+        filtered,
     ):  # fmt: skip
         P, M, T, W = self.prompts, self.width, self.step_tokens, self.max_new_tokens
         parents, into, lengths, token, reading = rows
         used = into >= 0
-        cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, past, T)
+        cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, T)
         weights = self.model.for_loop(params, prefix[0].shape[-1] + W)
-        # Paths lie to the right of the past columns.
-        oldest = past - lengths.max()
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(P * M))
         number = lengths.reshape(-1, 1) + jnp.arange(T)
         of_token = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n)), (None, 0))
@@ -211,8 +204,8 @@ class PathSampler:
             active = used & (finish == RUNNING)
             positions = prefix_lengths[:, None] + lengths + t
             logits, cache = decode_token(
-                self.model, weights, cache, token, positions, past + t, active,
-                live=live_blocks(past + T, oldest, past + t),
+                self.model, weights, cache, token, positions, W + t, active,
+                live=live_blocks(W + T, W - lengths.max(), W + t),
             )  # fmt: skip
             token, logprob = draw(logits, uniform[:, t], knobs, filtered)
             token, logprob = token.reshape(P, M), logprob.reshape(P, M)
@@ -246,14 +239,6 @@ class PathSampler:
         }
         carry = (jnp.int32(0), cache, token, reading, jnp.zeros((P, M), jnp.int32), out)
         _, cache, _, reading, finish, out = jax.lax.while_loop(unfinished, decode, carry)
-        suffix = path_pool.close_rows(cache, suffix, into, out["lengths"], past)
+        suffix = path_pool.close_rows(cache, suffix, into, out["lengths"])
         return suffix, out | {"finish": finish, "reading": reading}
 
-
-def _past_columns(longest: int, most: int) -> int:
-    """Columns to copy and to read for paths of up to `longest` tokens: quarters of `most`.
-
-    So a search compiles at most four programs, and reads little while its paths are short.
-    """
-    quarter = max(32, -(-most // 4))
-    return min(most, quarter * max(1, -(-longest // quarter)))

@@ -46,9 +46,14 @@ def make_mesh(axis_sizes: Mapping[str, int] | None = None, devices: Sequence[Any
             f"mesh {sizes} does not fit {len(devices)} devices; their product must be "
             f"{len(devices)}, with at most one axis -1"
         )
-    return jax.make_mesh(
-        tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices
-    )
+    types = (AxisType.Auto,) * len(MESH_AXES)
+    try:
+        return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=types, devices=devices)
+    except NotImplementedError:  # TPUs are wired as a torus.
+        raise ValueError(
+            f"mesh {sizes} does not lie along the axes of these {len(devices)} devices: choose"
+            " sizes that are products of the machine's"
+        ) from None
 
 
 def partition_spec(

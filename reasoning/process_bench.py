@@ -75,17 +75,20 @@ def planted_errors(
         right = domains.WORK[domain](problem, speak, lambda line: False)
         slip = rng.randrange(len(right) - 1) if i % 2 else None
         *lines, answer = domains.WORK[domain](problem, speak, lambda line: line == slip)
-        text = corpus.tagged(lines, answer)
+        prompt, opening = template(problem.question), corpus.tagged([], "").partition("\n")[0] + "\n"
+        opened = opening if prompt.endswith(opening) else ""
+        text = corpus.tagged(lines, answer).removeprefix(opened)
         token_ids = [*tokenizer.encode(text), tokenizer.eos_id]
         first_error = None
         if slip is not None:
             # What is written up to the end of the wrong line, in bytes.
-            written = len(corpus.tagged(lines[: slip + 1], "").partition("\n</think>")[0].encode())
+            written = corpus.tagged(lines[: slip + 1], "").partition("\n</think>")[0]
+            written = len(written.removeprefix(opened).encode())
             lengths = np.cumsum([len(tokenizer.token_bytes(token)) for token in token_ids])
             ends = lengths[splitter.ends(token_ids)]
             first_error = int(np.searchsorted(ends, written))
         completion = Completion(text, token_ids, None, "stop")
-        annotated.append(Annotated(problem, template(problem.question), completion, first_error))
+        annotated.append(Annotated(problem, prompt, completion, first_error))
     return annotated
 
 
@@ -156,7 +159,9 @@ def _ranges(scores, first_errors) -> tuple[np.ndarray, np.ndarray]:
         ranges[error is not None].append((low, np.min(each[:error], initial=np.inf)))
     for erroneous, kind in ((True, "right"), (False, "erroneous")):
         if not ranges[erroneous]:
-            raise ValueError(f"all {len(scores)} solutions are {kind}; ProcessBench needs both kinds")
+            raise ValueError(
+                f"all {len(scores)} solutions are {kind}; ProcessBench needs both kinds"
+            )
     return np.array(ranges[True]), np.array(ranges[False])
 
 

@@ -18,6 +18,8 @@ R1_SYSTEM = (
     "within <think> </think> tags and the answer within <answer> </answer> tags."
 )
 PLAIN = "User: {question}\nAssistant:"
+# Opens the chain, for base models that do not always.
+THINK = PLAIN + " <think>\n"
 # Puts the first words into the model's mouth (arXiv:2205.11916).
 COT = PLAIN + " Let's think step by step.\n"
 # Asks for the answer alone, which an instruction does for models that follow one.
@@ -31,7 +33,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
-TEMPLATES = ("plain", "cot", "r1_zero", "chat", "chat_r1", "chat_direct")
+TEMPLATES = ("plain", "think", "cot", "r1_zero", "chat", "chat_r1", "chat_direct")
 
 PromptTemplate = Callable[[str], str]
 
@@ -39,14 +41,15 @@ PromptTemplate = Callable[[str], str]
 def get_template(name: str, tokenizer: Tokenizer) -> PromptTemplate:
     """A function from a question to a prompt.
 
-    `plain` is a bare user turn, `cot` one whose answer starts with "Let's think step by step";
+    `plain` is a bare user turn, `think` one whose answer starts inside the chain, `cot` one whose
+    answer starts with "Let's think step by step";
     `r1_zero` is for base models; `chat`, `chat_r1` and `chat_direct` use the tokenizer's chat
     template, the last two with a system prompt that asks for the R1 format, or for no reasoning.
 
     Raises:
       ValueError: an unknown name, or a chat template that the tokenizer lacks.
     """
-    raw = {"plain": PLAIN, "cot": COT, "r1_zero": R1_ZERO}
+    raw = {"plain": PLAIN, "think": THINK, "cot": COT, "r1_zero": R1_ZERO}
     if name in raw:
         return lambda question: raw[name].format(question=question)
     if name not in TEMPLATES:

@@ -111,7 +111,7 @@ def label_steps(
       ValueError: no problems, or a directory with labels of other settings or problems.
     """
     if not problems:
-        raise ValueError("there are no problems to label solutions of: check the task and its split")
+        raise ValueError("there are no problems to label: check the task and its split")
     directory, prompts = Path(directory), [template(problem.question) for problem in problems]
     _claim(directory, settings, task, prompts)
     splitter = StepSplitter(generator.tokenizer, settings.delimiter)

@@ -1,37 +1,47 @@
-"""Responses that grow step by step: what search over reasoning steps asks of a generator.
+"""A step generator extends partial responses ("paths") by one reasoning step at a time.
 
-A step is what is sampled up to a delimiter. Each prompt has numbered places for partial responses;
-extending one stores the longer path in a place, so a path can be forked, kept or overwritten.
-Place -1 is the bare prompt.
+What a search over steps sees (`reasoning.search`): paths are kept in places, `ROOT` being the bare
+prompt, and a step continues the path of one place and stores the result in another. Like a
+`Generator`, it is the compiled model here, or any server.
 """
 
+import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
+from models import path_pool
 from models.decoder import LanguageModel
-from models.paths import FINISH_REASONS, STOP, PathSampler, PathState, Steps
+from models.path_pool import EMPTY, ROOT, at, put
+from models.paths import FINISH_REASONS, PathSampler
 from models.sampler import SamplingParams
 from models.stopping import TokenAutomaton
 from models.tokenizer import Tokenizer
 from reasoning.generator import Generator
 
+# For each prompt, a place for each row; rows may be ragged.
 Places = Sequence[Sequence[int]]
+# A sampler for so many times the prompts is used rather than one compiled for fewer.
+_SPARE_PROMPTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One sampled step.
+    """What was appended to a path.
 
     Attributes:
-      token_ids: the end-of-sequence token included.
-      text: the delimiter included, the end-of-sequence token left out.
-      logprobs: float32 `[len(token_ids)]`; None where the generator does not report them.
-      finish: "delimiter", "step_length" (it was cut, and can go on), "stop" (the response has
-        ended) or "length" (it is as long as one may be).
+      token_ids: the delimiter or end-of-sequence token included; what was generated.
+      text: decoded, the end-of-sequence token left out. The texts of a path's steps make up the
+        text of its tokens: bytes of a character that the step's last token cuts are held back for
+        the next step.
+      logprobs: float32 `[len(token_ids)]`, under softmax(logits / temperature); None where the
+        generator does not report them.
+      finish: "delimiter"; "stop" by the end-of-sequence token; "step_length", the limit of a step;
+        or "length", that of a path, also where its last token ends a step. A path has ended after
+        "stop" and "length".
     """
 
     token_ids: list[int]
@@ -39,30 +49,55 @@ class Step:
     logprobs: np.ndarray | None
     finish: str
 
+    @property
+    def ended(self) -> bool:
+        """Whether the path cannot be extended any more."""
+        return self.finish in ("stop", "length")
+
 
 class Paths(Protocol):
-    """Partial responses to some prompts."""
+    """Paths of P prompts, `capacity` places each.
+
+    Attributes:
+      prompt_tokens: `[P]`, tokens of each prompt, 0 where the generator keeps its tokenizer to
+        itself.
+      sampled_tokens: int64 `[P]`, tokens generated so far, in copies too.
+    """
+
+    prompt_tokens: list[int]
+    sampled_tokens: np.ndarray
 
     def extend(
         self, parents: Places, into: Places, sampling: SamplingParams | None = None
     ) -> list[list[Step]]:
-        """Samples a step for paths of each prompt.
+        """Continues paths by one step each; all parents are read before any place is written.
 
         Args:
-          parents: for each prompt, places of the paths to extend; one may occur several times.
-          into: alike, the distinct places of the results. All parents are read before any place
-            is written.
-          sampling: in place of that of `start`.
+          parents: for each prompt, the places of up to `width` paths to continue; one that occurs
+            several times is forked.
+          into: alike, the distinct places of the results.
+          sampling: for this step, instead of what the paths were started with.
+
+        Raises:
+          ValueError: see `models.path_pool.check_places`.
         """
         ...
 
     def copy(self) -> "Paths":
-        """The same paths, to go another way with."""
+        """One with the same paths, which goes its own way; to look ahead with. It costs nothing."""
+        ...
+
+    def text(self, prompt: int, place: int) -> str:
+        """The text of a path, without its prompt."""
+        ...
+
+    def token_ids(self, prompt: int, place: int) -> list[int]:
+        """The tokens of a path, without its prompt's."""
         ...
 
 
 class StepGenerator(Protocol):
-    """Anything that samples responses step by step."""
+    """Anything that samples step by step."""
 
     def start(
         self,
@@ -76,28 +111,30 @@ class StepGenerator(Protocol):
         sampling: SamplingParams = SamplingParams(),
         seed: int = 0,
     ) -> Paths:
-        """No paths yet, for each prompt.
+        """No paths yet but the bare prompts.
 
         Args:
-          capacity: places of a prompt.
-          width: most paths of a prompt in one `extend`.
-          max_new_tokens: of a whole response.
-          step_tokens: longest step; a longer one is cut, and goes on as another.
+          capacity: places for paths of each prompt.
+          width: most rows of each prompt in one call of `extend`.
+          max_new_tokens: most tokens of a path.
+          step_tokens: most tokens of a step.
+          delimiter: ends a step, whose text it is part of.
+          seed: with the number of the extension, the prompt and the row, decides what is drawn.
         """
         ...
 
 
 class JaxStepGenerator:
-    """The compiled `PathSampler` behind the interface; compiles once for each shape of search.
+    """The compiled sampler of paths behind the `StepGenerator` interface.
 
-    Attributes:
-      params: may be replaced between searches.
+    Samplers are kept by shape, so repeated searches compile nothing. `params` may be replaced
+    between searches.
     """
 
     def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer):
         tokenizer.check_fits(model.config.vocab_size)
         self.model, self.params, self.tokenizer = model, params, tokenizer
-        self._samplers: dict[Any, PathSampler] = {}
+        self._samplers: dict[Any, list[PathSampler]] = {}
 
     def start(
         self,
@@ -111,109 +148,154 @@ class JaxStepGenerator:
         sampling: SamplingParams = SamplingParams(),
         seed: int = 0,
     ) -> "JaxPaths":
-        """See `StepGenerator`. Fewer prompts than before, of an equal search, compile nothing."""
-        prompt_ids = self.tokenizer.encode_batch(prompts)
-        shape = (capacity, width, max_new_tokens, step_tokens, delimiter)
-        sampler = self._samplers.get(shape)
-        if sampler is None or sampler.prompts < len(prompts):
+        """See `StepGenerator`; a prompt is read once, whatever is forked from it."""
+        sampler = self._sampler(
+            len(prompts), delimiter, capacity=capacity, width=width,
+            max_new_tokens=max_new_tokens, step_tokens=step_tokens,
+        )  # fmt: skip
+        return JaxPaths(sampler, self.params, self.tokenizer, prompts, sampling, seed)
+
+    def _sampler(self, prompts: int, delimiter: str, **shape: int) -> PathSampler:
+        kept = self._samplers.setdefault((delimiter, *shape.values()), [])
+        fitting = [s for s in kept if prompts <= s.prompts <= _SPARE_PROMPTS * prompts]
+        if not fitting:
             vocab = range(self.model.config.vocab_size)
             token_bytes = [self.tokenizer.token_bytes(i) for i in vocab]
-            sampler = self._samplers[shape] = PathSampler(
-                self.model,
-                prompts=len(prompts),
-                capacity=capacity,
-                width=width,
-                max_new_tokens=max_new_tokens,
-                step_tokens=step_tokens,
-                stop_ids=self.tokenizer.stop_ids,
-                delimiter=TokenAutomaton.build([delimiter], token_bytes),
+            sampler = PathSampler(
+                self.model, prompts=prompts, stop_ids=self.tokenizer.stop_ids,
+                delimiter=TokenAutomaton.build([delimiter], token_bytes), **shape,
+            )  # fmt: skip
+            fitting = [sampler]
+            kept.append(sampler)
+        return min(fitting, key=lambda sampler: sampler.prompts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """What the host knows of a path: its tokens, and its text but for a character begun."""
+
+    token_ids: list[int]
+    text: str
+
+
+class _HostPaths:
+    """What both kinds of paths keep on the host; see `Paths`."""
+
+    def __init__(self, prompt_tokens: Sequence[int], sampling: SamplingParams, seed: int):
+        self.prompt_tokens = list(prompt_tokens)
+        self.sampled_tokens = np.zeros(len(prompt_tokens), np.int64)
+        self._told = [{ROOT: _Told([], "")} for _ in prompt_tokens]
+        self._sampling, self._seed = sampling, seed
+        # Shared with copies, so that a rollout is no rehearsal of what is drawn after it.
+        self._extensions = np.zeros((), np.int64)
+
+    def copy(self):
+        """See `Paths`."""
+        twin = copy.copy(self)
+        twin._told = [dict(told) for told in self._told]
+        return twin
+
+    def text(self, prompt: int, place: int) -> str:
+        """See `Paths`."""
+        return self._told[prompt][place].text
+
+    def token_ids(self, prompt: int, place: int) -> list[int]:
+        """See `Paths`."""
+        return list(self._told[prompt][place].token_ids)
+
+    def _request(
+        self, parents: Places, into: Places, prompts: int, width: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ragged rows as arrays `[prompts, width]`, -1 where nothing is asked for."""
+        count = len(self._told)
+        if len(parents) != count or len(into) != count:
+            raise ValueError(
+                f"there are {count} prompts; parents are of {len(parents)} and into of {len(into)}"
             )
-        state = sampler.start(self.params, prompt_ids)
-        key = jax.random.key(seed)
-        return JaxPaths(sampler, self.params, self.tokenizer, state, key, sampling, len(prompts))
+        padded = np.full((2, prompts, width), -1, np.int32)
+        for p, (sources, targets) in enumerate(zip(parents, into)):
+            if len(sources) != len(targets) or len(sources) > width:
+                raise ValueError(
+                    f"prompt {p} has {len(sources)} parents for {len(targets)} places; there must "
+                    f"be as many of both, and at most {width}"
+                )
+            if min(targets, default=0) < 0:
+                raise ValueError(f"prompt {p} stores a path in place {min(targets)}; use 0 or more")
+            padded[0, p, : len(sources)], padded[1, p, : len(targets)] = sources, targets
+        return padded[0], padded[1]
+
+    def _next_extension(self) -> int:
+        number = int(self._extensions)
+        self._extensions += 1
+        return number
+
+    def _tell(self, told: Sequence[Sequence[_Told]], into: Places) -> None:
+        """Stores what was extended, all of it read before."""
+        for of_prompt, paths, places in zip(self._told, told, into):
+            of_prompt.update(zip(places, paths, strict=True))
 
 
-class JaxPaths:
-    """See `Paths`. Keys and values are forked by index on the device."""
+class JaxPaths(_HostPaths):
+    """See `Paths`. Keys and values stay on the device; old ones are written over unless copied."""
 
     def __init__(
         self,
         sampler: PathSampler,
         params: Any,
         tokenizer: Tokenizer,
-        state: PathState,
-        key: jax.Array,
+        prompts: Sequence[str],
         sampling: SamplingParams,
-        num_prompts: int,
+        seed: int,
     ):
+        prompt_ids = tokenizer.encode_batch(prompts)
+        super().__init__([len(ids) for ids in prompt_ids], sampling, seed)
         self._sampler, self._params, self._tokenizer = sampler, params, tokenizer
-        self._state, self._key, self._sampling = state, key, sampling
-        self._ids: list[dict[int, tuple[int, ...]]] = [{-1: ()} for _ in range(num_prompts)]
-        self._texts: list[dict[int, str]] = [{-1: ""} for _ in range(num_prompts)]
-        self._steps = 0
-        # A state that a copy shares must outlive this one's next step.
+        self._key = jax.random.key(seed)
+        self._state = sampler.start(params, prompt_ids)
+        self._shared = False
+
+    def copy(self) -> "JaxPaths":
+        """See `Paths`."""
         self._shared = True
+        return super().copy()
 
     def extend(
         self, parents: Places, into: Places, sampling: SamplingParams | None = None
     ) -> list[list[Step]]:
         """See `Paths`."""
-        shape = (self._sampler.prompts, self._sampler.width)
-        rows_from, rows_into = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
-        for p, (of_prompt, places) in enumerate(zip(parents, into, strict=True)):
-            if len(of_prompt) > self._sampler.width:
-                raise ValueError(
-                    f"{len(of_prompt)} paths of prompt {p} are to be extended; width="
-                    f"{self._sampler.width} is the most"
-                )
-            rows_from[p, : len(of_prompt)], rows_into[p, : len(places)] = of_prompt, places
-        key = jax.random.fold_in(self._key, self._steps)
-        self._steps += 1
+        request = self._request(parents, into, self._sampler.prompts, self._sampler.width)
         self._state, steps = self._sampler.extend(
-            self._params, self._state, rows_from, rows_into, key, sampling or self._sampling,
-            donate=not self._shared,
+            self._params, self._state, *request,
+            jax.random.fold_in(self._key, self._next_extension()),
+            sampling or self._sampling, donate=not self._shared,
         )  # fmt: skip
         self._shared = False
-        return [self._record(p, steps, each, to) for p, (each, to) in enumerate(zip(parents, into))]
+        self.sampled_tokens += steps.lengths.sum(1)[: len(self.sampled_tokens)]
+        found, told = [], []
+        for p, places in enumerate(parents):
+            rows = [self._step(steps, p, row, parent) for row, parent in enumerate(places)]
+            found.append([step for step, _ in rows])
+            told.append([path for _, path in rows])
+        self._tell(told, into)
+        return found
 
-    def copy(self) -> "JaxPaths":
-        """See `Paths`. The copy draws from a key of its own; memory is shared until it steps."""
-        twin = object.__new__(JaxPaths)
-        twin.__dict__.update(self.__dict__)
-        twin._ids = [dict(held) for held in self._ids]
-        twin._texts = [dict(held) for held in self._texts]
-        twin._key = jax.random.fold_in(jax.random.fold_in(self._key, self._steps), 1)
-        self._shared = twin._shared = True
-        return twin
-
-    def _record(self, p: int, steps: Steps, parents, into) -> list[Step]:
-        """The steps of one prompt, and what its places hold after them."""
-        made, ids, texts = [], [], []
-        for row, parent in enumerate(parents):
-            new = steps.tokens[p, row, : steps.lengths[p, row]].tolist()
-            finish = int(steps.finish[p, row])
-            whole = (*self._ids[p][parent], *new)
-            # Decoded with what precedes it: a character may have bytes on both sides.
-            text = self._tokenizer.decode(whole[:-1] if finish == STOP else whole)
-            ids.append(whole)
-            texts.append(text)
-            made.append(
-                Step(
-                    new,
-                    text[len(self._texts[p][parent]) :],
-                    steps.logprobs[p, row, : len(new)],
-                    FINISH_REASONS[finish],
-                )
-            )
-        self._ids[p].update(zip(into, ids, strict=True))
-        self._texts[p].update(zip(into, texts, strict=True))
-        return made
+    def _step(self, steps, prompt: int, row: int, parent: int) -> tuple[Step, _Told]:
+        length, before = steps.lengths[prompt, row], self._told[prompt][parent]
+        new = steps.tokens[prompt, row, :length].tolist()
+        finish = FINISH_REASONS[steps.finish[prompt, row]]
+        ids = before.token_ids + new
+        text = self._tokenizer.decode(ids[:-1] if finish == "stop" else ids)
+        if finish not in ("stop", "length"):
+            # What is no whole character yet may become one.
+            text = text.rstrip("\ufffd")
+        logprobs = steps.logprobs[prompt, row, :length]
+        return Step(new, text[len(before.text) :], logprobs, finish), _Told(ids, text)
 
 
 class TextStepGenerator:
-    """Steps of any `Generator`, such as a server: each continues the prompt and the path's text.
+    """Steps from any `Generator`, such as a server: it is given the prompt with the path's text.
 
-    Nothing is kept between steps here; a server may keep its own cache of prefixes.
+    Whether the server reads that anew each time or finds it in a prefix cache is its own affair.
     """
 
     def __init__(self, generator: Generator):
@@ -232,82 +314,84 @@ class TextStepGenerator:
         seed: int = 0,
     ) -> "TextPaths":
         """See `StepGenerator`."""
-        del capacity, width
-
-        def generate(texts: Sequence[str], limits: Sequence[int], sampling, turn: int):
-            # A step near the end may be shorter; the limits are few, and so are the calls.
-            found: list[Any] = [None] * len(texts)
-            for limit in sorted(set(limits)):
-                members = [i for i, each in enumerate(limits) if each == limit]
-                groups = self.generator.generate(
-                    [texts[i] for i in members],
-                    num_samples=1,
-                    max_new_tokens=limit,
-                    sampling=sampling,
-                    stop=[delimiter],
-                    seed=seed + turn,
-                )
-                for i, group in zip(members, groups, strict=True):
-                    found[i] = group[0]
-            return found
-
-        return TextPaths(generate, prompts, max_new_tokens, step_tokens, sampling)
+        path_pool.check_sizes(
+            capacity=capacity, width=width, max_new_tokens=max_new_tokens, step_tokens=step_tokens
+        )
+        if not delimiter:
+            raise ValueError("delimiter is empty; give what ends a step, such as a newline")
+        limits = capacity, width, max_new_tokens, step_tokens
+        return TextPaths(self.generator, prompts, limits, delimiter, sampling, seed)
 
 
-class TextPaths:
-    """See `Paths`: texts, and how many tokens each has."""
+class TextPaths(_HostPaths):
+    """See `Paths`. One call of the generator for each step, and another for paths near the limit."""
 
     def __init__(
         self,
-        generate: Callable[..., list[Any]],
+        generator: Generator,
         prompts: Sequence[str],
-        max_new_tokens: int,
-        step_tokens: int,
+        limits: tuple[int, int, int, int],
+        delimiter: str,
         sampling: SamplingParams,
+        seed: int,
     ):
-        self._generate, self._prompts = generate, list(prompts)
-        self._limits, self._sampling = (max_new_tokens, step_tokens), sampling
-        self._held: list[dict[int, tuple[str, int]]] = [{-1: ("", 0)} for _ in prompts]
-        self._turn = 0
+        tokenizer = getattr(generator, "tokenizer", None)
+        ids = tokenizer.encode_batch(prompts) if tokenizer else [[]] * len(prompts)
+        super().__init__([len(each) for each in ids], sampling, seed)
+        self._generator, self._prompts, self._delimiter = generator, list(prompts), delimiter
+        capacity, self._width, self._most, self._step_tokens = limits
+        self._lengths = np.full((len(prompts), capacity + 1), EMPTY, np.int64)
+        self._lengths[:, ROOT] = 0
+        self._ended = np.zeros(self._lengths.shape, bool)
 
     def extend(
         self, parents: Places, into: Places, sampling: SamplingParams | None = None
     ) -> list[list[Step]]:
         """See `Paths`."""
-        most, of_step = self._limits
-        rows = [(p, parent) for p, each in enumerate(parents) for parent in each]
-        before = [self._held[p][parent] for p, parent in rows]
-        completions = iter(
-            self._generate(
-                [self._prompts[p] + text for (p, _), (text, _) in zip(rows, before)],
-                [min(of_step, most - count) for _, count in before],
-                sampling or self._sampling,
-                self._turn,
-            )
+        shape = len(self._prompts), self._width
+        sources, targets = path_pool.check_places(
+            self._lengths, self._ended, *self._request(parents, into, *shape), self._width
         )
-        self._turn += 1
-        steps = []
-        for p, (of_prompt, places) in enumerate(zip(parents, into, strict=True)):
-            grown, made = {}, []
-            for parent, place in zip(of_prompt, places, strict=True):
-                completion, (text, count) = next(completions), self._held[p][parent]
-                count += len(completion.token_ids)
-                finish = {"stop_string": "delimiter", "length": "step_length"}
-                reason = finish.get(completion.finish, completion.finish)
-                if reason != "stop" and count >= most:
-                    reason = "length"
-                grown[place] = (text + completion.text, count)
-                made.append(
-                    Step(completion.token_ids, completion.text, completion.logprobs, reason)
-                )
-            self._held[p] |= grown
-            steps.append(made)
-        return steps
+        lengths = at(self._lengths, sources)
+        limits = np.minimum(self._step_tokens, self._most - lengths)
+        rows = [(p, i) for p, places in enumerate(parents) for i in range(len(places))]
+        seed, steps = self._next_extension(), {}
+        for limit in sorted({limits[row] for row in rows}, reverse=True):
+            asked = [row for row in rows if limits[row] == limit]
+            groups = self._generator.generate(
+                [self._prompts[p] + self.text(p, sources[p, i]) for p, i in asked],
+                max_new_tokens=int(limit),
+                sampling=sampling or self._sampling,
+                stop=[self._delimiter],
+                seed=int(np.random.SeedSequence([self._seed, seed, limit]).generate_state(1)[0]),
+            )
+            for row, (completion,) in zip(asked, groups, strict=True):
+                steps[row] = self._step(completion, lengths[row])
+        gained, ended = np.zeros(shape, np.int64), np.zeros(shape, bool)
+        for row, step in steps.items():
+            gained[row], ended[row] = len(step.token_ids), step.ended
+        self._lengths = put(self._lengths, targets, lengths + gained)
+        self._ended = put(self._ended, targets, ended)
+        self.sampled_tokens += gained.sum(1)
+        found = [[steps[p, i] for i in range(len(places))] for p, places in enumerate(parents)]
+        told = [
+            [
+                _Told(before.token_ids + step.token_ids, before.text + step.text)
+                for before, step in zip((self._told[p][place] for place in places), found[p])
+            ]
+            for p, places in enumerate(parents)
+        ]
+        self._tell(told, into)
+        return found
 
-    def copy(self) -> "TextPaths":
-        """See `Paths`."""
-        twin = object.__new__(TextPaths)
-        twin.__dict__.update(self.__dict__)
-        twin._held = [dict(held) for held in self._held]
-        twin._turn = self._turn + 1_000_000  # Draws of its own.
-        return twin
+    def _step(self, completion, length: int) -> Step:
+        """A completion behind `length` tokens of its path."""
+        count = len(completion.token_ids)
+        if completion.finish == "stop":
+            finish = "stop"
+        elif length + count >= self._most or not count:
+            # A path that does not grow would be extended for ever.
+            finish = "length"
+        else:
+            finish = "delimiter" if completion.finish == "stop_string" else "step_length"
+        return Step(list(completion.token_ids), completion.text, completion.logprobs, finish)

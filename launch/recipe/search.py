@@ -42,7 +42,8 @@ def _policy(work: Workspace, params: Any) -> Policy:
         generator=generator,
         steps=JaxStepGenerator(work.model, params, work.tokenizer),
         task=get_task(config.task),
-        template=get_template(work.config.template, work.tokenizer),
+        template=get_template(config.template, work.tokenizer),
+        opening=config.opening,
         max_new_tokens=config.max_new_tokens,
         step_tokens=config.step_tokens,
         typical_tokens=config.typical_tokens,
@@ -70,12 +71,14 @@ def _prompted(work: Workspace, template: Any) -> dict[str, Entry]:
 
 def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     config = work.config.search
-    policy = _policy(work, stages.load_stage(work, config.policy))
+    policy = _policy(work, stages.load_stage(work, "r1_zero"))
     trained = work.stage_directory("verifiers")
     prm = verifier_training.load_process_verifier(verifiers.plan(work), trained)
     orm = verifier_training.load_outcome_verifier(verifiers.plan(work), trained)
-    entries = search.method_entries(prm, orm, how=config.how, wait=config.wait)
-    entries |= _prompted(work, policy.template)
+    plain = get_template("plain", work.tokenizer)
+    entries = search.method_entries(prm, orm, plain=plain, how=config.how, wait=config.wait)
+    prompted = _prompted(work, plain)
+    entries |= prompted
     budgets = list(config.budgets)
 
     # Training problems of the same levels, which RL has not seen either.
@@ -92,7 +95,7 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     entries["adaptive"] = Entry(adaptive, prm)
     write_atomically(directory / "plans.json", json.dumps(adaptive.describe(), indent=2))
 
-    wanted = dict.fromkeys(entries, budgets) | dict.fromkeys(_prompted(work, policy.template), [1])
+    wanted = dict.fromkeys(entries, budgets) | dict.fromkeys(prompted, [1])
     problems = _problems(config, "test", config.problems, work.seed)
     measured = search.compare(
         policy, entries, problems, wanted, directory / "measured.jsonl",
@@ -107,4 +110,4 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     return records
 
 
-STAGE = Stage(needs=("r1_zero", "verifiers"), fields=("template", "search"), run=run, check=check)
+STAGE = Stage(needs=("r1_zero", "verifiers"), fields=("search",), run=run, check=check)

@@ -1,5 +1,6 @@
 """Process and outcome reward models of R1-Zero, trained on its own labelled solutions."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ from launch.verifier_training import VerifierPlan
 
 
 def plan(work: Workspace) -> VerifierPlan:
-    return verifier_training.plan_verifiers(work, work.config.verifiers)
+    config = work.config.copy_and_resolve_references()
+    config.template = config.verifiers.template
+    return verifier_training.plan_verifiers(
+        dataclasses.replace(work, config=config), config.verifiers
+    )
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
@@ -20,7 +25,7 @@ def run(work: Workspace, directory: Path) -> dict[str, Any]:
 
 STAGE = Stage(
     needs=("r1_zero",),
-    fields=("template", "verifiers"),
+    fields=("verifiers",),
     run=run,
     check=lambda work: plan(work) and None,
 )

@@ -77,7 +77,7 @@ def close_chains(
         (i, completion)
         for i, group in enumerate(completions)
         for completion in group
-        if _chain_is_open(completion.text)
+        if _chain_is_open(policy, completion.text)
     ]
     if not flat:
         return [list(group) for group in completions]
@@ -91,12 +91,13 @@ def close_chains(
         )
     )
     return [
-        [next(closed) if _chain_is_open(completion.text) else completion for completion in group]
+        [next(closed) if _chain_is_open(policy, completion.text) else completion for completion in group]
         for group in completions
     ]
 
 
-def _chain_is_open(text: str) -> bool:
+def _chain_is_open(policy: Policy, text: str) -> bool:
+    text = policy.opening + text
     return THINK_OPEN in text and THINK_CLOSE not in text
 
 
@@ -137,7 +138,7 @@ def _think(policy, prompts, drafts, thinking, meters, wait, *, seed):
 
 def _forced_answers(policy, prompts, drafts, meters, *, seed):
     """Closes every chain and has it answered, greedily; drafts without a chain stay."""
-    open_ = [i for i, draft in enumerate(drafts) if _chain_is_open(draft.text)]
+    open_ = [i for i, draft in enumerate(drafts) if _chain_is_open(policy, draft.text)]
     if not open_:
         return list(drafts)
     started = [_append(policy, drafts[i], CLOSING) for i in open_]

@@ -31,6 +31,8 @@ class Policy:
       step_tokens: of a reasoning step; one that is longer is cut there, and goes on as another.
       typical_tokens: of a response; what one unit of a search's budget buys.
       delimiter: ends a step.
+      opening: what the template has put into the model's mouth, such as `<think>`: the prompt's end
+        and the response's beginning.
       sampling: how steps and responses are drawn.
       model: size of the generator's model, to count FLOPs; None where unknown.
       rows: paths in flight at a time, of all problems together.
@@ -44,6 +46,7 @@ class Policy:
     step_tokens: int
     typical_tokens: int
     delimiter: str = "\n"
+    opening: str = ""
     sampling: SamplingParams = SamplingParams()
     model: ModelConfig | None = None
     rows: int = 256
@@ -195,9 +198,10 @@ def sample(
 
 def candidate(policy: Policy, completion: Completion, score: float | None = None) -> Candidate:
     """A completion with the answer found in it."""
+    response = policy.opening + completion.text
     return Candidate(
-        response=completion.text,
-        answer=policy.task.extract(completion.text),
+        response=response,
+        answer=policy.task.extract(response),
         score=score,
         tokens=len(completion.token_ids),
         complete=completion.finish == "stop",

@@ -36,16 +36,14 @@ class Prompting:
         """See `SearchMethod`; needs no verifier."""
         del verifier
         interface.check_budget(budget, "prompting")
-        template = self.template or policy.template
+        template, opening = policy.template, policy.opening
+        if self.template is not None:
+            template, opening = self.template, ""
+        policy = dataclasses.replace(policy, opening=opening + self.prefill)
         prompts = [template(problem.question) + self.prefill for problem in problems]
         meters = interface.meters(policy, None, prompts)
         greedy = SamplingParams(temperature=0.0)
         completions = interface.sample(policy, prompts, 1, meters, seed=seed, sampling=greedy)
         completions = close_chains(policy, prompts, completions, meters, seed)
-        chosen = [
-            interface.candidate(
-                policy, dataclasses.replace(completion, text=self.prefill + completion.text)
-            )
-            for (completion,) in completions
-        ]
+        chosen = [interface.candidate(policy, completion) for (completion,) in completions]
         return interface.results(problems, chosen, [[each] for each in chosen], meters)

@@ -112,9 +112,10 @@ class ScoredPaths:
 
     def candidate(self, path: Path, how: str) -> Candidate:
         """A path as a response."""
+        response = self._policy.opening + path.text
         return Candidate(
-            response=path.text,
-            answer=self._policy.task.extract(path.text),
+            response=response,
+            answer=self._policy.task.extract(response),
             score=aggregate(path.scores, how),
             tokens=path.tokens,
             complete=path.finish == "stop",

@@ -64,12 +64,10 @@ class RewardVerifier:
         prompts: Sequence[str],
         *,
         capacity: int,
-        width: int,
-        max_new_tokens: int,
-        step_tokens: int,
+        **limits: int,
     ) -> RescoringTracker:
         """See `reasoning.verifiers.Verifier`; a path is rewarded as far as it goes."""
-        del width, max_new_tokens, step_tokens
+        del limits
 
         def score(paths: Sequence[Path]) -> list[float]:
             return self._scores(

@@ -42,12 +42,10 @@ class RuleVerifier:
         prompts: Sequence[str],
         *,
         capacity: int,
-        width: int,
-        max_new_tokens: int,
-        step_tokens: int,
+        **limits: int,
     ) -> RescoringTracker:
         """See `reasoning.verifiers.Verifier`; a path that goes on is scored `UNDECIDED`."""
-        del prompts, width, max_new_tokens, step_tokens
+        del prompts, limits
 
         def score(paths: Sequence[Path]) -> list[float]:
             ended = [path.ended for path in paths]

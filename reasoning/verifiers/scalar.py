@@ -99,8 +99,10 @@ class SequenceScorer:
     def _block(self, batch, start: int, count: int) -> jax.Array:
         """Values of some rows, filled up to a power of two with empty ones."""
         rows = 1 << (count - 1).bit_length()
-        names = ("tokens", "positions", "segment_ids")
-        padded = [np.pad(batch[n][start : start + count], ((0, rows - count), (0, 0))) for n in names]
+        padded = [
+            np.pad(batch[name][start : start + count], ((0, rows - count), (0, 0)))
+            for name in ("tokens", "positions", "segment_ids")
+        ]
         return self._values(self.params, *map(jnp.asarray, padded))[:count]
 
 

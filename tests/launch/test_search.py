@@ -19,7 +19,7 @@ BUDGETS = [1, 2, 4]
 
 def entries():
     scores = ToyVerifier(random_scores(0))
-    made = search.method_entries(scores, scores, how="last", wait="wait")
+    made = search.method_entries(scores, scores, plain=str, how="last", wait="wait")
     # Without a model there are no log-probs, and no tokens to resume at.
     del made["best_of_n_logprob"]
     return made | {"self_refine": Entry(SelfRefine(instruction="again"), scores)}

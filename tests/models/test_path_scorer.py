@@ -112,7 +112,7 @@ def test_old_pools_stay_and_nothing_recompiles(params):
         ({"tokens": np.full((4, WIDTH, 8), VOCAB)}, "outside the verifier's vocabulary of 48"),
         ({"tokens": np.zeros((4, WIDTH, 41), int), "lengths": np.full((4, WIDTH), 41)},
          "a path of 41 tokens exceeds max_new_tokens=40"),
-        ({"parents": np.full((4, WIDTH), 2)}, "place 2 of prompt 0 holds no path to extend"),
+        ({"parents": np.full((4, WIDTH), 2)}, "place 2 of prompt 0 holds no path; it cannot be extended"),
     ],
 )  # fmt: skip
 def test_bad_steps_are_named(params, changes, message):

@@ -92,7 +92,8 @@ def test_the_head_is_sharded_like_the_width_it_reads():
     class Mesh:
         shape = {"fsdp": 2, "tensor": 2}
 
-    assert partition_spec(("embed", None), (16, 1), Mesh) == jax.sharding.PartitionSpec("fsdp", None)
+    spec = partition_spec(("embed", None), (16, 1), Mesh)
+    assert spec == jax.sharding.PartitionSpec("fsdp", None)
     optimizer = make_optimizer({"name": "adamw", "weight_decay": 0.1}, model.abstract_params, 10)
     state = abstract_state(model, optimizer, mesh)
     assert state.params["score"]["kernel"].shape == (16, 1)
@@ -113,7 +114,8 @@ def test_checkpoints_go_out_and_come_back(bias, max_shard_bytes, tmp_path):
     kind = "Token" if bias else "Sequence"
     assert fields["architectures"] == [f"Qwen3For{kind}Classification"]
     assert len(fields["id2label"]) == 1
-    tensors = {k: v for f in (tmp_path / "hf").glob("*.safetensors") for k, v in load_file(f).items()}
+    files = (tmp_path / "hf").glob("*.safetensors")
+    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
     np.testing.assert_array_equal(tensors["score.weight"], params["score"]["kernel"].T)
     assert ("score.bias" in tensors) == bias and "lm_head.weight" not in tensors
     if max_shard_bytes < 10**9:

@@ -16,9 +16,9 @@ def tokenizer():
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_question_enters_as_it_is(name, tokenizer):
     prompt = get_template(name, tokenizer)(QUESTION)
-    start = " Let's think step by step.\n" if name == "cot" else ""
+    start = {"cot": " Let's think step by step.\n", "think": " <think>\n"}.get(name, "")
     assert prompt.count(QUESTION) == 1 and prompt.endswith("Assistant:" + start)
-    assert ("<think>" in prompt) == (name in ("r1_zero", "chat_r1"))
+    assert ("<think>" in prompt) == (name in ("think", "r1_zero", "chat_r1"))
     assert ("<answer>" in prompt) == (name in ("r1_zero", "chat_r1"))
 
 

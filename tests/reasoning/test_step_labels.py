@@ -49,7 +49,9 @@ class Scripted:
         rng = np.random.default_rng(seed)
         # A solution has two lines before its answer, a completion goes on with the answer or with
         # one line more.
-        texts = ["a\nb\nyes", "a\nb\nno", "a\nc\nyes", "ab"] if num_samples == 3 else ["yes", "d\nno", "no"]
+        texts = ["yes", "d\nno", "no"]
+        if num_samples == SETTINGS.solutions:
+            texts = ["a\nb\nyes", "a\nb\nno", "a\nc\nyes", "ab"]
         groups = []
         for limit in limits:
             groups.append([])
@@ -133,7 +135,8 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path):
     broken = Scripted(fail_after=3)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", broken)
-    assert [p.name for p in sorted((tmp_path / "parts").iterdir())] == ["00000.jsonl", "settings.json"]
+    written = sorted(path.name for path in (tmp_path / "parts").iterdir())
+    assert written == ["00000.jsonl", "settings.json"]
     rest, again = run(tmp_path / "parts")
     assert again == labelled
     assert rest.calls == whole.calls[2:]

@@ -41,7 +41,8 @@ def test_ends_are_those_of_a_search_over_bytes(delimiter):
         assert splitter.ends(ids) == expected_ends(ids, delimiter)
         steps = splitter.split(ids)
         assert sum(steps, []) == ids and all(steps)
-        assert np.cumsum([len(step) for step in steps]).tolist() == [e + 1 for e in splitter.ends(ids)]
+        stops = np.cumsum([len(step) for step in steps])
+        assert stops.tolist() == [end + 1 for end in splitter.ends(ids)]
 
 
 def test_a_delimiter_inside_a_token_ends_the_step_with_that_token():

@@ -113,7 +113,7 @@ def test_few_programs_serve_all_sizes():
     # Rows are 64 tokens long, four at most in a pass: 1, 2 or 4.
     assert scorer.compilations <= 3
     assert scorer([]) == []
-    for bad, message in (([1] * 97, "97 tokens; the verifier's context is 96"), ([300], "token 300")):
+    for bad, message in (([1] * 97, "97 tokens; .* context is 96"), ([300], "token 300")):
         with pytest.raises(ValueError, match=message):
             scorer([bad])
 
@@ -121,7 +121,7 @@ def test_few_programs_serve_all_sizes():
 def test_text_alone_is_tokenized_and_ended_here():
     samples = [[completion(TOKENIZER.encode("ab\ncd"))] for _ in PROBLEMS]
     foreign = [
-        [dataclasses.replace(c, token_ids=[7, 7], finish="stop") for c in group] for group in samples
+        [dataclasses.replace(group[0], token_ids=[7, 7], finish="stop")] for group in samples
     ]
     scores = verifier(generator_tokenizer=None).score(PROBLEMS, PROMPTS, foreign)
     expected = probabilities(PROMPTS[0], [*TOKENIZER.encode("ab\ncd"), TOKENIZER.eos_id])
@@ -137,7 +137,7 @@ def test_another_vocabulary_is_refused():
     with pytest.raises(ValueError, match="token 258 is b'' to the verifier and b'<think>'"):
         verifier(generator_tokenizer=other)
     swapped = train_bpe(["a"], 258, eos_token="<pad>", pad_token="<eos>")
-    with pytest.raises(ValueError, match="the verifier's tokenizer is not the generator's: token 0"):
+    with pytest.raises(ValueError, match="tokenizer is not the generator's: token 0"):
         verifier(generator_tokenizer=swapped)
     # Equal, though another object.
     verifier(generator_tokenizer=train_bpe(["a"], 258, eos_token="<eos>", pad_token="<pad>"))
@@ -241,7 +241,10 @@ def test_the_oracle_knows():
     assert [[s.tolist() for s in group] for group in scores] == [[[1], [0]], [[0], [1]], [[0], [1]]]
     tracker = oracle.start(PROBLEMS, PROMPTS, **LIMITS)
     # An answer that may still change is not judged.
-    steps = [[Step([1], "yes ", "delimiter")], [Step([1], "yes", "stop")], [Step([1], "no", "stop")]]
+    steps = [
+        [Step([1], text, finish)]
+        for text, finish in (("yes ", "delimiter"), ("yes", "stop"), ("no", "stop"))
+    ]
     assert tracker.extend([[-1]] * 3, [[0]] * 3, steps) == [[UNDECIDED], [1], [0]]
     steps = [[Step([1], "no", "length"), Step([1], "yes", "stop")], [], []]
     assert tracker.extend([[0, 0], [], []], [[1, 2], [], []], steps) == [[0, 1], [], []]
@@ -265,7 +268,7 @@ def test_a_reward_is_asked_about_prompt_response_and_problem():
     tracker = RewardVerifier(reward).start(PROBLEMS[:1], PROMPTS[:1], **LIMITS)
     assert tracker.extend([[-1]], [[0]], [[Step([1], "ab", "delimiter")]]) == [[0.2]]
     assert tracker.extend([[0]], [[0]], [[Step([1], "cd", "stop")]]) == [[0.4]]
-    with pytest.raises(ValueError, match=r"the reward is 1.1 on completion 'aaaaaaaaaaa'.*scale it"):
+    with pytest.raises(ValueError, match=r"the reward is 1.1 on completion 'a{11}'.*scale it"):
         RewardVerifier(reward).score(PROBLEMS, PROMPTS, texts(("a" * 11,), (), ()))
     with pytest.raises(ValueError, match="can be neither called nor asked"):
         RewardVerifier("accuracy")

@@ -193,3 +193,13 @@ def test_greedy_rollouts_are_refused():
         RolloutSampler(
             None, str, None, group=2, max_new_tokens=4, sampling=SamplingParams(temperature=0.0)
         )
+
+
+@pytest.mark.parametrize("unknown", [{"logprobs": None}, {"token_ids": [-1, 3]}])
+def test_completions_without_logprobs_or_ids_are_refused(rollouts, advantages, weights, unknown):
+    """Such as a server gives."""
+    completions = [list(group) for group in rollouts.completions]
+    completions[1][2] = dataclasses.replace(completions[1][2], **unknown)
+    changed = dataclasses.replace(rollouts, completions=completions)
+    with pytest.raises(ValueError, match="no log-probabilities or token ids, which RL needs"):
+        pack_rollouts(changed, advantages, weights, ROWS, LENGTH)

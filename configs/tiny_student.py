@@ -1,0 +1,95 @@
+"""The tiny world's student and how it is taught: settings of `launch.distillation`.
+
+For `configs/tiny_distill.py`, and for the recipe's stage `distill`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import distill
+
+
+def get_section(smoke: bool, pretrain: ConfigDict, rl: ConfigDict) -> ConfigDict:
+    """Args:
+    smoke: the same path in seconds.
+    pretrain: how the student's base model is trained.
+    rl: the RL that distillation is compared with.
+    """
+    config = ConfigDict({"lora": distill.get_config().lora})
+    config.methods = ("rl_only", "sequence", "logit", "on_policy", "distill_then_rl")
+    config.problems = ConfigDict(rl.problems.to_dict())
+    config.base = ConfigDict(
+        {
+            "model": {
+                "family": "llama",
+                "vocab_size": 768,
+                "embed_dim": 16 if smoke else 64,
+                "num_layers": 1 if smoke else 3,
+                "num_heads": 4,
+                "num_kv_heads": 1,
+                "head_dim": 4 if smoke else 16,
+                "mlp_dim": 32 if smoke else 192,
+                "tie_embeddings": True,
+                "max_length": 512,
+                "scan_unroll": 1 if smoke else 3,
+                "dtype": "float32",
+            },
+            "pretrain": pretrain.to_dict(),
+        }
+    )
+
+    config.data = ConfigDict(
+        {
+            "responses": "",
+            "samples": 1,
+            "form": "tags",
+            "max_new_tokens": 96,
+            "temperature": 1.0,
+            "sampler_rows": 32 if smoke else 128,
+        }
+    )
+    optimizer = {
+        "name": "adamw",
+        "learning_rate": 4e-3,
+        "schedule": "cosine",
+        "warmup_steps": 1 if smoke else 10,
+        "final_fraction": 0.05,
+        "b2": 0.95,
+        "weight_decay": 0.0,
+        "clip_norm": 1.0,
+    }
+    config.sequence = ConfigDict(
+        {
+            "epochs": 1 if smoke else 5,
+            "rows": 8,
+            "row_length": 128,
+            "microbatches": 1,
+            "too_long": "error",
+            "optimizer": optimizer,
+            "log_every": 20,
+            "checkpoint_every": 200,
+        }
+    )
+    config.logit = ConfigDict(config.sequence.to_dict() | {"beta": 0.0, "temperature": 1.0})
+    config.logit.epochs = 1 if smoke else 2
+    config.on_policy = ConfigDict(
+        {
+            "beta": 0.5,
+            "temperature": 1.0,
+            "on_policy_share": 1.0 if smoke else 0.5,
+            "steps": 2 if smoke else 160,
+            "prompts": 8 if smoke else 32,
+            "group": 1,
+            "max_new_tokens": 96,
+            "sampling_temperature": 1.0,
+            "sampler_rows": 8 if smoke else 32,
+            # A row for each completion, so that the longest fit.
+            "rows": 8 if smoke else 32,
+            "row_length": 128,
+            "microbatches": 1 if smoke else 4,
+            "optimizer": optimizer,
+            "checkpoint_every": 20,
+        }
+    )
+    config.rl_only = ConfigDict(rl.to_dict())
+    config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.5})
+    return config

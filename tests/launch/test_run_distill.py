@@ -1,0 +1,217 @@
+"""Distillation from and into checkpoints: what is reported and exported, resuming, bad input."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from configs import distill as distill_config
+from configs import tiny_distill
+from launch import flops, make_tiny_checkpoint, run_distill
+from models.config import ModelConfig
+from models.decoder import LanguageModel
+from models.hf.export import export_model
+from models.hf.load import load_model
+from models.tokenizer import train_bpe
+from reasoning.tasks import get_task
+
+ARMS = ("rl_only", "sequence", "logit", "on_policy", "distill_then_rl")
+VOCAB = 320
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Problems, a teacher, a smaller student of its vocabulary, one of another, and responses."""
+    folder = tmp_path_factory.mktemp("distill")
+    sums = [(a, b) for a in range(8) for b in range(8)]
+    (folder / "own.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"{a} + {b} =", "answer": a + b}) + "\n" for a, b in sums)
+    )
+    problems = get_task(f"jsonl:{folder / 'own.jsonl'}").problems("train", None, 0)
+    for name, width in (("teacher", 24), ("student", 16)):
+        make_tiny_checkpoint.make_checkpoint(
+            folder / name, problems, well_formed=0.5, vocab_size=VOCAB, width=width, layers=1, seed=0
+        )
+    other = train_bpe(
+        ["User: 1 + 1 =\nAssistant: 2"] * 3, VOCAB, eos_token="<end>", pad_token="<fill>",
+        template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}model:",
+    )  # fmt: skip
+    config = ModelConfig(
+        family="llama", vocab_size=VOCAB, embed_dim=16, num_layers=1, num_heads=2, num_kv_heads=1,
+        head_dim=8, mlp_dim=24, max_length=512,
+    )  # fmt: skip
+    params = jax.jit(LanguageModel(config).init)(jax.random.key(0))
+    export_model(folder / "llama", config, params, other)
+    chats = [
+        [
+            {"role": "user", "content": problem.question},
+            {"role": "assistant", "content": f"<think> </think> <answer> {problem.answer} </answer>"},
+        ]
+        for problem in problems[:24]
+    ]
+    (folder / "data.jsonl").write_text("".join(json.dumps({"messages": c}) + "\n" for c in chats))
+    return folder
+
+
+def configured(files, student="student/model", methods=ARMS, **changes):
+    config = distill_config.get_config()
+    tiny = tiny_distill.get_config("smoke")
+    for name in ("sequence", "logit", "on_policy", "rl_only", "data"):
+        config[name] = tiny[name]
+    config.teacher = str(files / "teacher" / "model")
+    config.student = student and str(files / student)
+    config.remat, config.methods = "none", methods
+    config.task = f"jsonl:{files / 'own.jsonl'}"
+    config.data.responses = str(files / "data.jsonl")
+    config.rl_only.rewards, config.rl_only.steps = "format=1,accuracy=1", 2
+    for section in (config.on_policy, config.rl_only):
+        section.max_new_tokens = 12
+    for section in (config.sequence, config.logit, config.on_policy, config.rl_only):
+        section.optimizer.warmup_steps = 0
+    config.evaluation.update(
+        {"problems": 4, "max_new_tokens": 8, "rows": 8}
+    )
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(files):
+    config = configured(files)
+    run_distill.run(config, files / "finished")
+    return files / "finished"
+
+
+def report_of(workdir):
+    return json.loads((workdir / "report.json").read_text())
+
+
+def weights(directory):
+    return [np.asarray(x) for x in jax.tree.leaves(load_model(directory).params)]
+
+
+def changed(directory, before):
+    pairs = zip(weights(directory), before, strict=True)
+    return max(np.abs(a - b).max() for a, b in pairs) > 1e-4
+
+
+def test_the_report_has_every_arm_with_its_size_cost_and_figures(files, finished):
+    report = report_of(finished)
+    assert set(report) == {"config", "seeds", "wall_seconds", "distill"}
+    arms = report["distill"]
+    assert list(arms) == ["teacher", "base", *ARMS]
+    for name, arm in arms.items():
+        assert set(arm) == {"wall_seconds", "params", "train_flops", "metrics"}
+        model = load_model(files / ("teacher" if name == "teacher" else "student") / "model").model
+        assert arm["params"] == model.config.num_params
+        assert (arm["train_flops"] > 0) == (name in ARMS)
+        assert arm["metrics"]["math/pass@1"]["n"] == 4
+    # Both halves of it are paid for, and the teacher's forward passes.
+    assert arms["distill_then_rl"]["train_flops"] > 0.4 * arms["sequence"]["train_flops"]
+    assert arms["logit"]["train_flops"] > arms["sequence"]["train_flops"]
+
+
+def test_flops_of_sequence_are_three_forward_passes_of_what_is_trained_on(files, finished):
+    config = load_model(files / "student" / "model").model.config
+    tokenizer = load_model(files / "student" / "model").tokenizer
+    lines = (files / "data.jsonl").read_text().splitlines()
+    lengths = [
+        len(tokenizer.encode(tokenizer.apply_chat_template(json.loads(line)["messages"]).rstrip()))
+        for line in lines
+    ]
+    expected = 3 * sum(n * config.flops_per_token(n / 2) for n in lengths)
+    assert report_of(finished)["distill"]["sequence"]["train_flops"] == pytest.approx(expected)
+
+
+def test_forward_and_sampling_flops():
+    config = ModelConfig(
+        family="llama", vocab_size=10, embed_dim=4, num_layers=2, num_heads=2, num_kv_heads=1,
+        head_dim=2, mlp_dim=6,
+    )  # fmt: skip
+    # Queries and outputs 4 x 4, keys and values 4 x 2, three of 4 x 6; the head 4 x 10.
+    products = 2 * (2 * (2 * 16 + 2 * 8 + 3 * 24) + 40)
+    # Scores and values: 2 heads of 2, in 2 layers.
+    assert flops.forward(config, [6, 2]) == 8 * products + (6 * 3 + 2 * 1) * 4 * 2 * 2 * 2
+    # One prompt of 4, two completions of 2: prefilled once.
+    decode = 2 * 2 * (products + 5 * 4 * 2 * 2 * 2)
+    assert flops.sampling(config, [4], np.array([[2, 2]])) == pytest.approx(
+        flops.forward(config, [4]) + decode
+    )
+
+
+def test_every_arm_starts_from_the_student_and_is_exported(files, finished):
+    student = weights(files / "student" / "model")
+    seed = finished / "seed_0"
+    assert not changed(seed / "base" / "hf", student)
+    for arm in ARMS:
+        assert changed(seed / arm / "hf", student), arm
+
+
+def test_what_is_complete_is_not_done_again(files, finished):
+    copy = files / "copy"
+    shutil.copytree(finished, copy)
+    shutil.rmtree(copy / "seed_0" / "logit")
+    before = {p: p.stat().st_mtime_ns for p in copy.rglob("*.safetensors")}
+    run_distill.run(configured(files), copy)
+    after = {p: p.stat().st_mtime_ns for p in copy.rglob("*.safetensors")}
+    assert {p for p in after if after[p] != before.get(p)} == {
+        copy / "seed_0" / "logit" / "hf" / "model.safetensors"
+    }
+    for name in ("params", "train_flops", "metrics"):
+        again, first = (report_of(each)["distill"]["logit"][name] for each in (copy, finished))
+        assert again == first
+
+
+def test_a_student_with_its_own_tokenizer_is_taught_by_text(files):
+    workdir = files / "llama_run"
+    config = configured(files, "llama", ("sequence",), teacher="")
+    run_distill.run(config, workdir)
+    assert list(report_of(workdir)["distill"]) == ["base", "sequence"]
+    loaded = load_model(workdir / "seed_0" / "sequence" / "hf")
+    assert loaded.model.config.family == "llama"
+    assert changed(workdir / "seed_0" / "sequence" / "hf", weights(files / "llama"))
+
+
+def test_lora_exports_a_merged_model(files):
+    workdir = files / "lora_run"
+    config = configured(files, methods=("sequence",), **{"lora.rank": 2, "sequence.epochs": 2})
+    run_distill.run(config, workdir)
+    student = load_model(files / "student" / "model").params
+    tuned = load_model(workdir / "seed_0" / "sequence" / "hf").params
+    # Only kernels of blocks change, each by a matrix of rank 2.
+    np.testing.assert_array_equal(tuned["embedding"], student["embedding"])
+    change = np.array(tuned["layers"]["mlp"]["up"]["kernel"] - student["layers"]["mlp"]["up"]["kernel"])
+    scales = np.linalg.svd(change[0], compute_uv=False)
+    assert scales[1] > 1e-4 and scales[2] < 1e-5
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"methods": ("logits",)}, "method 'logits' is unknown; choose of rl_only, sequence"),
+        ({"student": ""}, "there is no student: give a checkpoint by --config.student"),
+        ({"teacher": "", "data.responses": ""}, "there is no teacher: give a checkpoint, or"),
+        ({"teacher": ""}, "method 'logit' needs a teacher's checkpoint, not its text alone"),
+        ({"sequence.optimizer.warmup_steps": 99}, "warmup_steps=99 .* do not fit in a run of"),
+        ({"lora.rank": 2, "lora.targets": "q_proj"}, "LoRA targets='q_proj' match none of"),
+    ],
+)
+def test_bad_settings(files, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run_distill.run(configured(files, **changes), files / "bad")
+    assert not list((files / "bad").rglob("result.json"))
+
+
+def test_logits_of_two_vocabularies_are_one_clear_error(files):
+    message = r"method 'logit' compares distributions over tokens, but token 0 is b'<end>' to the"
+    with pytest.raises(ValueError, match=message):
+        run_distill.run(configured(files, "llama", ("logit",)), files / "bad")
+
+
+def test_responses_that_are_no_chats(files):
+    (files / "bad.jsonl").write_text('{"messages": [{"role": "user", "content": "1 + 1 ="}]}\n')
+    config = configured(files, **{"data.responses": str(files / "bad.jsonl")})
+    with pytest.raises(ValueError, match="bad.jsonl:1: needs 'messages' of one user and one"):
+        run_distill.run(config, files / "bad")
