@@ -222,20 +222,25 @@ def student_of(files):
     return types.SimpleNamespace(seed=0, config=configured(files), tokenizer=tokenizer)
 
 
-def test_the_evaluation_is_kept_out_of_what_is_taught(files):
+def test_the_evaluation_is_kept_out_of_what_is_taught(files, tmp_path):
     work = student_of(files)
-    # The task has no test split of its own: some of what is taught is asked.
-    asked = get_task(work.config.task).problems("test", 4, 0)
-    questions = {f"{problem.question}<" for problem in asked}
+    task = get_task(work.config.task)
+    asked, others = task.problems("test", 4, 0), task.problems("train", 20, 0)
+    roles = ("user", "assistant")
+    records = [
+        {"messages": [{"role": r, "content": c} for r, c in zip(roles, (p.question, p.answer))]}
+        for p in [*asked, *others]
+    ]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
     def taught(ngram):
-        examples = responses.read(work, str(files / "data.jsonl"), ngram)
+        examples = responses.read(work, str(path), ngram)
         texts = [work.tokenizer.decode(example["tokens"]) for example in examples]
-        return len(texts), sum(any(q in text for q in questions) for text in texts)
+        return len(texts), sum(any(p.question in text for p in asked) for text in texts)
 
-    everything, clean = taught(None), taught(13)
-    assert everything[0] == TAUGHT and everything[1] > 0
-    assert clean == (TAUGHT - everything[1], 0)
+    assert taught(None) == (24, 4)
+    assert taught(13) == (20, 0)
 
 
 def test_a_mixture_of_files(files):
