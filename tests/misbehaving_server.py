@@ -15,7 +15,9 @@ class MisbehavingServer(http.server.ThreadingHTTPServer):
       faults: functions of the handler, each used once, `None` to answer well.
       requests: (path, body, headers) of every POST, in the order they came.
       answer: prompt (text, or the last message) and sample index -> text of the sample.
-      concurrent, most_concurrent: POSTs being answered now, and at most.
+      change: reply -> reply, of every whole one.
+      models: that it lists; None for a server without a list.
+      delay_s: seconds that each answer takes.
     """
 
     def __init__(self):
@@ -23,7 +25,6 @@ class MisbehavingServer(http.server.ThreadingHTTPServer):
         self.faults, self.requests, self.lock = [], [], threading.Lock()
         self.answer = lambda prompt, i: f"{prompt} sample {i}"
         self.change = lambda reply: reply
-        self.concurrent = self.most_concurrent = 0
         self.models, self.delay = [MODEL], threading.Event()
         self.delay_s = 0.0
 
@@ -46,16 +47,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.requests.append((self.path, body, dict(self.headers)))
             fault = self.server.faults.pop(0) if self.server.faults else None
-            self.server.concurrent += 1
-            self.server.most_concurrent = max(self.server.most_concurrent, self.server.concurrent)
-        try:
-            self.server.delay.wait(self.server.delay_s)
-            if fault is not None:
-                return fault(self, body)
+        self.server.delay.wait(self.server.delay_s)
+        if fault is not None:
+            fault(self, body)
+        else:
             self.send(200, json.dumps(self.reply(body)))
-        finally:
-            with self.server.lock:
-                self.server.concurrent -= 1
 
     def reply(self, body):
         chat = self.path.endswith("/chat/completions")

@@ -90,7 +90,7 @@ def test_killed_in_the_middle_it_resumes_without_paying_twice(server, problems, 
         command(server, problems, workdir), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (workdir / "responses.jsonl").exists() or len(logged(workdir)) < 5:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.02)
@@ -130,12 +130,12 @@ def test_sigterm_ends_cleanly(server, problems, tmp_path):
         command(server, problems, workdir), cwd=ROOT, text=True, stdout=subprocess.PIPE,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (workdir / "responses.jsonl").exists() or len(logged(workdir)) < 3:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and "stopped by SIGTERM; the same command goes on" in output
     # Everything that was answered is there.
     assert len(logged(workdir)) == len(server.requests) < COUNT

@@ -53,7 +53,7 @@ def log(tmp_path):
 
 
 def teacher(server, **client):
-    settings = dict(attempts=3, backoff_s=0.01, timeout_s=0.5) | client
+    settings = dict(attempts=3, backoff_s=0.01, timeout_s=120.0) | client
     return OpenAIGenerator(ApiClient(server.url, **settings), MODEL, concurrency=3)
 
 
@@ -99,10 +99,14 @@ FLAWS = {
 }  # fmt: skip
 
 
+# Time for an answer where one never comes.
+SHORT = {"timeout": dict(timeout_s=2.0, attempts=2)}
+
+
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_a_flaw_now_and_then_changes_nothing(server, log, tmp_path, flaw):
     server.faults = [FLAWS[flaw], None, None, FLAWS[flaw], None]
-    collected = collect(teacher(server), log, items(), **ARGUMENTS)
+    collected = collect(teacher(server, **SHORT.get(flaw, {})), log, items(), **ARGUMENTS)
     assert (collected.answered, collected.failed) == (12, 0)
     summary, kept = examples(log, items(), tmp_path / "data.jsonl")
     assert (summary["responses"], len(kept)) == (24, 12)
@@ -118,7 +122,7 @@ def test_prompts_that_fail_for_good_are_left_for_the_next_run(server, log, tmp_p
         handler.send(200, json.dumps(handler.reply(body)))
 
     server.faults = [only_there] * 100
-    collected = collect(teacher(server), log, items(), **ARGUMENTS)
+    collected = collect(teacher(server, **SHORT.get(flaw, {})), log, items(), **ARGUMENTS)
     assert (collected.answered, collected.failed) == (11, 1) and collected.last_failure
     summary, kept = examples(log, items(), tmp_path / "data.jsonl")
     assert (summary["responses"], len(kept)) == (22, 11)
