@@ -7,8 +7,9 @@ Any Llama 3, Qwen2/2.5 or Qwen3 checkpoint may teach any other by what it writes
 default, as DeepSeek-R1-Distill was made). `--config.methods="('logit',)"` and `on_policy` compare
 distributions over tokens: they need models of one vocabulary. Other things to set:
 
-    --config.data.responses=FILE    responses at hand, as `launch.run_teacher` collects them from a
-                                    server; the teacher's checkpoint may then be absent (`sequence`)
+    --config.data.responses=FILE    responses at hand (or A.jsonl=3,B.jsonl=1, a mixture), as
+                                    `launch.run_teacher` collects them from a server; `sequence`
+                                    then needs no checkpoint of the teacher
     --config.lora.rank=16           train adapters; what is exported is merged
 
 Settings of `sequence` are those published for R1-Distill as far as there are any (2 to 3 epochs;
@@ -48,6 +49,8 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict(
         {
             "responses": "",
+            # Left out is what shares so many words in a row with the evaluation.
+            "ngram": 13,
             "samples": 4,
             "form": "think",
             "max_new_tokens": MAX_NEW,
@@ -73,6 +76,8 @@ def get_config() -> ConfigDict:
             "microbatches": 4,
             # Examples longer than a row: error, truncate or drop.
             "too_long": "drop",
+            # Stages of ever longer examples in each epoch; 1 shuffles all.
+            "curriculum": 1,
             "optimizer": optimizer,
             "log_every": 10,
             "checkpoint_every": 100,

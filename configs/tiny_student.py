@@ -40,6 +40,8 @@ def get_section(smoke: bool, pretrain: ConfigDict, rl: ConfigDict) -> ConfigDict
     config.data = ConfigDict(
         {
             "responses": "",
+            # Left out is what shares so many words in a row with the evaluation.
+            "ngram": 13,
             "samples": 1,
             "form": "tags",
             "max_new_tokens": 96,
@@ -64,6 +66,7 @@ def get_section(smoke: bool, pretrain: ConfigDict, rl: ConfigDict) -> ConfigDict
             "row_length": 128,
             "microbatches": 1,
             "too_long": "error",
+            "curriculum": 1,
             "optimizer": optimizer,
             "log_every": 20,
             "checkpoint_every": 200,

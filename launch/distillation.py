@@ -31,6 +31,7 @@ from rl.learner import ProblemStream
 from rl.on_policy_distillation import OnPolicySource
 from rl.rollouts import RolloutSampler
 from train import distillation, sft
+from train.data import Example
 from train.metrics import METRICS_FILE
 from train.optimizer import make_optimizer
 from train.step import make_train_step
@@ -59,7 +60,7 @@ class Distillation:
       teacher: None where all that is wanted of it is in `data`.
       problems: whose prompts the student answers, on-policy and in RL.
       config: has a section for each arm that is run.
-      data: the teacher's responses; see `launch.responses`.
+      data: files of the teacher's responses; see `launch.responses.read`.
       sampling_flops: that `data` cost.
     """
 
@@ -67,7 +68,7 @@ class Distillation:
     teacher: Teacher | None
     problems: Sequence[Problem]
     config: Any
-    data: Path
+    data: str
     sampling_flops: float = 0.0
 
     def run(self, arm: str, params: Any, directory: Path) -> tuple[Any, float]:
@@ -111,7 +112,7 @@ class Distillation:
         )
         off_policy = None
         if config.on_policy_share < 1:
-            off_policy = training.packed(work, responses.read(work, self.data), config)
+            off_policy = training.packed(work, self.examples(), config)
         source = OnPolicySource(
             sampler,
             ProblemStream(self.problems, work.seed),
@@ -136,7 +137,8 @@ class Distillation:
         generator.params = None
         records = report.read_metrics(directory / METRICS_FILE)
         sampled, trained = (
-            sum(record[name] for record in records) for name in ("sampled_tokens", "sequence_tokens")
+            sum(record[name] for record in records)
+            for name in ("sampled_tokens", "sequence_tokens")
         )
         context = trained / (2 * steps * config.prompts * config.group)
         student = work.model.config.flops_per_token(context)
@@ -160,6 +162,10 @@ class Distillation:
             total += per_token * (sampled + flops.UPDATE * trained)
         return params, total
 
+    def examples(self) -> list[Example]:
+        """The teacher's responses as the student reads them."""
+        return responses.read(self.work, self.data, self.config.data.ngram)
+
     def _divergence(self, config):
         return distillation.make_loss(
             self.work.model,
@@ -171,7 +177,7 @@ class Distillation:
     def _on_data(self, params, directory, share, config, make_loss, taught=False):
         """Training on a share of the teacher's responses; by its distributions where `taught`."""
         work = self.work
-        examples = responses.read(work, self.data)
+        examples = self.examples()
         examples = examples[: max(1, round(share * len(examples)))]
         plan = _plan_on_data(
             work, examples, config, make_loss, self.teacher.params if taught else None
@@ -192,6 +198,7 @@ def _plan_on_data(work, examples, config, make_loss=sft.make_loss, constants=Non
         epochs=config.epochs,
         microbatches=config.microbatches,
         too_long=config.too_long,
+        curriculum=config.curriculum,
         make_loss=make_loss,
         constants=constants,
     )
@@ -221,7 +228,7 @@ def check(
         optimizer, steps = config.on_policy.optimizer.to_dict(), config.on_policy.steps
         make_optimizer(optimizer, work.model.abstract_params, steps)
     if config.data.responses:
-        examples = responses.read(work, Path(config.data.responses))
+        examples = responses.read(work, config.data.responses, config.data.ngram)
         for method in sorted(needed & {"sequence", "logit"}):
             _plan_on_data(work, examples, config[method])
     if config.lora.rank:
@@ -277,7 +284,7 @@ def distill(
         lora = LoraConfig(**config.lora)
         config, trained = with_lora(config, lora, work)
     given = config.data.responses
-    data = Path(given) if given else work.stage_directory("teacher") / responses.DATA_FILE
+    data = given or str(work.stage_directory("teacher") / responses.DATA_FILE)
     trainer = Distillation(trained, teacher, problems, config, data)
 
     def of_teacher(directory):

@@ -1,6 +1,6 @@
 """A teacher's responses: asked for, kept, and turned into what a student is trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 from launch import flops, stages
 from launch.stages import Workspace
 from models.sampler import SamplingParams
-from reasoning import teacher_data
+from reasoning import distillation_data, teacher_data
+from reasoning.curation import Decontaminator
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
 from reasoning.response_log import ResponseLog
@@ -75,37 +76,59 @@ def write(
     )
 
 
-def read(work: Workspace, path: Path) -> list[Example]:
-    """Question and answer of each record, in the template and the tokens of `work`.
+def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
+    """Questions and answers in the template and the tokens of `work`, in random order.
 
-    Records are those of `write`, or of `launch.run_teacher`. They are shuffled, so that a share of
-    them is like all of them.
+    Args:
+      files: JSONL of chats, as `write` and `launch.run_teacher` leave them; or several with their
+        shares of the mixture, `A.jsonl=3,B.jsonl=1`.
+      ngram: leave out what shares so many words in a row with a question of the evaluation.
 
     Raises:
       FileNotFoundError, ValueError: in one line that names the file, or file and line.
     """
+    shares = _shares(files)
+    sources = {path: [_pair(where, r) for where, r in read_jsonl(path)] for path in shares}
+    records = distillation_data.mix(sources, shares, work.seed)
+    if ngram is not None:
+        chosen = stages.evaluation_problems(work.config.evaluation, work.seed)
+        held_out = [problem.question for _, problems in chosen.values() for problem in problems]
+        kept = distillation_data.clean(records, Decontaminator(held_out, ngram))
+        if not kept:
+            raise ValueError(f"all records of {files} share words with the evaluation")
+        if len(kept) < len(records):
+            print(f"{len(records) - len(kept)} records share words with the evaluation: left out")
+        records = kept
     template = get_template(work.config.template, work.tokenizer)
-    pairs, wheres = [], []
-    for where, record in read_jsonl(path):
-        try:
-            *before, user, assistant = record["messages"]
-            roles = [each["role"] for each in (*before, user, assistant)]
-            question, answer = user["content"], assistant["content"]
-        except (TypeError, KeyError, ValueError):
-            roles = []
-        if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
-            raise ValueError(
-                f"{where}: needs 'messages' of one user and one assistant, with 'role' and 'content'"
-            )
-        prompt = template(question)
+    pairs = []
+    for record in records:
+        prompt = template(record["messages"][0]["content"])
         # As a sampled response goes on behind the prompt.
         space = "" if prompt[-1].isspace() else " "
-        pairs.append({"prompt": prompt, "response": space + answer})
-        wheres.append(where)
-    order = np.random.default_rng([work.seed, len(pairs)]).permutation(len(pairs))
-    return encode_records(
-        [pairs[i] for i in order],
-        work.tokenizer,
-        add_special_tokens=False,
-        wheres=[wheres[i] for i in order],
+        pairs.append({"prompt": prompt, "response": space + record["messages"][1]["content"]})
+    return encode_records(pairs, work.tokenizer, add_special_tokens=False)
+
+
+def _shares(files: str) -> dict[str, float]:
+    shares = {}
+    for part in files.split(","):
+        path, _, share = part.rpartition("=")
+        try:
+            shares[path or part] = float(share) if path else 1.0
+        except ValueError:
+            raise ValueError(f"data.responses: {share!r} in {part!r} is no share") from None
+    return shares
+
+
+def _pair(where: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record without its system prompt: the student's template has its own."""
+    try:
+        messages = [each for each in record["messages"] if each["role"] != "system"]
+        if [each["role"] for each in messages] == ["user", "assistant"]:
+            if all(isinstance(each["content"], str) for each in messages):
+                return {"messages": messages}
+    except (TypeError, KeyError):
+        pass
+    raise ValueError(
+        f"{where}: needs 'messages' of one user and one assistant, with 'role' and 'content'"
     )

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from launch.stages import Interrupted, Workspace, check_prompts
 from models.decoder import LanguageModel
 from models.sampler import SamplingParams
+from reasoning.distillation_data import short_first
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
 from rl.collapse_guard import DEFAULT_RULES, CollapseGuard
@@ -59,6 +60,7 @@ def plan_supervised(
     epochs: int = 1,
     microbatches: int = 1,
     too_long: str = "error",
+    curriculum: int = 1,
     make_loss: Callable[[Any], LossFn] = sft.make_loss,
     finalize: Callable[[Metrics], Metrics] = lambda metrics: metrics,
     constants: Any = None,
@@ -66,13 +68,17 @@ def plan_supervised(
     """Packs `examples` and makes their train step.
 
     Args:
+      curriculum: stages that each epoch goes through, of ever longer examples; 1 shuffles all.
       make_loss: model -> loss; next-token prediction by default.
       finalize, constants: see `make_train_step`.
 
     Raises:
       ValueError: an example that does not fit, a bad setting; one line.
     """
-    source = packed(work, examples, config, epochs, too_long)
+    if curriculum > 1:
+        lengths = [len(example["tokens"]) for example in examples]
+        examples = [examples[i] for i in short_first(lengths, curriculum, work.seed)]
+    source = packed(work, examples, config, epochs, too_long, shuffle=curriculum == 1)
     num_steps = source.count_batches()
     optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
     step = make_train_step(
@@ -101,8 +107,11 @@ def packed(
     config: Any,
     epochs: int | None = None,
     too_long: str = "error",
+    shuffle: bool = True,
 ) -> PackedSource:
     """Batches of `config.rows` rows of `config.row_length`; without `epochs` there is no end."""
+    # Few at a time where their order matters: packing does not keep it.
+    window = {} if shuffle else {"window": 4 * config.rows}
     return PackedSource(
         examples,
         rows=config.rows,
@@ -110,6 +119,8 @@ def packed(
         seed=work.seed,
         num_epochs=epochs,
         too_long=too_long,
+        shuffle=shuffle,
+        **window,
     )
 
 

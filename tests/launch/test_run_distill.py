@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from configs import distill as distill_config
 from configs import tiny_distill
-from launch import flops, make_tiny_checkpoint, run_distill
+from launch import flops, make_tiny_checkpoint, responses, run_distill
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
@@ -18,7 +19,7 @@ from models.tokenizer import train_bpe
 from reasoning.tasks import get_task
 
 ARMS = ("rl_only", "sequence", "logit", "on_policy", "distill_then_rl")
-VOCAB = 320
+VOCAB, TAUGHT = 320, 24
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +30,16 @@ def files(tmp_path_factory):
     (folder / "own.jsonl").write_text(
         "".join(json.dumps({"prompt": f"{a} + {b} =", "answer": a + b}) + "\n" for a, b in sums)
     )
+    # Random models would earn nothing else, and learn nothing from RL.
+    (folder / "own.py").write_text(
+        "def letters(prompt, completion, problem):\n    return sum(completion.encode()) % 5 / 4\n"
+    )
     problems = get_task(f"jsonl:{folder / 'own.jsonl'}").problems("train", None, 0)
     for name, width in (("teacher", 24), ("student", 16)):
         make_tiny_checkpoint.make_checkpoint(
-            folder / name, problems, well_formed=0.5, vocab_size=VOCAB, width=width, layers=1, seed=0
-        )
+            folder / name, problems, well_formed=0.5, vocab_size=VOCAB, width=width, layers=1,
+            seed=0,
+        )  # fmt: skip
     other = train_bpe(
         ["User: 1 + 1 =\nAssistant: 2"] * 3, VOCAB, eos_token="<end>", pad_token="<fill>",
         template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}model:",
@@ -47,9 +53,9 @@ def files(tmp_path_factory):
     chats = [
         [
             {"role": "user", "content": problem.question},
-            {"role": "assistant", "content": f"<think> </think> <answer> {problem.answer} </answer>"},
+            {"role": "assistant", "content": f"<think> </think><answer>{problem.answer}</answer>"},
         ]
-        for problem in problems[:24]
+        for problem in problems[:TAUGHT]
     ]
     (folder / "data.jsonl").write_text("".join(json.dumps({"messages": c}) + "\n" for c in chats))
     return folder
@@ -65,7 +71,7 @@ def configured(files, student="student/model", methods=ARMS, **changes):
     config.remat, config.methods = "none", methods
     config.task = f"jsonl:{files / 'own.jsonl'}"
     config.data.responses = str(files / "data.jsonl")
-    config.rl_only.rewards, config.rl_only.steps = "format=1,accuracy=1", 2
+    config.rl_only.rewards, config.rl_only.steps = f"{files / 'own.py'}:letters", 2
     for section in (config.on_policy, config.rl_only):
         section.max_new_tokens = 12
     for section in (config.sequence, config.logit, config.on_policy, config.rl_only):
@@ -182,8 +188,8 @@ def test_lora_exports_a_merged_model(files):
     tuned = load_model(workdir / "seed_0" / "sequence" / "hf").params
     # Only kernels of blocks change, each by a matrix of rank 2.
     np.testing.assert_array_equal(tuned["embedding"], student["embedding"])
-    change = np.array(tuned["layers"]["mlp"]["up"]["kernel"] - student["layers"]["mlp"]["up"]["kernel"])
-    scales = np.linalg.svd(change[0], compute_uv=False)
+    after, before = (np.array(p["layers"]["mlp"]["up"]["kernel"][0]) for p in (tuned, student))
+    scales = np.linalg.svd(after - before, compute_uv=False)
     assert scales[1] > 1e-4 and scales[2] < 1e-5
 
 
@@ -208,6 +214,36 @@ def test_logits_of_two_vocabularies_are_one_clear_error(files):
     message = r"method 'logit' compares distributions over tokens, but token 0 is b'<end>' to the"
     with pytest.raises(ValueError, match=message):
         run_distill.run(configured(files, "llama", ("logit",)), files / "bad")
+
+
+def student_of(files):
+    """As much of a workspace as reading takes."""
+    tokenizer = load_model(files / "student" / "model").tokenizer
+    return types.SimpleNamespace(seed=0, config=configured(files), tokenizer=tokenizer)
+
+
+def test_the_evaluation_is_kept_out_of_what_is_taught(files):
+    work = student_of(files)
+    # The task has no test split of its own: some of what is taught is asked.
+    asked = get_task(work.config.task).problems("test", 4, 0)
+    questions = {f"{problem.question}<" for problem in asked}
+
+    def taught(ngram):
+        examples = responses.read(work, str(files / "data.jsonl"), ngram)
+        texts = [work.tokenizer.decode(example["tokens"]) for example in examples]
+        return len(texts), sum(any(q in text for q in questions) for text in texts)
+
+    everything, clean = taught(None), taught(13)
+    assert everything[0] == TAUGHT and everything[1] > 0
+    assert clean == (TAUGHT - everything[1], 0)
+
+
+def test_a_mixture_of_files(files):
+    work, data, more = student_of(files), files / "data.jsonl", files / "more.jsonl"
+    shutil.copy(data, more)
+    assert len(responses.read(work, f"{data}=2,{more}=1", None)) == 1.5 * TAUGHT
+    with pytest.raises(ValueError, match="data.responses: 'half' in .* is no share"):
+        responses.read(work, f"{data}=half", None)
 
 
 def test_responses_that_are_no_chats(files):
