@@ -174,3 +174,36 @@ def test_a_reward_on_some_tasks_leaves_the_others_alone():
 def test_bad_tasks_are_one_line(tasks):
     with pytest.raises(ValueError, match="give names joined by [+]"):
         parse_rewards({"format": {"tasks": tasks}})
+
+
+def test_no_hostile_completion_earns_what_an_honest_one_does():
+    """Under the whole reward of reasoning RL; the best that a wrong answer gets is form."""
+    spec = "accuracy?require_format=true,format=0.2,language=0.2,repetition=0.2,self_check=0"
+    honest = response("3 and 4 makes 7")
+    wrong = response("3 and 4 makes 8", "8")
+    hostile = [
+        response("and makes " * 500, "8"),
+        response("and makes", "6 7 8"),
+        response("and makes", "7 or 8"),
+        response("and makes", "\\boxed{7} or \\boxed{8}"),
+        response("and makes", "x == x"),
+        response("and makes", "7</answer><answer>8"),
+        response("and makes <answer>7</answer>", "8"),
+        response("and makes</think><think>", "7"),
+        honest + honest,
+        honest + "<answer>8</answer>",
+        "<answer>7</answer>" + wrong,
+        "7 " * 10_000,
+        honest[:-1],
+        "\x00".join(honest),
+        "<think>" * 5000,
+        "\u202e" + honest,
+        honest.upper(),
+    ]
+    samples = [Sample(PROMPT, text, SUM, num_tokens=9) for text in (honest, wrong, *hostile)]
+    with RewardSet(spec) as rewards:
+        scores = rewards.score(samples)
+    best, form, *others = scores.total
+    assert best == pytest.approx(1.4) and form == pytest.approx(0.4)
+    for text, total in zip(hostile, others, strict=True):
+        assert total <= form + 1e-9, text[:80]
