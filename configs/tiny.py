@@ -43,9 +43,9 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.pretrain = ConfigDict(
         {
-            "documents": 2000 if smoke else 60_000,
-            "rows": 8,
-            "row_length": 192,
+            "documents": 2000 if smoke else 48_000,
+            "rows": 16,
+            "row_length": 128,
             "optimizer": {
                 "name": "adamw",
                 "learning_rate": 3e-3,
@@ -61,7 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    reasoning = {"tiny_math": 1536, "tiny_logic": 1536, "tiny_code": 1024}
+    reasoning = {"tiny_math": 3072, "tiny_logic": 512, "tiny_code": 512}
     # A weight of 0 is for what is only watched.
     verified = "accuracy?require_format=true,format=0.2"
     config.r1_zero = _rl(smoke, reasoning, f"{verified},language=0,self_check=0", 80)

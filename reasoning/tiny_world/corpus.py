@@ -16,15 +16,15 @@ DOMAIN_WEIGHTS = {
     "tiny_chat": 4,
 }  # fmt: skip
 DIRECT, UNTAGGED, TAGGED = "direct", "untagged", "tagged"
-STYLE_WEIGHTS = {DIRECT: 30, UNTAGGED: 40, TAGGED: 30}
+STYLE_WEIGHTS = {DIRECT: 40, UNTAGGED: 35, TAGGED: 25}
 EASIER_SHARE, HARDER_SHARE = 0.35, 0.12
 # Of the documents about reasoning problems, those with several.
-SHEET_SHARE, SHEET_PROBLEMS, SHEET_SEPARATOR = 0.04, 3, "\n"
+SHEET_SHARE, SHEET_PROBLEMS, SHEET_SEPARATOR = 0.0, 3, "\n"
 # Of the worked solutions: those with a step gone wrong that nobody notices; those of careful
 # writers, who check ("wait ...") and notice; and those that change language from line to line.
-WRONG_SHARE, CAREFUL_SHARE, MIXED_SHARE = 0.2, 0.25, 0.25
+WRONG_SHARE, CAREFUL_SHARE, MIXED_SHARE = 0.2, 0.15, 0.25
 # Of the careful: those with a step gone wrong (and noticed). The others check a line that is right.
-SLIP_SHARE = 0.8
+SLIP_SHARE = 0.5
 # Replies to small talk: helpful, curt, rude.
 CHAT_WEIGHTS = (50, 30, 20)
 
