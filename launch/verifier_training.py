@@ -74,7 +74,8 @@ def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
       ValueError: a bad setting, or a prompt without room for its response; one line.
     """
     fields = {f.name for f in dataclasses.fields(LabelSettings)} - {"seed"}
-    labelling = LabelSettings(**{name: config[name] for name in fields}, seed=work.seed)
+    given = {name: config[name] for name in fields if name in config}
+    labelling = LabelSettings(**given, seed=work.seed)
     if config.outcome_at not in process_reward.PLACES:
         raise ValueError(
             f"outcome_at={config.outcome_at!r} is unknown; choose one of"

@@ -36,7 +36,10 @@ class LabelSettings:
       solutions: sampled for each problem.
       completions: K, sampled from each distinct prefix.
       max_new_tokens: of a whole response; a completion may use what its prefix leaves.
-      temperature: of solutions and completions.
+      temperature: of solutions. Above the policy's usual one, they go wrong in more ways.
+      completion_temperature: of completions; None is that of solutions. A low one, with a policy
+        that mostly finishes right what began right, tells right steps from wrong ones with few
+        completions; 0 needs no more than one.
       delimiter: what ends a step, see `StepSplitter`.
       chunk: problems that are labelled and saved together.
       seed: every draw follows from it.
@@ -46,6 +49,7 @@ class LabelSettings:
     completions: int
     max_new_tokens: int
     temperature: float = 1.0
+    completion_temperature: float | None = None
     delimiter: str = "\n"
     chunk: int = 64
     seed: int = 0
@@ -56,7 +60,12 @@ class LabelSettings:
                 raise ValueError(f"{name}={getattr(self, name)}: it must be at least 1")
         if not self.temperature > 0:
             raise ValueError(
-                f"temperature={self.temperature}: completions must differ, so it must be above 0"
+                f"temperature={self.temperature}: solutions must differ, so it must be above 0"
+            )
+        if self.completion_temperature == 0 and self.completions > 1:
+            raise ValueError(
+                f"completions={self.completions} would be equal at completion_temperature=0: ask "
+                "for 1, or set it above 0"
             )
 
 
@@ -144,13 +153,12 @@ def _claim(directory: Path, settings: LabelSettings, task: Task, prompts: Sequen
 
 
 def _label_chunk(generator, task, problems, prompts, splitter, settings, number):
-    sampling = SamplingParams(temperature=settings.temperature)
     prompt_ids = generator.tokenizer.encode_batch(prompts)
     samples = generator.generate_from_ids(
         prompt_ids,
         num_samples=settings.solutions,
         max_new_tokens=settings.max_new_tokens,
-        sampling=sampling,
+        sampling=SamplingParams(temperature=settings.temperature),
         seed=_seed(settings.seed, task, number, _SOLUTIONS),
     )
     solutions = [(p, sample) for p, group in enumerate(samples) for sample in group]
@@ -171,12 +179,14 @@ def _label_chunk(generator, task, problems, prompts, splitter, settings, number)
     for p, ids in enumerate(prompt_ids):
         prefilled[p * settings.solutions] += len(ids)
     if first:
+        temperature = settings.completion_temperature
+        temperature = settings.temperature if temperature is None else temperature
         completed = generator.generate_from_ids(
             [[*prompt_ids[p], *ids] for p, ids in first],
             num_samples=settings.completions,
             max_new_tokens=settings.max_new_tokens,
             limits=[settings.max_new_tokens - len(ids) for _, ids in first],
-            sampling=sampling,
+            sampling=SamplingParams(temperature=temperature),
             seed=_seed(settings.seed, task, number, _COMPLETIONS),
         )
         texts = [

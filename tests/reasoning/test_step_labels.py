@@ -148,6 +148,12 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path):
     assert {"prompt", "token_ids", "step_ends", "labels"} <= record.keys()
 
 
+def test_completions_have_a_temperature_of_their_own(tmp_path):
+    settings = LabelSettings(3, 4, 12, temperature=1.3, completion_temperature=0.5)
+    generator, _ = run(tmp_path, settings=settings)
+    assert [call[3] for call in generator.calls] == [1.3, 0.5]
+
+
 def test_chunks_and_purposes_draw_apart(tmp_path):
     generator, labelled = run(tmp_path / "a")
     assert len({call[4] for call in generator.calls}) == 6
@@ -170,6 +176,8 @@ def test_bad_settings_and_no_problems_are_refused(tmp_path):
         LabelSettings(solutions=1, completions=0, max_new_tokens=4)
     with pytest.raises(ValueError, match="temperature=0"):
         LabelSettings(solutions=1, completions=1, max_new_tokens=4, temperature=0)
+    with pytest.raises(ValueError, match="completions=2 would be equal"):
+        LabelSettings(solutions=1, completions=2, max_new_tokens=4, completion_temperature=0)
     with pytest.raises(ValueError, match="no problems"):
         run(tmp_path, problems=[])
     assert not list(tmp_path.iterdir())
