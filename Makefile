@@ -5,6 +5,8 @@
 #   make bench    training and sampling against PyTorch + transformers
 PYTHON ?= python3
 WORKDIR ?= runs/tiny
+# Of the recipe; README.md has the others.
+STAGES ?= base,r1_zero
 TORCH ?= torch==2.13.0
 TIMED = tests/reasoning/test_hostile_answers.py tests/reasoning/test_math_verifier.py
 
@@ -29,7 +31,7 @@ TIMED = tests/reasoning/test_hostile_answers.py tests/reasoning/test_math_verifi
 	touch $@
 
 r1: .venv/run.stamp
-	.venv/bin/python -m launch.run_r1 --config=configs/tiny.py --workdir=$(WORKDIR)
+	.venv/bin/python -m launch.run_r1 --config=configs/tiny.py --workdir=$(WORKDIR) --stages=$(STAGES)
 
 # Verdicts on hostile answers have two seconds each, so nothing else runs beside them.
 test: .venv/test.stamp

@@ -83,8 +83,10 @@ def get_config() -> ConfigDict:
             "checkpoint_every": 100,
         }
     )
-    # `beta` is 0 for forward KL, 1 for reverse KL; see `train/distillation.py`.
+    # `beta` is 0 for forward KL, 1 for reverse KL; see `train/distillation.py`. The teacher's `top_k`
+    # likeliest tokens are stored once; None computes the teacher along, all of its distribution.
     config.logit = ConfigDict(config.sequence.to_dict() | {"beta": 0.0, "temperature": 1.0})
+    config.logit.top_k = placeholder(int)
     config.on_policy = ConfigDict(
         {
             "beta": 0.5,

@@ -4,6 +4,7 @@ For `configs/tiny_distill.py`, and for the recipe's stage `distill`.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs import distill
 
@@ -73,6 +74,7 @@ def get_section(smoke: bool, pretrain: ConfigDict, rl: ConfigDict) -> ConfigDict
         }
     )
     config.logit = ConfigDict(config.sequence.to_dict() | {"beta": 0.0, "temperature": 1.0})
+    config.logit.top_k = placeholder(int)
     config.logit.epochs = 1 if smoke else 2
     config.on_policy = ConfigDict(
         {

@@ -30,14 +30,17 @@ from reasoning.prompts import get_template
 from rl.learner import ProblemStream
 from rl.on_policy_distillation import OnPolicySource
 from rl.rollouts import RolloutSampler
-from train import distillation, sft
+from train import distillation, sft, teacher_logprobs
 from train.data import Example
 from train.metrics import METRICS_FILE
 from train.optimizer import make_optimizer
-from train.step import make_train_step
+from train.source import fitted
+from train.step import LossFn, make_train_step
 
 METHODS = ("sequence", "logit", "on_policy")
 ARMS = ("rl_only", *METHODS, "distill_then_rl")
+
+TOP_FILE = "teacher_logprobs.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,22 +76,42 @@ class Distillation:
 
     def run(self, arm: str, params: Any, directory: Path) -> tuple[Any, float]:
         """Trains the student, whose `params` are taken over; returns new ones and the FLOPs."""
-        if arm != "distill_then_rl":
-            return getattr(self, arm)(params, directory)
-        config = self.config.distill_then_rl
-        method = getattr(self, config.method)
-        params, spent = method(params, directory / config.method, config.share)
-        params, more = self.rl_only(params, directory / "rl", 1 - config.share)
-        return params, spent + more
+        adapted = isinstance(self.work.model, LoraModel)
+        if adapted:
+            params = self.work.model.attach(params, jax.random.key(self.work.seed))
+        if arm == "distill_then_rl":
+            config = self.config.distill_then_rl
+            method = getattr(self, config.method)
+            params, spent = method(params, directory / config.method, config.share)
+            params, more = self.rl_only(params, directory / "rl", 1 - config.share)
+            spent += more
+        else:
+            params, spent = getattr(self, arm)(params, directory)
+        return self.work.model.merge(params) if adapted else params, spent
 
     def sequence(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
-        return self._on_data(params, directory, share, self.config.sequence, sft.make_loss)
+        config = self.config.sequence
+        examples = self.examples(config, share)
+        params = training.fine_tune(self.work, params, self.plan(examples, config), directory)
+        return params, self._cost(examples, config, share)
 
     def logit(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
-        config = self.config.logit
-        return self._on_data(
-            params, directory, share, config, lambda model: self._divergence(config), taught=True
-        )
+        config, teacher = self.config.logit, self.teacher
+        examples = self.examples(config, share)
+        passes = config.epochs
+        if config.top_k is None:
+            plan = self.plan(
+                examples, config, lambda model: self._divergence(config), teacher.params
+            )
+        else:
+            top_loss = functools.partial(
+                distillation.make_top_loss, beta=config.beta, temperature=config.temperature
+            )
+            plan = self.plan(self._with_top(examples, config, directory), config, top_loss)
+            passes = 1
+        params = training.fine_tune(self.work, params, plan, directory)
+        seen = flops.forward(teacher.work.model.config, _lengths(examples))
+        return params, self._cost(examples, config, share) + passes * seen
 
     def on_policy(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
         config, work = self.config.on_policy, self.work
@@ -112,7 +135,7 @@ class Distillation:
         )
         off_policy = None
         if config.on_policy_share < 1:
-            off_policy = training.packed(work, self.examples(), config)
+            off_policy = training.packed(work, self.examples(self.config.sequence), config)
         source = OnPolicySource(
             sampler,
             ProblemStream(self.problems, work.seed),
@@ -162,10 +185,6 @@ class Distillation:
             total += per_token * (sampled + flops.UPDATE * trained)
         return params, total
 
-    def examples(self) -> list[Example]:
-        """The teacher's responses as the student reads them."""
-        return responses.read(self.work, self.data, self.config.data.ngram)
-
     def _divergence(self, config):
         return distillation.make_loss(
             self.work.model,
@@ -174,39 +193,63 @@ class Distillation:
             temperature=config.temperature,
         )
 
-    def _on_data(self, params, directory, share, config, make_loss, taught=False):
-        """Training on a share of the teacher's responses; by its distributions where `taught`."""
-        work = self.work
-        examples = self.examples()
+    def examples(self, config: Any, share: float = 1.0) -> list[Example]:
+        """A share of the teacher's responses, as far as they fit in a row."""
+        examples = responses.read(self.work, self.data, self.config.data.ngram)
         examples = examples[: max(1, round(share * len(examples)))]
-        plan = _plan_on_data(
-            work, examples, config, make_loss, self.teacher.params if taught else None
+        return fitted(examples, config.row_length, config.too_long)
+
+    def _with_top(self, examples, config, directory):
+        """With the teacher's log-probs of its `top_k` likeliest tokens, made once and kept."""
+        path = directory / TOP_FILE
+        if not path.exists():
+            model = self.teacher.work.model
+            computed = teacher_logprobs.compute(
+                model,
+                self.teacher.params,
+                examples,
+                config.top_k,
+                mesh=self.work.mesh,
+                rows=config.rows,
+                row_length=config.row_length,
+                temperature=config.temperature,
+                vocab=distillation.shared_vocab(self.work.model, model),
+            )
+            teacher_logprobs.save(path, computed)
+        return teacher_logprobs.load(path, examples)
+
+    def plan(
+        self,
+        examples: list[Example],
+        config: Any,
+        make_loss: Callable[[Any], LossFn] = sft.make_loss,
+        constants: Any = None,
+    ) -> training.SupervisedPlan:
+        """Training on `examples`; next-token prediction by default."""
+        return training.plan_supervised(
+            self.work,
+            examples,
+            config,
+            epochs=config.epochs,
+            microbatches=config.microbatches,
+            curriculum=config.curriculum,
+            make_loss=make_loss,
+            constants=constants,
         )
-        params = training.fine_tune(work, params, plan, directory)
-        lengths = [len(e["tokens"]) for e in examples if len(e["tokens"]) <= config.row_length]
-        spent = flops.UPDATE * flops.forward(work.model.config, lengths)
-        if taught:
-            spent += flops.forward(self.teacher.work.model.config, lengths)
-        return params, config.epochs * spent + share * self.sampling_flops
+
+    def _cost(self, examples, config, share):
+        """FLOPs of the teacher's sampling and the student's updates."""
+        update = flops.UPDATE * flops.forward(self.work.model.config, _lengths(examples))
+        return share * self.sampling_flops + config.epochs * update
 
 
-def _plan_on_data(work, examples, config, make_loss=sft.make_loss, constants=None):
-    return training.plan_supervised(
-        work,
-        examples,
-        config,
-        epochs=config.epochs,
-        microbatches=config.microbatches,
-        too_long=config.too_long,
-        curriculum=config.curriculum,
-        make_loss=make_loss,
-        constants=constants,
-    )
+def _lengths(examples):
+    return [len(example["tokens"]) for example in examples]
 
 
-def check(
+def prepare(
     work: Workspace, teacher: Teacher | None, problems: Sequence[Problem], config: Any
-) -> None:
+) -> Distillation:
     """Finds what is wrong with the arguments of `distill` before any long work.
 
     Raises:
@@ -222,17 +265,23 @@ def check(
         if teacher is None:
             raise ValueError(f"method {method!r} needs a teacher's checkpoint, not its text alone")
         check_vocabulary(method, work, teacher.work)
+    if config.lora.rank:
+        config = config.copy_and_resolve_references()
+        for name in set(config) & {"rl_only", *METHODS}:
+            config[name].optimizer.lr_rules = LR_RULES
+        model = LoraModel(work.model.config, LoraConfig(**config.lora))
+        work = dataclasses.replace(work, model=model)
+    data = config.data.responses or str(work.stage_directory("teacher") / responses.DATA_FILE)
+    trainer = Distillation(work, teacher, problems, config, data)
     if "rl_only" in needed:
         training.plan_reinforce(work, list(problems), config.rl_only)
     if "on_policy" in needed:
         optimizer, steps = config.on_policy.optimizer.to_dict(), config.on_policy.steps
         make_optimizer(optimizer, work.model.abstract_params, steps)
     if config.data.responses:
-        examples = responses.read(work, config.data.responses, config.data.ngram)
         for method in sorted(needed & {"sequence", "logit"}):
-            _plan_on_data(work, examples, config[method])
-    if config.lora.rank:
-        LoraModel(work.model.config, LoraConfig(**config.lora))
+            trainer.plan(trainer.examples(config[method]), config[method])
+    return trainer
 
 
 def check_vocabulary(method: str, student: Workspace, teacher: Workspace) -> None:
@@ -245,14 +294,6 @@ def check_vocabulary(method: str, student: Workspace, teacher: Workspace) -> Non
                 f" to the student and {theirs!r} to the teacher: choose models of one vocabulary,"
                 " or method 'sequence'"
             )
-
-
-def with_lora(config: Any, lora: LoraConfig, work: Workspace) -> tuple[Any, Workspace]:
-    """The same config and workspace for training adapters instead of all parameters."""
-    config = config.copy_and_resolve_references()
-    for name in set(config) & {"rl_only", *METHODS}:
-        config[name].optimizer.lr_rules = LR_RULES
-    return config, dataclasses.replace(work, model=LoraModel(work.model.config, lora))
 
 
 def distill(
@@ -278,18 +319,11 @@ def distill(
       `teacher`, `base` and each arm -> `{"wall_seconds", "params", "train_flops", "metrics"}`.
       Teacher and base were trained before, so their `train_flops` are 0.
     """
-    check(work, teacher, problems, config)
-    lora, trained = None, work
-    if config.lora.rank:
-        lora = LoraConfig(**config.lora)
-        config, trained = with_lora(config, lora, work)
-    given = config.data.responses
-    data = given or str(work.stage_directory("teacher") / responses.DATA_FILE)
-    trainer = Distillation(trained, teacher, problems, config, data)
+    trainer = prepare(work, teacher, problems, config)
 
     def of_teacher(directory):
         spent = 0.0
-        if not given:
+        if not config.data.responses:
             spent = responses.write(teacher.work, teacher.params, problems, config.data, directory)
         return stages.score(teacher.work, directory, teacher.params) | {"sampling_flops": spent}
 
@@ -297,12 +331,7 @@ def distill(
         return stages.publish(work, directory, make_base(directory))
 
     def of_arm(arm, directory):
-        params = stages.load_stage(work, "base")
-        if lora is not None:
-            params = trained.model.attach(params, jax.random.key(work.seed))
-        params, spent = trainer.run(arm, params, directory)
-        if lora is not None:
-            params = trained.model.merge(params)
+        params, spent = trainer.run(arm, stages.load_stage(work, "base"), directory)
         return stages.publish(work, directory, params) | {"train_flops": spent}
 
     results, sizes = {}, {}

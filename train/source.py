@@ -91,7 +91,7 @@ class PackedSource(Source):
         for name, value in {"rows": rows, "row_length": row_length, "window": window}.items():
             if value < 1:
                 raise ValueError(f"{name}={value}: it must be at least 1")
-        self._examples = _fitted(examples, row_length, too_long)
+        self._examples = fitted(examples, row_length, too_long)
         self._lengths = np.array([len(example["tokens"]) for example in self._examples])
         self._rows, self._row_length, self._seed = rows, row_length, seed
         self._num_epochs, self._shuffle, self._packed = num_epochs, shuffle, packed
@@ -174,7 +174,10 @@ class PackedSource(Source):
         return np.random.default_rng([self._seed, epoch, purpose])
 
 
-def _fitted(examples, row_length, too_long) -> list[Mapping[str, np.ndarray]]:
+def fitted(
+    examples: Sequence[Mapping[str, np.ndarray]], row_length: int, too_long: str
+) -> list[Mapping[str, np.ndarray]]:
+    """Examples that fit in a row and have something to train on; see `PackedSource`."""
     if too_long not in TOO_LONG:
         raise ValueError(f"too_long={too_long!r} is unknown; choose {', '.join(TOO_LONG)}")
     long = [i for i, example in enumerate(examples) if len(example["tokens"]) > row_length]

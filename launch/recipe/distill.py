@@ -20,7 +20,7 @@ def check(work: Workspace) -> None:
     config = work.config.distill
     problems = world.training_problems(work, config.problems)
     student = _student(work, work.stage_directory("distill"))
-    distillation.check(student, Teacher(work, None), problems, config)
+    distillation.prepare(student, Teacher(work, None), problems, config)
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:

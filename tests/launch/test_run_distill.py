@@ -180,6 +180,21 @@ def test_a_student_with_its_own_tokenizer_is_taught_by_text(files):
     assert changed(workdir / "seed_0" / "sequence" / "hf", weights(files / "llama"))
 
 
+def test_stored_logits_teach_as_those_computed_along(files, finished):
+    """With all of the vocabulary stored, to the rounding; and they cost the teacher one pass."""
+    trained = {}
+    for top_k, epochs in ((VOCAB, 2), (None, 2), (4, 2)):
+        workdir = files / f"top_{top_k}"
+        changes = {"logit.epochs": epochs, "logit.top_k": top_k}
+        run_distill.run(configured(files, methods=("logit",), **changes), workdir)
+        cost = report_of(workdir)["distill"]["logit"]["train_flops"]
+        trained[top_k] = weights(workdir / "seed_0" / "logit" / "hf"), cost
+    for one, other in zip(trained[VOCAB][0], trained[None][0], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(trained[4][0], trained[None][0]))
+    assert trained[4][1] < trained[None][1]
+
+
 def test_lora_exports_a_merged_model(files):
     workdir = files / "lora_run"
     config = configured(files, methods=("sequence",), **{"lora.rank": 2, "sequence.epochs": 2})
@@ -222,25 +237,20 @@ def student_of(files):
     return types.SimpleNamespace(seed=0, config=configured(files), tokenizer=tokenizer)
 
 
-def test_the_evaluation_is_kept_out_of_what_is_taught(files, tmp_path):
+def test_the_evaluation_is_kept_out_of_what_is_taught(files):
     work = student_of(files)
-    task = get_task(work.config.task)
-    asked, others = task.problems("test", 4, 0), task.problems("train", 20, 0)
-    roles = ("user", "assistant")
-    records = [
-        {"messages": [{"role": r, "content": c} for r, c in zip(roles, (p.question, p.answer))]}
-        for p in [*asked, *others]
-    ]
-    path = tmp_path / "data.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    asked = get_task(work.config.task).problems("test", 4, 0)[0].question
+    chat = [{"role": "user", "content": f"Now: {asked}"}, {"role": "assistant", "content": "Well."}]
+    tainted = files / "tainted.jsonl"
+    clean = (files / "data.jsonl").read_text()
+    tainted.write_text(clean + json.dumps({"messages": chat}) + "\n")
 
     def taught(ngram):
-        examples = responses.read(work, str(path), ngram)
-        texts = [work.tokenizer.decode(example["tokens"]) for example in examples]
-        return len(texts), sum(any(p.question in text for p in asked) for text in texts)
+        examples = responses.read(work, str(tainted), ngram)
+        return [work.tokenizer.decode(example["tokens"]) for example in examples]
 
-    assert taught(None) == (24, 4)
-    assert taught(13) == (20, 0)
+    assert sum("Well." in text for text in taught(None)) == 1
+    assert len(taught(13)) == TAUGHT and not any("Well." in text for text in taught(13))
 
 
 def test_a_mixture_of_files(files):
