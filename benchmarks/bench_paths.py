@@ -84,6 +84,7 @@ class Search:
     def __call__(self) -> int:
         P, total = len(self.prompts), 0
         state = self.sampler.start(self.params, self.prompts)
+        weights = self.sampler.prepare(self.params)
         pool = self.scorer.start(self.verifier, self.prompts) if self.verifier else None
         everywhere = np.tile(np.arange(WIDTH), (P, 1))
         parents, into = np.full((P, WIDTH), ROOT), everywhere
@@ -91,7 +92,7 @@ class Search:
             self.steps += 1
             key = jax.random.key(self.steps)
             state, steps = self.sampler.extend(
-                self.params, state, parents, into, key, donate=True
+                weights, state, parents, into, key, donate=True
             )
             if pool is not None:
                 pool, _ = self.scorer.extend(

@@ -59,7 +59,8 @@ class PathScorer:
 
     @property
     def compilations(self) -> int:
-        """Programs compiled so far: one per bucket of prompt length, and of that and step length."""
+        """Programs compiled so far: one for each bucket of prompt length, and up to four for each
+        with each bucket of step length."""
         jitted = (self._start, self._extend, self._extend_donated)
         return sum(each._cache_size() for each in jitted)
 
@@ -116,51 +117,64 @@ class PathScorer:
                 f"a path of {(past + lengths).max()} tokens exceeds max_new_tokens="
                 f"{self.max_new_tokens}"
             )
-        read = np.arange(tokens.shape[2]) < lengths[..., None]
-        # Steps of similar length share a program.
+        # Steps of similar lengths share a program: T columns of a row, N tokens of a prompt.
         columns = _bucket(int(lengths.max(initial=1)), least=8)
-        step = np.zeros((*into.shape, columns), np.int32)
-        shared = min(columns, tokens.shape[2])
-        step[..., :shared] = np.where(read, tokens, 0)[..., :shared]
-        rows = np.stack([parents, into, past, lengths]).astype(np.int32)
+        most = _quarters(int(lengths.sum(1).max()), self.width * columns)
+        prompt, row, number = np.nonzero(np.arange(columns) < lengths[..., None])
+        # Side by side, so that rows of fewer tokens cost less.
+        ends = np.cumsum(lengths, 1)
+        unpack = np.minimum((ends - lengths)[..., None] + np.arange(columns), most - 1)
+        packed = unpack[prompt, row, number]
+        read = np.zeros((3, self.prompts, most), np.int32)
+        read[0, prompt, packed] = tokens[prompt, row, number]
+        read[1, prompt, packed] = (pool.prefix_lengths[:, None] + past)[prompt, row] + number
+        read[2, prompt, packed] = row * columns + number
         extend = self._extend_donated if donate else self._extend
         suffix, values = extend(
-            params, pool.prefix, pool.prefix_lengths, suffix=pool.suffix, rows=rows, tokens=step
-        )
-        values = jax.device_get(values)
+            params, pool.prefix, pool.prefix_lengths, suffix=pool.suffix,
+            rows=np.stack([parents, into, past, lengths]), read=read, unpack=unpack,
+        )  # fmt: skip
         of_tokens = np.full(tokens.shape, np.nan, np.float32)
-        of_tokens[read] = values[np.arange(columns) < lengths[..., None]]
+        of_tokens[prompt, row, number] = jax.device_get(values)[prompt, packed]
         last = np.take_along_axis(of_tokens, np.maximum(lengths - 1, 0)[..., None], -1)[..., 0]
         return pool.replace(suffix, into, past + lengths), StepValues(last, of_tokens)
 
-    def _values(self, params, prefix, prefix_lengths, *, suffix, rows, tokens):
-        P, M, T = tokens.shape
-        config = self.model.config
+    def _values(self, params, prefix, prefix_lengths, *, suffix, rows, read, unpack):
+        P, M, T = unpack.shape
+        config, W = self.model.config, self.max_new_tokens
         parents, into, lengths, gained = rows
-        past = self.max_new_tokens
+        tokens, positions, pack = read
         cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, T)
-        positions = (prefix_lengths[:, None] + lengths)[..., None] + jnp.arange(T)
+
+        def to_rows(x_PNKH):
+            """Packed tokens as rows `[P, M, T, K, H]`; what is behind a row's end means nothing."""
+            index = unpack.reshape(P, M * T, 1, 1)
+            return jnp.take_along_axis(x_PNKH, index, 1).reshape(P, M, T, *x_PNKH.shape[2:])
 
         def attend(q, k, v, cache, layer):
-            rows = (1, P, M, T, config.num_kv_heads, config.head_dim)
-            k, v = k.reshape(rows), v.reshape(rows)
+            q, k, v = to_rows(q), to_rows(k)[None], to_rows(v)[None]
             cache = dataclasses.replace(
                 cache,
                 suffix_k=jax.lax.dynamic_update_slice(
-                    cache.suffix_k, k.transpose(0, 1, 2, 4, 5, 3), (layer, 0, 0, 0, 0, past)
+                    cache.suffix_k, k.transpose(0, 1, 2, 4, 5, 3), (layer, 0, 0, 0, 0, W)
                 ),
                 suffix_v=jax.lax.dynamic_update_slice(
-                    cache.suffix_v, v.transpose(0, 1, 2, 4, 3, 5), (layer, 0, 0, 0, past, 0)
+                    cache.suffix_v, v.transpose(0, 1, 2, 4, 3, 5), (layer, 0, 0, 0, W, 0)
                 ),
             )
-            q = q.reshape(P, M, T, config.num_heads, config.head_dim)
-            return step_attention(q, cache, layer).reshape(P * M, T, *q.shape[3:]), cache
+            out = step_attention(q, cache, layer)
+            out = out.reshape(P, M * T, config.num_heads, config.head_dim)
+            return jnp.take_along_axis(out, pack[..., None, None], 1), cache
 
-        hidden, cache = self.model.bind(params).hidden(
-            tokens.reshape(P * M, T), positions.reshape(P * M, T), attend, cache
-        )
-        values = self.model.values(params, hidden).reshape(P, M, T)
+        hidden, cache = self.model.bind(params).hidden(tokens, positions, attend, cache)
+        values = self.model.values(params, hidden)
         return path_pool.close_rows(cache, suffix, into, gained), values
+
+
+def _quarters(size: int, most: int) -> int:
+    """`size` rounded up to a quarter of `most`, and no finer than 64."""
+    quarter = max(64, -(-most // 4))
+    return min(most, quarter * -(-size // quarter))
 
 
 def step_attention(q_PMTNH: jax.Array, cache: KVCache, layer: jax.Array) -> jax.Array:

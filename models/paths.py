@@ -18,7 +18,7 @@ import numpy as np
 from models import path_pool
 from models.attention import live_blocks
 from models.cached import decode as decode_token
-from models.decoder import LanguageModel
+from models.decoder import LanguageModel, LoopWeights
 from models.path_pool import ROOT, PathPool, at, put
 from models.sampler import SamplingParams, draw
 from models.stopping import TokenAutomaton
@@ -100,6 +100,7 @@ class PathSampler:
         self._automaton = jnp.asarray(delimiter.transitions) if delimiter else None
         prefill = functools.partial(path_pool.prefill, model, capacity, max_new_tokens)
         self._start = jax.jit(prefill)
+        self._prepare = jax.jit(lambda params: model.for_loop(params, model.config.max_length))
         self._extend = jax.jit(self._steps, static_argnames="filtered")
         self._extend_donated = jax.jit(
             self._steps, static_argnames="filtered", donate_argnames="suffix"
@@ -111,6 +112,10 @@ class PathSampler:
         are both kept and donated."""
         jitted = (self._start, self._extend, self._extend_donated)
         return sum(each._cache_size() for each in jitted)
+
+    def prepare(self, params: Any) -> LoopWeights:
+        """Parameters as `extend` reads them fastest; otherwise it makes them so for every step."""
+        return self._prepare(params)
 
     def start(self, params: Any, prompt_ids: Sequence[Sequence[int]]) -> PathState:
         """Prefills each of up to P prompts, once.
@@ -130,7 +135,7 @@ class PathSampler:
 
     def extend(
         self,
-        params: Any,
+        params: Any | LoopWeights,
         state: PathState,
         parents: Any,
         into: Any,
@@ -145,6 +150,7 @@ class PathSampler:
         `key`, p, i and the number of tokens before it alone.
 
         Args:
+          params: or what `prepare` made of them.
           parents: `[P, M]`, the place of the path to continue, or `ROOT` for the bare prompt. One
             that occurs several times is forked.
           into: `[P, M]`, the place that the longer path is stored in; -1 for a row without work.
@@ -193,7 +199,8 @@ class PathSampler:
         parents, into, lengths, token, reading = rows
         used = into >= 0
         cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, T)
-        weights = self.model.for_loop(params, prefix[0].shape[-1] + W)
+        if not isinstance(params, LoopWeights):
+            params = self.model.for_loop(params, prefix[0].shape[-1] + W)
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(P * M))
         number = lengths.reshape(-1, 1) + jnp.arange(T)
         of_token = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n)), (None, 0))
@@ -204,7 +211,7 @@ class PathSampler:
             active = used & (finish == RUNNING)
             positions = prefix_lengths[:, None] + lengths + t
             logits, cache = decode_token(
-                self.model, weights, cache, token, positions, W + t, active,
+                self.model, params, cache, token, positions, W + t, active,
                 live=live_blocks(W + T, W - lengths.max(), W + t),
             )  # fmt: skip
             token, logprob = draw(logits, uniform[:, t], knobs, filtered)

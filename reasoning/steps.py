@@ -249,9 +249,10 @@ class JaxPaths(_HostPaths):
     ):
         prompt_ids = tokenizer.encode_batch(prompts)
         super().__init__([len(ids) for ids in prompt_ids], sampling, seed)
-        self._sampler, self._params, self._tokenizer = sampler, params, tokenizer
+        self._sampler, self._tokenizer = sampler, tokenizer
         self._key = jax.random.key(seed)
         self._state = sampler.start(params, prompt_ids)
+        self._weights = sampler.prepare(params)
         self._shared = False
 
     def copy(self) -> "JaxPaths":
@@ -265,7 +266,7 @@ class JaxPaths(_HostPaths):
         """See `Paths`."""
         request = self._request(parents, into, self._sampler.prompts, self._sampler.width)
         self._state, steps = self._sampler.extend(
-            self._params, self._state, *request,
+            self._weights, self._state, *request,
             jax.random.fold_in(self._key, self._next_extension()),
             sampling or self._sampling, donate=not self._shared,
         )  # fmt: skip

@@ -48,6 +48,7 @@ def search(mesh, config=CONFIG):
             for model in models
         )
         state, pool = sampler.start(params, PROMPTS), scorer.start(verifier, PROMPTS)
+        params = sampler.prepare(params)
         parents, found = np.full((P, M), -1), []
         for number in range(3):
             into = np.stack([rng.permutation(R)[:M] for _ in range(P)])

@@ -96,7 +96,7 @@ def test_old_pools_stay_and_nothing_recompiles(params):
     other = pool
     for length in (1, 5, 8):
         other, _ = scorer.extend(
-            params, other, np.maximum(everywhere[::-1], 0)[::-1], everywhere, tokens, lengths * 0 + length
+            params, other, everywhere, everywhere, tokens, np.full_like(lengths, length)
         )
     _, again = scorer.extend(params, pool, everywhere, everywhere, tokens, lengths)
     np.testing.assert_array_equal(again.tokens, expected.tokens)

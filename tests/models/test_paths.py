@@ -138,8 +138,11 @@ def test_logprobs_of_forked_paths_equal_those_of_a_fresh_forward_pass(variant):
     """Paths forked, forked again, overwritten and permuted, most of them in used places."""
     config = VARIANTS[variant]
     params = make_params(config)
-    search = Search(make_sampler(config, stop_ids=[EOS]), params)
+    sampler = make_sampler(config, stop_ids=[EOS])
+    search = Search(sampler, params)
     for number in range(10):
+        if number == 5:
+            search.params = sampler.prepare(params)
         search.step(number, donate=bool(number % 3))
     forward = make_forward(config, params)
     longest = check_logprobs(search, forward, 1e-4)
