@@ -142,7 +142,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "name": "adamw",
                 "learning_rate": 7e-4,
                 "schedule": "cosine",
-                "warmup_steps": 5 if smoke else 20,
+                "warmup_steps": 1 if smoke else 20,
                 "b2": 0.95,
                 "weight_decay": 0.01,
                 "clip_norm": 1.0,
