@@ -21,8 +21,10 @@ DATA_FILE = "data.jsonl"
 
 
 def _prompts(work: Workspace, problems: list[Problem]) -> list[str]:
-    """Each problem behind worked examples of its task, in its language."""
+    """Each problem behind worked examples of its task, in its language; bare where shots are 0."""
     template = get_template(work.config.template, work.tokenizer)
+    if not work.config.cold_start.shots:
+        return [template(problem.question) for problem in problems]
     rng = sampling.rng_of(work, "cold start examples")
     prompts = []
     for problem in problems:
