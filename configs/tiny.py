@@ -69,8 +69,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.cold_start = ConfigDict(
         {
             "problems": {"tiny_math": 300, "tiny_logic": 300, "tiny_code": 300},
-            # Worked examples in the prompt.
-            "shots": 2,
+            # Worked examples in the prompt. None while the corpus has no sheets: a model that has
+            # never seen two problems on a page, nor so long a page, solves nothing behind them.
+            "shots": 0,
             **_sampling(smoke, samples=4),
             # Kept of a problem at most; and the words in a row that nothing kept may share with a
             # question of the evaluation.

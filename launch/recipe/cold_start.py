@@ -1,7 +1,7 @@
 """Cold start: SFT of the base model on long, readable chains that R1-Zero wrote.
 
-As DeepSeek-R1's authors gathered theirs (arXiv:2501.12948, 2.3.1): R1-Zero is prompted with worked
-examples that check themselves, and what is right and readable is kept, put into one format.
+As DeepSeek-R1's authors gathered theirs (arXiv:2501.12948, 2.3.1): R1-Zero is asked, bare or behind
+worked examples that check themselves, and what is right and readable is kept, put into one format.
 """
 
 from pathlib import Path

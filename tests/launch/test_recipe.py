@@ -1,5 +1,6 @@
 """The stages that train on samples, with sampling scripted: what they keep, write and pass on."""
 
+import dataclasses
 import json
 import random
 from collections import Counter
@@ -135,11 +136,15 @@ def test_cold_start_data_are_right_readable_and_long_first(work, cold_started):
     assert losses[-1] < losses[0]
 
 
-def test_cold_start_prompts_show_worked_examples_in_the_questions_language(work):
-    problems = world.training_problems(work, work.config.cold_start.problems)
+@pytest.mark.parametrize("count", [0, 2])
+def test_cold_start_prompts_show_worked_examples_in_the_questions_language(work, count):
+    config = work.config.copy_and_resolve_references()
+    config.cold_start.shots = count
+    work = dataclasses.replace(work, config=config)
+    problems = world.training_problems(work, config.cold_start.problems)
     for problem, prompt in zip(problems, cold_start._prompts(work, problems), strict=True):
         *shots, asked = prompt.split("User: ")[1:]
-        assert len(shots) == work.config.cold_start.shots
+        assert len(shots) == count
         assert asked == f"{problem.question}\nAssistant:"
         for shot in shots:
             response = shot.partition("\nAssistant:")[2]
