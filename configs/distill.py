@@ -83,8 +83,8 @@ def get_config() -> ConfigDict:
             "checkpoint_every": 100,
         }
     )
-    # `beta` is 0 for forward KL, 1 for reverse KL; see `train/distillation.py`. The teacher's `top_k`
-    # likeliest tokens are stored once; None computes the teacher along, all of its distribution.
+    # `beta` is 0 for forward KL, 1 for reverse KL; see `train/distillation.py`. The `top_k`
+    # likeliest tokens of the teacher are stored once; None computes all of its distribution along.
     config.logit = ConfigDict(config.sequence.to_dict() | {"beta": 0.0, "temperature": 1.0})
     config.logit.top_k = placeholder(int)
     config.on_policy = ConfigDict(
@@ -102,6 +102,7 @@ def get_config() -> ConfigDict:
             "rows": 64,
             "row_length": MAX_PROMPT + MAX_NEW,
             "microbatches": 8,
+            "too_long": "drop",
             "optimizer": optimizer,
             "checkpoint_every": 50,
         }

@@ -91,10 +91,12 @@ def get_section(smoke: bool, pretrain: ConfigDict, rl: ConfigDict) -> ConfigDict
             "rows": 8 if smoke else 32,
             "row_length": 128,
             "microbatches": 1 if smoke else 4,
+            "too_long": "error",
             "optimizer": optimizer,
             "checkpoint_every": 20,
         }
     )
     config.rl_only = ConfigDict(rl.to_dict())
-    config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.5})
+    config.rl_only.steps = 3 if smoke else 100
+    config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.6})
     return config

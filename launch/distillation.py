@@ -135,7 +135,7 @@ class Distillation:
         )
         off_policy = None
         if config.on_policy_share < 1:
-            off_policy = training.packed(work, self.examples(self.config.sequence), config)
+            off_policy = training.packed(work, self.examples(config), config)
         source = OnPolicySource(
             sampler,
             ProblemStream(self.problems, work.seed),

@@ -53,6 +53,7 @@ def run(config, workdir: str, seeds: int = 1) -> None:
 
 def _run_seed(config, directory, seed):
     from launch import distillation, finetune, stages, training
+    from models.decoder import LanguageModel
     from models.hf.load import load_params
     from models.hf.source import resolve
     from reasoning.tasks import get_task
@@ -63,6 +64,8 @@ def _run_seed(config, directory, seed):
     sources = {name: resolve(source) for name, source in sources.items() if source}
     if "student" not in sources and "base" not in config:
         raise ValueError("there is no student: give a checkpoint by --config.student=DIR")
+    if not sources:
+        raise ValueError("a student made from scratch has its teacher's tokenizer: set teacher")
 
     def workspace(model, tokenizer):
         return stages.Workspace(directory, config, seed, mesh, model, tokenizer)
@@ -70,6 +73,9 @@ def _run_seed(config, directory, seed):
     teacher = tokenizer = None
     if "teacher" in sources:
         model, tokenizer = finetune.open_checkpoint(sources["teacher"], config)
+        # Frozen weights are stored as they are computed with.
+        fields = {"param_dtype": model.config.dtype, "remat": "none"}
+        model = LanguageModel(model.config.replace(**fields))
         params = load_params(sources["teacher"], model.config, mesh)
         teacher = distillation.Teacher(workspace(model, tokenizer), params)
     if "student" in sources:

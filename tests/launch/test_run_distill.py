@@ -66,6 +66,7 @@ def configured(files, student="student/model", methods=ARMS, **changes):
     tiny = tiny_distill.get_config("smoke")
     for name in ("sequence", "logit", "on_policy", "rl_only", "data"):
         config[name] = tiny[name]
+    config.on_policy.on_policy_share = 0.5
     config.teacher = str(files / "teacher" / "model")
     config.student = student and str(files / student)
     config.remat, config.methods = "none", methods
