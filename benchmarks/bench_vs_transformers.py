@@ -29,12 +29,12 @@ from transformers import AutoModelForCausalLM
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
+from models.packing import pack, place
 from models.sampler import Sampler
 from models.sharding import make_mesh
 from reasoning.tiny_world import corpus
 from train import sft
 from train.optimizer import make_optimizer
-from train.packing import pack, place
 from train.state import state_from_params
 from train.step import make_train_step
 

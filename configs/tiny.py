@@ -1,4 +1,4 @@
-"""The whole tiny world: a base model from scratch, R1-Zero and R1, on two CPU cores.
+"""The whole tiny world: a base model from scratch, R1-Zero, R1 and a student, on two CPU cores.
 
     python -m launch.run_r1 --config=configs/tiny.py --workdir=runs/tiny
 
@@ -7,6 +7,8 @@ that everything runs.
 """
 
 from ml_collections import ConfigDict
+
+from configs import tiny_student
 
 ARGUMENTS = ("", "smoke", "search")
 
@@ -125,7 +127,6 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.verifiers = ConfigDict(
         {
-            "template": "plain",
             "problems": {"tiny_math?low=8&high=8": 24 if smoke else 640},
             "solutions": 2 if smoke else 3,
             "completions": 2 if smoke else 4,
@@ -158,8 +159,6 @@ def get_config(arg: str = "") -> ConfigDict:
     full = arg == "search"
     config.search = ConfigDict(
         {
-            "template": "plain",
-            "opening": "",
             "task": "tiny_math?low=8&high=8",
             "problems": 16 if smoke else 500,
             "calibration": 16 if smoke else 200,
@@ -176,6 +175,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "rows": 64 if smoke else 512,
         }
     )
+
+    config.distill = tiny_student.get_section(smoke, config.pretrain, config.r1_zero)
 
     config.evaluation = ConfigDict(
         {

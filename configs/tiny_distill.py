@@ -11,7 +11,6 @@ in under a minute, for tests.
 from ml_collections import ConfigDict
 
 from configs import distill, tiny
-from configs.tiny_student import get_section
 
 ARGUMENTS = ("", "smoke")
 
@@ -21,12 +20,11 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(
             f"configs/tiny_distill.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}"
         )
-    smoke = arg == "smoke"
     whole = tiny.get_config(arg)
     config = distill.get_config()
     for name in ("seed", "mesh", "template", "evaluation"):
         config[name] = whole[name]
-    for name, value in get_section(smoke, whole.pretrain, whole.r1_zero).items():
+    for name, value in whole.distill.items():
         config[name] = value
     config.task = ""
     config.dtype, config.remat = "float32", "none"

@@ -12,7 +12,6 @@ and activations; with RL also the reference policy. Rollouts come at another tim
 weights and optimizer state; their key-value cache is not checked here.
 """
 
-import json
 import os
 import re
 import time

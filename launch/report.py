@@ -36,7 +36,8 @@ def combine_seeds(reports: Sequence[Any]) -> Any:
     """Reports of several seeds, of one layout, as one.
 
     Figures (`{"mean", "ci95", "n", "seeds"}`) are combined with the seed as the unit of chance,
-    `wall_seconds` are added up, and of anything else the first seed's is taken.
+    `wall_seconds` are added up, other numbers with a fraction (tokens, FLOPs) averaged, and of
+    anything else, such as a budget, the first seed's is taken.
     """
     first = reports[0]
     if isinstance(first, Mapping):
@@ -48,7 +49,7 @@ def combine_seeds(reports: Sequence[Any]) -> Any:
         return combined
     if isinstance(first, list):
         return [combine_seeds(records) for records in zip(*reports, strict=True)]
-    return first
+    return sum(reports) / len(reports) if isinstance(first, float) else first
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:

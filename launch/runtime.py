@@ -18,7 +18,7 @@ def prepare_backend() -> None:
     """Sets XLA flags; call before JAX touches a device.
 
     XLA's YNN fusions, new in jaxlib 0.10, run this project's CPU matrix products at less than half
-    the speed of Eigen's. Vectors of 512 bits, where a CPU has them, make decoding a tenth faster.
+    the speed of Eigen's. Vectors of 512 bits, where a CPU has them, make decoding faster.
     A flag that XLA does not know would abort the process.
     """
     import jaxlib

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.report import format_figure
+from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate
 from reasoning.response import THINK_OPEN
@@ -93,7 +94,9 @@ def adaptive_budgets(
     return {"cot": [1], **parallel, "beam": list(tree_arms), "dvts": list(tree_arms)}
 
 
-def bank(policy: Policy, entries: Mapping[str, Entry], size: int) -> tuple[Policy, dict[str, Entry]]:
+def bank(
+    policy: Policy, entries: Mapping[str, Entry], size: int
+) -> tuple[Policy, dict[str, Entry]]:
     """The same methods, with samples and scores of whole responses shared between them."""
     generator = SampleBank(policy.generator, size, policy.max_new_tokens, policy.sampling)
     banks: dict[int, ScoreBank] = {}
@@ -130,8 +133,7 @@ def compare(
             except ValueError:  # The line that a kill cut short, which is the last one.
                 break
             done[measured.method, measured.budget] = measured
-        whole = [json.dumps(each.record()) + "\n" for each in done.values()]
-        path.write_text("".join(whole))
+        write_jsonl(path, [each.record() for each in done.values()])
     wanted = [(name, budget) for name in entries for budget in budgets.get(name, ())]
     progress = Progress(title, len(wanted), sum(each in done for each in wanted))
     policy, entries = bank(policy, entries, max(b for each in budgets.values() for b in each))
@@ -149,7 +151,8 @@ def compare(
             file.flush()
             done[name, budget] = measured
             shown = {"accuracy": measured.accuracy, "tokens": float(measured.tokens.mean())}
-            progress.say(f"{title}: {name}@{budget} " + " ".join(f"{k} {v:.3g}" for k, v in shown.items()))
+            told = "  ".join(f"{key} {value:.3g}" for key, value in shown.items())
+            progress.say(f"{title}: {name}@{budget}  {told}")
             progress.update(len(done), shown)
     progress.close()
     return [done[each] for each in wanted]
@@ -159,7 +162,6 @@ def _write_samples(
     directory: Path, name: str, results: Sequence[SearchResult], measured: Measured
 ) -> None:
     """The first few answers with their chains apart."""
-    directory.mkdir(exist_ok=True)
     records = [
         {
             "question": result.problem.question,
@@ -172,8 +174,7 @@ def _write_samples(
         }
         for result, correct in zip(results[:8], measured.correct)
     ]
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-    (directory / f"{name}.jsonl").write_text("".join(lines))
+    write_jsonl(directory / f"{name}.jsonl", records)
 
 
 def fit_adaptive(
@@ -237,13 +238,17 @@ def findings(measured: Sequence[Measured]) -> list[str]:
         target = max(curves["best_of_n_prm"], key=lambda each: each.accuracy)
         for name in ("beam", "dvts", "adaptive"):
             match = cheapest(curves.get(name, []), target.accuracy)
-            share = f"with {match.tokens.mean() / target.tokens.mean():.2f} of its tokens" if match else "at no budget"
+            share = "at no budget"
+            if match is not None:
+                share = f"with {match.tokens.mean() / target.tokens.mean():.2f} of its tokens"
             lines.append(f"{name} reaches best_of_n_prm's best ({target.accuracy:.3f}) {share}")
     for each in curves.get("adaptive", []):
         rivals = [m for m in measured if m.method != "adaptive" and m.budget == each.budget]
         best = max(rivals, key=lambda m: m.accuracy)
         figure = format_figure(difference(each, best), True)
-        lines.append(f"adaptive@{each.budget} less the best single method, {best.method}: {figure} points")
+        lines.append(
+            f"adaptive@{each.budget} less the best single method, {best.method}: {figure} points"
+        )
     return lines
 
 

@@ -26,10 +26,10 @@ from models.sampler import SamplingParams
 from models.tokenizer import Tokenizer
 from reasoning.evaluation import Graded, evaluate
 from reasoning.generator import JaxGenerator
+from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
 from reasoning.tasks import Task, get_task
-
 
 SETTINGS_FILE, RESULT_FILE = "settings.json", "result.json"
 
@@ -123,8 +123,7 @@ def publish(work: Workspace, directory: Path, params: Any) -> dict[str, Any]:
 def score(work: Workspace, directory: Path, params: Any) -> dict[str, Any]:
     """Evaluates parameters and leaves the graded responses; returns `{"metrics": ...}`."""
     metrics, graded = evaluate_params(work, params)
-    lines = [json.dumps(g.record(), ensure_ascii=False) + "\n" for g in graded]
-    write_atomically(directory / "graded.jsonl", "".join(lines))
+    write_jsonl(directory / "graded.jsonl", [each.record() for each in graded])
     return {"metrics": metrics}
 
 

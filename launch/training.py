@@ -89,7 +89,7 @@ def plan_supervised(
         finalize=finalize,
         constants=constants,
     )
-    check_rows(step, config.rows)
+    step.check_rows(config.rows)
     return SupervisedPlan(
         settings={"supervised": config.to_dict(), "seed": work.seed},
         source=source,
@@ -215,7 +215,7 @@ def plan_reinforce(
     )
     optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, config.steps)
     variant, step = policy_step(work.model, optimizer, work.mesh, config)
-    check_rows(step, config.rows)
+    step.check_rows(config.rows)
     template = get_template(work.config.template, work.tokenizer)
     check_prompts(
         work,
@@ -230,11 +230,6 @@ def plan_reinforce(
     return ReinforcePlan(
         config, problems, template, rewards, variant, learner, optimizer, step
     )
-
-
-def check_rows(step: TrainStep, rows: int) -> None:
-    """Raises `ValueError` where rows do not divide over devices and microbatches."""
-    step.check_rows(rows)
 
 
 def reinforce(

@@ -97,7 +97,7 @@ def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
     # How many steps there will be is known once there are solutions; the settings are known now.
     optimizer = make_optimizer(config.optimizer.to_dict(), scalar.model.abstract_params, 10**9)
     loss = process_reward.make_loss(scalar.model)
-    training.check_rows(make_train_step(loss, optimizer, work.mesh), config.rows)
+    make_train_step(loss, optimizer, work.mesh).check_rows(config.rows)
     planted = _planted_errors(work, config, [task for task, _ in problems], template)
     return VerifierPlan(config, problems, template, labelling, scalar, *planted)
 

@@ -21,7 +21,7 @@ import numpy as np
 from models import cached as over_cache
 from models.attention import KVCache
 from models.config import ModelConfig
-from models.sampler import _bucket
+from models.sampler import bucket
 from models.sharding import constrain
 
 # The place of a bare prompt, and the length of what is not there.
@@ -120,7 +120,7 @@ def pad_prompts(
         raise ValueError(f"{len(prompts)} prompts were given; there is room for 1..{most}")
     lengths = np.zeros(most, np.int32)
     lengths[: len(prompts)] = [len(prompt) for prompt in prompts]
-    tokens = np.zeros((most, _bucket(int(lengths.max()), least=16)), np.int32)
+    tokens = np.zeros((most, bucket(int(lengths.max()), least=16)), np.int32)
     for i, prompt in enumerate(prompts):
         if not len(prompt):
             raise ValueError(f"prompt {i} is empty; give at least a beginning-of-sequence token")
@@ -163,7 +163,9 @@ def prefill(model, capacity: int, columns: int, params, tokens, lengths):
     """`PathPool.prefix` of prompts `tokens [P, S]`, and the `suffix` of as many empty places."""
     prompts, width = tokens.shape
     cache = _constrain(KVCache.zeros(model.config, prompts, capacity, width, columns))
-    cache = _constrain(over_cache.prefill(model, params, cache, tokens, lengths, jnp.arange(prompts)))
+    everywhere = jnp.arange(prompts)
+    cache = over_cache.prefill(model, params, cache, tokens, lengths, everywhere)
+    cache = _constrain(cache)
     return (cache.prefix_k, cache.prefix_v), (cache.suffix_k, cache.suffix_v)
 
 
@@ -195,8 +197,8 @@ def close_rows(cache: KVCache, suffix, into, gained):
     source = (jnp.arange(columns) + gained[..., None])[None, :, :, None]
     rows_k = jnp.take_along_axis(cache.suffix_k, source[..., None, :], -1)
     rows_v = jnp.take_along_axis(cache.suffix_v, source[..., None], -2)
-    # Each place chooses its new row or stays: half the time of a scatter on CPU, and split over
-    # prompts as it stands. Index -1 is one place too many, cut off.
+    # Each place chooses its new row or stays: faster than a scatter on CPU, and split over prompts
+    # as it stands. Index -1 is one place too many, cut off.
     row = jnp.full((prompts, places + 1), -1).at[jnp.arange(prompts)[:, None], into].set(
         jnp.arange(into.shape[1])
     )[None, :, :places, None, None, None]

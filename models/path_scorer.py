@@ -17,7 +17,7 @@ import numpy as np
 from models import path_pool
 from models.attention import MASK_VALUE, KVCache
 from models.path_pool import PathPool, at
-from models.sampler import _bucket
+from models.sampler import bucket
 from models.scalar_head import ScalarModel
 
 
@@ -118,7 +118,7 @@ class PathScorer:
                 f"{self.max_new_tokens}"
             )
         # Steps of similar lengths share a program: T columns of a row, N tokens of a prompt.
-        columns = _bucket(int(lengths.max(initial=1)), least=8)
+        columns = bucket(int(lengths.max(initial=1)), least=8)
         most = _quarters(int(lengths.sum(1).max()), self.width * columns)
         prompt, row, number = np.nonzero(np.arange(columns) < lengths[..., None])
         # Side by side, so that rows of fewer tokens cost less.

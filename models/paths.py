@@ -203,8 +203,11 @@ class PathSampler:
             params = self.model.for_loop(params, prefix[0].shape[-1] + W)
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(P * M))
         number = lengths.reshape(-1, 1) + jnp.arange(T)
-        of_token = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n)), (None, 0))
-        uniform = jax.vmap(of_token)(keys, number)
+
+        def uniform_of(key, n):
+            return jax.random.uniform(jax.random.fold_in(key, n))
+
+        uniform = jax.vmap(jax.vmap(uniform_of, (None, 0)))(keys, number)
 
         def decode(carry):
             t, cache, token, reading, finish, out = carry

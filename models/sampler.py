@@ -143,8 +143,8 @@ class Sampler:
         """
         limits = [self.max_new_tokens] * len(prompts) if limits is None else list(limits)
         self._check(prompts, limits)
-        queue = max(self.slots, _bucket(len(prompts)))
-        width = _bucket(max(len(p) for p in prompts), least=16)
+        queue = max(self.slots, bucket(len(prompts)))
+        width = bucket(max(len(p) for p in prompts), least=16)
         tokens = np.zeros((queue, width), np.int32)
         for row, prompt in zip(tokens, prompts):
             row[: len(prompt)] = prompt
@@ -353,6 +353,6 @@ class Sampler:
         return out | {"steps": slots.step}
 
 
-def _bucket(size: int, least: int = 1) -> int:
+def bucket(size: int, least: int = 1) -> int:
     """The next power of two: shapes within a bucket share one compiled program."""
     return max(least, 1 << (size - 1).bit_length())

@@ -1,4 +1,4 @@
-"""What an answer cost: tokens, verifier calls and FLOPs, so that methods compare at equal compute."""
+"""What an answer cost, in tokens, verifier calls and FLOPs: methods compare at equal compute."""
 
 import dataclasses
 

@@ -16,7 +16,6 @@ from reasoning.problem import Problem
 from reasoning.repetition import ngrams, repeated_share, words_of
 from reasoning.response import parse_response
 
-
 NO_FORMAT = "not well formed"
 
 

@@ -16,7 +16,6 @@ from reasoning.response import Response, parse_response
 from reasoning.statistics import mean_with_ci, shares_with_ci
 from reasoning.tasks import Task
 
-
 # What a domain's figure is called where it is not pass@1.
 _FIGURES = {"knowledge": "accuracy", "chat": "win_rate"}
 

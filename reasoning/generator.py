@@ -1,6 +1,8 @@
 """A generator turns prompts into completions; search, evaluation and RL see only this interface."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -46,6 +48,12 @@ class Generator(Protocol):
     ) -> list[list[Completion]]:
         """`num_samples` completions of every prompt."""
         ...
+
+
+def fold_seed(seed: int, *purpose: int | str) -> int:
+    """A seed of 31 bits from a seed and what it is for."""
+    text = json.dumps([seed, *purpose])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) >> 1
 
 
 class JaxGenerator:

@@ -2,8 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import hashlib
-import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,8 +10,8 @@ import numpy as np
 
 from models.sampling import SamplingParams
 from reasoning.api_client import ApiClient, ServerError
-from reasoning.api_limits import Cancelled, Ledger, SpendingCapError
-from reasoning.generator import Completion
+from reasoning.api_limits import Cancelled, Ledger
+from reasoning.generator import Completion, fold_seed
 from reasoning.response import THINK_CLOSE, THINK_OPEN
 
 Messages = Sequence[Mapping[str, str]]
@@ -341,12 +339,6 @@ class _Job:
             )
         met = choice.get("stop_reason", choice.get("matched_stop"))
         return (text + met, "stop_string") if met in self.stop else (text, finish)
-
-
-def fold_seed(seed: int, *purpose: int | str) -> int:
-    """A seed of 31 bits from a seed and what it is for."""
-    text = json.dumps([seed, *purpose])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) >> 1
 
 
 def _most_prompt_tokens(prompt: str | Messages) -> int:

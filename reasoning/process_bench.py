@@ -17,6 +17,7 @@ from models.tokenizer import Tokenizer
 from reasoning.generator import Completion
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate
+from reasoning.response import opened_by
 from reasoning.statistics import share_with_ci
 from reasoning.step_split import StepSplitter
 from reasoning.tiny_world import corpus, domains
@@ -75,8 +76,8 @@ def planted_errors(
         right = domains.WORK[domain](problem, speak, lambda line: False)
         slip = rng.randrange(len(right) - 1) if i % 2 else None
         *lines, answer = domains.WORK[domain](problem, speak, lambda line: line == slip)
-        prompt, opening = template(problem.question), corpus.tagged([], "").partition("\n")[0] + "\n"
-        opened = opening if prompt.endswith(opening) else ""
+        prompt = template(problem.question)
+        opened = opened_by(prompt)
         text = corpus.tagged(lines, answer).removeprefix(opened)
         token_ids = [*tokenizer.encode(text), tokenizer.eos_id]
         first_error = None

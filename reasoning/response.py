@@ -10,6 +10,7 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 
 _TAG = re.compile(r"</?(?:think|answer)>")
+_OPENED = re.compile(rf"(?:[ \t]*{THINK_OPEN}\s*(?:{THINK_CLOSE}\s*{ANSWER_OPEN}\s*)?)?\Z")
 _EXPECTED = [THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE]
 
 
@@ -52,6 +53,15 @@ def parse_response(text: str, prefilled_think: bool = False) -> Response:
     answer = _only_answer(text, [tag for tag in tags if tag.start() >= end_of_chain])
     fault = _format_fault(text, tags)
     return Response(chain, answer, not fault, fault or "well formed")
+
+
+def opened_by(prompt: str) -> str:
+    """What a prompt has already put into the model's mouth: the tags of the format that it ends in.
+
+    `<think>`, or `<think></think><answer>` where the chain is to stay empty, with the white space
+    around; empty for a prompt that leaves the beginning to the model.
+    """
+    return _OPENED.search(prompt).group()
 
 
 def after_chain(text: str) -> str:

@@ -18,9 +18,9 @@ import numpy as np
 
 from models.sampling import SamplingParams
 from reasoning.api_client import ServerError
-from reasoning.generator import Completion, Generator
+from reasoning.generator import Completion, Generator, fold_seed
 from reasoning.jsonl import read_jsonl, text_field
-from reasoning.openai_generator import Messages, OpenAIGenerator, Request, fold_seed
+from reasoning.openai_generator import Messages, OpenAIGenerator, Request
 from reasoning.problem import Problem
 from reasoning.response import THINK_CLOSE, THINK_OPEN, parse_response
 from reasoning.response_log import ResponseLog

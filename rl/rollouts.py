@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from models.packing import pack, place
 from models.sampler import SamplingParams
 from reasoning.generator import Completion, JaxGenerator
 from reasoning.problem import Problem
 from rl.rewards import Sample
 from rl.rewards.combine import RewardSet
-from train.packing import pack, place
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from models.packing import pack, place
 from models.sharding import batch_sharding
 from train.data import Example
 from train.distillation import top_logprobs
-from train.packing import pack, place
 
 KEYS = ("teacher_ids", "teacher_logprobs")
 

@@ -4,6 +4,7 @@
     r1_zero -> cold_start -> reasoning_rl                 its chains, cleaned, start the base anew
     reasoning_rl -> rejection_sft -> r1                   and once more, with all there is to learn
     r1_zero -> verifiers -> search                        what more compute at inference buys
+    r1_zero -> distill                                    its reasoning in a smaller student
 
 To add one, write `launch/recipe/NAME.py` with a `STAGE`, and name it in `STAGES`, after the stages
 that it needs. Nothing here imports JAX, so that a command line can be read before it starts.
@@ -18,6 +19,7 @@ from typing import Any
 # In the order in which they run and are reported.
 STAGES = (
     "base", "r1_zero", "cold_start", "reasoning_rl", "rejection_sft", "r1", "verifiers", "search",
+    "distill",
 )  # fmt: skip
 
 
@@ -31,8 +33,8 @@ class Stage:
         needs depend on. The seed and `evaluation` go without saying.
       run: `(work, directory) -> report`: does the stage's work in its directory and returns what
         `report.json` has of it. A mapping with `metrics` stands among the report's `stages` (see
-        `launch.stages.publish`, which makes one of trained parameters); a list of records stands
-        under the stage's own name.
+        `launch.stages.publish`, which makes one of trained parameters); anything else stands under
+        the stage's own name.
       check: `(work)`: finds what is wrong with config and data, before any stage runs.
     """
 

@@ -11,6 +11,7 @@ from launch import stages, training
 from launch.recipe import Stage, sampling, world
 from launch.stages import Workspace
 from reasoning.curation import Candidate, Readability, curate
+from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import few_shot, get_template
 from reasoning.tiny_world.corpus import worked_example
@@ -57,7 +58,7 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
         sampling.decontaminator(work, config.ngram),
         per_problem=config.per_problem,
     )
-    sampling.write_records(directory / "curation.json", [counts])
+    write_jsonl(directory / "curation.json", [counts])
     print(f"cold start: {counts}", flush=True)
     return [Candidate.record(each) for each in kept]
 

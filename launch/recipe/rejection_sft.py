@@ -13,6 +13,7 @@ from launch import stages, training
 from launch.recipe import Stage, sampling, world
 from launch.stages import Workspace
 from reasoning.curation import Candidate, Decontaminator, Readability, curate
+from reasoning.jsonl import write_jsonl
 from reasoning.prompts import get_template
 from reasoning.response import parse_response
 from reasoning.tiny_world import chat
@@ -85,7 +86,7 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     for name, make in (("reasoning", _reasoning), ("general", _general)):
         kept, counts = make(work, clean)
         print(f"rejection sampling, {name}: {counts}", flush=True)
-        sampling.write_records(directory / f"curation_{name}.json", [counts])
+        write_jsonl(directory / f"curation_{name}.json", [counts])
         sampling.rng_of(work, f"shuffle {name}").shuffle(kept)
         parts.append(kept)
     reasoning, general = parts

@@ -1,6 +1,5 @@
 """Samples of a checkpoint as training data: drawn, verified, curated and written."""
 
-import json
 import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +8,10 @@ from typing import Any
 
 import jax
 
-from launch.report import write_atomically
 from launch.stages import Workspace, check_prompts, evaluation_problems
 from models.sampler import SamplingParams
 from reasoning.curation import Candidate, Decontaminator
+from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
 from reasoning.response import parse_response
@@ -104,11 +103,6 @@ def decontaminator(work: Workspace, n: int) -> Decontaminator:
     return Decontaminator((p.question for _, problems in chosen.values() for p in problems), n)
 
 
-def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-    write_atomically(path, "".join(lines))
-
-
 def once(path: Path, make: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
     """Writes the records that `make` returns, unless the file is there: it is whole, then."""
     if path.exists():
@@ -118,4 +112,4 @@ def once(path: Path, make: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
             f"no sample was fit for {path}: the checkpoint that was sampled solves too little, or"
             " the filters are too strict"
         )
-    write_records(path, records)
+    write_jsonl(path, records)

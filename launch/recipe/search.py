@@ -1,6 +1,7 @@
 """Inference-time scaling: every search method on the hard split, at equal compute."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ def _policy(work: Workspace, params: Any) -> Policy:
         generator=generator,
         steps=JaxStepGenerator(work.model, params, work.tokenizer),
         task=get_task(config.task),
-        template=get_template(config.template, work.tokenizer),
-        opening=config.opening,
+        template=get_template(work.config.template, work.tokenizer),
         max_new_tokens=config.max_new_tokens,
         step_tokens=config.step_tokens,
         typical_tokens=config.typical_tokens,
@@ -58,9 +58,8 @@ def _prompted(work: Workspace, template: Any) -> dict[str, Entry]:
     config = work.config.search
     examples = []
     for problem in _problems(config, "train", config.shots, work.seed):
-        *lines, answer = domains.WORK[problem.task.partition("?")[0]](
-            problem, lambda: LANGUAGES[problem.metadata["language"]], lambda line: False
-        )
+        language = LANGUAGES[problem.metadata["language"]]
+        *lines, answer = domains.solution_lines(problem, [language], random.Random(0))
         examples.append((problem.question, corpus.tagged(lines, answer)))
     return {
         "prompt_zero_shot_cot": Entry(Prompting(get_template("cot", work.tokenizer))),
@@ -110,4 +109,4 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     return records
 
 
-STAGE = Stage(needs=("r1_zero", "verifiers"), fields=("search",), run=run, check=check)
+STAGE = Stage(needs=("r1_zero", "verifiers"), fields=("template", "search"), run=run, check=check)

@@ -1,6 +1,5 @@
 """Process and outcome reward models of R1-Zero, trained on its own labelled solutions."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,7 @@ from launch.verifier_training import VerifierPlan
 
 
 def plan(work: Workspace) -> VerifierPlan:
-    config = work.config.copy_and_resolve_references()
-    config.template = config.verifiers.template
-    return verifier_training.plan_verifiers(
-        dataclasses.replace(work, config=config), config.verifiers
-    )
+    return verifier_training.plan_verifiers(work, work.config.verifiers)
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
@@ -25,7 +20,7 @@ def run(work: Workspace, directory: Path) -> dict[str, Any]:
 
 STAGE = Stage(
     needs=("r1_zero",),
-    fields=("verifiers",),
+    fields=("template", "verifiers"),
     run=run,
     check=lambda work: plan(work) and None,
 )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from reasoning.budget import Spent
+from reasoning.generator import fold_seed
 from reasoning.problem import Problem
 from reasoning.search import interface
 from reasoning.search.best_of_n import scored_samples
@@ -91,9 +92,8 @@ class Adaptive:
             if not members:
                 continue
             spent = [meters[m].spent for m in members]
-            results = self._follow(
-                policy, arm, [problems[m] for m in members], [pilots[m] for m in members], spent, seed
-            )
+            asked, drawn = ([each[m] for m in members] for each in (problems, pilots))
+            results = self._follow(policy, arm, asked, drawn, spent, seed)
             found |= zip(members, results, strict=True)
         return [found[i] for i in range(len(problems))]
 
@@ -111,30 +111,20 @@ class Adaptive:
         """An arm's results for problems of one bin, the pilots' cost included."""
         method, verifier = self.methods[arm.method]
         if not hasattr(method, "pick"):
-            results = self._run(policy, arm, problems, seed + 1)
+            results = self._run(policy, arm, problems, fold_seed(seed, "arm"))
             return [
                 dataclasses.replace(result, spent=result.spent + pilot)
                 for result, pilot in zip(results, spent, strict=True)
             ]
         candidates: list[list[Candidate]] = [list(each) for each in pilots]
         if (missing := arm.budget - len(pilots[0])) > 0:
-            more, meters = scored_samples(policy, verifier, problems, missing, self.how, seed + 1)
+            more, meters = scored_samples(
+                policy, verifier, problems, missing, self.how, fold_seed(seed, "more")
+            )
             candidates = [a + b for a, b in zip(candidates, more, strict=True)]
             spent = [a + meter.spent for a, meter in zip(spent, meters, strict=True)]
         picked = method.pick(policy, problems, candidates)
-        results = interface.results(problems, picked, candidates, _Paid.all(spent))
-        return results
-
-
-@dataclasses.dataclass(frozen=True)
-class _Paid:
-    """Stands in for a meter whose counting is over."""
-
-    spent: Spent
-
-    @classmethod
-    def all(cls, spent: Sequence[Spent]) -> list["_Paid"]:
-        return [cls(each) for each in spent]
+        return interface.results(problems, picked, candidates, spent)
 
 
 def difficulty(pilots: Sequence[Sequence[Candidate]]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Best-of-N: sample N responses, answer what the best-scored one answers.
 
-The score is that of any verifier: an outcome or a process reward model, the mean log-probability,
-self-certainty, a reward, or the oracle (arXiv:2110.14168; arXiv:2305.20050).
+The score is that of any verifier: an outcome or a process reward model, the mean log-probability, a
+reward, or the oracle (arXiv:2110.14168; arXiv:2305.20050).
 """
 
 import dataclasses
@@ -38,9 +38,9 @@ class BestOfN:
         interface.check_budget(budget, "best_of_n")
         verifier = interface.require_verifier(verifier, "best_of_n")
         candidates, meters = scored_samples(policy, verifier, problems, budget, self.how, seed)
-        return interface.results(
-            problems, self.pick(policy, problems, candidates), candidates, meters
-        )
+        spent = [meter.spent for meter in meters]
+        picked = self.pick(policy, problems, candidates)
+        return interface.results(problems, picked, candidates, spent)
 
     def pick(
         self,
@@ -63,13 +63,13 @@ def scored_samples(
 ) -> tuple[list[list[Candidate]], list[Meter]]:
     """`num_samples` candidates of each problem, with scores where there is a verifier."""
     prompts = [policy.template(problem.question) for problem in problems]
-    meters = interface.meters(policy, verifier, prompts)
+    lengths = interface.prompt_lengths(policy, prompts)
+    meters = interface.meters(policy, verifier, lengths)
     completions = interface.sample(policy, prompts, num_samples, meters, seed=seed)
-    completions = close_chains(policy, prompts, completions, meters, seed)
+    completions = close_chains(policy, prompts, completions, meters)
     if verifier is None:
         return [[interface.candidate(policy, c) for c in group] for group in completions], meters
     scores = verifier.score(problems, prompts, completions)
-    lengths = interface.prompt_lengths(policy, prompts)
     for meter, group, length in zip(meters, completions, lengths, strict=True):
         for completion in group:
             meter.verify(length + len(completion.token_ids), 0)

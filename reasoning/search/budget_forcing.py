@@ -11,7 +11,7 @@ import numpy as np
 
 from models.sampler import SamplingParams
 from reasoning.budget import Meter
-from reasoning.generator import Completion
+from reasoning.generator import Completion, fold_seed
 from reasoning.problem import Problem
 from reasoning.response import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 from reasoning.search import interface
@@ -50,19 +50,20 @@ class BudgetForcing:
         del verifier
         interface.check_budget(budget, "budget_forcing")
         prompts = [policy.template(problem.question) for problem in problems]
-        meters = interface.meters(policy, None, prompts)
+        meters = interface.meters(policy, None, interface.prompt_lengths(policy, prompts))
         drafts: list[Completion] = [Completion("", [], None, "") for _ in problems]
         thinking = list(range(len(problems)))
         for turn in range(budget):
             drafts, thinking = _think(
                 policy, prompts, drafts, thinking, meters, self.wait if turn else "",
-                seed=seed + turn,
+                seed=fold_seed(seed, "think", turn),
             )  # fmt: skip
             if not thinking:
                 break
-        drafts = _forced_answers(policy, prompts, drafts, meters, seed=seed + budget)
+        drafts = _forced_answers(policy, prompts, drafts, meters)
         chosen = [interface.candidate(policy, draft) for draft in drafts]
-        return interface.results(problems, chosen, [[each] for each in chosen], meters)
+        spent = [meter.spent for meter in meters]
+        return interface.results(problems, chosen, [[each] for each in chosen], spent)
 
 
 def close_chains(
@@ -70,7 +71,6 @@ def close_chains(
     prompts: Sequence[str],
     completions: Sequence[Sequence[Completion]],
     meters: Sequence[Meter],
-    seed: int,
 ) -> list[list[Completion]]:
     """Completions whose chain was cut off, closed and answered; the others as they are."""
     flat = [
@@ -87,11 +87,10 @@ def close_chains(
             [prompts[i] for i, _ in flat],
             [completion for _, completion in flat],
             [meters[i] for i, _ in flat],
-            seed=seed,
         )
     )
     return [
-        [next(closed) if _chain_is_open(policy, completion.text) else completion for completion in group]
+        [next(closed) if _chain_is_open(policy, each.text) else each for each in group]
         for group in completions
     ]
 
@@ -119,8 +118,8 @@ def _think(policy, prompts, drafts, thinking, meters, wait, *, seed):
         policy.sampling,
         policy.max_new_tokens,
         THINK_CLOSE,
-        seed,
         reread=bool(wait),
+        seed=seed,
     )
     drafts, ended = list(drafts), []
     for i, draft, more in zip(thinking, started, groups, strict=True):
@@ -136,7 +135,7 @@ def _think(policy, prompts, drafts, thinking, meters, wait, *, seed):
     return drafts, ended
 
 
-def _forced_answers(policy, prompts, drafts, meters, *, seed):
+def _forced_answers(policy, prompts, drafts, meters):
     """Closes every chain and has it answered, greedily; drafts without a chain stay."""
     open_ = [i for i, draft in enumerate(drafts) if _chain_is_open(policy, draft.text)]
     if not open_:
@@ -149,7 +148,6 @@ def _forced_answers(policy, prompts, drafts, meters, *, seed):
         GREEDY,
         min(ANSWER_TOKENS, policy.max_new_tokens),
         ANSWER_CLOSE,
-        seed,
         reread=True,
     )
     answered = list(drafts)
@@ -178,7 +176,7 @@ def _append(policy, draft, text):
     return Completion(draft.text + text, [*draft.token_ids, *ids], logprobs, draft.finish)
 
 
-def _continue(policy, prompts, meters, sampling, limit, stop, seed, *, reread):
+def _continue(policy, prompts, meters, sampling, limit, stop, *, reread, seed=0):
     """One completion of each text, which is read again where `reread`."""
     if reread:
         for meter, length in zip(meters, interface.prompt_lengths(policy, prompts), strict=True):

@@ -5,59 +5,32 @@ narrows down on variants of one path, subtrees that never compete keep the candi
 """
 
 import dataclasses
-from collections.abc import Sequence
 
-from reasoning.problem import Problem
-from reasoning.search import interface
-from reasoning.search.beam import check_settings, choose
-from reasoning.search.interface import Policy, SearchResult
-from reasoning.search.scored_paths import ROOT, Path, ScoredPaths, batches
-from reasoning.verifiers import Verifier, aggregate
+from reasoning.search.interface import Policy
+from reasoning.search.scored_paths import ROOT, Path, ScoredPaths
+from reasoning.search.tree import StepSearch
 
 
 @dataclasses.dataclass(frozen=True)
-class DiverseTreeSearch:
-    """`budget` / `expansions` subtrees, each of which keeps the best of its `expansions` steps.
+class DiverseTreeSearch(StepSearch):
+    """`budget` / `expansions` subtrees, each of which keeps the best of its `expansions` steps."""
 
-    Attributes:
-      expansions: M, steps sampled at a time in each subtree; all of a budget below it.
-      how: how a path's step scores become one.
-      choose: "vote" of the subtrees' responses, weighted by score, or the "best" of them.
-    """
+    name = "dvts"
 
-    expansions: int = 4
-    how: str = "last"
-    choose: str = "vote"
-
-    def __post_init__(self):
-        check_settings(self.expansions, self.how, self.choose)
-
-    def __call__(
-        self,
-        policy: Policy,
-        verifier: Verifier | None,
-        problems: Sequence[Problem],
-        budget: int,
-        *,
-        seed: int = 0,
-    ) -> list[SearchResult]:
-        """See `SearchMethod`."""
-        interface.check_budget(budget, "dvts")
-        verifier = interface.require_verifier(verifier, "dvts")
-        interface.require_steps(policy, "dvts")
+    def width(self, budget: int) -> int:
+        """See `StepSearch`: whole subtrees."""
         expansions = min(self.expansions, budget)
-        trees = budget // expansions
-        width = trees * expansions
-        found = []
-        for i, batch in enumerate(batches(problems, policy.problems_at_once(width))):
-            paths = ScoredPaths(
-                policy, verifier, batch, capacity=width, width=width, seed=seed + i
-            )
-            heads = [[ROOT] * trees for _ in batch]
-            while not all(head.ended for each in heads for head in each):
-                heads = self._advance(paths, heads, expansions)
-            found += choose(policy, paths, batch, heads, self.how, self.choose)
-        return found
+        return budget // expansions * expansions
+
+    def search(
+        self, policy: Policy, paths: ScoredPaths, count: int, budget: int
+    ) -> list[list[Path]]:
+        """See `StepSearch`."""
+        expansions = min(self.expansions, budget)
+        heads = [[ROOT] * (budget // expansions) for _ in range(count)]
+        while not all(head.ended for each in heads for head in each):
+            heads = self._advance(paths, heads, expansions)
+        return heads
 
     def _advance(self, paths: ScoredPaths, heads, expansions) -> list[list[Path]]:
         """Every subtree one step further; its places are its own."""
@@ -72,15 +45,12 @@ class DiverseTreeSearch:
         ]
         advanced = []
         for each, extended in zip(heads, paths.extend(wanted), strict=True):
-            extended = iter(extended)
+            steps = iter(extended)
             advanced.append(
                 [
                     head
                     if head.ended
-                    else max(
-                        [next(extended) for _ in range(expansions)],
-                        key=lambda path: aggregate(path.scores, self.how),
-                    )
+                    else max([next(steps) for _ in range(expansions)], key=self.worth)
                     for head in each
                 ]
             )

@@ -1,6 +1,7 @@
 """What every search method takes and gives."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from reasoning.budget import Meter, Spent
 from reasoning.generator import Completion, Generator
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate
-from reasoning.response import parse_response
+from reasoning.response import opened_by, parse_response
 from reasoning.steps import StepGenerator
 from reasoning.tasks import Task
 from reasoning.verifiers import Verifier
@@ -31,8 +32,6 @@ class Policy:
       step_tokens: of a reasoning step; one that is longer is cut there, and goes on as another.
       typical_tokens: of a response; what one unit of a search's budget buys.
       delimiter: ends a step.
-      opening: what the template has put into the model's mouth, such as `<think>`: the prompt's end
-        and the response's beginning.
       sampling: how steps and responses are drawn.
       model: size of the generator's model, to count FLOPs; None where unknown.
       rows: paths in flight at a time, of all problems together.
@@ -46,10 +45,14 @@ class Policy:
     step_tokens: int
     typical_tokens: int
     delimiter: str = "\n"
-    opening: str = ""
     sampling: SamplingParams = SamplingParams()
     model: ModelConfig | None = None
     rows: int = 256
+
+    @functools.cached_property
+    def opening(self) -> str:
+        """What every prompt ends in and every response begins with; see `opened_by`."""
+        return opened_by(self.template("a question"))
 
     def __post_init__(self):
         for name in ("max_new_tokens", "step_tokens", "typical_tokens", "rows"):
@@ -60,10 +63,6 @@ class Policy:
                 f"step_tokens={self.step_tokens} exceeds max_new_tokens={self.max_new_tokens}:"
                 " a step cannot be longer than its response"
             )
-
-    def problems_at_once(self, width: int) -> int:
-        """Problems that are searched in lockstep, with `width` paths each."""
-        return max(1, self.rows // width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +140,7 @@ def check_budget(budget: int, name: str, least: int = 1) -> None:
 def require_verifier(verifier: Verifier | None, name: str) -> Verifier:
     """The verifier; raises `ValueError` where there is none."""
     if verifier is None:
-        raise ValueError(f"{name} needs a verifier: train one (launch.run_search does), or give one")
+        raise ValueError(f"{name} needs a verifier: give one, such as launch.run_search trains")
     return verifier
 
 
@@ -152,11 +151,10 @@ def require_steps(policy: Policy, name: str) -> StepGenerator:
     return policy.steps
 
 
-def meters(policy: Policy, verifier: Verifier | None, prompts: Sequence[str]) -> list[Meter]:
-    """One for each problem, its prompt already counted."""
-    lengths = prompt_lengths(policy, prompts)
+def meters(policy: Policy, verifier: Verifier | None, lengths: Sequence[int]) -> list[Meter]:
+    """One for each problem, its prompt of so many tokens already counted."""
     scored_by = None if verifier is None else verifier.config
-    made = [Meter(policy.model, scored_by) for _ in prompts]
+    made = [Meter(policy.model, scored_by) for _ in lengths]
     for meter, length in zip(made, lengths, strict=True):
         meter.prefill(length)
     return made
@@ -212,11 +210,11 @@ def results(
     problems: Sequence[Problem],
     chosen: Sequence[Candidate | None],
     candidates: Sequence[Sequence[Candidate]],
-    counters: Sequence[Meter],
+    spent: Sequence[Spent],
 ) -> list[SearchResult]:
     """Results whose answers are those of the chosen candidates."""
     made = []
-    for problem, winner, each, meter in zip(problems, chosen, candidates, counters, strict=True):
+    for problem, winner, each, cost in zip(problems, chosen, candidates, spent, strict=True):
         response = winner.response if winner else ""
         made.append(
             SearchResult(
@@ -225,7 +223,7 @@ def results(
                 chain=parse_response(response).chain or "",
                 response=response,
                 candidates=tuple(each),
-                spent=meter.spent,
+                spent=cost,
             )
         )
     return made

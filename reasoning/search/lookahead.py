@@ -9,7 +9,6 @@ import dataclasses
 from models.sampler import SamplingParams
 from reasoning.search.beam import BeamSearch
 from reasoning.search.scored_paths import Path, ScoredPaths
-from reasoning.verifiers import aggregate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +22,8 @@ class LookaheadSearch(BeamSearch):
       greedy: roll out the likeliest tokens (as in the paper), or sample them.
     """
 
+    name = "lookahead"
+
     steps: int = 1
     greedy: bool = True
 
@@ -34,6 +35,7 @@ class LookaheadSearch(BeamSearch):
             )
 
     def width(self, budget: int) -> int:
+        """See `StepSearch`."""
         return max(1, budget // (self.steps + 1))
 
     def rank(self, paths: ScoredPaths, extended: list[list[Path]]) -> list[list[float]]:
@@ -41,13 +43,12 @@ class LookaheadSearch(BeamSearch):
         ahead, ends = paths.copy(), extended
         sampling = SamplingParams(temperature=0.0) if self.greedy else None
         for _ in range(self.steps):
-            rolling = [[path for path in each if not path.ended] for each in ends]
+            rolling = [[(path, path.place) for path in each if not path.ended] for each in ends]
             if not any(rolling):
                 break
-            rolled = ahead.extend([[(path, path.place) for path in each] for each in rolling], sampling)
-            further = [iter(each) for each in rolled]
+            further = [iter(each) for each in ahead.extend(rolling, sampling)]
             ends = [
                 [path if path.ended else next(further[p]) for path in each]
                 for p, each in enumerate(ends)
             ]
-        return [[aggregate(path.scores, self.how) for path in each] for each in ends]
+        return super().rank(ahead, ends)

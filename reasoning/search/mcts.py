@@ -12,12 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from models.sampler import SamplingParams
-from reasoning.problem import Problem
-from reasoning.search import interface
-from reasoning.search.beam import check_settings, choose
-from reasoning.search.interface import Policy, SearchResult
-from reasoning.search.scored_paths import ROOT, Path, ScoredPaths, batches
-from reasoning.verifiers import Verifier, aggregate
+from reasoning.search.interface import Policy
+from reasoning.search.scored_paths import ROOT, Path, ScoredPaths, distinct
+from reasoning.search.tree import StepSearch
 
 # Keys and values of so many paths are kept at a time, for all problems of a batch together.
 MAX_PLACES = 8192
@@ -58,58 +55,47 @@ class Node:
 
 
 @dataclasses.dataclass(frozen=True)
-class TreeSearch:
+class TreeSearch(StepSearch):
     """MCTS that spends about `budget` typical responses' tokens.
 
     Attributes:
-      expansions: M, steps sampled when a node is expanded.
       exploration: c.
-      how: how a path's step scores become its value.
-      choose: "vote" of the whole responses found, weighted by score, or the "best" of them.
       short_step: tokens of a short step; the tree has room for as many of them as a budget buys.
     """
 
-    expansions: int = 4
+    name = "mcts"
+
     exploration: float = 0.5
-    how: str = "last"
-    choose: str = "vote"
     short_step: int = 4
 
     def __post_init__(self):
-        check_settings(self.expansions, self.how, self.choose)
+        super().__post_init__()
         if self.exploration < 0:
             raise ValueError(f"exploration={self.exploration} must not be negative")
         if self.short_step < 1:
             raise ValueError(f"short_step={self.short_step} must be at least 1")
 
-    def __call__(
-        self,
-        policy: Policy,
-        verifier: Verifier | None,
-        problems: Sequence[Problem],
-        budget: int,
-        *,
-        seed: int = 0,
-    ) -> list[SearchResult]:
-        """See `SearchMethod`."""
-        interface.check_budget(budget, "mcts")
-        verifier = interface.require_verifier(verifier, "mcts")
-        interface.require_steps(policy, "mcts")
-        width = min(self.expansions, budget)
-        capacity = width + budget * policy.typical_tokens // self.short_step
-        at_once = max(1, min(policy.problems_at_once(width), MAX_PLACES // capacity))
-        found = []
-        for i, batch in enumerate(batches(problems, at_once)):
-            paths = ScoredPaths(
-                policy, verifier, batch, capacity=capacity, width=width, seed=seed + i
-            )
-            found += self._search(policy, paths, batch, budget, width, capacity)
-        return found
+    def width(self, budget: int) -> int:
+        """See `StepSearch`: one node is expanded at a time."""
+        return min(self.expansions, budget)
 
-    def _search(self, policy, paths, problems, budget, width, capacity):
-        roots = [Node(ROOT, 1.0, None) for _ in problems]
-        ended: list[list[Path]] = [[] for _ in problems]
-        used = [0] * len(problems)
+    def capacity(self, policy: Policy, budget: int) -> int:
+        """See `StepSearch`: the whole tree."""
+        return self.width(budget) + budget * policy.typical_tokens // self.short_step
+
+    def problems_at_once(self, policy: Policy, width: int, capacity: int) -> int:
+        """See `StepSearch`: trees are large."""
+        by_rows = super().problems_at_once(policy, width, capacity)
+        return max(1, min(by_rows, MAX_PLACES // capacity))
+
+    def search(
+        self, policy: Policy, paths: ScoredPaths, count: int, budget: int
+    ) -> list[list[Path]]:
+        """See `StepSearch`."""
+        width, capacity = self.width(budget), self.capacity(policy, budget)
+        roots = [Node(ROOT, 1.0, None) for _ in range(count)]
+        ended: list[list[Path]] = [[] for _ in range(count)]
+        used = [0] * count
         allowed = budget * policy.typical_tokens
 
         def open_(p):
@@ -132,7 +118,7 @@ class TreeSearch:
                     self._expand(leaf, extended)
                     ended[p] += [child.path for child in leaf.children if child.path.ended]
         self._finish(paths, roots, ended)
-        return choose(policy, paths, problems, ended, self.how, self.choose)
+        return ended
 
     def _expandable(self, root: Node) -> Node | None:
         """The leaf to expand. A visit to an ended path costs nothing and counts its value again."""
@@ -140,16 +126,15 @@ class TreeSearch:
             leaf = root.leaf(self.exploration)
             if not leaf.path.ended:
                 return leaf
-            leaf.record(aggregate(leaf.path.scores, self.how))
+            leaf.record(self.worth(leaf.path))
         return None  # The search is sure of its answer.
 
     def _expand(self, leaf: Node, extended: Sequence[Path]) -> None:
         counts = Counter(path.text for path in extended)
-        for path in {path.text: path for path in extended}.values():
+        for path in distinct(extended):
             child = Node(path, counts[path.text] / len(extended), leaf)
             leaf.children.append(child)
-        for child in leaf.children:
-            child.record(aggregate(child.path.scores, self.how))
+            child.record(self.worth(path))
 
     def _finish(self, paths: ScoredPaths, roots, ended) -> None:
         """Where the budget ended before any path did, the most visited one is followed greedily."""

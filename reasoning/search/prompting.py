@@ -36,14 +36,15 @@ class Prompting:
         """See `SearchMethod`; needs no verifier."""
         del verifier
         interface.check_budget(budget, "prompting")
-        template, opening = policy.template, policy.opening
-        if self.template is not None:
-            template, opening = self.template, ""
-        policy = dataclasses.replace(policy, opening=opening + self.prefill)
-        prompts = [template(problem.question) + self.prefill for problem in problems]
-        meters = interface.meters(policy, None, prompts)
+        bare = self.template or policy.template
+        policy = dataclasses.replace(
+            policy, template=lambda question: bare(question) + self.prefill
+        )
+        prompts = [policy.template(problem.question) for problem in problems]
+        meters = interface.meters(policy, None, interface.prompt_lengths(policy, prompts))
         greedy = SamplingParams(temperature=0.0)
         completions = interface.sample(policy, prompts, 1, meters, seed=seed, sampling=greedy)
-        completions = close_chains(policy, prompts, completions, meters, seed)
+        completions = close_chains(policy, prompts, completions, meters)
         chosen = [interface.candidate(policy, completion) for (completion,) in completions]
-        return interface.results(problems, chosen, [[each] for each in chosen], meters)
+        spent = [meter.spent for meter in meters]
+        return interface.results(problems, chosen, [[each] for each in chosen], spent)

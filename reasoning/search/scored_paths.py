@@ -69,8 +69,8 @@ class ScoredPaths:
             prompts, **limits, delimiter=policy.delimiter, sampling=policy.sampling, seed=seed
         )
         self._tracker = verifier.start(problems, prompts, **limits)
-        self._prompt_lengths = interface.prompt_lengths(policy, prompts)
-        self.meters = interface.meters(policy, verifier, prompts)
+        self._prompt_lengths = self._paths.prompt_tokens
+        self.meters = interface.meters(policy, verifier, self._prompt_lengths)
         for meter, length in zip(self.meters, self._prompt_lengths, strict=True):
             meter.verify(length, 0, calls=0)
 
@@ -125,8 +125,3 @@ class ScoredPaths:
 def distinct(paths: Sequence[Path]) -> list[Path]:
     """Without those whose text another has: a beam of copies would search one path."""
     return list({path.text: path for path in reversed(paths)}.values())[::-1]
-
-
-def batches(problems: Sequence[Problem], size: int) -> list[Sequence[Problem]]:
-    """At most `size` problems at a time."""
-    return [problems[i : i + size] for i in range(0, len(problems), size)]

@@ -45,9 +45,9 @@ class SelfConsistency:
             interface.require_verifier(verifier, f"self_consistency by {self.weights}")
         used = None if self.weights == "count" else verifier
         candidates, meters = scored_samples(policy, used, problems, budget, self.how, seed)
-        return interface.results(
-            problems, self.pick(policy, problems, candidates), candidates, meters
-        )
+        spent = [meter.spent for meter in meters]
+        picked = self.pick(policy, problems, candidates)
+        return interface.results(problems, picked, candidates, spent)
 
     def pick(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reasoning.generator import Completion
+from reasoning.generator import Completion, fold_seed
 from reasoning.problem import Problem
 from reasoning.search import interface
 from reasoning.search.budget_forcing import close_chains
@@ -50,7 +50,7 @@ class SelfRefine:
             )
         prompts = [policy.template(problem.question) for problem in problems]
         lengths = interface.prompt_lengths(policy, prompts)
-        meters = interface.meters(policy, verifier, prompts)
+        meters = interface.meters(policy, verifier, lengths)
         drafts = [""] * len(problems)
         best: list[tuple[float, Completion, np.ndarray] | None] = [None] * len(problems)
         for turn in range(budget):
@@ -58,12 +58,13 @@ class SelfRefine:
             if turn:
                 for meter, length in zip(meters, interface.prompt_lengths(policy, texts)):
                     meter.prefill(length)
-            groups = interface.sample(policy, texts, 1, meters, seed=seed + turn)
+            drawn_by = fold_seed(seed, "revise", turn)
+            groups = interface.sample(policy, texts, 1, meters, seed=drawn_by)
             kept = drafts if not self.instruction else [""] * len(problems)
             revised = [
                 self._whole(policy, draft, group[0]) for draft, group in zip(kept, groups)
             ]
-            revised = close_chains(policy, prompts, [[each] for each in revised], meters, seed)
+            revised = close_chains(policy, prompts, [[each] for each in revised], meters)
             scores = verifier.score(problems, prompts, revised)
             for i, ((completion,), (steps,)) in enumerate(zip(revised, scores, strict=True)):
                 meters[i].verify(lengths[i] + len(completion.token_ids), 0)
@@ -72,10 +73,11 @@ class SelfRefine:
                     best[i] = (score, completion, steps)
             drafts = [self._draft(policy, *each[1:]) for each in best]
         chosen = [interface.candidate(policy, completion, score) for score, completion, _ in best]
-        return interface.results(problems, chosen, [[each] for each in chosen], meters)
+        spent = [meter.spent for meter in meters]
+        return interface.results(problems, chosen, [[each] for each in chosen], spent)
 
     def _draft(self, policy, completion: Completion, steps: np.ndarray) -> str:
-        """What the next revision follows: all of the response and the request, or its sound part."""
+        """What a revision follows: all of the response and the request, or its sound part."""
         if self.instruction:
             return f"{completion.text}\n{self.instruction}\n"
         weakest = int(np.argmin(steps))

@@ -1,7 +1,7 @@
 """What a good reply to small talk is: by a rule for the evaluation, by people for reward models.
 
-The two differ on purpose. A policy that is trained on the people's preferences is scored by the
-rule, which no reward model has seen.
+The two differ on purpose: a policy that is trained on the people's preferences is scored by the
+rule. They share what is rude, from which the harmlessness model is taught as well.
 """
 
 import difflib

@@ -40,4 +40,6 @@ class MeanLogprob:
 
     def start(self, problems: Sequence[Problem], prompts: Sequence[str], **limits: int) -> Tracker:
         """Raises `ValueError`: a search over steps needs a process verifier."""
-        raise ValueError("the mean log-probability scores whole responses, not the steps of a search")
+        raise ValueError(
+            "the mean log-probability scores whole responses: search over steps by another verifier"
+        )

@@ -16,9 +16,9 @@ from reasoning.api_client import ApiClient
 from reasoning.generator import Generator, JaxGenerator
 from reasoning.judge import ANSWER_RUBRIC, FORMAT_RUBRIC, Judge
 from reasoning.openai_generator import OpenAIGenerator
-from reasoning.response import THINK_OPEN, after_chain, parse_response
+from reasoning.response import after_chain, parse_response
 from rl.rewards import RewardResult, Sample
-from rl.rewards.format import opens_chain
+from rl.rewards.format import whole_response
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class JudgeFormatReward(_JudgeReward):
     """How well a response keeps to the format, 0..1; a long one is shown without its middle."""
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
-        cases = [{"response": self._shown(_response(sample))} for sample in samples]
+        cases = [{"response": self._shown(whole_response(sample.prompt, sample.completion))} for sample in samples]
         found = self._judge(FORMAT_RUBRIC).assess(cases)
         return [RewardResult(each.score, each.reason) for each in found]
 
@@ -88,7 +88,7 @@ class JudgeAnswerReward(_JudgeReward):
         results = [RewardResult(0.0, "there is no single answer to judge") for _ in samples]
         cases = {}
         for i, sample in enumerate(samples):
-            answer = _answer(_response(sample))
+            answer = _answer(whole_response(sample.prompt, sample.completion))
             if len(answer) > self.max_chars:
                 fault = f"the answer is longer than {self.max_chars} characters"
                 results[i] = RewardResult(0.0, fault)
@@ -101,10 +101,6 @@ class JudgeAnswerReward(_JudgeReward):
         for i, judgement in zip(cases, found, strict=True):
             results[i] = RewardResult(judgement.score, judgement.reason)
         return results
-
-
-def _response(sample: Sample) -> str:
-    return (THINK_OPEN if opens_chain(sample.prompt) else "") + sample.completion
 
 
 def _answer(response: str) -> str:

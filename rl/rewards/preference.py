@@ -4,6 +4,7 @@ Helpfulness looks at the final answer only, so that it does not meddle with the 
 harmlessness at the whole response, the chain included.
 """
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from rl.rewards.format import parse_completion
 
 
 @dataclasses.dataclass(frozen=True)
-class _PreferenceReward:
+class _PreferenceReward(abc.ABC):
     """Sigmoid of a Bradley-Terry reward model's value, 0..1; 0 for a response without the format.
 
     A bounded reward leaves less to gain from a text that fools the model. What is longer than its
@@ -56,9 +57,9 @@ class _PreferenceReward:
                 results.append(RewardResult(0.0, f"not well formed: {response.reason}"))
         return results
 
+    @abc.abstractmethod
     def shown(self, sample: Sample, response: Response) -> str:
         """What the reward model reads behind the prompt."""
-        raise NotImplementedError
 
 
 class HelpfulReward(_PreferenceReward):

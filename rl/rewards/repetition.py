@@ -6,8 +6,8 @@ length reward was hacked by repetition.
 
 import dataclasses
 
-from reasoning.repetition import repeated_share
 from reasoning.problem import Problem
+from reasoning.repetition import repeated_share
 from rl.rewards import RewardResult
 
 

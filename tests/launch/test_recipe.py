@@ -317,11 +317,16 @@ def test_reports_of_seeds_are_combined_by_their_figures():
     def of_seed(x):
         return {
             "r1": {"wall_seconds": x, "metrics": {"math/pass@1": mean_with_ci([x, x])}},
-            "search": [{"method": "vote", "accuracy": mean_with_ci([x / 2, x / 2])}],
+            "search": [
+                {"method": "vote", "budget": 4, "tokens": 10 * x,
+                 "accuracy": mean_with_ci([x / 2, x / 2])}
+            ],
         }
 
     combined = report.combine_seeds([of_seed(1.0), of_seed(3.0)])
-    assert combined["r1"]["wall_seconds"] == 4 and combined["search"][0]["method"] == "vote"
+    assert combined["r1"]["wall_seconds"] == 4
+    vote = combined["search"][0]
+    assert (vote["method"], vote["budget"], vote["tokens"]) == ("vote", 4, 20.0)
     for figure, values in (
         (combined["r1"]["metrics"]["math/pass@1"], [1, 3]),
         (combined["search"][0]["accuracy"], [0.5, 1.5]),

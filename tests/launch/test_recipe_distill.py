@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from configs import tiny, tiny_student
+from configs import tiny
 from launch import recipe, report, stages
 from launch.recipe import world
 from models.hf.load import load_config
@@ -19,7 +19,6 @@ def work(tmp_path_factory):
     config.model.num_layers = config.model.scan_unroll = 1
     config.tokenizer.documents = 700
     config.evaluation.problems, config.evaluation.max_new_tokens = 2, 4
-    config.distill = tiny_student.get_section(True, config.pretrain, config.r1_zero)
     config.distill.base.pretrain.documents = 300
     config.distill.methods = ("sequence", "logit")
     config.distill.problems = {"tiny_math": 8}

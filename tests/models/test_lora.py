@@ -14,10 +14,10 @@ from models.decoder import LanguageModel
 from models.hf.export import export_model
 from models.hf.load import load_config, load_params
 from models.lora import LR_RULES, LoraConfig, LoraModel
+from models.packing import pack, place
 from models.sharding import make_mesh, partition_spec
 from train import sft
 from train.optimizer import make_optimizer
-from train.packing import pack, place
 from train.state import state_from_params
 from train.step import make_train_step
 

@@ -48,6 +48,7 @@ class ToyTask(Task):
 class ToyPaths:
     def __init__(self, generator, count):
         self._generator, self._texts = generator, [{-1: ""} for _ in range(count)]
+        self.prompt_tokens = [0] * count
 
     def extend(self, parents, into, sampling=None):
         greedy = sampling is not None and sampling.temperature == 0

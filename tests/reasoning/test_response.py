@@ -2,7 +2,7 @@
 
 import pytest
 
-from reasoning.response import after_chain, parse_response
+from reasoning.response import after_chain, opened_by, parse_response
 
 GOOD = "<think>2 + 3 is 5</think> <answer>5</answer>"
 
@@ -87,3 +87,13 @@ def test_after_chain_hides_the_chain():
 def test_long_text_takes_linear_time():
     response = parse_response("<think>" * 100_000 + "</think>" * 100_000 + "<answer>5</answer>")
     assert not response.well_formed and response.answer == "5"
+
+
+@pytest.mark.parametrize(
+    "opening",
+    ["", "<think>", " <think>\n", "<think></think><answer>", " <think>\n</think> <answer> "],
+)
+def test_what_a_prompt_has_put_into_the_models_mouth(opening):
+    """Whatever else the prompt says of tags: those of instructions open nothing."""
+    for start in ("Q: 1?", "Use <think> and <answer> tags.\nA:", "<think> a </think> b <answer> c"):
+        assert opened_by(start + opening) == opening

@@ -1,5 +1,7 @@
 """Budget forcing, self-refinement and prompting, with generators that follow a script."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -112,6 +114,19 @@ def test_explicit_and_hidden_reasoning_are_apart():
     result = search(Prompting(), Script("<think>\n 1 and 2 makes 3\n</think><answer> 3</answer>"), 1)
     assert (result.chain, result.answer) == ("1 and 2 makes 3", "3")
     assert "makes" not in result.answer
+
+
+def test_what_the_prompt_has_opened_is_part_of_the_response():
+    script = Script(" 1 and 2 makes 3 </think><answer> 3</answer>", " 1|", " 3</answer>")
+    opened = dataclasses.replace(
+        policy(script), template=lambda question: f"Q: {question}\nA: <think>\n"
+    )
+    results = [SelfConsistency()(opened, None, PROBLEMS, 1)[0] for _ in range(2)]
+    assert [r.chain for r in results] == ["1 and 2 makes 3", "1"]
+    assert [r.answer for r in results] == ["3", "3"]
+    assert results[0].response.startswith(" <think>\n 1 and")
+    # The second chain never closed; its answer was asked for.
+    assert script.prompts[-1].endswith(f"<think>\n 1{CLOSING}")
 
 
 def test_prompting_is_greedy_and_its_prefill_is_part_of_the_response():

@@ -5,12 +5,11 @@ import re
 import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.packing import pack, place
 from train.distillation import make_loss, make_top_loss, top_logprobs
-from train.packing import pack, place
 from train.source import PackedSource
 
 V, D, T = 11, 5, 14

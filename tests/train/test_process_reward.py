@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scalar_parts import alone, sgd_update
 
-from train.packing import pack, place, place_apart
+from models.packing import pack, place, place_apart
 from train.process_reward import make_loss, mean_metrics, outcome_example, process_example
 from train.source import PackedSource
 

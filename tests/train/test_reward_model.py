@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scalar_parts import alone, sgd_update
 
+from models.packing import pack, place
 from models.tokenizer import train_bpe
-from train.packing import pack, place
 from train.reward_model import encode_pairs, load_pairs, make_loss, mean_metrics
 from train.source import PackedSource
 

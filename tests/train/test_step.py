@@ -10,10 +10,10 @@ from bigram import Bigram, examples, parts
 
 from models.config import ModelConfig
 from models.decoder import LanguageModel
+from models.packing import pack, place, place_apart
 from models.sharding import make_mesh
 from train import sft
 from train.optimizer import make_optimizer
-from train.packing import pack, place, place_apart
 from train.state import abstract_state, create_state, state_from_params
 from train.step import make_train_step
 

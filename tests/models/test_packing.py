@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.packing import pack, place, place_apart
+from models.packing import pack, place, place_apart
 
 
 def sequences_of(lengths, seed=0):

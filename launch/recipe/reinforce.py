@@ -1,0 +1,30 @@
+"""What the stages of RL with verifiable rewards share."""
+
+from pathlib import Path
+from typing import Any
+
+from launch import stages, training
+from launch.recipe import Stage, world
+from launch.stages import Workspace
+from launch.training import ReinforcePlan
+
+
+def rl_stage(name: str, start: str) -> Stage:
+    """RL from the result of the stage `start`, as the config's section `name` says."""
+
+    def plan(work: Workspace) -> ReinforcePlan:
+        config = work.config[name]
+        problems = world.training_problems(work, config.problems)
+        return training.plan_reinforce(work, problems, config)
+
+    def run(work: Workspace, directory: Path) -> dict[str, Any]:
+        params = stages.load_stage(work, start)
+        params = training.reinforce(work, params, plan(work), directory)
+        return stages.publish(work, directory, params)
+
+    return Stage(
+        needs=(start,),
+        fields=("template", name),
+        run=run,
+        check=lambda work: plan(work) and None,
+    )
