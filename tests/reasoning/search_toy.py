@@ -59,13 +59,13 @@ class ToyPaths:
             steps.append([])
             for parent, place in zip(of_problem, places, strict=True):
                 text = before[p][parent]
-                assert text.count("\n") < DEPTH, "an ended path was extended"
+                assert not self._generator.ended(text), "an ended path was extended"
                 nth = drawn[parent] = drawn.get(parent, -1) + 1
                 letter = LETTERS[0 if greedy else nth % len(LETTERS)]
                 text += f"{letter}\n"
                 self._texts[p][place] = text
                 self._generator.sampled[p] += 1
-                finish = "stop" if text.count("\n") == DEPTH else "delimiter"
+                finish = "stop" if self._generator.ended(text) else "delimiter"
                 steps[-1].append(Step([ord(letter)], f"{letter}\n", None, finish))
         return steps
 
@@ -76,10 +76,16 @@ class ToyPaths:
 
 
 class ToyGenerator:
-    """Both a `Generator` and a `StepGenerator`; counts what it samples by problem of a batch."""
+    """Both a `Generator` and a `StepGenerator`; counts what it samples by problem of a batch.
 
-    def __init__(self):
-        self.sampled = np.zeros(len(PROBLEMS), int)
+    A path ends after three letters, or earlier at one of `ends`.
+    """
+
+    def __init__(self, ends=""):
+        self.sampled, self._ends = np.zeros(len(PROBLEMS), int), ends
+
+    def ended(self, text):
+        return text.count("\n") == DEPTH or any(letter in text for letter in self._ends)
 
     def start(self, prompts, **limits):
         return ToyPaths(self, len(prompts))
@@ -134,8 +140,8 @@ class ToyVerifier:
         return np.array([self.scores["".join(lines[: i + 1])] for i in range(len(lines))])
 
 
-def toy_policy(rows=1024):
-    generator = ToyGenerator()
+def toy_policy(rows=1024, ends=""):
+    generator = ToyGenerator(ends)
     return Policy(
         generator=generator,
         steps=generator,

@@ -18,9 +18,9 @@ TOKENIZER = train_bpe(
 SPLITTER = StepSplitter(TOKENIZER)
 
 
-def planted(spec, count=60, seed=0):
+def planted(spec, count=60, seed=0, template="U: {}\n"):
     problems = get_task(spec).problems("test", count, 1)
-    return process_bench.planted_errors(problems, "U: {}\n".format, TOKENIZER, SPLITTER, seed)
+    return process_bench.planted_errors(problems, template.format, TOKENIZER, SPLITTER, seed)
 
 
 def steps_of(each):
@@ -64,6 +64,17 @@ def test_elsewhere_right_up_to_the_wrong_step(spec):
     assert [e.first_error for e in planted(spec, 30, seed=1)] != [
         e.first_error for e in planted(spec, 30)
     ]
+
+
+def test_a_chain_that_the_prompt_opens_is_not_opened_again():
+    """The same solutions, and the same wrong lines; the opening is no step of theirs any more."""
+    opened = planted("tiny_math?low=4&high=9", template="U: {}\nA: <think>\n")
+    for whole, rest in zip(planted("tiny_math?low=4&high=9"), opened, strict=True):
+        assert " <think>\n" + rest.completion.text == whole.completion.text
+        if whole.first_error is None:
+            assert rest.first_error is None
+        else:
+            assert steps_of(rest)[rest.first_error] == steps_of(whole)[whole.first_error]
 
 
 def test_tasks_without_steps_are_refused():

@@ -24,7 +24,7 @@ def path_score(scores, text, how="last"):
     return aggregate([scores["".join(lines[: i + 1])] for i in range(len(lines))], how)
 
 
-def reference_beam(scores, keep, expansions, how):
+def reference_beam(scores, keep, expansions, how, ended):
     """Beam search as the paper words it; all final paths."""
     beam, done = [""], []
     rows = keep * expansions
@@ -35,9 +35,9 @@ def reference_beam(scores, keep, expansions, how):
             grown += [text + f"{LETTERS[n % 3]}\n" for n in range(count)]
         grown = sorted(set(grown), key=lambda text: -path_score(scores, text, how))
         kept = grown[: rows // expansions]
-        done += [text for text in kept if text.count("\n") == DEPTH]
-        beam = [text for text in kept if text.count("\n") < DEPTH]
-        rows -= expansions * sum(text.count("\n") == DEPTH for text in kept)
+        done += [text for text in kept if ended(text)]
+        beam = [text for text in kept if not ended(text)]
+        rows -= expansions * sum(map(ended, kept))
     return done
 
 
@@ -51,13 +51,15 @@ def test_a_beam_of_all_continuations_is_brute_force(how):
     assert {c.response for c in results[0].candidates} == set(leaves())
 
 
+@pytest.mark.parametrize("ends", ["", "c"])
 @pytest.mark.parametrize("keep", [1, 2, 4])
-def test_beam_keeps_the_best_paths_of_every_step(keep):
+def test_beam_keeps_the_best_paths_of_every_step(keep, ends):
+    """Also where paths end early, each of which leaves the beam one narrower."""
     for seed in range(5):
-        scores = random_scores(seed)
+        scores, policy = random_scores(seed), toy_policy(ends=ends)
         search = BeamSearch(expansions=3, choose="best")
-        result = search(toy_policy(), ToyVerifier(scores), PROBLEMS[:1], 3 * keep)[0]
-        expected = reference_beam(scores, keep, 3, "last")
+        result = search(policy, ToyVerifier(scores), PROBLEMS[:1], 3 * keep)[0]
+        expected = reference_beam(scores, keep, 3, "last", policy.generator.ended)
         assert sorted(c.response for c in result.candidates) == sorted(expected)
         assert result.response == max(expected, key=lambda text: scores[text])
 
