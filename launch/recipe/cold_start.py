@@ -7,7 +7,7 @@ worked examples that check themselves, and what is right and readable is kept, p
 from pathlib import Path
 from typing import Any
 
-from launch import stages, training
+from launch import stages
 from launch.recipe import Stage, sampling, world
 from launch.stages import Workspace
 from reasoning.curation import Candidate, Readability, curate
@@ -16,9 +16,6 @@ from reasoning.problem import Problem
 from reasoning.prompts import few_shot, get_template
 from reasoning.tiny_world.corpus import worked_example
 from reasoning.tiny_world.language import LANGUAGES
-from train.data import load_examples
-
-DATA_FILE = "data.jsonl"
 
 
 def _prompts(work: Workspace, problems: list[Problem]) -> list[str]:
@@ -64,13 +61,8 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
-    data = directory / DATA_FILE
-    sampling.once(data, lambda: _collect(work, directory))
     config = work.config.cold_start.sft
-    examples = load_examples(data, work.tokenizer)
-    plan = training.plan_supervised(work, examples, config, epochs=config.epochs)
-    params = training.fine_tune(work, stages.load_stage(work, "base"), plan, directory)
-    return stages.publish(work, directory, params)
+    return sampling.train_base(work, directory, config, lambda: _collect(work, directory))
 
 
 STAGE = Stage(

@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from launch import stages, training
+from launch import stages
 from launch.recipe import Stage, sampling, world
 from launch.stages import Workspace
 from reasoning.curation import Candidate, Decontaminator, Readability, curate
@@ -17,9 +17,7 @@ from reasoning.jsonl import write_jsonl
 from reasoning.prompts import get_template
 from reasoning.response import parse_response
 from reasoning.tiny_world import chat
-from train.data import load_examples
 
-DATA_FILE = "data.jsonl"
 # Reasoning samples for each sample of knowledge or small talk.
 PROPORTION = 3
 
@@ -96,13 +94,8 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
-    data = directory / DATA_FILE
-    sampling.once(data, lambda: _collect(work, directory))
     config = work.config.rejection_sft.sft
-    examples = load_examples(data, work.tokenizer)
-    plan = training.plan_supervised(work, examples, config, epochs=config.epochs)
-    params = training.fine_tune(work, stages.load_stage(work, "base"), plan, directory)
-    return stages.publish(work, directory, params)
+    return sampling.train_base(work, directory, config, lambda: _collect(work, directory))
 
 
 STAGE = Stage(

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from launch import stages, training
 from launch.stages import Workspace, check_prompts, evaluation_problems
 from models.sampler import SamplingParams
 from reasoning.curation import Candidate, Decontaminator
@@ -17,6 +18,7 @@ from reasoning.prompts import get_template
 from reasoning.response import parse_response
 from reasoning.tasks import get_task
 from reasoning.tiny_world.corpus import tagged
+from train.data import load_examples
 
 # A model that has seen several problems on a page may go on with the next one.
 NEXT_PROBLEM = "\nUser:"
@@ -101,6 +103,25 @@ def decontaminator(work: Workspace, n: int) -> Decontaminator:
     """Finds what shares n words in a row with a question of the evaluation."""
     chosen = evaluation_problems(work.config.evaluation, work.seed)
     return Decontaminator((p.question for _, problems in chosen.values() for p in problems), n)
+
+
+def train_base(
+    work: Workspace,
+    directory: Path,
+    config: Any,
+    collect: Callable[[], Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """SFT of the base model on records that are collected once, as a stage's work.
+
+    Args:
+      config: what `launch.training.plan_supervised` reads, and `epochs`.
+    """
+    data = directory / "data.jsonl"
+    once(data, collect)
+    examples = load_examples(data, work.tokenizer)
+    plan = training.plan_supervised(work, examples, config, epochs=config.epochs)
+    params = training.fine_tune(work, stages.load_stage(work, "base"), plan, directory)
+    return stages.publish(work, directory, params)
 
 
 def once(path: Path, make: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
