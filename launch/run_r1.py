@@ -51,9 +51,13 @@ def main(argv):
         "wall_seconds": time.monotonic() - start,
         "stages": {name: each for name, each in combined.items() if "metrics" in each},
     }
-    lists = {name: each for name, each in combined.items() if "metrics" not in each}
-    report.write_report(workdir / "report.json", summary | lists)
-    _show(workdir, config.seed, summary["stages"])
+    others = {name: each for name, each in combined.items() if "metrics" not in each}
+    report.write_report(workdir / "report.json", summary | others)
+    if summary["stages"]:
+        _show(workdir, config.seed, summary["stages"])
+    if "distill" in others:
+        arms = {name: each for name, each in others["distill"].items() if name != "wall_seconds"}
+        report.print_table(arms, _SEEDS.value)
     print(f"report: {workdir / 'report.json'}")
 
 
