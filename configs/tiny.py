@@ -66,7 +66,7 @@ def get_config(arg: str = "") -> ConfigDict:
     reasoning = {"tiny_math": 3072, "tiny_logic": 512, "tiny_code": 512}
     # A weight of 0 is for what is only watched.
     verified = "accuracy?require_format=true,format=0.2"
-    config.r1_zero = _rl(smoke, reasoning, f"{verified},language=0,self_check=0", 80)
+    config.r1_zero = _rl(smoke, reasoning, f"{verified},language=0,self_check=0", 120)
 
     config.cold_start = ConfigDict(
         {
@@ -127,11 +127,15 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.verifiers = ConfigDict(
         {
-            "problems": {"tiny_math?low=8&high=8": 24 if smoke else 640},
+            "problems": {f"tiny_math?low={level}&high={level}": 12 if smoke else count
+                         for level, count in ((8, 400), (9, 1200))},
             "solutions": 2 if smoke else 3,
             "completions": 2 if smoke else 4,
             "max_new_tokens": 112,
+            # Solutions go wrong in more ways than those that are searched; what can be made of
+            # their steps is asked as the search would go on.
             "temperature": 1.0,
+            "completion_temperature": 0.7,
             "delimiter": "\n",
             "chunk": 128,
             "sampler_rows": 64 if smoke else 512,
@@ -139,7 +143,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "bench_problems": 8 if smoke else 200,
             "rows": 8,
             "row_length": 192,
-            "epochs": 1 if smoke else 4,
+            "epochs": 1 if smoke else 3,
             "optimizer": {
                 "name": "adamw",
                 "learning_rate": 7e-4,
@@ -154,12 +158,12 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    # Sums of one term more than RL has seen, by R1-Zero. `:search` is the whole comparison, for
+    # Sums of two terms more than RL has seen, by R1-Zero. `:search` is the whole comparison, for
     # `launch.run_search`.
     full = arg == "search"
     config.search = ConfigDict(
         {
-            "task": "tiny_math?low=8&high=8",
+            "task": "tiny_math?low=9&high=9",
             "problems": 16 if smoke else 500,
             "calibration": 16 if smoke else 200,
             "budgets": (1, 2, 4, 8, 16, 32, 64) if full else (1, 4) if smoke else (1, 4, 16),
@@ -170,8 +174,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "shots": 2,
             "max_new_tokens": 112,
             "step_tokens": 16,
-            "typical_tokens": 61,
-            "temperature": 1.0,
+            "typical_tokens": 69,
+            "temperature": 0.7,
             "rows": 64 if smoke else 512,
         }
     )
@@ -187,6 +191,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "rows": 64 if smoke else 200,
             "max_new_tokens": 96,
             "temperature": 1.0,
+            "votes": {"stages": ("r1_zero",), "domains": ("math", "logic"),
+                      "samples": 4 if smoke else 64},
         }
     )  # fmt: skip
     return config
@@ -215,7 +221,7 @@ def _rl(smoke: bool, problems: dict, rewards, steps: int) -> ConfigDict:
             "optimizer": {
                 "name": "adamw",
                 "learning_rate": 3e-4,
-                "schedule": "constant",
+                "schedule": "cosine",
                 "warmup_steps": 1 if smoke else 5,
                 "b2": 0.95,
                 "weight_decay": 0.0,

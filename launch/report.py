@@ -18,8 +18,9 @@ from reasoning.statistics import combine_seeds as combine_figures
 
 # What the table shows, as far as a stage has it.
 COLUMNS = (
-    "math/pass@1", "code/pass@1", "logic/pass@1", "knowledge/accuracy", "chat/win_rate", "format",
-    "language_consistency", "self_checks", "response_tokens",
+    "math/pass@1", "math/majority@64", "code/pass@1", "logic/pass@1", "logic/majority@64",
+    "knowledge/accuracy", "chat/win_rate", "chat/win_rate_over_rejection_sft", "math/format",
+    "format", "language_consistency", "self_checks", "response_tokens",
 )  # fmt: skip
 PLOTTED = {"reward": "reward", "accuracy": "accuracy", "response_tokens": "response length (tokens)"}
 

@@ -32,14 +32,15 @@ def main(argv):
         raise ValueError(f"--stages={unknown[0]} is unknown; choose from {known}")
     # JAX starts here, once XLA's flags are set.
     from launch import report, stages
-    from launch.recipe import runner, world
+    from launch.recipe import findings, runner, world
 
     runtime.start_distributed()
     config, workdir = _CONFIG.value, runtime.as_directory(_WORKDIR.value)
-    by_seed = []
+    by_seed, directories = [], []
     try:
         for work in world.open_workspaces(config, _WORKDIR.value, _SEEDS.value):
             by_seed.append(runner.run_stages(work, _STAGES.value))
+            directories.append(work.directory)
     except stages.Interrupted as interruption:
         print(f"interrupted: {interruption}; the same command goes on from here")
         return
@@ -52,12 +53,14 @@ def main(argv):
         "stages": {name: each for name, each in combined.items() if "metrics" in each},
     }
     others = {name: each for name, each in combined.items() if "metrics" not in each}
-    report.write_report(workdir / "report.json", summary | others)
+    found = findings.findings(by_seed, directories)
+    report.write_report(workdir / "report.json", summary | {"findings": found} | others)
     if summary["stages"]:
         _show(workdir, config.seed, summary["stages"])
     if "distill" in others:
         arms = {name: each for name, each in others["distill"].items() if name != "wall_seconds"}
         report.print_table(arms, _SEEDS.value)
+    print("\n".join(findings.lines(found)))
     print(f"report: {workdir / 'report.json'}")
 
 

@@ -35,6 +35,8 @@ from train.progress import Progress
 
 # An empty chain put into the model's mouth: the answer alone (arXiv:2504.09858, "NoThinking").
 EMPTY_CHAIN = f" {THINK_OPEN}\n{CLOSING}"
+# The bound of every choice among samples; no method.
+ORACLE = "oracle"
 # Methods that take one response whatever the budget.
 ONE_RESPONSE = ("direct", "cot")
 # Arms of the adaptive strategy, by method; budgets are those that fit.
@@ -46,6 +48,8 @@ def method_entries(
     prm: Verifier | None,
     orm: Verifier | None,
     *,
+    certainty: Verifier,
+    oracle: Verifier,
     plain: PromptTemplate,
     how: str,
     wait: str,
@@ -63,6 +67,8 @@ def method_entries(
         "cot": Entry(Prompting()),
         "majority": Entry(SelfConsistency()),
         "best_of_n_logprob": Entry(BestOfN(), MeanLogprob()),
+        "best_of_n_certainty": Entry(BestOfN(), certainty),
+        ORACLE: Entry(BestOfN(), oracle),
     }
     if orm is not None:
         entries["best_of_n_orm"] = Entry(BestOfN(), orm)
@@ -243,7 +249,11 @@ def findings(measured: Sequence[Measured]) -> list[str]:
                 share = f"with {match.tokens.mean() / target.tokens.mean():.2f} of its tokens"
             lines.append(f"{name} reaches best_of_n_prm's best ({target.accuracy:.3f}) {share}")
     for each in curves.get("adaptive", []):
-        rivals = [m for m in measured if m.method != "adaptive" and m.budget == each.budget]
+        rivals = [
+            m
+            for m in measured
+            if m.method not in ("adaptive", ORACLE) and m.budget == each.budget
+        ]
         best = max(rivals, key=lambda m: m.accuracy)
         figure = format_figure(difference(each, best), True)
         lines.append(

@@ -24,7 +24,7 @@ from models.hf.export import export_model
 from models.hf.load import load_params
 from models.sampler import SamplingParams
 from models.tokenizer import Tokenizer
-from reasoning.evaluation import Graded, evaluate
+from reasoning.evaluation import Graded, evaluate, evaluate_votes
 from reasoning.generator import JaxGenerator
 from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
@@ -121,9 +121,17 @@ def publish(work: Workspace, directory: Path, params: Any) -> dict[str, Any]:
 
 
 def score(work: Workspace, directory: Path, params: Any) -> dict[str, Any]:
-    """Evaluates parameters and leaves the graded responses; returns `{"metrics": ...}`."""
+    """Evaluates parameters and leaves the graded responses; returns `{"metrics": ...}`.
+
+    Where the config's `evaluation.votes` names the stage, so are votes of many samples.
+    """
     metrics, graded = evaluate_params(work, params)
     write_jsonl(directory / "graded.jsonl", [each.record() for each in graded])
+    votes = work.config.evaluation.get("votes")
+    if votes is not None and directory.name in votes.stages:
+        problems = evaluation_problems(work.config.evaluation, work.seed)
+        asked = {domain: problems[domain] for domain in votes.domains if domain in problems}
+        metrics |= _evaluate(work, params, evaluate_votes, asked, votes.samples)
     return {"metrics": metrics}
 
 
@@ -165,19 +173,30 @@ def evaluate_params(
 
     There are none where the config names no task.
     """
-    config = work.config.evaluation
-    problems = evaluation_problems(config, work.seed, at_most)
+    problems = evaluation_problems(work.config.evaluation, work.seed, at_most)
     if not problems:
         return {}, []
+    return _evaluate(work, params, evaluate, problems, work.config.evaluation.samples)
+
+
+def _evaluate(
+    work: Workspace,
+    params: Any,
+    evaluation: Callable[..., Any],
+    problems: Mapping[str, tuple[Task, list[Problem]]],
+    samples: int,
+) -> Any:
+    """`evaluate`, or a function of its arguments, with responses of these parameters."""
+    config = work.config.evaluation
     generator = work.generator(config.rows)
     generator.params = params
     try:
         with jax.set_mesh(work.mesh):
-            return evaluate(
+            return evaluation(
                 generator,
                 problems,
                 get_template(work.config.template, work.tokenizer),
-                num_samples=config.samples,
+                num_samples=samples,
                 max_new_tokens=config.max_new_tokens,
                 sampling=SamplingParams(temperature=config.temperature),
                 seed=work.seed,

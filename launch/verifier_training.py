@@ -256,4 +256,11 @@ def _measure(plan: VerifierPlan, directory: Path) -> dict[str, Any]:
         threshold = process_bench.choose_threshold(chosen_on, choice)
         figures[label] = process_bench.measure(scores, errors, threshold, plan.work.seed)
         figures[label]["threshold"] = threshold
+        # Errors of each kind by themselves.
+        for kind in dict.fromkeys(e.kind for e in plan.measurement if e.kind):
+            own = [i for i, e in enumerate(plan.measurement) if e.kind in (None, kind)]
+            part = process_bench.measure(
+                [scores[i] for i in own], [errors[i] for i in own], threshold, plan.work.seed
+            )
+            figures[label][f"{kind}_accuracy"] = part["error_accuracy"]
     return figures

@@ -13,6 +13,8 @@ from reasoning.problem import Problem, Verdict
 from reasoning.prompts import PromptTemplate
 from reasoning.reflection import count_self_checks
 from reasoning.response import Response, parse_response
+from reasoning.search.interface import Candidate
+from reasoning.search.voting import elect
 from reasoning.statistics import mean_with_ci, shares_with_ci
 from reasoning.tasks import Task
 
@@ -114,10 +116,9 @@ def evaluate(
         metrics[f"{domain}/{_FIGURES.get(domain, 'pass@1')}"] = shares_with_ci(
             [np.mean([_score(task, domain, g) for g in row]) for row in graded]
         )
+        metrics[f"{domain}/format"] = _format(graded)
         everything += graded
-    metrics["format"] = shares_with_ci(
-        [np.mean([g.well_formed for g in row]) for row in everything]
-    )
+    metrics["format"] = _format(everything)
     metrics["self_checks"] = shares_with_ci(
         [np.mean([_checks_itself(g) for g in row]) for row in everything]
     )
@@ -128,6 +129,61 @@ def evaluate(
     if any(spoken):
         metrics["language_consistency"] = shares_with_ci([np.mean(row) for row in spoken if row])
     return metrics, [g for row in everything for g in row]
+
+
+def evaluate_votes(
+    generator: Generator,
+    tasks: Mapping[str, tuple[Task, Sequence[Problem]]],
+    template: PromptTemplate,
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    sampling: SamplingParams,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """What many samples of each problem are worth: by majority, and if the right one were known.
+
+    Args:
+      tasks: domain -> task and its problems, as in `evaluate`.
+      num_samples: n.
+
+    Returns:
+      `DOMAIN/majority@n` (self-consistency, arXiv:2203.11171) and `DOMAIN/pass@n` of each domain.
+    """
+    metrics = {}
+    for domain, (task, problems) in tasks.items():
+        groups = generator.generate(
+            [template(problem.question) for problem in problems],
+            num_samples=num_samples,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            seed=seed,
+        )
+        candidates = [
+            [
+                Candidate(c.text, task.extract(c.text), None, len(c.token_ids), c.finish == "stop")
+                for c in group
+            ]
+            for group in groups
+        ]
+        elected = [each.answer if each else None for each in elect(task, problems, candidates)]
+        flat = [(p, c.answer) for p, group in zip(problems, candidates) for c in group]
+        verdicts = task.verify_all(
+            [*problems, *(problem for problem, _ in flat)],
+            [answer or "" for answer in (*elected, *(answer for _, answer in flat))],
+        )
+        correct = np.array([verdict.correct for verdict in verdicts], float)
+        of_samples = correct[len(problems) :].reshape(len(problems), num_samples)
+        metrics |= {
+            f"{domain}/majority@{num_samples}": shares_with_ci(correct[: len(problems)]),
+            f"{domain}/pass@{num_samples}": shares_with_ci(of_samples.max(1)),
+        }
+    return metrics
+
+
+def _format(graded: Sequence[Sequence[Graded]]) -> dict[str, Any]:
+    """Share of well-formed responses, from one row for each problem."""
+    return shares_with_ci([np.mean([g.well_formed for g in row]) for row in graded])
 
 
 def _score(task: Task, domain: str, graded: Graded) -> float:

@@ -25,6 +25,9 @@ from reasoning.tiny_world.language import LANGUAGES
 from reasoning.verifiers import Verifier
 
 BOOTSTRAP_DRAWS = 2000
+SLIP, OMISSION = "slip", "omission"
+# What a solution may leave out so that it goes wrong, in the metadata of a domain's problems.
+OMITTED = {"tiny_math": "terms", "tiny_code": "operations"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +37,14 @@ class Annotated:
     Attributes:
       completion: the solution.
       first_error: index of the first wrong step, from 0; None in a right solution.
+      kind: of the error, `SLIP` or `OMISSION`; None in a right solution.
     """
 
     problem: Problem
     prompt: str
     completion: Completion
     first_error: int | None
+    kind: str | None
 
 
 def planted_errors(
@@ -49,10 +54,11 @@ def planted_errors(
     splitter: StepSplitter,
     seed: int,
 ) -> list[Annotated]:
-    """Worked solutions of tiny-world problems, every other one with a slip at a known step.
+    """Worked solutions of tiny-world problems, every other one with an error at a known step.
 
-    The slip is carried on, as a student's would be: later steps are right given the wrong one. Each
-    line is in a language of its own choice.
+    By turns a step has a slip, and the solution leaves something out, where the domain has what can
+    be left out. Either is carried on, as a student's would be: later steps are right given the
+    wrong one. Each line is in a language of its own choice.
 
     Args:
       problems: of the tiny world's reasoning domains.
@@ -69,28 +75,59 @@ def planted_errors(
                 f"task {problem.task!r} has no worked solutions to plant errors in; use one of "
                 + ", ".join(domains.LEVELS)
             )
-
-        def speak():
-            return LANGUAGES[rng.choice(tuple(LANGUAGES))]
-
-        right = domains.WORK[domain](problem, speak, lambda line: False)
-        slip = rng.randrange(len(right) - 1) if i % 2 else None
-        *lines, answer = domains.WORK[domain](problem, speak, lambda line: line == slip)
+        kind, first_error = (SLIP if i % 4 == 1 or domain not in OMITTED else OMISSION), None
+        if i % 2 == 0:
+            kind, (lines, wrong) = None, (_lines(problem, domain, rng), None)
+        elif kind == SLIP:
+            wrong = rng.randrange(len(_lines(problem, domain, rng)) - 1)
+            lines = _lines(problem, domain, rng, slip=wrong)
+        else:
+            lines, wrong = _with_omission(problem, domain, rng)
+        *steps, answer = lines
         prompt = template(problem.question)
         opened = opened_by(prompt)
-        text = corpus.tagged(lines, answer).removeprefix(opened)
+        text = corpus.tagged(steps, answer).removeprefix(opened)
         token_ids = [*tokenizer.encode(text), tokenizer.eos_id]
-        first_error = None
-        if slip is not None:
-            # What is written up to the end of the wrong line, in bytes.
-            written = corpus.tagged(lines[: slip + 1], "").partition("\n</think>")[0]
-            written = len(written.removeprefix(opened).encode())
-            lengths = np.cumsum([len(tokenizer.token_bytes(token)) for token in token_ids])
-            ends = lengths[splitter.ends(token_ids)]
-            first_error = int(np.searchsorted(ends, written))
+        if wrong is not None:
+            ends = splitter.ends(token_ids)
+            first_error = len(ends) - 1
+            if wrong < len(steps):
+                # What is written up to the end of the wrong line, in bytes.
+                written = corpus.tagged(steps[: wrong + 1], "").partition("\n</think>")[0]
+                written = len(written.removeprefix(opened).encode())
+                lengths = np.cumsum([len(tokenizer.token_bytes(token)) for token in token_ids])
+                first_error = int(np.searchsorted(lengths[ends], written))
         completion = Completion(text, token_ids, None, "stop")
-        annotated.append(Annotated(problem, prompt, completion, first_error))
+        annotated.append(Annotated(problem, prompt, completion, first_error, kind))
     return annotated
+
+
+def _lines(
+    problem: Problem, domain: str, rng: random.Random | None, slip: int | None = None
+) -> list[str]:
+    """A worked solution in languages that `rng` chooses, or all in one; the last line answers."""
+    languages = tuple(LANGUAGES.values())
+
+    def speak():
+        return rng.choice(languages) if rng else languages[0]
+
+    return domains.WORK[domain](problem, speak, lambda line: line == slip)
+
+
+def _with_omission(
+    problem: Problem, domain: str, rng: random.Random
+) -> tuple[list[str], int]:
+    """A solution that leaves out one of what is given, and its first wrong line.
+
+    That is the line which takes the next thing instead; and the answer, where the last was omitted.
+    """
+    given = problem.metadata[OMITTED[domain]]
+    out = rng.randrange(len(given))
+    shorter = {OMITTED[domain]: given[:out] + given[out + 1 :]}
+    reduced = dataclasses.replace(problem, metadata=problem.metadata | shorter)
+    pairs = zip(_lines(problem, domain, None), _lines(reduced, domain, None))
+    wrong = next(i for i, (right, other) in enumerate(pairs) if right != other)
+    return _lines(reduced, domain, rng), wrong
 
 
 def step_scores(verifier: Verifier, annotated: Sequence[Annotated]) -> list[np.ndarray]:

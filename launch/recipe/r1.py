@@ -7,12 +7,17 @@ for the helpfulness of final answers, and one for the harmlessness of whole resp
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from launch import stages, training
 from launch.recipe import Stage, preferences, sampling, world
 from launch.stages import Workspace
 from launch.training import ReinforcePlan
+from reasoning.jsonl import read_jsonl
 from reasoning.prompts import get_template
+from reasoning.statistics import shares_with_ci
 from reasoning.tasks import get_task
+from reasoning.tiny_world import chat
 
 
 def _plan(work: Workspace, reward_models: dict[str, Any]) -> ReinforcePlan:
@@ -67,7 +72,38 @@ def run(work: Workspace, directory: Path) -> dict[str, Any]:
         for name in measured
     }
     trained = training.reinforce(work, params, _plan(work, rewards), directory)
-    return {"reward_models": measured} | stages.publish(work, directory, trained)
+    report = stages.publish(work, directory, trained)
+    if (figure := _win_rate(work, directory)) is not None:
+        report["metrics"]["chat/win_rate_over_rejection_sft"] = figure
+    return {"reward_models": measured} | report
+
+
+def _win_rate(work: Workspace, directory: Path) -> dict[str, Any] | None:
+    """How often replies to small talk beat those of before this RL, by the evaluation's rule.
+
+    Each reply to a question is compared with each of the other model. The rule is not what the
+    helpfulness model was trained on, so what pleases that model alone does not win. None where
+    there is no small talk in the evaluation.
+    """
+    problems = stages.evaluation_problems(work.config.evaluation, work.seed)
+    if "chat" not in problems:
+        return None
+    task, asked = problems["chat"]
+
+    def replies(of_stage: Path) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {problem.question: [] for problem in asked}
+        for _, record in read_jsonl(of_stage / "graded.jsonl"):
+            if record["question"] in found:
+                found[record["question"]].append(task.extract(record["response"]) or "")
+        return found
+
+    mine, theirs = replies(directory), replies(work.stage_directory("rejection_sft"))
+    return shares_with_ci(
+        [
+            np.mean([chat.win_over(p, a, b) for a in mine[p.question] for b in theirs[p.question]])
+            for p in asked
+        ]
+    )
 
 
 STAGE = Stage(

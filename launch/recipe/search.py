@@ -20,6 +20,8 @@ from reasoning.steps import JaxStepGenerator
 from reasoning.tasks import get_task
 from reasoning.tiny_world import corpus, domains
 from reasoning.tiny_world.language import LANGUAGES
+from reasoning.verifiers.likelihood import SelfCertainty
+from reasoning.verifiers.rule import RuleVerifier
 
 
 def check(work: Workspace) -> None:
@@ -75,7 +77,10 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     prm = verifier_training.load_process_verifier(verifiers.plan(work), trained)
     orm = verifier_training.load_outcome_verifier(verifiers.plan(work), trained)
     plain = get_template("plain", work.tokenizer)
-    entries = search.method_entries(prm, orm, plain=plain, how=config.how, wait=config.wait)
+    entries = search.method_entries(
+        prm, orm, certainty=SelfCertainty(work.model, policy.generator.params, work.tokenizer),
+        oracle=RuleVerifier(policy.task), plain=plain, how=config.how, wait=config.wait,
+    )  # fmt: skip
     prompted = _prompted(work, plain)
     entries |= prompted
     budgets = list(config.budgets)

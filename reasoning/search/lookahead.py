@@ -15,7 +15,8 @@ from reasoning.search.scored_paths import Path, ScoredPaths
 class LookaheadSearch(BeamSearch):
     """Beam search that looks `steps` steps ahead.
 
-    A budget of N pays for N / (steps + 1) paths, since each step is sampled with its rollout.
+    A budget of N pays for N / (steps + 1) paths, since each step is sampled with its rollout, and
+    for one without rollouts where that is less than two.
 
     Attributes:
       steps: k, of a rollout.
@@ -39,16 +40,25 @@ class LookaheadSearch(BeamSearch):
         return max(1, budget // (self.steps + 1))
 
     def rank(self, paths: ScoredPaths, extended: list[list[Path]]) -> list[list[float]]:
-        """The score at the end of each path's rollout; its own where it has ended."""
+        """The score at the end of each path's rollout; its own where it has ended.
+
+        A path without rivals needs no rank, and is not rolled out.
+        """
         ahead, ends = paths.copy(), extended
         sampling = SamplingParams(temperature=0.0) if self.greedy else None
         for _ in range(self.steps):
-            rolling = [[(path, path.place) for path in each if not path.ended] for each in ends]
+            rolling = [
+                [(path, path.place) for path in each if _goes_on(path, each)] for each in ends
+            ]
             if not any(rolling):
                 break
             further = [iter(each) for each in ahead.extend(rolling, sampling)]
             ends = [
-                [path if path.ended else next(further[p]) for path in each]
+                [next(further[p]) if _goes_on(path, each) else path for path in each]
                 for p, each in enumerate(ends)
             ]
         return super().rank(ahead, ends)
+
+
+def _goes_on(path: Path, rivals: list[Path]) -> bool:
+    return len(rivals) > 1 and not path.ended

@@ -54,9 +54,13 @@ def quality(problem: Problem, reply: str) -> int:
 
 def win(problem: Problem, reply: str) -> float:
     """Whether a reply is preferred to a curt one by the rule: 1, 0, or 0.5 for a tie."""
-    curt = quality(problem, LANGUAGES[problem.metadata["language"]].curt_replies[0])
-    mine = quality(problem, reply)
-    return 0.5 if mine == curt else float(mine > curt)
+    return win_over(problem, reply, LANGUAGES[problem.metadata["language"]].curt_replies[0])
+
+
+def win_over(problem: Problem, reply: str, other: str) -> float:
+    """Whether a reply is preferred to another by the rule: 1, 0, or 0.5 for a tie."""
+    mine, theirs = quality(problem, reply), quality(problem, other)
+    return 0.5 if mine == theirs else float(mine > theirs)
 
 
 def people_prefer(rng: random.Random, problem: Problem, first: str, second: str) -> bool | None:

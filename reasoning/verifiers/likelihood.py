@@ -1,12 +1,19 @@
 """Verifiers that need no training: what the policy itself thinks of its responses."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from models.decoder import LanguageModel
+from models.logprobs import map_columns
+from models.tokenizer import Tokenizer
 from reasoning.generator import Completion
 from reasoning.problem import Problem
 from reasoning.verifiers import Tracker
+from reasoning.verifiers.scalar import SequenceScorer
 
 
 class MeanLogprob:
@@ -42,4 +49,60 @@ class MeanLogprob:
         """Raises `ValueError`: a search over steps needs a process verifier."""
         raise ValueError(
             "the mean log-probability scores whole responses: search over steps by another verifier"
+        )
+
+
+class SelfCertainty:
+    """1 - exp(-c), c being the self-certainty of a response (arXiv:2502.18581).
+
+    c is the mean over its tokens of KL(uniform | p), p being the distribution that a token was
+    drawn from: how far the policy was from guessing, whichever token came of it. In nats, here
+    brought from [0, inf) to [0, 1), which keeps the order. Whole responses are read again, under
+    softmax(logits); it scores nothing else.
+    """
+
+    def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer):
+        """Args:
+        model, params, tokenizer: of the policy.
+        """
+        self.config = model.config
+        self._tokenizer, vocab = tokenizer, model.config.vocab_size
+
+        def of_columns(params, hidden):
+            logits = model.logits(params, hidden)
+            return jax.nn.logsumexp(logits, -1) - logits.mean(-1) - jnp.log(float(vocab))
+
+        def certainty(params, hidden_BTD):
+            return map_columns(lambda h: of_columns(params, h), (hidden_BTD,), vocab)
+
+        self._scorer = SequenceScorer(model, params, values=certainty)
+
+    def score(
+        self,
+        problems: Sequence[Problem],
+        prompts: Sequence[str],
+        completions: Sequence[Sequence[Completion]],
+    ) -> list[list[np.ndarray]]:
+        """See `Verifier`; an empty response scores 0."""
+        del problems
+        prompt_ids = self._tokenizer.encode_batch(prompts)
+        read = [
+            [*prompt, *completion.token_ids]
+            for prompt, group in zip(prompt_ids, completions, strict=True)
+            for completion in group
+        ]
+        certainties = iter(self._scorer(read))
+        scores: list[list[np.ndarray]] = []
+        for prompt, group in zip(prompt_ids, completions):
+            scores.append([])
+            for completion in group:
+                # The distribution of a token stands where the token before it is read.
+                own = next(certainties)[len(prompt) - 1 : -1]
+                scores[-1].append(1 - np.exp(-np.array([own.mean() if own.size else 0.0])))
+        return scores
+
+    def start(self, problems: Sequence[Problem], prompts: Sequence[str], **limits: int) -> Tracker:
+        """Raises `ValueError`: a search over steps needs a process verifier."""
+        raise ValueError(
+            "self-certainty scores whole responses: search over steps by another verifier"
         )

@@ -1,7 +1,7 @@
 """What the learned verifiers share: batched scores of sequences by a scalar model."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from models.decoder import Model
 from models.packing import pack, place
 from models.path_scorer import PathScorer
 from models.scalar_head import ScalarModel
@@ -44,16 +45,24 @@ class SequenceScorer:
     programs serve all calls.
     """
 
-    def __init__(self, model: ScalarModel, params: Any, batch_tokens: int = 2**14):
+    def __init__(
+        self,
+        model: Model,
+        params: Any,
+        batch_tokens: int = 2**14,
+        values: Callable[[Any, jax.Array], jax.Array] | None = None,
+    ):
         """Args:
         batch_tokens: tokens, padding included, of one forward pass.
+        values: `(params, hidden [B, T, D]) -> [B, T]`; those of the scalar model by default.
         """
         self.model, self.params, self._batch_tokens = model, params, batch_tokens
+        of_hidden = values or model.values
 
-        def values(params, tokens, positions, segment_ids):
-            return model.values(params, model.hidden(params, tokens, positions, segment_ids))
+        def forward(params, tokens, positions, segment_ids):
+            return of_hidden(params, model.hidden(params, tokens, positions, segment_ids))
 
-        self._values = jax.jit(values)
+        self._values = jax.jit(forward)
 
     @property
     def compilations(self) -> int:

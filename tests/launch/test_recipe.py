@@ -14,6 +14,7 @@ from launch import recipe, report, stages, training
 from launch.recipe import cold_start, preferences, r1, rejection_sft, runner, sampling, world
 from models.hf.load import load_scalar_model
 from reasoning.curation import Decontaminator
+from reasoning.jsonl import write_jsonl
 from reasoning.reflection import count_self_checks
 from reasoning.response import parse_response
 from reasoning.statistics import mean_with_ci
@@ -286,12 +287,24 @@ def test_r1_trains_reward_models_and_gives_them_to_its_rl(work, rejected, monkey
     monkeypatch.setattr(preferences, "train_reward_model", train)
     monkeypatch.setattr(training, "plan_reinforce", plan)
     monkeypatch.setattr(training, "reinforce", lambda work, params, plan, directory: params)
-    monkeypatch.setattr(stages, "publish", lambda work, directory, params: {"metrics": {}})
+    small_talk = stages.evaluation_problems(work.config.evaluation, work.seed)["chat"][1]
+
+    def publish(work, directory, params):
+        """Every other question has a helpful reply, the others have a rude one."""
+        replies = [p.answer if i % 2 else "Shut up." for i, p in enumerate(small_talk)]
+        records = [
+            {"question": p.question, "response": f" {reply}"} for p, reply in zip(small_talk, replies)
+        ]
+        write_jsonl(directory / "graded.jsonl", records)
+        return {"metrics": {}}
+
+    monkeypatch.setattr(stages, "publish", publish)
     directory = work.stage_directory("r1")
     report = r1.run(work, directory)
-    assert report == {
-        "reward_models": {"helpful": {"mean": 1.0}, "harmless": {"mean": 1.0}}, "metrics": {}
-    }  # fmt: skip
+    assert report["reward_models"] == {"helpful": {"mean": 1.0}, "harmless": {"mean": 1.0}}
+    # The untrained model's replies are no better than rude ones.
+    figure = report["metrics"].pop("chat/win_rate_over_rejection_sft")
+    assert (figure["mean"], figure["n"]) == (0.75, len(small_talk)) and not report["metrics"]
     assert [name for name, count in asked if count] == ["helpful", "harmless"]
     ((tasks, rewards),) = plans
     assert set(tasks) == {"tiny_math", "tiny_logic", "tiny_code", "tiny_chat"}

@@ -13,13 +13,18 @@ from search_toy import PROBLEMS, ToyVerifier, random_scores, toy_policy  # noqa:
 from launch import search  # noqa: E402
 from reasoning.search.evaluation import Entry, Measured, difference, measure  # noqa: E402
 from reasoning.search.self_refine import SelfRefine  # noqa: E402
+from reasoning.verifiers.rule import RuleVerifier  # noqa: E402
 
 BUDGETS = [1, 2, 4]
 
 
 def entries():
     scores = ToyVerifier(random_scores(0))
-    made = search.method_entries(scores, scores, plain=str, how="last", wait="wait")
+    policy = toy_policy()
+    made = search.method_entries(
+        scores, scores, certainty=scores, oracle=RuleVerifier(policy.task), plain=str, how="last",
+        wait="wait",
+    )  # fmt: skip
     # Without a model there are no log-probs, and no tokens to resume at.
     del made["best_of_n_logprob"]
     return made | {"self_refine": Entry(SelfRefine(instruction="again"), scores)}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from models.sampler import SamplingParams
-from reasoning.evaluation import evaluate, grade
+from reasoning.evaluation import evaluate, evaluate_votes, grade
 from reasoning.generator import Completion
 from reasoning.problem import Problem, Verdict
 from reasoning.tasks import Task
@@ -76,6 +76,8 @@ def test_figures(evaluated):
     assert means == {
         "math/pass@1": ((0.5 + 1) / 2, 2),
         "knowledge/accuracy": ((0.5 + 0.5) / 2, 2),
+        "math/format": (0.75, 2),
+        "knowledge/format": (0.25, 2),
         # One share a problem, over all domains: 2/2, 1/2, 0/2, 1/2.
         "format": (0.5, 4),
         # Of two responses to "two", one checks itself.
@@ -89,6 +91,22 @@ def test_figures(evaluated):
         low, high = figure["ci95"]
         assert figure["seeds"] == 1 and low <= figure["mean"] <= high
     json.dumps(metrics)
+
+
+def test_votes_and_what_they_could_at_best_be():
+    """1: 2 of 3 are right. 2: 1 of 3, so that another wins. 3: nobody is, and one has no answer."""
+    texts = {
+        "one": [right("1"), right("9"), right("1")],
+        "two": [right("3"), right("2"), right("3")],
+        "three": ["", right("5"), right("7")],
+    }
+    problems = [*SUMS, FACTS[0]]
+    metrics = evaluate_votes(
+        Script(texts), {"math": (Words("words"), problems)}, str, num_samples=3, max_new_tokens=4,
+        sampling=SamplingParams(), seed=0,
+    )  # fmt: skip
+    means = {name: (figure["mean"], figure["n"]) for name, figure in metrics.items()}
+    assert means == {"math/majority@3": (1 / 3, 3), "math/pass@3": (2 / 3, 3)}
 
 
 def test_every_response_is_recorded(evaluated):

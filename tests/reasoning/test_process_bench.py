@@ -28,26 +28,31 @@ def steps_of(each):
 
 
 def test_the_first_wrong_step_of_a_sum_is_the_first_that_does_not_add_up():
-    slips = []
-    for each in planted("tiny_math?low=4&high=9"):
-        wrong = None
-        terms, total = list(each.problem.metadata["terms"]), None
-        for i, step in enumerate(steps_of(each)):
+    errors = []
+    for each in planted("tiny_math?low=4&high=9", 120):
+        wrong, steps = None, steps_of(each)
+        total, *terms = each.problem.metadata["terms"]
+        for i, step in enumerate(steps):
             if match := re.fullmatch(r" (\d+) \w+ (\d+) \w+ (\d+)\n", step):
-                a, b, c = map(int, match.groups())
-                total = terms.pop(0) if total is None else total
-                if wrong is None and (a, b, c) != (total, terms[0], total + terms[0]):
+                expected = (total, terms[0], total + terms.pop(0)) if terms else None
+                if wrong is None and tuple(map(int, match.groups())) != expected:
                     wrong = i
-                total = c
-                terms.pop(0)
-        assert each.first_error == wrong and not terms
+                total = int(match[3])
+        if wrong is None and (terms or f"<answer> {total}<" not in steps[-1]):
+            wrong = len(steps) - 1
+        assert each.first_error == wrong
+        assert (each.kind is None) == (wrong is None)
+        if each.kind == process_bench.SLIP:
+            assert not terms
         parsed = response.parse_response(each.completion.text)
         assert parsed.well_formed and parsed.answer == str(total)
         assert each.prompt == f"U: {each.problem.question}\n"
         assert TOKENIZER.decode(each.completion.token_ids) == each.completion.text + "<eos>"
-        slips.append(wrong)
-    assert [slip is None for slip in slips] == [True, False] * 30
-    assert len(set(slips)) > 5
+        errors.append((each.kind, wrong))
+    slip, omission = process_bench.SLIP, process_bench.OMISSION
+    assert [kind for kind, _ in errors] == [None, slip, None, omission] * 30
+    for kind in (slip, omission):
+        assert len({wrong for its, wrong in errors if its == kind}) > 5
 
 
 @pytest.mark.parametrize("spec", ["tiny_logic", "tiny_code"])
@@ -58,8 +63,11 @@ def test_elsewhere_right_up_to_the_wrong_step(spec):
             if spec == "tiny_logic":
                 assert task.verify(each.problem, task.extract(each.completion.text)).correct
         else:
-            # The first step only opens the chain; the last holds the answer.
-            assert 1 <= each.first_error < len(steps_of(each)) - 1
+            # The first step only opens the chain; the last holds the answer, which is the first
+            # that is wrong only where what it should rest on has been left out.
+            last = len(steps_of(each)) - 1
+            assert 1 <= each.first_error < last + (each.kind == process_bench.OMISSION)
+            assert spec == "tiny_code" or each.kind == process_bench.SLIP
     assert planted(spec, 30) == planted(spec, 30)
     assert [e.first_error for e in planted(spec, 30, seed=1)] != [
         e.first_error for e in planted(spec, 30)

@@ -75,6 +75,15 @@ def test_lookahead_ranks_a_step_by_the_end_of_its_rollout():
     assert beam(toy_policy(), ToyVerifier(scores), problems, 3)[0].answer[0] == "a"
 
 
+def test_a_path_without_rivals_is_not_rolled_out():
+    """What lookahead spends at a budget of one response is one response."""
+    scores = random_scores(0)
+    (plain, *_) = BeamSearch()(toy_policy(), ToyVerifier(scores), PROBLEMS, 1)
+    for budget in (1, 2, 5):  # Less than two paths with rollouts of two steps.
+        (ahead, *_) = LookaheadSearch(steps=2)(toy_policy(), ToyVerifier(scores), PROBLEMS, budget)
+        assert ahead.response == plain.response and ahead.spent == plain.spent
+
+
 def test_lookahead_as_deep_as_the_tree_sees_the_greedy_end():
     scores = random_scores(3)
     for steps in (DEPTH - 1, DEPTH + 2):

@@ -1,0 +1,104 @@
+"""What a run says of the findings that are reported for this recipe, with the seed as the unit.
+
+Of DeepSeek-R1 (arXiv:2501.12948): R1-Zero mixes languages, its chains grow and check themselves,
+a vote lifts it further (2.2.2, 2.2.4); a cold start makes RL converge sooner and readably (2.3); the
+last stages bring back what RL on reasoning alone has no use for (2.3.3, 2.3.4).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from launch.report import read_metrics
+from reasoning.statistics import mean_with_ci
+from train.metrics import METRICS_FILE
+
+# (finding, what it is the difference of: (stage, metric), and from what). Shares are in points.
+DIFFERENCES = (
+    ("language consistency, R1-Zero less base",
+     ("r1_zero", "language_consistency"), ("base", "language_consistency")),
+    ("language consistency, reasoning RL less R1-Zero",
+     ("reasoning_rl", "language_consistency"), ("r1_zero", "language_consistency")),
+    ("math, R1-Zero less base", ("r1_zero", "math/pass@1"), ("base", "math/pass@1")),
+    ("math, reasoning RL less R1-Zero", ("reasoning_rl", "math/pass@1"), ("r1_zero", "math/pass@1")),
+    ("math, R1 less base", ("r1", "math/pass@1"), ("base", "math/pass@1")),
+    ("knowledge, R1-Zero less base",
+     ("r1_zero", "knowledge/accuracy"), ("base", "knowledge/accuracy")),
+    ("knowledge, R1 less R1-Zero", ("r1", "knowledge/accuracy"), ("r1_zero", "knowledge/accuracy")),
+    ("small talk, R1-Zero less base", ("r1_zero", "chat/win_rate"), ("base", "chat/win_rate")),
+    ("small talk, R1 less R1-Zero", ("r1", "chat/win_rate"), ("r1_zero", "chat/win_rate")),
+    ("math, majority of 64 less pass@1 of R1-Zero",
+     ("r1_zero", "math/majority@64"), ("r1_zero", "math/pass@1")),
+    ("logic, majority of 64 less pass@1 of R1-Zero",
+     ("r1_zero", "logic/majority@64"), ("r1_zero", "logic/pass@1")),
+    ("response tokens, R1-Zero less base",
+     ("r1_zero", "response_tokens"), ("base", "response_tokens")),
+    ("responses with self-checks, R1-Zero less base",
+     ("r1_zero", "self_checks"), ("base", "self_checks")),
+)  # fmt: skip
+# Training accuracy is averaged over so many steps, and that of R1-Zero's last ones, less a tenth,
+# is what a run is to reach.
+WINDOW, ENOUGH = 10, 0.9
+
+
+def findings(
+    reports: Sequence[Mapping[str, Any]], directories: Sequence[Path]
+) -> list[dict[str, Any]]:
+    """Findings that the stages at hand tell something of.
+
+    Args:
+      reports: of each seed, stage -> its report.
+      directories: of each seed, with a folder for each stage.
+
+    Returns:
+      `{"finding", "mean", "ci95", "n", "seeds"}` each; the interval of a single seed is unbounded.
+    """
+    found = []
+    for name, (stage, metric), (before, earlier) in DIFFERENCES:
+        pairs = [(_mean(r, stage, metric), _mean(r, before, earlier)) for r in reports]
+        if all(None not in pair for pair in pairs):
+            differences = [after - first for after, first in pairs]
+            if metric != "response_tokens":
+                differences = [100 * each for each in differences]
+            found.append({"finding": name} | mean_with_ci(differences, len(reports)))
+    if all("r1_zero" in r and "reasoning_rl" in r for r in reports):
+        for name, stage in (("R1-Zero", "r1_zero"), ("reasoning RL", "reasoning_rl")):
+            steps = [steps_to_reach(each, stage) for each in directories]
+            if None not in steps:
+                title = f"RL steps to {ENOUGH:.0%} of R1-Zero's final training accuracy, {name}"
+                found.append({"finding": title} | mean_with_ci(steps, len(reports)))
+    return found
+
+
+def steps_to_reach(directory: Path, stage: str) -> int | None:
+    """First step at which a stage's mean training accuracy is enough; see `ENOUGH`.
+
+    None where it never is, or where there are no metrics of as many steps.
+    """
+    wanted, reached = (_accuracies(directory / each) for each in ("r1_zero", stage))
+    if min(len(wanted), len(reached)) < WINDOW:
+        return None
+    means = np.convolve(reached, np.ones(WINDOW) / WINDOW, "valid")
+    enough = np.flatnonzero(means >= ENOUGH * np.mean(wanted[-WINDOW:]))
+    return int(enough[0]) + WINDOW if enough.size else None
+
+
+def _accuracies(directory: Path) -> list[float]:
+    return [r["accuracy"] for r in read_metrics(directory / METRICS_FILE) if "accuracy" in r]
+
+
+def _mean(report: Mapping[str, Any], stage: str, metric: str) -> float | None:
+    figure = report.get(stage, {}).get("metrics", {}).get(metric)
+    return None if figure is None else figure["mean"]
+
+
+def lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The findings in words, one a line."""
+    told = []
+    for each in found:
+        low, high = each["ci95"]
+        interval = f" [{low:+.1f}, {high:+.1f}]" if each["seeds"] > 1 else " (one seed)"
+        told.append(f"{each['finding']}: {each['mean']:+.1f}{interval}")
+    return told
