@@ -125,10 +125,12 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
+    # `:search` is the whole comparison, for `launch.run_search`, with verifiers that saw more.
+    full = arg == "search"
+    levels = {8: 800, 9: 2400} if full else {8: 12, 9: 12} if smoke else {8: 400, 9: 1200}
     config.verifiers = ConfigDict(
         {
-            "problems": {f"tiny_math?low={level}&high={level}": 12 if smoke else count
-                         for level, count in ((8, 400), (9, 1200))},
+            "problems": {f"tiny_math?low={n}&high={n}": count for n, count in levels.items()},
             "solutions": 2 if smoke else 3,
             "completions": 2 if smoke else 4,
             "max_new_tokens": 112,
@@ -158,9 +160,7 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    # Sums of two terms more than RL has seen, by R1-Zero. `:search` is the whole comparison, for
-    # `launch.run_search`.
-    full = arg == "search"
+    # Sums of two terms more than RL has seen, by R1-Zero.
     config.search = ConfigDict(
         {
             "task": "tiny_math?low=9&high=9",
