@@ -60,7 +60,7 @@ def test_decode_attention_equals_the_sum_written_out(columns, group):
     cache.suffix_k[..., columns // 2 :] *= 20
     q = rng.normal(size=(PROMPTS, group, KV * QUERIES, DIM)).astype(np.float32)
     for layer in range(LAYERS):
-        out = jax.jit(decode_attention, static_argnums=3)(q, cache, layer, KV)
+        out = jax.jit(decode_attention)(q, cache, layer)
         np.testing.assert_allclose(out, written_out(q, cache, layer), atol=1e-4)
 
 
@@ -82,7 +82,7 @@ def test_columns_outside_the_live_blocks_are_not_read(oldest, newest):
     # If any other column were read, valid as they now are, it would show.
     cache.suffix_v[..., ~read, :] = 1e9
     cache.suffix_valid[..., ~read] = True
-    out = decode_attention(q.astype(np.float32), cache, 1, KV, (first, count))
+    out = decode_attention(q.astype(np.float32), cache, 1, (first, count))
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
