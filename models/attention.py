@@ -14,6 +14,8 @@ from models.sharding import constrain
 MASK_VALUE = -1e30
 # Float32 attention scores that one device holds at a time in training: 2**27 are 512 MiB.
 MAX_SCORES = 2**27
+# So many queries on one key head, as with cached latents, are a matrix product when decoding.
+MANY_QUERIES = 16
 
 
 def rope_frequencies(config: ModelConfig) -> jax.Array:
@@ -199,8 +201,8 @@ def decode_attention(
 
     Generated columns are read block by block with a running softmax (arXiv:1805.02867), so that
     blocks without tokens cost nothing. Each part is a multiply-and-reduce, which XLA fuses with
-    the read of one layer, so no layer is ever copied; only where several samples share a prompt
-    is that part a matrix product.
+    the read of one layer, so no layer is ever copied; only where several samples share a prompt, or
+    many query heads a key head, is that part a matrix product.
 
     Args:
       live: first block and number of blocks that hold tokens, counted round the circular columns;
@@ -296,12 +298,21 @@ def _blocks(columns: int) -> tuple[int, int]:
 
 def _scores(q_PGKRH, k_PGKHC):
     """Float32 products of each query with each key, as one multiply-and-reduce."""
+    if q_PGKRH.shape[3] >= MANY_QUERIES:
+        return jnp.einsum(
+            "pgkrh,pgkhc->pgkrc", q_PGKRH, k_PGKHC, preferred_element_type=jnp.float32
+        )
     return jnp.sum(q_PGKRH[..., None].astype(jnp.float32) * k_PGKHC[:, :, :, None], -2)
 
 
 def _weighted_sum(weights_PGKRC, v_PGKCH):
     """Sum of values by weight, 32 columns at a time: XLA's CPU backend writes out longer products
     before it sums them."""
+    if weights_PGKRC.shape[3] >= MANY_QUERIES:
+        return jnp.einsum(
+            "pgkrc,pgkch->pgkrh", weights_PGKRC.astype(v_PGKCH.dtype), v_PGKCH,
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
     columns = weights_PGKRC.shape[-1]
     size = 32 if jax.default_backend() == "cpu" else columns
     return sum(

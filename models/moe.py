@@ -94,48 +94,47 @@ def _routed(config: Experts, tensor_axes, x_BTD, router, kernels):
     gate, up, down = kernels
     x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
     chosen_NC, weights_NC = route(config, x_ND, *router)
+    if tensor_axes is not None:
+        # What a part adds to the gradients is summed over parts here, once for each token, not
+        # once for each of its experts.
+        x_ND, weights_NC = jax.lax.pcast((x_ND, weights_NC), tensor_axes, to="varying")
     # One row for each token and expert, in the order of the experts.
     order = jnp.argsort(chosen_NC.ravel())
     back = jnp.argsort(order)
     sizes_E = jnp.sum(chosen_NC.ravel()[:, None] == jnp.arange(config.num_experts), 0)
-    rows = _to_experts(x_ND, order, back)
+    rows = _to_experts(x_ND, order, back.reshape(chosen_NC.shape))
     hidden = jax.nn.silu(jax.lax.ragged_dot(rows, gate, sizes_E))
     hidden *= jax.lax.ragged_dot(rows, up, sizes_E)
+    # Before the last product, which is linear: its results need not be kept for the gradient then.
+    weights = _permuted(weights_NC.ravel(), order, back)
+    hidden = (hidden * weights[:, None]).astype(x_ND.dtype)
     rows = jax.lax.ragged_dot(hidden, down, sizes_E)
-    out_NCD = _from_experts(rows, order, back).reshape(*chosen_NC.shape, -1)
-    out_ND = jnp.einsum(
-        "ncd,nc->nd", out_NCD, weights_NC, preferred_element_type=jnp.float32
-    ).astype(x_BTD.dtype)
+    out_NCD = _permuted(rows, back, order).reshape(*chosen_NC.shape, -1)
+    out_ND = out_NCD.sum(1)
     if tensor_axes is not None:
         out_ND = jax.lax.psum(out_ND, tensor_axes)
     return out_ND.reshape(x_BTD.shape)
 
 
-# Both directions are gathers: what JAX makes of their transposes are scatters, which are slow.
+# Both directions are gathers: JAX transposes a gather to a scatter, which is slow.
 @jax.custom_vjp
-def _to_experts(x_ND, order, back):
+def _permuted(x, index, inverse):
+    """`x[index]`, a permutation."""
+    del inverse
+    return x[index]
+
+
+@jax.custom_vjp
+def _to_experts(x_ND, order, back_NC):
     """Row i of the result is the token of entry `order[i]` of the flattened choice `[N, C]`."""
-    return x_ND[order // (order.size // x_ND.shape[0])]
+    return x_ND[order // back_NC.shape[1]]
 
 
-@jax.custom_vjp
-def _from_experts(rows, order, back):
-    """Undoes the order: row i of the result is that of entry i."""
-    del order
-    return rows[back]
-
-
-def _to_experts_backward(residuals, rows):
-    order, back, tokens = residuals
-    x_NCD = rows[back].reshape(tokens, -1, rows.shape[-1])
-    return x_NCD.sum(1), None, None
-
-
-_to_experts.defvjp(
-    lambda x, order, back: (_to_experts(x, order, back), (order, back, x.shape[0])),
-    _to_experts_backward,
+_permuted.defvjp(
+    lambda x, index, inverse: (x[index], inverse),
+    lambda inverse, out: (out[inverse], None, None),
 )
-_from_experts.defvjp(
-    lambda rows, order, back: (_from_experts(rows, order, back), order),
-    lambda order, out: (out[order], None, None),
+_to_experts.defvjp(
+    lambda x_ND, order, back_NC: (_to_experts(x_ND, order, back_NC), back_NC),
+    lambda back_NC, rows: (rows[back_NC].sum(1), None, None),
 )
