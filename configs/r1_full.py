@@ -17,8 +17,11 @@ Stage by stage, each from what the one before has written (STAGE,SIZE follow the
     python -m launch.compile_check --config=configs/r1_full.py:reasoning_rl,qwen2.5-7b \
         --topology=v5p:4x4x4
 
-None of this has been run here; what to expect at the end are the paper's figures for its own model
-of 671 billion weights, and for Qwen2.5-32B its R1-Zero (AIME 2024 pass@1 47.0).
+`deepseek-v3` is the paper's own model of 671 billion weights, and for 512 devices of 95 GiB
+(--topology=v5p:8x8x8); the Qwens are for 64. None of this has been run here; what to expect at the
+end are the paper's figures for its own model, and for Qwen2.5-32B its R1-Zero (AIME 2024 pass@1
+47.0). The router's biases stay as they are loaded: whether R1's training balanced the experts'
+loads is not published.
 
 Where the numbers are from: DeepSeek-R1 (arXiv:2501.12948v2; Nature 645, 633), Methods and
 appendix B.4. Published: SFT for 2 to 3 epochs with 128 sequences of up to 32,768 tokens a step and

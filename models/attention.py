@@ -85,7 +85,8 @@ def packed_attention(
 ) -> jax.Array:
     """Causal attention within each packed segment; never across. Returns `[B, T, N, H]`.
 
-    The values' H, and so that of the result, may differ from that of queries and keys. Segment id 0 is padding: nothing else attends to it, and what it attends to means nothing.
+    The values' H, and so that of the result, may differ from that of queries and keys. Segment id 0
+    is padding: nothing else attends to it, and what it attends to means nothing.
     """
     batch, length, num_heads, _ = q_BTNH.shape
     columns = jnp.arange(length)

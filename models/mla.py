@@ -20,10 +20,10 @@ class LatentAttention(nnx.Module):
     """Attention whose keys and values are made of one small latent c for all heads.
 
     With `k_b` the part of `kv_b` that makes keys and `v_b` that for values, a head's score is
-    q . (c k_b) = (q k_b^T) . c, and its output is (sum w c) v_b. The first form is cheaper for whole
-    rows and is used in training. With a cache the second is used, "absorbed": there is one key head
-    then, the latent with the rotated key behind it, which is all that is cached, and the value is
-    the latent itself.
+    q . (c k_b) = (q k_b^T) . c, and its output is sum w (c v_b) = (sum w c) v_b. The left sides are
+    cheaper for whole rows and are used in training. With a cache the right ones are, "absorbed":
+    there is one key head then, the latent with the rotated key behind it, which is all that is
+    cached, and the value is the latent itself.
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):

@@ -34,7 +34,8 @@ class MoE(nnx.Module):
 
     def __call__(self, x_BTD):
         router = self.router.kernel[...].astype(jnp.float32), self.router.bias[...]
-        kernels = tuple(kernel[...].astype(x_BTD.dtype) for kernel in (self.gate, self.up, self.down))
+        kernels = self.gate, self.up, self.down
+        kernels = tuple(kernel[...].astype(x_BTD.dtype) for kernel in kernels)
         of_device = functools.partial(_routed, self.config)
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.size == 1:

@@ -46,7 +46,11 @@ TOP = 5
 # Loss, arguments of make_train_step, and meshes; compiling is what takes the time.
 OBJECTIVES = {
     "sft": (sft.make_loss(MODEL), {}, [{"data": 8}, {"fsdp": 8}, {"tensor": 2, "fsdp": 4}, MIXED]),
-    "experts": (sft.make_loss(EXPERTS), {}, [{"fsdp": 8}, MIXED]),
+    "experts": (
+        make_policy_loss(EXPERTS, PolicyLossConfig(beta=0.1), temperature=0.8),
+        {"normalize_weights": False},
+        [{"fsdp": 8}, MIXED],
+    ),
     "grpo": (
         make_policy_loss(MODEL, PolicyLossConfig(beta=0.1), temperature=0.8),
         {"normalize_weights": False},
