@@ -122,6 +122,7 @@ class Decoder(nnx.Module):
             rope_BT2F = attention.rope_angles(positions_BT, self.config)
         else:
             rope_BT2F = self.loop_weights.rope[positions_BT]
+            rope_BT2F = constrain(rope_BT2F, "batch", "length", None, None)
         carry = (x_BTD, cache)
         for name, layers in self.config.stacks.items():
             carry = self._through(name, layers, carry, rope_BT2F, attend)

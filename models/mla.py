@@ -46,10 +46,15 @@ class LatentAttention(nnx.Module):
 
     def __call__(self, x_BTD, rope_BT2F, attend, cache, layer):
         latent = self.config.latent
-        q_BTNH = self.q(x_BTD) if latent.q_rank is None else self.q_b(self.q_norm(self.q_a(x_BTD)))
+        if latent.q_rank is None:
+            q_BTNH = self.q(x_BTD)
+        else:
+            q_BTR = constrain(self.q_a(x_BTD), "batch", "length", "mlp")
+            q_BTNH = self.q_b(self.q_norm(q_BTR))
         q_BTNH = constrain(q_BTNH, "batch", "length", "heads", "head_dim")
         q_nope, q_rope = jnp.split(q_BTNH, [latent.nope_dim], -1)
-        c_BTR, k_rope = jnp.split(self.kv_a(x_BTD), [latent.kv_rank], -1)
+        kv_BTR = constrain(self.kv_a(x_BTD), "batch", "length", None)
+        c_BTR, k_rope = jnp.split(kv_BTR, [latent.kv_rank], -1)
         c_BTR = self.kv_norm(c_BTR)
         q_rope = attention.apply_rope(_paired(q_rope), rope_BT2F)
         k_rope = attention.apply_rope(_paired(k_rope[:, :, None]), rope_BT2F)
@@ -68,6 +73,7 @@ class LatentAttention(nnx.Module):
     def _absorbed(self, q_nope, q_rope, c_BTR, k_rope, attend, cache, layer):
         k_b, v_b = jnp.split(self.kv_b.weights(c_BTR.dtype), [self.config.latent.nope_dim], -1)
         q_BTNR = jnp.einsum("btnh,rnh->btnr", q_nope, k_b)
+        q_BTNR = constrain(q_BTNR, "batch", "length", "heads", None)
         q_BTNR = self._scaled(jnp.concatenate([q_BTNR, q_rope], -1))
         c_BTKR = c_BTR[:, :, None]
         k_BTKR = jnp.concatenate([c_BTKR, k_rope], -1)
