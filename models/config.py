@@ -123,9 +123,10 @@ class ModelConfig:
       family: HF architecture that the weights are exchanged as.
       qkv_bias: biases on the query, key and value projections (Qwen2).
       qk_norm: RMSNorm over the head dimension of queries and keys before RoPE (Qwen3).
-      latent: latent attention in the place of grouped queries (DeepSeek-V3). `head_dim` is then
-        that of queries and keys, and there are as many key heads as query heads.
-      experts: a mixture of experts in the place of the MLP in all but the first layers.
+      latent: latent attention, or its fields, in the place of grouped queries (DeepSeek-V3).
+        `head_dim` is then that of queries and keys, and there are as many key heads as query heads.
+      experts: a mixture of experts, or its fields, in the place of the MLP in all but the first
+        layers.
       max_length: longest sequence, in tokens, that positions are meant for.
       dtype: compute dtype; norms, softmax, logits and log-probs are float32 whatever it is.
       param_dtype: dtype of the stored weights.
@@ -157,6 +158,10 @@ class ModelConfig:
     scan_unroll: int = 1
 
     def __post_init__(self):
+        for name, part in (("latent", LatentAttention), ("experts", Experts)):
+            fields = getattr(self, name)
+            if not isinstance(fields, part | None):  # A mapping, from a config file.
+                object.__setattr__(self, name, part(**fields))
         if self.family not in FAMILIES:
             raise ValueError(f"family={self.family!r} is unknown; choose one of {', '.join(FAMILIES)}")
         if self.num_heads % self.num_kv_heads:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 
 from models.config import Experts, LatentAttention, ModelConfig
 from models.decoder import LanguageModel
@@ -195,6 +196,14 @@ def test_parameters_are_counted_and_named():
     shapes = jax.tree.map(jnp.shape, model.abstract_params)
     assert shapes["dense_layers"]["mlp"]["gate"]["kernel"] == (1, 16, 24)
     assert shapes["layers"]["mlp"]["gate"] == (2, 12, 16, 6)
+
+
+def test_parts_may_be_given_by_their_fields():
+    """As config files do."""
+    parts = {name: dataclasses.asdict(getattr(CONFIG, name)) for name in ("latent", "experts")}
+    for parts in (parts, {name: ConfigDict(fields) for name, fields in parts.items()}):
+        assert CONFIG.replace(**parts) == CONFIG
+        assert hash(CONFIG.replace(**parts)) == hash(CONFIG)
 
 
 @pytest.mark.parametrize(
