@@ -143,6 +143,11 @@ def test_published_numbers_of_r1():
     last = r1_full.get_config("r1_rl,qwen2.5-7b")
     assert (last.temperature, last.steps) == (0.7, 1700)
     assert r1_full.get_config("r1_zero,qwen2.5-32b").optimizer.learning_rate == 2e-6
+    # The paper's own model differs in where it runs alone.
+    own = r1_full.get_config("reasoning_rl,deepseek-v3")
+    assert (own.mesh.tensor, own.microbatches) == (8, 8)
+    assert {key for key in config if config[key] != own[key]} == {"mesh", "microbatches"}
+    assert r1_full.get_config("r1_zero,deepseek-v3").model == "hf://deepseek-ai/DeepSeek-V3-Base"
     cold = r1_full.get_config("cold_start,qwen2.5-7b")
     assert (cold.rows, cold.row_length, cold.optimizer.learning_rate) == (128, 32768, 5e-5)
     assert cold.optimizer.final_fraction == 0.1
