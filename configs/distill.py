@@ -113,7 +113,11 @@ def get_config() -> ConfigDict:
     config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.5})
     # Rank 0 trains all parameters; targets are kernels by path, see `models/lora.py`.
     config.lora = ConfigDict(
-        {"rank": 0, "alpha": 32.0, "targets": r"layers/(attention|mlp)/\w+/kernel"}
+        {
+            "rank": 0,
+            "alpha": 32.0,
+            "targets": r"(dense_)?layers/(attention|mlp|mlp/shared)/\w+/kernel",
+        }
     )
 
     config.evaluation = ConfigDict(

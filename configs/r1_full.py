@@ -17,8 +17,11 @@ Stage by stage, each from what the one before has written (STAGE,SIZE follow the
     python -m launch.compile_check --config=configs/r1_full.py:reasoning_rl,qwen2.5-7b \
         --topology=v5p:4x4x4
 
-None of this has been run here; what to expect at the end are the paper's figures for its own model
-of 671 billion weights, and for Qwen2.5-32B its R1-Zero (AIME 2024 pass@1 47.0).
+`deepseek-v3` is the paper's own model of 671 billion weights, and for 512 devices of 95 GiB
+(--topology=v5p:8x8x8); the Qwens are for 64. None of this has been run here; what to expect at the
+end are the paper's figures for its own model, and for Qwen2.5-32B its R1-Zero (AIME 2024 pass@1
+47.0). The router's biases stay as they are loaded: whether R1's training balanced the experts'
+loads is not published.
 
 Where the numbers are from: DeepSeek-R1 (arXiv:2501.12948v2; Nature 645, 633), Methods and
 appendix B.4. Published: SFT for 2 to 3 epochs with 128 sequences of up to 32,768 tokens a step and
@@ -42,7 +45,13 @@ from configs import gsm8k_grpo, sft
 
 SFT_STAGES = ("cold_start", "rejection_sft")
 RL_STAGES = ("r1_zero", "reasoning_rl", "r1_rl")
-BASES = {"qwen2.5-7b": "hf://Qwen/Qwen2.5-7B", "qwen2.5-32b": "hf://Qwen/Qwen2.5-32B"}
+BASES = {
+    "qwen2.5-7b": "hf://Qwen/Qwen2.5-7B",
+    "qwen2.5-32b": "hf://Qwen/Qwen2.5-32B",
+    "deepseek-v3": "hf://deepseek-ai/DeepSeek-V3-Base",
+}
+# Devices that a recipe is for, and how many of them share a row.
+DEVICES = {"qwen2.5-7b": (64, 4), "qwen2.5-32b": (64, 4), "deepseek-v3": (512, 8)}
 # From which stage's result RL starts; R1-Zero starts from the base model.
 BEFORE = {"reasoning_rl": "cold_start", "r1_rl": "rejection_sft"}
 LENGTH = 32_768
@@ -50,11 +59,6 @@ LENGTH = 32_768
 
 def get_config(arg: str = "reasoning_rl,qwen2.5-7b") -> ConfigDict:
     stage, _, size = arg.partition(",")
-    if size.startswith("deepseek-v3"):
-        raise ValueError(
-            f"configs/r1_full.py:{arg}: DeepSeek-V3 has multi-head latent attention and experts,"
-            f" which the decoder lacks; choose one of {', '.join(BASES)}"
-        )
     if stage not in SFT_STAGES + RL_STAGES or size not in BASES:
         raise ValueError(
             f"configs/r1_full.py:{arg} is unknown; after the colon comes STAGE,SIZE with a stage of"
@@ -66,11 +70,12 @@ def get_config(arg: str = "reasoning_rl,qwen2.5-7b") -> ConfigDict:
 def _sft(stage: str, size: str) -> ConfigDict:
     config = sft.get_config()
     config.model = BASES[size]
-    config.mesh.update(data=1, fsdp=-1, tensor=4)
+    devices, to_a_row = DEVICES[size]
+    config.mesh.update(data=1, fsdp=-1, tensor=to_a_row)
     config.num_epochs = 2
     config.rows, config.row_length = 128, LENGTH
-    # One row at a time on each of 16 data shards (64 devices, 4 of them to a row).
-    config.microbatches = 8
+    # One row at a time on each data shard.
+    config.microbatches = 128 * to_a_row // devices
     config.too_long = "drop"
     config.optimizer.update(learning_rate=5e-5, schedule="cosine", final_fraction=0.1)
     # Not published: AdamW with these settings is DeepSeek-V3's, without its weight decay.
@@ -89,7 +94,8 @@ def _rl(stage: str, size: str) -> ConfigDict:
     config.template = "chat" if before else "r1_zero"
     # Yours; the default of the smaller recipe stands for it.
     config.task = "gsm8k"
-    config.mesh.update(data=1, fsdp=-1, tensor=4)
+    devices, to_a_row = DEVICES[size]
+    config.mesh.update(data=1, fsdp=-1, tensor=to_a_row)
 
     config.variant = "grpo"
     config.loss.update(beta=0.001, clip_low=10.0, clip_high=10.0)
@@ -104,8 +110,8 @@ def _rl(stage: str, size: str) -> ConfigDict:
     config.max_prompt_tokens = 2048
     config.temperature = 0.7 if stage == "r1_rl" else 1.0
     config.sampler_rows = 512
-    # A row for each completion, one at a time on each of 16 data shards.
-    config.microbatches, config.rows = 32, 512
+    # A row for each completion, one at a time on each data shard.
+    config.microbatches, config.rows = 512 * to_a_row // devices, 512
     # Not published for the first RL stage of R1, for which R1-Zero's number is an upper bound.
     config.steps = 1700 if stage == "r1_rl" else 10_400
     zero_32b = stage == "r1_zero" and size == "qwen2.5-32b"

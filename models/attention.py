@@ -7,30 +7,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.config import ModelConfig
+from models.config import ModelConfig, YarnScaling
 from models.sharding import constrain
 
 # Large and finite: a fully masked row then softmaxes to uniform weights instead of NaN.
 MASK_VALUE = -1e30
 # Float32 attention scores that one device holds at a time in training: 2**27 are 512 MiB.
 MAX_SCORES = 2**27
+# So many queries on one key head, as with cached latents, are a matrix product when decoding.
+MANY_QUERIES = 16
 
 
 def rope_frequencies(config: ModelConfig) -> jax.Array:
-    """Angular frequency of each rotated pair, `[head_dim / 2]`, float32.
+    """Angular frequency of each rotated pair, `[rope_dim / 2]`, float32.
 
-    RoFormer (arXiv:2104.09864, eq. 15), with Llama 3's scaling where configured: wavelengths
-    beyond the original context are divided by `factor`, short ones kept, those between blended.
+    RoFormer (arXiv:2104.09864, eq. 15), scaled to a longer context where configured: short
+    wavelengths are kept, long ones divided by `factor`, those between blended. Llama 3 blends by
+    the number of cycles in the original context; YaRN (arXiv:2309.00071, section 3.2) by the pair,
+    from the whole one at which a pair turns `beta_fast` times to that for `beta_slow`.
     """
     # In NumPy, while tracing: XLA's power is off by an ulp in a third of the frequencies, which
     # at positions near 10,000 moves logits by 1e-3 from those the checkpoint was trained to give.
     # So is NumPy's own in float32 on some machines; rounded from float64 it is the same on all.
-    exponents = np.arange(0, config.head_dim, 2) / config.head_dim
+    exponents = np.arange(0, config.rope_dim, 2) / config.rope_dim
     power = (np.float64(config.rope_theta) ** exponents).astype(np.float32)
     frequencies = np.float32(1) / power
     scaling = config.rope_scaling
     if scaling is None:
         return jnp.asarray(frequencies)
+    if isinstance(scaling, YarnScaling):
+        kept = 1 - np.clip(_yarn_ramp(config, scaling), 0.0, 1.0).astype(np.float32)
+        divided = np.float32(1) / (np.float32(scaling.factor) * power)
+        return jnp.asarray(divided * (1 - kept) + frequencies * kept)
     cycles = scaling.original_max_length * frequencies / (2 * math.pi)
     blend = (cycles - scaling.low_freq_factor) / (
         scaling.high_freq_factor - scaling.low_freq_factor
@@ -39,10 +47,28 @@ def rope_frequencies(config: ModelConfig) -> jax.Array:
     return jnp.asarray((1 - blend) * frequencies / scaling.factor + blend * frequencies)
 
 
+def _yarn_ramp(config: ModelConfig, scaling: YarnScaling) -> np.ndarray:
+    """0 at the last pair whose frequency is kept, 1 at the first that is divided; straight."""
+
+    def pair_of(turns):
+        wavelength = scaling.original_max_length / (turns * 2 * math.pi)
+        return config.rope_dim * math.log(wavelength) / (2 * math.log(config.rope_theta))
+
+    first = max(math.floor(pair_of(scaling.beta_fast)), 0)
+    last = min(math.ceil(pair_of(scaling.beta_slow)), config.rope_dim - 1)
+    return (np.arange(config.rope_dim // 2) - first) / max(last - first, 0.001)
+
+
 def rope_angles(positions: jax.Array, config: ModelConfig) -> jax.Array:
-    """Cosine and sine of every position's rotations, `[..., 2, head_dim / 2]`, float32."""
+    """Cosine and sine of every position's rotations, `[..., 2, rope_dim / 2]`, float32.
+
+    With YaRN, times what it multiplies rotated queries and keys by.
+    """
     angles = positions[..., None].astype(jnp.float32) * rope_frequencies(config)
-    return jnp.stack([jnp.cos(angles), jnp.sin(angles)], -2)
+    angles = jnp.stack([jnp.cos(angles), jnp.sin(angles)], -2)
+    if isinstance(config.rope_scaling, YarnScaling):
+        angles *= config.rope_scaling.rotation_scale
+    return angles
 
 
 def apply_rope(x_BTNH: jax.Array, rope_BT2F: jax.Array) -> jax.Array:
@@ -59,7 +85,8 @@ def packed_attention(
 ) -> jax.Array:
     """Causal attention within each packed segment; never across. Returns `[B, T, N, H]`.
 
-    Segment id 0 is padding: nothing else attends to it, and what it attends to means nothing.
+    The values' H, and so that of the result, may differ from that of queries and keys. Segment id 0
+    is padding: nothing else attends to it, and what it attends to means nothing.
     """
     batch, length, num_heads, _ = q_BTNH.shape
     columns = jnp.arange(length)
@@ -91,11 +118,15 @@ def packed_attention(
         jnp.arange(blocks * size).reshape(blocks, size),
     )
     out = jax.lax.map(jax.checkpoint(lambda parts: of_queries(*parts)), queries)
-    return out.swapaxes(0, 1).reshape(batch, blocks * size, *q_BTNH.shape[2:])[:, :length]
+    return out.swapaxes(0, 1).reshape(batch, blocks * size, num_heads, -1)[:, :length]
 
 
 def _library_attention(q_BQNH, k_BTKH, v_BTKH, mask_BQT):
-    return jax.nn.dot_product_attention(q_BQNH, k_BTKH, v_BTKH, mask=mask_BQT[:, None])
+    value_dim, missing = v_BTKH.shape[-1], k_BTKH.shape[-1] - v_BTKH.shape[-1]
+    if missing:  # The library knows one head dimension.
+        v_BTKH = jnp.pad(v_BTKH, [(0, 0)] * 3 + [(0, missing)])
+    out = jax.nn.dot_product_attention(q_BQNH, k_BTKH, v_BTKH, mask=mask_BQT[:, None])
+    return out[..., :value_dim]
 
 
 def _head_major_attention(q_BQNH, k_BTKH, v_BTKH, mask_BQT):
@@ -111,13 +142,13 @@ def _head_major_attention(q_BQNH, k_BTKH, v_BTKH, mask_BQT):
     q = q_BQNH.reshape(batch, rows, kv_heads, queries, head_dim).transpose(0, 2, 3, 1, 4)
     q = q.reshape(batch * kv_heads, queries * rows, head_dim)
     k = k_BTKH.transpose(0, 2, 3, 1).reshape(batch * kv_heads, head_dim, length)
-    v = v_BTKH.transpose(0, 2, 1, 3).reshape(batch * kv_heads, length, head_dim)
+    v = v_BTKH.transpose(0, 2, 1, 3).reshape(batch * kv_heads, length, -1)
     scores = jnp.matmul(q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
     scores = scores.reshape(batch, kv_heads, queries, rows, length) + bias_BQT[:, None, None]
     weights = jax.nn.softmax(scores, -1).astype(v.dtype)
     out = weights.reshape(batch * kv_heads, queries * rows, length) @ v
-    out = out.reshape(batch, kv_heads, queries, rows, head_dim).transpose(0, 3, 1, 2, 4)
-    return out.reshape(q_BQNH.shape)
+    out = out.reshape(batch, kv_heads, queries, rows, -1).transpose(0, 3, 1, 2, 4)
+    return out.reshape(batch, rows, num_heads, -1)
 
 
 @jax.tree_util.register_dataclass
@@ -127,6 +158,8 @@ class KVCache:
 
     Keys are stored transposed (`H` before columns): the score of a query against every column
     is then a contiguous multiply-add, on CPU about 1.5 times faster than the other layouts.
+
+    Heads and head dimensions are `ModelConfig.cached`; the values' H may differ from the keys'.
 
     Attributes:
       prefix_k: `[L, P, K, H, S]`, prefix_v: `[L, P, K, S, H]`, the prompts.
@@ -145,14 +178,15 @@ class KVCache:
     def zeros(
         cls, config: ModelConfig, prompts: int, group: int, prefix: int, suffix: int
     ) -> "KVCache":
-        heads = (config.num_layers, prompts, config.num_kv_heads)
-        rows = (config.num_layers, prompts, group, config.num_kv_heads)
+        kv_heads, key_dim, value_dim = config.cached
+        heads = (config.num_layers, prompts, kv_heads)
+        rows = (config.num_layers, prompts, group, kv_heads)
         dtype = jnp.dtype(config.dtype)
         return cls(
-            prefix_k=jnp.zeros((*heads, config.head_dim, prefix), dtype),
-            prefix_v=jnp.zeros((*heads, prefix, config.head_dim), dtype),
-            suffix_k=jnp.zeros((*rows, config.head_dim, suffix), dtype),
-            suffix_v=jnp.zeros((*rows, suffix, config.head_dim), dtype),
+            prefix_k=jnp.zeros((*heads, key_dim, prefix), dtype),
+            prefix_v=jnp.zeros((*heads, prefix, value_dim), dtype),
+            suffix_k=jnp.zeros((*rows, key_dim, suffix), dtype),
+            suffix_v=jnp.zeros((*rows, suffix, value_dim), dtype),
             prefix_valid=jnp.zeros((prompts, prefix), bool),
             suffix_valid=jnp.zeros((prompts, group, suffix), bool),
         )
@@ -162,21 +196,21 @@ def decode_attention(
     q_PGNH: jax.Array,
     cache: KVCache,
     layer: jax.Array | int,
-    num_kv_heads: int,
     live: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
     """One query per sample against its prompt and its own generated columns: `[P, G, N, H]`.
 
     Generated columns are read block by block with a running softmax (arXiv:1805.02867), so that
     blocks without tokens cost nothing. Each part is a multiply-and-reduce, which XLA fuses with
-    the read of one layer, so no layer is ever copied; only where several samples share a prompt
-    is that part a matrix product.
+    the read of one layer, so no layer is ever copied; only where several samples share a prompt, or
+    many query heads a key head, is that part a matrix product.
 
     Args:
       live: first block and number of blocks that hold tokens, counted round the circular columns;
         see `live_blocks`. All blocks by default.
     """
     prompts, group, num_heads, head_dim = q_PGNH.shape
+    num_kv_heads = cache.prefix_k.shape[2]
     # N = K * R, R query heads for each key head.
     q_PGKRH = q_PGNH.reshape(prompts, group, num_kv_heads, num_heads // num_kv_heads, head_dim)
 
@@ -239,7 +273,8 @@ def decode_attention(
             0, count, lambda i, state: add_block((first + i) % blocks, state), state
         )
     _, total_PGKR, out_PGKRH = state
-    return (out_PGKRH / total_PGKR[..., None]).astype(q_PGNH.dtype).reshape(q_PGNH.shape)
+    out_PGKRH = (out_PGKRH / total_PGKR[..., None]).astype(q_PGNH.dtype)
+    return out_PGKRH.reshape(prompts, group, num_heads, -1)
 
 
 def live_blocks(columns: int, oldest: jax.Array, newest: jax.Array):
@@ -264,12 +299,21 @@ def _blocks(columns: int) -> tuple[int, int]:
 
 def _scores(q_PGKRH, k_PGKHC):
     """Float32 products of each query with each key, as one multiply-and-reduce."""
+    if q_PGKRH.shape[3] >= MANY_QUERIES:
+        return jnp.einsum(
+            "pgkrh,pgkhc->pgkrc", q_PGKRH, k_PGKHC, preferred_element_type=jnp.float32
+        )
     return jnp.sum(q_PGKRH[..., None].astype(jnp.float32) * k_PGKHC[:, :, :, None], -2)
 
 
 def _weighted_sum(weights_PGKRC, v_PGKCH):
     """Sum of values by weight, 32 columns at a time: XLA's CPU backend writes out longer products
     before it sums them."""
+    if weights_PGKRC.shape[3] >= MANY_QUERIES:
+        return jnp.einsum(
+            "pgkrc,pgkch->pgkrh", weights_PGKRC.astype(v_PGKCH.dtype), v_PGKCH,
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
     columns = weights_PGKRC.shape[-1]
     size = 32 if jax.default_backend() == "cpu" else columns
     return sum(

@@ -45,7 +45,6 @@ def decode(model, params, cache: KVCache, tokens, positions, column, active, liv
       live: see `attention.decode_attention`.
     """
     prompts, group = tokens.shape
-    config = model.config
     cache = dataclasses.replace(
         cache,
         suffix_valid=jax.lax.dynamic_update_slice(
@@ -54,17 +53,16 @@ def decode(model, params, cache: KVCache, tokens, positions, column, active, liv
     )
 
     def attend(q, k, v, cache, layer):
-        rows = (1, prompts, group, config.num_kv_heads)
-        k = k.reshape(*rows, config.head_dim, 1)
-        v = v.reshape(*rows, 1, config.head_dim)
+        k = k.reshape(1, prompts, group, *k.shape[2:], 1)
+        v = v.reshape(1, prompts, group, v.shape[2], 1, v.shape[3])
         cache = dataclasses.replace(
             cache,
             suffix_k=jax.lax.dynamic_update_slice(cache.suffix_k, k, (layer, 0, 0, 0, 0, column)),
             suffix_v=jax.lax.dynamic_update_slice(cache.suffix_v, v, (layer, 0, 0, 0, column, 0)),
         )
-        q = q.reshape(prompts, group, config.num_heads, config.head_dim)
-        out = attention.decode_attention(q, cache, layer, config.num_kv_heads, live)
-        return out.reshape(prompts * group, 1, config.num_heads, config.head_dim), cache
+        q = q.reshape(prompts, group, *q.shape[2:])
+        out = attention.decode_attention(q, cache, layer, live)
+        return out.reshape(prompts * group, 1, *out.shape[2:]), cache
 
     decoder = model.bind(params)
     hidden, cache = decoder.hidden(

@@ -7,7 +7,6 @@ packed causal attention in training, and attention over a cache when sampling.
 import abc
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,53 +16,13 @@ from flax import nnx
 
 from models import attention
 from models.config import ModelConfig
+from models.layers import MLP, Projection, RMSNorm, normal
+from models.mla import LatentAttention
+from models.moe import MoE
 from models.sharding import constrain
 
 # (q_BTNH, k_BTKH, v_BTKH, cache, layer index) -> (output_BTNH, cache)
 Attend = Callable[..., tuple[jax.Array, Any]]
-
-
-def _normal(rngs: nnx.Rngs, shape, fan_in, axes, dtype) -> nnx.Param:
-    # Truncated at two standard deviations, which leaves 0.88 of the deviation.
-    draw = jax.random.truncated_normal(rngs.params(), -2.0, 2.0, shape, jnp.float32)
-    return nnx.Param((draw * fan_in**-0.5 / 0.87962566).astype(dtype), logical_axes=axes)
-
-
-class RMSNorm(nnx.Module):
-    """x / rms(x) * scale over the last dimension, in float32 (arXiv:1910.07467)."""
-
-    def __init__(self, size: int, axis: str, config: ModelConfig):
-        self.scale = nnx.Param(jnp.ones(size, config.param_dtype), logical_axes=(axis,))
-        self.eps = config.norm_eps
-
-    def __call__(self, x):
-        x32 = x.astype(jnp.float32)
-        inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + self.eps)
-        return (x32 * inverse).astype(x.dtype) * self.scale[...].astype(x.dtype)
-
-
-class Projection(nnx.Module):
-    """A matrix product from the leading `in_dims` axes of the kernel to the others."""
-
-    def __init__(self, shape, axes, in_dims: int, config: ModelConfig, rngs, bias: bool = False):
-        self.kernel = _normal(rngs, shape, math.prod(shape[:in_dims]), axes, config.param_dtype)
-        if bias:
-            zeros = jnp.zeros(shape[in_dims:], config.param_dtype)
-            self.bias = nnx.Param(zeros, logical_axes=tuple(axes[in_dims:]))
-        self.in_dims, self.has_bias = in_dims, bias
-
-    def __call__(self, x):
-        # As one [tokens, in] x [in, out] product: XLA's CPU backend runs the backward pass of
-        # the equivalent product over [batch, length, in] at two thirds of the speed.
-        kernel = self.kernel[...].astype(x.dtype)
-        lead, out = x.shape[: x.ndim - self.in_dims], kernel.shape[self.in_dims :]
-        fan_in = math.prod(kernel.shape[: self.in_dims])
-        x = x.reshape(-1, fan_in)
-        y = x @ kernel.reshape(fan_in, -1)
-        if (adapter := getattr(self, "adapter", None)) is not None:  # See `models.lora`.
-            y = y + adapter(x)
-        y = y.reshape(*lead, *out)
-        return y + self.bias[...].astype(x.dtype) if self.has_bias else y
 
 
 class Attention(nnx.Module):
@@ -95,28 +54,14 @@ class Attention(nnx.Module):
         return self.o(constrain(out_BTNH, "batch", "length", "heads", "head_dim")), cache
 
 
-class MLP(nnx.Module):
-    """SwiGLU (arXiv:2002.05202): down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        D, F = config.embed_dim, config.mlp_dim
-        self.gate = Projection((D, F), ("embed", "mlp"), 1, config, rngs)
-        self.up = Projection((D, F), ("embed", "mlp"), 1, config, rngs)
-        self.down = Projection((F, D), ("mlp", "embed"), 1, config, rngs)
-
-    def __call__(self, x_BTD):
-        h_BTF = jax.nn.silu(self.gate(x_BTD)) * self.up(x_BTD)
-        return self.down(constrain(h_BTF, "batch", "length", "mlp"))
-
-
 class Block(nnx.Module):
-    """Pre-norm attention and MLP, each added to the residual stream."""
+    """Pre-norm attention and MLP or mixture of experts, each added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, experts: bool):
         self.attention_norm = RMSNorm(config.embed_dim, "norm", config)
-        self.attention = Attention(config, rngs)
+        self.attention = (LatentAttention if config.latent else Attention)(config, rngs)
         self.mlp_norm = RMSNorm(config.embed_dim, "norm", config)
-        self.mlp = MLP(config, rngs)
+        self.mlp = MoE(config, rngs) if experts else MLP(config, rngs, config.mlp_dim)
 
     def __call__(self, x_BTD, rope_BT2F, attend: Attend, cache, layer):
         out_BTD, cache = self.attention(
@@ -137,31 +82,29 @@ class LoopWeights:
 
     Attributes:
       params: the parameters themselves.
-      layers: the stacked layers, cut apart; None where the scan over layers stays rolled up.
+      stacks: the stacked layers by name, cut apart; None where the scans stay rolled up.
       head: `[D, V]`, the head as a product reads it fastest.
-      rope: `[length, 2, head_dim / 2]`, `attention.rope_angles` of every position.
+      rope: `[length, 2, rope_dim / 2]`, `attention.rope_angles` of every position.
     """
 
     params: Any
-    layers: tuple[Any, ...] | None
+    stacks: dict[str, tuple[Any, ...]] | None
     head: jax.Array
     rope: jax.Array
 
 
 class Decoder(nnx.Module):
-    """Embedding, `num_layers` stacked blocks under one scan, final norm, LM head."""
+    """Embedding, stacked blocks under one scan for each stack, final norm, LM head."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
         V, D = config.vocab_size, config.embed_dim
-        self.embedding = _normal(rngs, (V, D), D, ("vocab", "embed"), config.param_dtype)
+        self.embedding = normal(rngs, (V, D), D, ("vocab", "embed"), config.param_dtype)
 
-        @nnx.split_rngs(splits=config.num_layers)
-        @nnx.vmap
-        def stack(rngs):
-            return Block(config, rngs)
-
-        self.layers = stack(rngs)
+        for name, layers in config.stacks.items():
+            experts = config.experts is not None and name == "layers"
+            stack = nnx.vmap(functools.partial(Block, config, experts=experts))
+            setattr(self, name, nnx.split_rngs(splits=len(layers))(stack)(rngs))
         self.loop_weights: LoopWeights | None = nnx.data(None)
         self.final_norm = RMSNorm(D, "norm", config)
         if not config.tie_embeddings:
@@ -179,7 +122,16 @@ class Decoder(nnx.Module):
             rope_BT2F = attention.rope_angles(positions_BT, self.config)
         else:
             rope_BT2F = self.loop_weights.rope[positions_BT]
-        block_def, stacked = nnx.split(self.layers)
+            rope_BT2F = constrain(rope_BT2F, "batch", "length", None, None)
+        carry = (x_BTD, cache)
+        for name, layers in self.config.stacks.items():
+            carry = self._through(name, layers, carry, rope_BT2F, attend)
+        x_BTD, cache = carry
+        return self.final_norm(x_BTD), cache
+
+    def _through(self, name: str, layers: range, carry, rope_BT2F, attend: Attend):
+        """`(x_BTD, cache)` after one stack of layers."""
+        block_def, stacked = nnx.split(getattr(self, name))
 
         def body(carry, inputs):
             x_BTD, cache = carry
@@ -192,17 +144,14 @@ class Decoder(nnx.Module):
             if self.config.remat == "dots":
                 policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
             body = jax.checkpoint(body, policy=policy, prevent_cse=False)
-        carry = (x_BTD, cache)
-        if self.loop_weights is not None and self.loop_weights.layers is not None:
-            for layer, weights in enumerate(self.loop_weights.layers):
+        if self.loop_weights is not None and self.loop_weights.stacks is not None:
+            for layer, weights in zip(layers, self.loop_weights.stacks[name], strict=True):
                 state = jax.tree.map(lambda x: x, stacked)
                 nnx.replace_by_pure_dict(state, weights)
                 carry, _ = body(carry, (state, layer))
-        else:
-            inputs = (stacked, jnp.arange(self.config.num_layers))
-            carry, _ = jax.lax.scan(body, carry, inputs, unroll=self.config.scan_unroll)
-        x_BTD, cache = carry
-        return self.final_norm(x_BTD), cache
+            return carry
+        inputs = (stacked, jnp.arange(layers.start, layers.stop))
+        return jax.lax.scan(body, carry, inputs, unroll=self.config.scan_unroll)[0]
 
     def head(self):
         """The matrix `[D, V]` from hidden states to logits."""
@@ -250,7 +199,7 @@ class Model(abc.ABC):
 
         def axes(path, variable):
             names = variable.get_metadata("logical_axes")
-            return ("layers", *names) if path[0] == "layers" else tuple(names)
+            return ("layers", *names) if path[0] in self.config.stacks else tuple(names)
 
         tree: dict = {}
         for path, variable in nnx.to_flat_state(self._state):
@@ -273,14 +222,16 @@ class Model(abc.ABC):
 
     def for_loop(self, params: Any, length: int) -> LoopWeights:
         """`params` laid out for a loop over tokens at positions below `length`; made outside it."""
-        config, layers = self.config, None
+        config, stacks = self.config, None
         if config.scan_unroll >= config.num_layers:
-            layers = tuple(
-                jax.tree.map(lambda x: x[layer], params["layers"])
-                for layer in range(config.num_layers)
-            )
+            stacks = {
+                name: tuple(
+                    jax.tree.map(lambda x: x[i], params[name]) for i in range(len(layers))
+                )
+                for name, layers in config.stacks.items()
+            }
         rope = attention.rope_angles(jnp.arange(length), config)
-        return LoopWeights(params, layers, self.bind(params).head(), rope)
+        return LoopWeights(params, stacks, self.bind(params).head(), rope)
 
     def hidden(self, params, tokens_BT, positions_BT, segment_ids_BT) -> jax.Array:
         """Hidden states `[B, T, D]` of packed rows; see `attention.packed_attention`."""

@@ -12,7 +12,8 @@ from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from models.config import ModelConfig
-from models.decoder import Decoder, LanguageModel, Projection
+from models.decoder import Decoder, LanguageModel
+from models.layers import Projection
 
 # For `train.optimizer`: adapters are trained, everything else has neither gradient nor state.
 LR_RULES = ((r".*/adapter/(a|b)", 1.0), ("rest", 0.0))
@@ -26,12 +27,13 @@ class LoraConfig:
       rank: columns of A and rows of B.
       alpha: see the formula; it keeps the size of the change when the rank is altered.
       targets: regular expression that a kernel's whole path must match, such as
-        `layers/attention/(q|v)/kernel`; by default every kernel of a block.
+        `layers/attention/(q|v)/kernel`; by default every kernel of a block, but for experts: of
+        those only what all tokens share can have a change.
     """
 
     rank: int = 16
     alpha: float = 32.0
-    targets: str = r"layers/(attention|mlp)/\w+/kernel"
+    targets: str = r"(dense_)?layers/(attention|mlp|mlp/shared)/\w+/kernel"
 
     def __post_init__(self):
         if self.rank < 1:
@@ -64,6 +66,10 @@ class Adapter(nnx.Module):
         a, b = self.a[...].astype(x.dtype), self.b[...].astype(x.dtype)
         return (x @ a.reshape(x.shape[-1], -1)) @ b.reshape(b.shape[0], -1) * self.scale
 
+    def change(self):
+        """What it adds to one layer's kernel."""
+        return jnp.tensordot(self.a[...], self.b[...], 1) * self.scale
+
 
 class LoraModel(LanguageModel):
     """A `LanguageModel` with adapters: its parameters are those of the base, and A and B.
@@ -85,9 +91,10 @@ class LoraModel(LanguageModel):
     def module(self, rngs: nnx.Rngs) -> Decoder:
         decoder = super().module(rngs)
         kernels = {}
-        for path, module in nnx.iter_modules(decoder.layers):
-            if isinstance(module, Projection):
-                kernels["/".join(map(str, ("layers", *path, "kernel")))] = module
+        for stack in self.config.stacks:
+            for path, module in nnx.iter_modules(getattr(decoder, stack)):
+                if isinstance(module, Projection):
+                    kernels["/".join(map(str, (stack, *path, "kernel")))] = module
         try:
             matches = [name for name in kernels if re.fullmatch(self.lora.targets, name)]
         except re.error as error:

@@ -6,7 +6,7 @@ not always the context length and the norm's epsilon, so those that differ have 
 
 from typing import Any
 
-from models.config import ModelConfig, RopeScaling
+from models.config import Experts, LatentAttention, ModelConfig, RopeScaling, YarnScaling
 
 
 def _llama(layers: int, embed: int, heads: int, mlp: int, head_dim: int, factor: float, tied: bool):
@@ -105,6 +105,31 @@ for _name in (
     "qwen2.5-3b",
 ):
     NAMED_CONFIGS[f"{_name}-instruct"] = NAMED_CONFIGS[_name]
+
+# Without the layer for the prediction of a further token, which adds 14 billion weights on the Hub.
+NAMED_CONFIGS["deepseek-v3"] = ModelConfig(
+    family="deepseek_v3",
+    vocab_size=129_280,
+    embed_dim=7168,
+    num_layers=61,
+    num_heads=128,
+    num_kv_heads=128,
+    head_dim=192,
+    mlp_dim=18_432,
+    rope_theta=10_000.0,
+    rope_scaling=YarnScaling(
+        factor=40.0, original_max_length=4096, mscale=1.0, mscale_all_dim=1.0
+    ),
+    norm_eps=1e-6,
+    latent=LatentAttention(kv_rank=512, q_rank=1536, nope_dim=128, rope_dim=64, value_dim=128),
+    experts=Experts(
+        num_experts=256, per_token=8, mlp_dim=2048, num_shared=1, groups=8, groups_per_token=4,
+        normalize=True, scale=2.5, first_layer=3,
+    ),
+    max_length=163_840,
+)  # fmt: skip
+for _name in ("deepseek-v3-base", "deepseek-v3-0324", "deepseek-r1", "deepseek-r1-zero"):
+    NAMED_CONFIGS[_name] = NAMED_CONFIGS["deepseek-v3"]
 
 # Llama 3.3 is Llama 3.1 trained further, and has no base model.
 NAMED_CONFIGS["llama-3.3-70b-instruct"] = NAMED_CONFIGS["llama-3.1-70b"]

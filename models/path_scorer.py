@@ -141,7 +141,7 @@ class PathScorer:
 
     def _values(self, params, prefix, prefix_lengths, *, suffix, rows, read, unpack):
         P, M, T = unpack.shape
-        config, W = self.model.config, self.max_new_tokens
+        W = self.max_new_tokens
         parents, into, lengths, gained = rows
         tokens, positions, pack = read
         cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, T)
@@ -163,7 +163,7 @@ class PathScorer:
                 ),
             )
             out = step_attention(q, cache, layer)
-            out = out.reshape(P, M * T, config.num_heads, config.head_dim)
+            out = out.reshape(P, M * T, *out.shape[3:])
             return jnp.take_along_axis(out, pack[..., None, None], 1), cache
 
         hidden, cache = self.model.bind(params).hidden(tokens, positions, attend, cache)
@@ -211,4 +211,4 @@ def step_attention(q_PMTNH: jax.Array, cache: KVCache, layer: jax.Array) -> jax.
     weights = jax.nn.softmax(scores, -1).astype(q.dtype)
     out = product("pkmtrs,pksh->pmtkrh", weights[..., :-columns], prefix_v)
     out += product("pkmtrc,pmkch->pmtkrh", weights[..., -columns:], suffix_v)
-    return out.astype(q.dtype).reshape(q_PMTNH.shape)
+    return out.astype(q.dtype).reshape(P, M, T, N, -1)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models.config import ModelConfig
-from models.decoder import Decoder, Model, Projection
+from models.decoder import Decoder, Model
+from models.layers import Projection
 
 
 class ScalarDecoder(Decoder):

@@ -20,6 +20,8 @@ LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
     "kv_heads": "tensor",
     "head_dim": None,
     "mlp": "tensor",
+    "experts": None,
+    "latent": "fsdp",
     "batch": ("data", "fsdp"),
     "length": None,
     "residual": None,

@@ -1,11 +1,20 @@
 """`ModelConfig` from and to the `config.json` of a Hugging Face checkpoint."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import FAMILIES, ModelConfig, RopeScaling
+from models.config import (
+    FAMILIES,
+    Experts,
+    LatentAttention,
+    ModelConfig,
+    RopeScaling,
+    YarnScaling,
+)
+from models.hf import float8
 
-_CLASSES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+_CLASSES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "deepseek_v3": "DeepseekV3"}
 
 # What is on top of the decoder. A classifier of one label is a scalar head: that of tokens has a
 # bias, that of sequences has none.
@@ -21,11 +30,55 @@ _ONLY = {
     "quantization_config": None,
 }
 
+_ONLY_DEEPSEEK = {
+    "moe_layer_freq": 1,
+    "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc",
+    "rope_interleave": True,
+}
+# The one form of quantized weights that is read; see `models.hf.float8`.
+_FLOAT8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [float8.BLOCK] * 2}
+
+# Kind of scaling -> its class, and our names of its numbers with theirs.
 _ROPE_SCALING = {
-    "factor": "factor",
-    "low_freq_factor": "low_freq_factor",
-    "high_freq_factor": "high_freq_factor",
-    "original_max_length": "original_max_position_embeddings",
+    "llama3": (
+        RopeScaling,
+        {
+            "factor": "factor",
+            "low_freq_factor": "low_freq_factor",
+            "high_freq_factor": "high_freq_factor",
+            "original_max_length": "original_max_position_embeddings",
+        },
+    ),
+    "yarn": (
+        YarnScaling,
+        {
+            "factor": "factor",
+            "original_max_length": "original_max_position_embeddings",
+            "beta_fast": "beta_fast",
+            "beta_slow": "beta_slow",
+            "mscale": "mscale",
+            "mscale_all_dim": "mscale_all_dim",
+        },
+    ),
+}
+_LATENT = {
+    "kv_rank": "kv_lora_rank",
+    "q_rank": "q_lora_rank",
+    "nope_dim": "qk_nope_head_dim",
+    "rope_dim": "qk_rope_head_dim",
+    "value_dim": "v_head_dim",
+}
+_EXPERTS = {
+    "num_experts": "n_routed_experts",
+    "per_token": "num_experts_per_tok",
+    "mlp_dim": "moe_intermediate_size",
+    "num_shared": "n_shared_experts",
+    "groups": "n_group",
+    "groups_per_token": "topk_group",
+    "normalize": "norm_topk_prob",
+    "scale": "routed_scaling_factor",
+    "first_layer": "first_k_dense_replace",
 }
 
 
@@ -57,14 +110,21 @@ def config_from_hf(
     for field, only in _ONLY.items():
         # transformers itself ignores the field for Qwen2, whose biases are fixed.
         ignored = family == "qwen2" and field == "attention_bias"
+        ignored |= family == "deepseek_v3" and field == "quantization_config"
         if fields.get(field, only) != only and not ignored:
             raise _refusal(field, fields[field], only)
+    parts = _deepseek(fields) if family == "deepseek_v3" else {}
 
     heads = _positive_int(fields, "num_attention_heads")
     embed = _positive_int(fields, "hidden_size")
     layers = _positive_int(fields, "num_hidden_layers")
     _refuse_sliding_window(fields, layers)
-    rope_theta, rope_scaling = _rope(fields)
+    rope_theta, rope_scaling = _rope(fields, "yarn" if family == "deepseek_v3" else "llama3")
+    if family == "deepseek_v3":
+        head_dim = parts["latent"].nope_dim + parts["latent"].rope_dim
+    else:
+        default = 128 if family == "qwen3" else embed // heads
+        head_dim = _positive_int(fields, "head_dim", default)
     config = ModelConfig(
         family=family,
         vocab_size=_positive_int(fields, "vocab_size"),
@@ -72,9 +132,7 @@ def config_from_hf(
         num_layers=layers,
         num_heads=heads,
         num_kv_heads=_positive_int(fields, "num_key_value_heads", default=heads),
-        head_dim=_positive_int(
-            fields, "head_dim", default=128 if family == "qwen3" else embed // heads
-        ),
+        head_dim=head_dim,
         mlp_dim=_positive_int(fields, "intermediate_size"),
         rope_theta=rope_theta,
         rope_scaling=rope_scaling,
@@ -83,6 +141,7 @@ def config_from_hf(
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
         max_length=_positive_int(fields, "max_position_embeddings"),
+        **parts,
     )
     return config.replace(**changes)
 
@@ -99,10 +158,17 @@ def config_to_hf(config: ModelConfig, head: str = CAUSAL_LM) -> dict[str, Any]:
                 f"family={config.family!r} with {switch}={getattr(config, switch)} has no Hugging "
                 f"Face equivalent; {switch} belongs to {owner}, and only there"
             )
+    for part in ("latent", "experts"):
+        if (getattr(config, part) is None) == (config.family == "deepseek_v3"):
+            raise ValueError(
+                f"family={config.family!r} with {part}={getattr(config, part)} has no Hugging Face"
+                " equivalent; deepseek_v3 has latent attention and experts, the others neither"
+            )
     scaling = None
-    if config.rope_scaling is not None:
-        scaling = {hf: getattr(config.rope_scaling, ours) for ours, hf in _ROPE_SCALING.items()}
-        scaling["rope_type"] = "llama3"
+    for kind, (scaling_class, names) in _ROPE_SCALING.items():
+        if isinstance(config.rope_scaling, scaling_class):
+            scaling = {hf: getattr(config.rope_scaling, ours) for ours, hf in names.items()}
+            scaling["rope_type"] = kind
     fields = {
         "architectures": [_CLASSES[config.family] + head],
         "model_type": config.family,
@@ -112,7 +178,7 @@ def config_to_hf(config: ModelConfig, head: str = CAUSAL_LM) -> dict[str, Any]:
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
+        "head_dim": config.rope_dim,  # So it is called for latent attention too.
         "hidden_act": "silu",
         "max_position_embeddings": config.max_length,
         "rms_norm_eps": config.norm_eps,
@@ -124,6 +190,8 @@ def config_to_hf(config: ModelConfig, head: str = CAUSAL_LM) -> dict[str, Any]:
     if head != CAUSAL_LM:
         # One label, from which transformers knows the width of the head.
         fields |= {"id2label": {"0": "score"}, "label2id": {"score": 0}, "classifier_dropout": 0.0}
+    if config.family == "deepseek_v3":
+        return fields | _deepseek_to_hf(config)
     if config.family == "llama":
         return fields | {"attention_bias": False, "mlp_bias": False}
     return fields | {"use_sliding_window": False}
@@ -153,7 +221,9 @@ def _refuse_sliding_window(fields: Mapping[str, Any], num_layers: int) -> None:
         raise _refusal("use_sliding_window", True, False)
 
 
-def _rope(fields: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
+def _rope(
+    fields: Mapping[str, Any], supported: str
+) -> tuple[float, RopeScaling | YarnScaling | None]:
     name = "rope_parameters" if fields.get("rope_parameters") else "rope_scaling"
     rope = fields.get(name) or {}
     theta = float(rope.get("rope_theta") or fields.get("rope_theta") or 10_000.0)
@@ -163,11 +233,51 @@ def _rope(fields: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     rope_type = rope.get("rope_type") or rope.get("type") or "default"
     if rope_type == "default":
         return theta, None
-    if rope_type != "llama3":
+    if rope_type != supported:
         raise ValueError(
             f"config.json: {name}.rope_type={rope_type!r} is not supported; only 'default' and "
-            "'llama3' are"
+            f"{supported!r} are"
         )
-    if missing := sorted(set(_ROPE_SCALING.values()) - set(rope)):
-        raise ValueError(f"config.json: {name}.{missing[0]} is missing")
-    return theta, RopeScaling(**{ours: rope[hf] for ours, hf in _ROPE_SCALING.items()})
+    for field, only in (("attention_factor", None), ("truncate", True)):
+        if rope.get(field, only) != only:
+            raise _refusal(f"{name}.{field}", rope[field], only)
+    scaling_class, names = _ROPE_SCALING[rope_type]
+    given = {ours: rope[hf] for ours, hf in names.items() if rope.get(hf) is not None}
+    for field in dataclasses.fields(scaling_class):
+        if field.default is dataclasses.MISSING and field.name not in given:
+            raise ValueError(f"config.json: {name}.{names[field.name]} is missing")
+    return theta, scaling_class(**given)
+
+
+def _deepseek(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `ModelConfig` that only DeepSeek-V3 has."""
+    for field, only in _ONLY_DEEPSEEK.items():
+        if fields.get(field, only) != only:
+            raise _refusal(field, fields[field], only)
+    quantization = fields.get("quantization_config")
+    if quantization and {key: quantization.get(key) for key in _FLOAT8} != _FLOAT8:
+        raise _refusal("quantization_config", quantization, _FLOAT8)
+    optional = {"num_shared", "first_layer"}
+    latent = {
+        ours: None if hf == "q_lora_rank" and not fields.get(hf) else _positive_int(fields, hf)
+        for ours, hf in _LATENT.items()
+    }
+    experts = {
+        ours: fields.get(hf) or 0 if ours in optional else _positive_int(fields, hf)
+        for ours, hf in _EXPERTS.items()
+        if ours not in ("normalize", "scale")
+    }
+    experts["normalize"] = bool(fields.get("norm_topk_prob", True))
+    experts["scale"] = float(fields.get("routed_scaling_factor", 1.0))
+    try:
+        return {"latent": LatentAttention(**latent), "experts": Experts(**experts)}
+    except ValueError as error:
+        raise ValueError(f"config.json: {error}") from None
+
+
+def _deepseek_to_hf(config: ModelConfig) -> dict[str, Any]:
+    fields = {hf: getattr(config.latent, ours) for ours, hf in _LATENT.items()}
+    fields |= {hf: getattr(config.experts, ours) for ours, hf in _EXPERTS.items()}
+    # What transformers leaves out and vLLM and the publisher's own code read; and that there are
+    # no layers for the prediction of further tokens.
+    return fields | _ONLY_DEEPSEEK | {"attention_bias": False, "num_nextn_predict_layers": 0}

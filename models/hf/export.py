@@ -85,7 +85,7 @@ def export_model(
     try:
         # Gathering is a collective, so it happens on every process.
         for name, tensors in shards.items():
-            arrays = {key: _gather(params, *where, config.param_dtype) for key, *where in tensors}
+            arrays = {key: _gather(params, *where) for key, *where in tensors}
             if writer:
                 save_file(arrays, scratch / name, metadata={"format": "pt"})
         if writer:
@@ -106,17 +106,17 @@ def export_model(
 
 def _plan(
     model: Model, max_shard_bytes: int
-) -> dict[str, list[tuple[str, TensorRule, int]]]:
-    """File name -> the `(tensor name, rule, layer)` it holds."""
-    itemsize = np.dtype(model.config.param_dtype).itemsize
+) -> dict[str, list[tuple[str, TensorRule, tuple[int, ...], np.dtype]]]:
+    """File name -> the `(tensor name, rule, index, dtype)` it holds."""
     files: list[list] = [[]]
     used = 0
-    for name, shape, rule, layer in stored_tensors(model):
-        size = math.prod(shape) * itemsize
+    for name, shape, rule, index in stored_tensors(model):
+        dtype = leaf(model.abstract_params, rule.path).dtype
+        size = math.prod(shape) * dtype.itemsize
         if files[-1] and used + size > max_shard_bytes:
             files.append([])
             used = 0
-        files[-1].append((name, rule, layer))
+        files[-1].append((name, rule, index, dtype))
         used += size
     if len(files) == 1:
         return {WEIGHTS_FILE: files[0]}
@@ -125,29 +125,29 @@ def _plan(
 
 
 def _index(model: Model, shards: dict[str, list]) -> dict[str, Any]:
-    num_params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.abstract_params))
-    total = num_params * np.dtype(model.config.param_dtype).itemsize
+    total = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(model.abstract_params))
     weight_map = {name: file for file, tensors in shards.items() for name, *_ in tensors}
     return {"metadata": {"total_size": total}, "weight_map": weight_map}
 
 
-def _gather(params: Any, rule: TensorRule, layer: int, dtype: str) -> np.ndarray:
+def _gather(params: Any, rule: TensorRule, index: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """One stored tensor, whole, on this host."""
     array = leaf(params, rule.path)
     if isinstance(array, np.ndarray):
-        return rule.to_hf((array[layer] if rule.stacked else array).astype(dtype))
+        return rule.to_hf(array[index].astype(dtype))
     whole = array.sharding
     if isinstance(whole, NamedSharding):
         whole = NamedSharding(whole.mesh, PartitionSpec())
-    one_layer = _one_layer(rule.stacked, dtype, whole)(array, layer)
-    return rule.to_hf(np.asarray(one_layer.addressable_data(0)))
+    one = _one_slice(dtype, whole)(array, index)
+    return rule.to_hf(np.asarray(one.addressable_data(0)))
 
 
 @functools.cache
-def _one_layer(stacked: bool, dtype: str, sharding: jax.sharding.Sharding):
-    def pick(array, layer):
-        one = jax.lax.dynamic_index_in_dim(array, layer, 0, keepdims=False) if stacked else array
-        return one.astype(dtype)
+def _one_slice(dtype: np.dtype, sharding: jax.sharding.Sharding):
+    def pick(array, index):
+        for number in index:
+            array = jax.lax.dynamic_index_in_dim(array, number, 0, keepdims=False)
+        return array.astype(dtype)
 
     return jax.jit(pick, out_shardings=sharding)
 

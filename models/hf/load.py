@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from models.config import ModelConfig
 from models.decoder import LanguageModel, Model
+from models.hf import float8
 from models.hf.config import SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION, config_from_hf
 from models.hf.source import read_json, resolve
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors, tensor_rules
@@ -26,8 +27,10 @@ INDEX_FILE = "model.safetensors.index.json"
 _DTYPES = ("F32", "BF16", "F16")
 
 # What checkpoints hold beyond the weights: rotary frequencies, saved by old versions of
-# transformers, and a copy of the tied embedding under the head's name.
+# transformers, a copy of the tied embedding under the head's name, and, as layers behind the last
+# one, DeepSeek-V3's for the prediction of further tokens.
 _ROTARY = re.compile(r".*rotary_emb\.inv_freq")
+_LAYER = re.compile(r"model\.layers\.(\d+)\..*")
 _HEAD = "lm_head.weight"
 
 
@@ -145,7 +148,7 @@ def _open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any
         if any(directory.glob("pytorch_model*.bin")):
             remedy = "; convert its pytorch_model.bin with transformers' `save_pretrained`"
         raise FileNotFoundError(f"{directory} has neither {WEIGHTS_FILE} nor {INDEX_FILE}{remedy}")
-    tensors = {}
+    tensors, files_of = {}, {}
     for name in files:
         if not (directory / name).exists():
             raise FileNotFoundError(f"{directory} lacks {name}, which {INDEX_FILE} names")
@@ -156,6 +159,11 @@ def _open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any
                 f"{directory / name} is not a whole safetensors file ({error}); fetch it again"
             ) from None
         tensors |= {key: handle.get_slice(key) for key in handle.keys()}
+        files_of |= dict.fromkeys(handle.keys(), directory / name)
+    for key in [key for key, tensor in tensors.items() if tensor.get_dtype() == float8.DTYPE]:
+        # Of another file, perhaps.
+        if (scales := tensors.pop(key + float8.SUFFIX, None)) is not None:
+            tensors[key] = float8.ScaledTensor(files_of[key], key, scales)
     return tensors
 
 
@@ -164,6 +172,10 @@ def _check_tensors(directory: Path, model: Model, tensors: Mapping[str, Any]) ->
     extra = {name for name in tensors if not _ROTARY.fullmatch(name)} - set(expected)
     if model.config.tie_embeddings:
         extra.discard(_HEAD)
+    if model.config.family == "deepseek_v3":
+        found = {name: _LAYER.fullmatch(name) for name in extra}
+        behind = model.config.num_layers
+        extra -= {name for name, layer in found.items() if layer and int(layer[1]) >= behind}
     for problem, names in (("lacks", set(expected) - set(tensors)), ("has unexpected", extra)):
         if names:
             raise ValueError(
@@ -213,13 +225,11 @@ def _read_shard(
     abstract: jax.ShapeDtypeStruct,
     index: Sequence[slice],
 ) -> np.ndarray:
-    if not rule.stacked:
-        block = rule.read(tensors[rule.hf_name], abstract.shape, index)
-        return np.ascontiguousarray(block, dtype=abstract.dtype)
-    layers, *rest = index
-    shape = [part.stop - part.start for part in index]
-    shard = np.empty(shape, abstract.dtype)
-    for row, layer in enumerate(range(layers.start, layers.stop)):
-        stored = tensors[rule.hf_name.format(layer=layer)]
-        shard[row] = rule.read(stored, abstract.shape[1:], rest)
+    lead, rest = index[: rule.stacked], index[rule.stacked :]
+    shape = abstract.shape[rule.stacked :]
+    shard = np.empty([part.stop - part.start for part in index], abstract.dtype)
+    first = [part.start for part in lead]
+    for row in np.ndindex(*shard.shape[: rule.stacked]):
+        name = rule.name([start + number for start, number in zip(first, row, strict=True)])
+        shard[row] = rule.read(tensors[name], shape, rest)
     return shard

@@ -19,8 +19,9 @@ class TensorRule:
 
     Attributes:
       path: keys of the parameter in our tree.
-      hf_name: name of the tensor; one with `{layer}` is a slice of a parameter stacked over layers.
-      axes: for each axis of the stored tensor, which of our axes (those of one layer) it flattens.
+      hf_name: name of the tensor; one with `{layer}` is a slice of a parameter stacked over layers,
+        one with `{expert}` too of one stacked over layers and experts.
+      axes: for each axis of the stored tensor, which of our axes (those of one slice) it flattens.
         A linear layer is stored `[out, in]` and ours are `[in..., out...]`, so a query kernel
         `[D, N, H]` stored as `[N * H, D]` reads `((1, 2), (0,))`.
     """
@@ -28,26 +29,33 @@ class TensorRule:
     path: tuple[str, ...]
     hf_name: str
     axes: tuple[tuple[int, ...], ...]
+    first_layer: int = 0
 
     @property
-    def stacked(self) -> bool:
-        return "{layer}" in self.hf_name
+    def stacked(self) -> int:
+        """Leading axes of the parameter that are not in the stored tensor."""
+        return ("{layer}" in self.hf_name) + ("{expert}" in self.hf_name)
+
+    def name(self, index: Sequence[int]) -> str:
+        """Name of the tensor that holds `parameter[index]`, an index of the stacked axes."""
+        layer, expert, *_ = (*index, 0, 0)
+        return self.hf_name.format(layer=self.first_layer + layer, expert=expert)
 
     def hf_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the stored tensor for one layer's parameter of this shape."""
+        """Shape of the stored tensor for one slice of this shape."""
         return tuple(math.prod(shape[axis] for axis in group) for group in self.axes)
 
     def to_hf(self, array: np.ndarray) -> np.ndarray:
-        """One layer's parameter as it is stored."""
+        """One slice of the parameter as it is stored."""
         order = [axis for group in self.axes for axis in group]
         return np.ascontiguousarray(array.transpose(order).reshape(self.hf_shape(array.shape)))
 
     def read(self, stored: Any, shape: Sequence[int], index: Sequence[slice]) -> np.ndarray:
-        """`parameter[index]` of one layer, reading no more of the file than that block needs.
+        """`slice[index]` of the parameter, reading no more of the file than that block needs.
 
         Args:
           stored: the tensor in the file, sliced when indexed (safetensors' `get_slice`).
-          shape: shape of one layer's whole parameter.
+          shape: shape of the whole slice.
           index: one slice for each of its axes.
         """
         bounds = [part.indices(size)[:2] for part, size in zip(index, shape, strict=True)]
@@ -78,41 +86,81 @@ def head_of(model: Model) -> str:
 
 def tensor_rules(config: ModelConfig, head: str = CAUSAL_LM) -> tuple[TensorRule, ...]:
     """The tensors of a checkpoint with this config, in the order in which they are written."""
-    block = [
-        ("attention_norm.scale", "input_layernorm.weight", _VECTOR),
-        ("attention.q.kernel", "self_attn.q_proj.weight", _QKV),
-        ("attention.k.kernel", "self_attn.k_proj.weight", _QKV),
-        ("attention.v.kernel", "self_attn.v_proj.weight", _QKV),
-        ("attention.o.kernel", "self_attn.o_proj.weight", _OUT),
-        ("mlp_norm.scale", "post_attention_layernorm.weight", _VECTOR),
-        ("mlp.gate.kernel", "mlp.gate_proj.weight", _LINEAR),
-        ("mlp.up.kernel", "mlp.up_proj.weight", _LINEAR),
-        ("mlp.down.kernel", "mlp.down_proj.weight", _LINEAR),
-    ]
+    rules = [("embedding", "model.embed_tokens.weight", _MATRIX, 0)]
+    for stack, layers in config.stacks.items():
+        block = [("attention_norm.scale", "input_layernorm.weight", _VECTOR)]
+        block += _latent(config) if config.latent else _grouped(config)
+        block += [("mlp_norm.scale", "post_attention_layernorm.weight", _VECTOR)]
+        if config.experts is not None and stack == "layers":
+            block += _experts(config)
+        else:
+            block += _mlp("mlp.{}.kernel", "mlp.")
+        rules += [
+            (f"{stack}.{ours}", f"model.layers.{{layer}}.{hf}", axes, layers.start)
+            for ours, hf, axes in block
+        ]
+    rules += [("final_norm.scale", "model.norm.weight", _VECTOR, 0)]
+    if head != CAUSAL_LM:
+        rules += [("score.kernel", "score.weight", _LINEAR, 0)]
+        if head == TOKEN_CLASSIFICATION:
+            rules += [("score.bias", "score.bias", _VECTOR, 0)]
+    elif not config.tie_embeddings:
+        rules += [("lm_head.kernel", "lm_head.weight", _LINEAR, 0)]
+    return tuple(TensorRule(tuple(path.split(".")), *rest) for path, *rest in rules)
+
+
+def _grouped(config: ModelConfig) -> list[tuple]:
+    block = [(f"attention.{p}.kernel", f"self_attn.{p}_proj.weight", _QKV) for p in "qkv"]
+    block += [("attention.o.kernel", "self_attn.o_proj.weight", _OUT)]
     if config.qkv_bias:
         block += [(f"attention.{p}.bias", f"self_attn.{p}_proj.bias", _BIAS) for p in "qkv"]
     if config.qk_norm:
         block += [
             (f"attention.{p}_norm.scale", f"self_attn.{p}_norm.weight", _VECTOR) for p in "qk"
         ]
-    rules = [("embedding", "model.embed_tokens.weight", _MATRIX)]
-    rules += [(f"layers.{ours}", f"model.layers.{{layer}}.{hf}", axes) for ours, hf, axes in block]
-    rules += [("final_norm.scale", "model.norm.weight", _VECTOR)]
-    if head != CAUSAL_LM:
-        rules += [("score.kernel", "score.weight", _LINEAR)]
-        if head == TOKEN_CLASSIFICATION:
-            rules += [("score.bias", "score.bias", _VECTOR)]
-    elif not config.tie_embeddings:
-        rules += [("lm_head.kernel", "lm_head.weight", _LINEAR)]
-    return tuple(TensorRule(tuple(path.split(".")), hf, axes) for path, hf, axes in rules)
+    return block
 
 
-def stored_tensors(model: Model) -> Iterator[tuple[str, tuple[int, ...], TensorRule, int]]:
-    """`(name, stored shape, rule, layer)` of every tensor of a checkpoint."""
+def _latent(config: ModelConfig) -> list[tuple]:
+    if config.latent.q_rank is None:
+        block = [("attention.q.kernel", "self_attn.q_proj.weight", _QKV)]
+    else:
+        block = [
+            ("attention.q_a.kernel", "self_attn.q_a_proj.weight", _LINEAR),
+            ("attention.q_norm.scale", "self_attn.q_a_layernorm.weight", _VECTOR),
+            ("attention.q_b.kernel", "self_attn.q_b_proj.weight", _QKV),
+        ]
+    return block + [
+        ("attention.kv_a.kernel", "self_attn.kv_a_proj_with_mqa.weight", _LINEAR),
+        ("attention.kv_norm.scale", "self_attn.kv_a_layernorm.weight", _VECTOR),
+        ("attention.kv_b.kernel", "self_attn.kv_b_proj.weight", _QKV),
+        ("attention.o.kernel", "self_attn.o_proj.weight", _OUT),
+    ]
+
+
+def _experts(config: ModelConfig) -> list[tuple]:
+    block = [
+        ("mlp.router.kernel", "mlp.gate.weight", _LINEAR),
+        ("mlp.router.bias", "mlp.gate.e_score_correction_bias", _VECTOR),
+    ]
+    block += _mlp("mlp.{}", "mlp.experts.{expert}.")
+    if config.experts.num_shared:
+        block += _mlp("mlp.shared.{}.kernel", "mlp.shared_experts.")
+    return block
+
+
+def _mlp(ours: str, hf: str) -> list[tuple]:
+    return [(ours.format(p), f"{hf}{p}_proj.weight", _LINEAR) for p in ("gate", "up", "down")]
+
+
+def stored_tensors(
+    model: Model,
+) -> Iterator[tuple[str, tuple[int, ...], TensorRule, tuple[int, ...]]]:
+    """`(name, stored shape, rule, index of the slice)` of every tensor of a checkpoint."""
     for rule in tensor_rules(model.config, head_of(model)):
-        shape = leaf(model.abstract_params, rule.path).shape[rule.stacked :]
-        for layer in range(model.config.num_layers if rule.stacked else 1):
-            yield rule.hf_name.format(layer=layer), rule.hf_shape(shape), rule, layer
+        shape = leaf(model.abstract_params, rule.path).shape
+        for index in np.ndindex(*shape[: rule.stacked]):
+            yield rule.name(index), rule.hf_shape(shape[rule.stacked :]), rule, index
 
 
 def leaf(tree: Any, path: Sequence[str]) -> Any:

@@ -123,10 +123,10 @@ def test_recipes_have_the_fields_that_their_entry_point_reads(config):
     assert set(config) == set(known)
     for name in ("optimizer", "evaluation", "mesh"):
         assert set(config[name]) <= set(known[name]) | {"b2"}
-    # Rows divide over 64 devices, and the heads of the model over those that share a row.
-    shards = 64 // config.mesh.tensor
-    assert config.rows % (shards * config.microbatches) == 0
+    # Rows divide over 64 devices, or 512, and the heads of the model over those that share a row.
     size = config.model.rpartition("/")[2].lower()
+    shards = (512 if config.mesh.tensor == 8 else 64) // config.mesh.tensor
+    assert config.rows % (shards * config.microbatches) == 0
     if size in NAMED_CONFIGS:
         heads = NAMED_CONFIGS[size].num_heads, NAMED_CONFIGS[size].num_kv_heads
         assert all(count % config.mesh.tensor == 0 for count in heads)
@@ -143,6 +143,11 @@ def test_published_numbers_of_r1():
     last = r1_full.get_config("r1_rl,qwen2.5-7b")
     assert (last.temperature, last.steps) == (0.7, 1700)
     assert r1_full.get_config("r1_zero,qwen2.5-32b").optimizer.learning_rate == 2e-6
+    # The paper's own model differs in where it runs alone.
+    own = r1_full.get_config("reasoning_rl,deepseek-v3")
+    assert (own.mesh.tensor, own.microbatches) == (8, 8)
+    assert {key for key in config if config[key] != own[key]} == {"mesh", "microbatches"}
+    assert r1_full.get_config("r1_zero,deepseek-v3").model == "hf://deepseek-ai/DeepSeek-V3-Base"
     cold = r1_full.get_config("cold_start,qwen2.5-7b")
     assert (cold.rows, cold.row_length, cold.optimizer.learning_rate) == (128, 32768, 5e-5)
     assert cold.optimizer.final_fraction == 0.1
@@ -153,7 +158,7 @@ def test_published_numbers_of_r1():
 @pytest.mark.parametrize(
     ("make", "arg", "message"),
     [
-        (r1_full, "cold_start,deepseek-v3", "multi-head latent attention and experts, which the"),
+        (r1_full, "cold_start,deepseek-v2", "a size of qwen2.5-7b, qwen2.5-32b, deepseek-v3"),
         (r1_full, "cold_start", "STAGE,SIZE"),
         (r1_full, "warm_start,qwen2.5-7b", "STAGE,SIZE"),
         (distill_full, "qwen2.5-7b", "comes one of qwen2.5-math-1.5b"),

@@ -13,7 +13,7 @@ from models.decoder import LanguageModel
 LAYERS, PROMPTS, KV, QUERIES, DIM = 2, 3, 2, 2, 8
 
 
-def filled_cache(rng, group, prefix, columns, prefix_valid, suffix_valid):
+def filled_cache(rng, group, prefix, columns, prefix_valid, suffix_valid, value_dim=DIM):
     heads, rows = (LAYERS, PROMPTS, KV), (LAYERS, PROMPTS, group, KV)
 
     def normal(*shape):
@@ -21,9 +21,9 @@ def filled_cache(rng, group, prefix, columns, prefix_valid, suffix_valid):
 
     return KVCache(
         prefix_k=normal(*heads, DIM, prefix),
-        prefix_v=normal(*heads, prefix, DIM),
+        prefix_v=normal(*heads, prefix, value_dim),
         suffix_k=normal(*rows, DIM, columns),
-        suffix_v=normal(*rows, columns, DIM),
+        suffix_v=normal(*rows, columns, value_dim),
         prefix_valid=prefix_valid,
         suffix_valid=suffix_valid,
     )
@@ -31,9 +31,9 @@ def filled_cache(rng, group, prefix, columns, prefix_valid, suffix_valid):
 
 def written_out(q, cache, layer):
     """Softmax over the valid keys of one query head after the other, in float64."""
-    out = np.zeros(q.shape)
+    out = np.zeros((*q.shape[:3], cache.prefix_v.shape[-1]))
     for p, g, n in np.ndindex(q.shape[:3]):
-        k = n // QUERIES
+        k = n // (q.shape[2] // KV)
         prefix, suffix = cache.prefix_valid[p], cache.suffix_valid[p, g]
         keys = np.concatenate(
             [cache.prefix_k[layer, p, k].T[prefix], cache.suffix_k[layer, p, g, k].T[suffix]]
@@ -50,17 +50,19 @@ def written_out(q, cache, layer):
 # One block; several; a last block that overlaps the one before it.
 @pytest.mark.parametrize("columns", [5, 32, 64, 75])
 @pytest.mark.parametrize("group", [1, 3])
-def test_decode_attention_equals_the_sum_written_out(columns, group):
+# Also many query heads on a key head, and values of a dimension of their own, as latents have.
+@pytest.mark.parametrize("queries, value_dim", [(QUERIES, DIM), (16, 6)])
+def test_decode_attention_equals_the_sum_written_out(columns, group, queries, value_dim):
     rng = np.random.default_rng(columns)
     # Scores of some blocks dwarf those of others, so that the running peak has to move.
     prefix_valid = np.arange(6) < np.array([[6], [2], [1]])
     suffix_valid = rng.random((PROMPTS, group, columns)) < 0.6
     suffix_valid[1] = False
-    cache = filled_cache(rng, group, 6, columns, prefix_valid, suffix_valid)
+    cache = filled_cache(rng, group, 6, columns, prefix_valid, suffix_valid, value_dim)
     cache.suffix_k[..., columns // 2 :] *= 20
-    q = rng.normal(size=(PROMPTS, group, KV * QUERIES, DIM)).astype(np.float32)
+    q = rng.normal(size=(PROMPTS, group, KV * queries, DIM)).astype(np.float32)
     for layer in range(LAYERS):
-        out = jax.jit(decode_attention, static_argnums=3)(q, cache, layer, KV)
+        out = jax.jit(decode_attention)(q, cache, layer)
         np.testing.assert_allclose(out, written_out(q, cache, layer), atol=1e-4)
 
 
@@ -82,7 +84,7 @@ def test_columns_outside_the_live_blocks_are_not_read(oldest, newest):
     # If any other column were read, valid as they now are, it would show.
     cache.suffix_v[..., ~read, :] = 1e9
     cache.suffix_valid[..., ~read] = True
-    out = decode_attention(q.astype(np.float32), cache, 1, KV, (first, count))
+    out = decode_attention(q.astype(np.float32), cache, 1, (first, count))
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 

@@ -48,7 +48,54 @@ _QWEN3 = dict(
     use_sliding_window=False,
     vocab_size=151936,
 )
+_DEEPSEEK_V3 = dict(
+    architectures=["DeepseekV3ForCausalLM"],
+    attention_bias=False,
+    aux_loss_alpha=0.001,
+    bos_token_id=0,
+    eos_token_id=1,
+    ep_size=1,
+    first_k_dense_replace=3,
+    hidden_act="silu",
+    hidden_size=7168,
+    intermediate_size=18432,
+    kv_lora_rank=512,
+    max_position_embeddings=163840,
+    model_type="deepseek_v3",
+    moe_intermediate_size=2048,
+    moe_layer_freq=1,
+    n_group=8,
+    n_routed_experts=256,
+    n_shared_experts=1,
+    norm_topk_prob=True,
+    num_attention_heads=128,
+    num_experts_per_tok=8,
+    num_hidden_layers=61,
+    num_key_value_heads=128,
+    num_nextn_predict_layers=1,
+    q_lora_rank=1536,
+    qk_nope_head_dim=128,
+    qk_rope_head_dim=64,
+    quantization_config=dict(
+        activation_scheme="dynamic", fmt="e4m3", quant_method="fp8", weight_block_size=[128, 128]
+    ),
+    rms_norm_eps=1e-06,
+    rope_scaling=dict(
+        beta_fast=32, beta_slow=1, factor=40, mscale=1.0, mscale_all_dim=1.0,
+        original_max_position_embeddings=4096, type="yarn",
+    ),
+    rope_theta=10000,
+    routed_scaling_factor=2.5,
+    scoring_func="sigmoid",
+    seq_aux=True,
+    tie_word_embeddings=False,
+    topk_group=4,
+    topk_method="noaux_tc",
+    v_head_dim=128,
+    vocab_size=129280,
+)  # fmt: skip
 PUBLISHED = {
+    "deepseek-v3": _DEEPSEEK_V3,
     "llama-3.1-8b": _LLAMA
     | dict(hidden_size=4096, intermediate_size=14336, num_attention_heads=32, num_hidden_layers=32)
     | dict(rope_scaling=_LLAMA_ROPE | {"factor": 8.0}, tie_word_embeddings=False),
@@ -113,6 +160,7 @@ PARAMETERS = {
     "qwen3-8b": 8_190_735_360,
     "qwen3-14b": 14_768_307_200,
     "qwen3-32b": 32_762_123_264,
+    "deepseek-v3": 671_026_419_200,
 }
 
 
@@ -124,6 +172,7 @@ def test_named_configs_are_the_published_files(name):
 @pytest.mark.parametrize("name", NAMED_CONFIGS)
 def test_named_configs_have_the_published_number_of_weights(name):
     size = name.removesuffix("-instruct").removesuffix("-base")
+    size = "deepseek-v3" if size.startswith("deepseek") else size
     assert NAMED_CONFIGS[name].num_params == PARAMETERS[size]
 
 
@@ -175,6 +224,17 @@ def test_old_configs_without_kv_heads_or_rope_theta():
         ("llama-3.1-8b", {"hidden_size": None}, "hidden_size is missing"),
         ("llama-3.1-8b", {"num_hidden_layers": "32"}, "num_hidden_layers='32' is not a positive"),
         ("llama-3.1-8b", {"vocab_size": 0}, "vocab_size=0 is not a positive"),
+        ("deepseek-v3", {"scoring_func": "softmax"}, "scoring_func='softmax' .* only 'sigmoid'"),
+        ("deepseek-v3", {"topk_method": "greedy"}, "topk_method='greedy'"),
+        ("deepseek-v3", {"moe_layer_freq": 2}, "moe_layer_freq=2"),
+        ("deepseek-v3", {"rope_interleave": False}, "rope_interleave=False"),
+        ("deepseek-v3", {"quantization_config": {"quant_method": "awq"}}, "only .*'fp8'"),
+        ("deepseek-v3", {"kv_lora_rank": None}, "kv_lora_rank is missing"),
+        ("deepseek-v3", {"n_group": 7}, "256 experts do not divide into groups=7"),
+        ("deepseek-v3", {"topk_group": 9}, r"groups_per_token=9 is not within 1\.\.8"),
+        ("deepseek-v3", {"num_experts_per_tok": 200}, r"per_token=200 is not within 1\.\.128"),
+        ("deepseek-v3", {"rope_scaling": {"type": "llama3"}}, "only 'default' and 'yarn'"),
+        ("deepseek-v3", {"rope_scaling": {"type": "yarn"}}, r"rope_scaling\.factor is missing"),
         (
             "llama-3.1-8b",
             {"rope_scaling": {"rope_type": "llama3"}},
@@ -214,6 +274,12 @@ def test_export_refuses_what_the_family_does_not_have(family, switches):
     )
     with pytest.raises(ValueError, match="no Hugging Face equivalent"):
         config_to_hf(config)
+
+
+def test_export_refuses_experts_of_another_family():
+    for change in ({"family": "llama"}, {"latent": None}, {"experts": None}):
+        with pytest.raises(ValueError, match="no Hugging Face equivalent; deepseek_v3 has"):
+            config_to_hf(named_config("deepseek-v3", **change))
 
 
 def test_unreadable_config_files(tmp_path):

@@ -32,7 +32,9 @@ def loaded(name):
 def test_export_writes_the_tensors_that_transformers_wrote(name, max_shard_bytes, tmp_path):
     config, params = loaded(name)
     expected = stored(GOLDEN / name)
-    [dtype] = {tensor.dtype.name for tensor in expected.values()}
+    # What corrects the choice of experts stays in float32.
+    kept = {key for key in expected if key.endswith("e_score_correction_bias")}
+    [dtype] = {tensor.dtype.name for key, tensor in expected.items() if key not in kept}
     export_model(tmp_path / "out", config, params, dtype=dtype, max_shard_bytes=max_shard_bytes)
     actual = stored(tmp_path / "out")
     assert actual.keys() == expected.keys()

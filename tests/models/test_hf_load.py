@@ -12,6 +12,7 @@ from huggingface_hub import errors
 from safetensors.numpy import load_file, save_file
 
 from models.attention import rope_frequencies
+from models.config import FAMILIES, RopeScaling, YarnScaling
 from models.decoder import LanguageModel
 from models.hf import source
 from models.hf.load import load_config, load_model, load_params
@@ -36,13 +37,20 @@ def copy_of(name, tmp_path):
 def test_the_golden_checkpoints_cover_what_they_should():
     configs = [load_config(GOLDEN / name) for name in CHECKPOINTS]
     covered = {(c.family, c.tie_embeddings) for c in configs}
-    assert covered == {(f, tied) for f in ("llama", "qwen2", "qwen3") for tied in (True, False)}
+    assert covered == {(f, tied) for f in FAMILIES for tied in (True, False)}
     assert any(c.num_heads == c.num_kv_heads for c in configs)
     assert any(c.num_heads > c.num_kv_heads > 1 for c in configs)
     assert any(c.head_dim * c.num_heads != c.embed_dim for c in configs)
-    assert len(list(GOLDEN.glob("*/model.safetensors.index.json"))) == 2
-    [scaling] = [c.rope_scaling for c in configs if c.rope_scaling]
-    assert scaling.original_max_length < 80  # The length of the rows.
+    assert len(list(GOLDEN.glob("*/model.safetensors.index.json"))) == 3
+    scalings = [c.rope_scaling for c in configs if c.rope_scaling]
+    assert {type(scaling) for scaling in scalings} == {RopeScaling, YarnScaling}
+    # The length of the rows.
+    assert all(scaling.original_max_length < 80 for scaling in scalings)
+    latents = [c.latent.q_rank for c in configs if c.latent]
+    assert None in latents and max(rank or 0 for rank in latents) > 0
+    experts = [c.experts for c in configs if c.experts]
+    assert {e.normalize for e in experts} == {True, False}
+    assert all(1 < e.groups_per_token < e.groups for e in experts)
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
@@ -72,7 +80,9 @@ def test_weights_come_in_the_dtype_of_the_config():
         np.testing.assert_array_equal(params["embedding"], stored.astype(dtype))
 
 
-@pytest.mark.parametrize("name", ["llama-3.2-1b", "llama-3.1-8b", "qwen2.5-7b", "qwen3-32b"])
+@pytest.mark.parametrize(
+    "name", ["llama-3.2-1b", "llama-3.1-8b", "qwen2.5-7b", "qwen3-32b", "deepseek-v3"]
+)
 def test_the_table_names_every_parameter(name):
     config = NAMED_CONFIGS[name]
     rules = {rule.path: rule for rule in tensor_rules(config)}
@@ -145,6 +155,29 @@ def test_what_old_checkpoints_add_is_ignored(tmp_path):
     load_params(directory, load_config(directory))
     with pytest.raises(ValueError, match="lm_head"):
         load_params(GOLDEN / "qwen3_tied", load_config(directory, tie_embeddings=False))
+
+
+def test_layers_behind_the_last_one_are_ignored_for_deepseek_alone(tmp_path):
+    """They predict further tokens, and are no part of the decoder."""
+    for name in ("deepseek_v3_no_q_rank_tied_bf16", "qwen3_tied"):
+        directory = copy_of(name, tmp_path)
+        tensors = load_file(directory / "model.safetensors")
+        tensors["model.layers.3.eh_proj.weight"] = np.zeros((32, 64), np.float32)
+        save_file(tensors, directory / "model.safetensors")
+        if name == "qwen3_tied":
+            with pytest.raises(ValueError, match="has unexpected tensor model.layers.3.eh_proj"):
+                load_params(directory, load_config(directory))
+        else:
+            load_params(directory, load_config(directory))
+
+
+def test_what_corrects_the_choice_of_experts_is_never_rounded():
+    """Differences between experts that matter are lost in bfloat16."""
+    name = "deepseek_v3_yarn_sharded"
+    params = load_params(GOLDEN / name, load_config(GOLDEN / name, param_dtype="bfloat16"))
+    bias = params["layers"]["mlp"]["router"].pop("bias")
+    assert bias.dtype == jnp.float32 and (bias != bias.astype(jnp.bfloat16)).any()
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
 
 
 def test_broken_directories_are_explained(tmp_path):

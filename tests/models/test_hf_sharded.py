@@ -32,7 +32,10 @@ def tensors(directory):
 
 
 meshes = {"fsdp": 8}, {"fsdp": 2, "tensor": 2, "data": 2}, {"tensor": 4, "data": 2}
-for name in ("llama_rope_scaling", "qwen2_tied_sharded", "qwen3_untied_sharded_bf16"):
+for name in (
+    "llama_rope_scaling", "qwen2_tied_sharded", "qwen3_untied_sharded_bf16",
+    "deepseek_v3_yarn_sharded",
+):
     config = load.load_config(golden / name)
     model = LanguageModel(config)
     whole = load.load_params(golden / name, config)

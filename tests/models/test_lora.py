@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from models.config import ModelConfig
+from models.config import Experts, LatentAttention, ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
 from models.hf.load import load_config, load_params
 from models.lora import LR_RULES, LoraConfig, LoraModel
 from models.packing import pack, place
+from models.sampler import Sampler
 from models.sharding import make_mesh, partition_spec
 from train import sft
 from train.optimizer import make_optimizer
@@ -29,6 +30,13 @@ CONFIGS = {
     "qwen2": BASE,
     "llama": BASE.replace(family="llama", qkv_bias=False),
     "qwen3": BASE.replace(family="qwen3", qkv_bias=False, qk_norm=True, tie_embeddings=True),
+    "deepseek_v3": BASE.replace(
+        family="deepseek_v3", qkv_bias=False, num_layers=3, num_kv_heads=4, head_dim=6,
+        latent=LatentAttention(kv_rank=6, q_rank=8, nope_dim=4, rope_dim=2, value_dim=4),
+        experts=Experts(
+            num_experts=4, per_token=2, mlp_dim=8, groups=2, groups_per_token=1, first_layer=1
+        ),
+    ),
 }
 TOKENS = np.random.default_rng(0).integers(0, 20, (2, 9))
 
@@ -113,6 +121,35 @@ def test_targets_are_chosen_by_path():
     adapters = {path[:-2] for path in flatten_dict(model.abstract_params) if "adapter" in path}
     assert {path[-1] for path in adapters} == {*"qkvo", "gate", "up", "down"}
     assert {path[0] for path in adapters} == {"layers"}
+
+
+def test_all_but_the_experts_of_deepseek_has_adapters():
+    model = LoraModel(CONFIGS["deepseek_v3"], LoraConfig())
+    adapters = {path[:-2] for path in flatten_dict(model.abstract_params) if "adapter" in path}
+    attention = {("attention", name) for name in ("q_a", "q_b", "kv_a", "kv_b", "o")}
+    parts = "gate", "up", "down"
+    dense = attention | {("mlp", part) for part in parts}
+    experts = attention | {("mlp", "shared", part) for part in parts}
+    assert {path[1:] for path in adapters if path[0] == "dense_layers"} == dense
+    assert {path[1:] for path in adapters if path[0] == "layers"} == experts
+
+
+def test_a_cache_of_latents_knows_the_adapters():
+    """Sampling takes the kernel of keys and values apart, past its adapter."""
+    model, params = setup("deepseek_v3")
+    sampler = Sampler(model, slots=2, group=1, max_new_tokens=4, stop_ids=())
+    prompts = [[3, 1, 2], [7, 5, 6]]
+    out = sampler(params, prompts, jax.random.key(0))
+    tokens = np.concatenate([prompts, out.tokens[:, 0]], 1)
+    positions = np.broadcast_to(np.arange(7), tokens.shape)
+
+    @jax.jit
+    def logprobs(params):
+        hidden = model.hidden(params, tokens, positions, np.ones_like(tokens))
+        return jax.nn.log_softmax(model.logits(params, hidden))
+
+    expected = np.take_along_axis(logprobs(params)[:, 2:-1], tokens[:, 3:, None], -1)
+    np.testing.assert_allclose(out.logprobs[:, 0], expected[..., 0], atol=1e-4)
 
 
 def test_only_adapters_are_trained_and_have_state():

@@ -23,6 +23,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden"
 LOGIT_TOLERANCE = 2e-5
+_CORRECTION = "e_score_correction_bias"
 
 _SIZES = dict(vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=3)
 _ROPE = {"rope_type": "default", "rope_theta": 1e6}
@@ -36,6 +37,26 @@ _LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+
+# Of its four frequencies the first is kept, the last divided; the softmax has another scale.
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 8.0,
+    "original_max_position_embeddings": 32,
+    "beta_fast": 4.0,
+    "beta_slow": 0.5,
+    "mscale": 0.7,
+    "mscale_all_dim": 1.0,
+}
+_LATENT = dict(
+    num_attention_heads=4, num_key_value_heads=4, kv_lora_rank=16, qk_nope_head_dim=12,
+    qk_rope_head_dim=8, v_head_dim=10,
+)  # fmt: skip
+_EXPERTS = dict(
+    n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=12, n_group=4, topk_group=2,
+    routed_scaling_factor=1.8,
+)  # fmt: skip
 
 # name -> (config, dtype of the file, max shard size)
 CHECKPOINTS = {
@@ -87,6 +108,23 @@ CHECKPOINTS = {
         "bfloat16",
         "20KB",
     ),
+    "deepseek_v3_yarn_sharded": (
+        transformers.DeepseekV3Config(
+            **_SIZES, **_LATENT, **_EXPERTS, q_lora_rank=20, first_k_dense_replace=1,
+            n_shared_experts=2, rope_parameters=_YARN, max_position_embeddings=256,
+        ),
+        "float32",
+        "60KB",
+    ),
+    "deepseek_v3_no_q_rank_tied_bf16": (
+        transformers.DeepseekV3Config(
+            **_SIZES, **_LATENT, **_EXPERTS, q_lora_rank=None, first_k_dense_replace=0,
+            n_shared_experts=1, norm_topk_prob=False, rope_parameters=_ROPE, rms_norm_eps=1e-5,
+            max_position_embeddings=128, tie_word_embeddings=True,
+        ),
+        "bfloat16",
+        "1GB",
+    ),
 }  # fmt: skip
 
 # Rotary settings of published sizes.
@@ -110,7 +148,11 @@ def make_checkpoint(name: str, directory: Path) -> None:
     rng = np.random.default_rng(list(name.encode()))
     model = transformers.AutoModelForCausalLM.from_config(config)
     randomize(model, rng)
-    model.to(getattr(torch, dtype)).save_pretrained(directory, max_shard_size=max_shard_size)
+    biases = {n: b.clone() for n, b in model.named_buffers() if n.endswith(_CORRECTION)}
+    model.to(getattr(torch, dtype))
+    for name, bias in biases.items():  # Published in float32, whatever the weights are in.
+        model.get_submodule(name.rpartition(".")[0]).e_score_correction_bias = bias
+    model.save_pretrained(directory, max_shard_size=max_shard_size)
     tokens = rng.integers(0, config.vocab_size, (2, 80))
     np.savez_compressed(directory / "expected.npz", tokens=tokens, logits=logits(directory, tokens))
 
@@ -122,9 +164,12 @@ def randomize(model: torch.nn.Module, rng: np.random.Generator) -> None:
             draw = rng.standard_normal(parameter.shape, np.float32)
             if name.endswith("norm.weight") or "layernorm" in name:
                 draw = 1 + 0.3 * draw
-            elif parameter.ndim == 2:
-                draw *= 0.3 if "embed" in name else 1.5 * parameter.shape[1] ** -0.5
+            elif parameter.ndim >= 2:
+                draw *= 0.3 if "embed" in name else 1.5 * parameter.shape[-1] ** -0.5
             parameter.copy_(torch.from_numpy(draw))
+        for name, buffer in sorted(model.named_buffers()):
+            if name.endswith(_CORRECTION):
+                buffer.copy_(torch.from_numpy(rng.uniform(-0.2, 0.2, buffer.shape)))
 
 
 def logits(directory: Path, tokens: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:

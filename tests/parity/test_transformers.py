@@ -1,5 +1,6 @@
 """Both directions against transformers itself; needs torch, so it runs under `make parity` only."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,13 @@ transformers = pytest.importorskip("transformers")
 
 import torch  # noqa: E402
 
-from models.config import ModelConfig, RopeScaling  # noqa: E402
+from models.config import (  # noqa: E402
+    Experts,
+    LatentAttention,
+    ModelConfig,
+    RopeScaling,
+    YarnScaling,
+)
 from models.decoder import LanguageModel  # noqa: E402
 from models.hf.config import config_to_hf  # noqa: E402
 from models.hf.export import export_model  # noqa: E402
@@ -43,6 +50,18 @@ LONG = BASE.replace(
     rope_scaling=RopeScaling(32.0, 1.0, 4.0, 8192),
     max_length=131_072,
 )
+# Eight groups as in the published model, of which the biased choice matters.
+DEEPSEEK = BASE.replace(
+    family="deepseek_v3",
+    num_layers=3,
+    num_kv_heads=6,
+    head_dim=20,
+    latent=LatentAttention(kv_rank=24, q_rank=32, nope_dim=12, rope_dim=8, value_dim=14),
+    experts=Experts(
+        num_experts=16, per_token=4, mlp_dim=20, groups=8, groups_per_token=4, scale=2.5,
+        first_layer=1,
+    ),
+)  # fmt: skip
 CASES = {
     "llama": BASE,
     "llama_tied_mha": BASE.replace(tie_embeddings=True, num_kv_heads=6, norm_eps=1e-5),
@@ -51,6 +70,19 @@ CASES = {
     "qwen2_tied": BASE.replace(family="qwen2", qkv_bias=True, tie_embeddings=True),
     "qwen3": BASE.replace(family="qwen3", qk_norm=True, head_dim=16),
     "qwen3_tied": BASE.replace(family="qwen3", qk_norm=True, head_dim=10, tie_embeddings=True),
+    # As published but for the sizes, and at positions beyond the context before.
+    "deepseek_v3": DEEPSEEK.replace(
+        rope_theta=1e4,
+        rope_scaling=YarnScaling(40.0, 4096, mscale=1.0, mscale_all_dim=1.0),
+        max_length=163_840,
+    ),
+    "deepseek_v3_no_q_rank": DEEPSEEK.replace(
+        latent=dataclasses.replace(DEEPSEEK.latent, q_rank=None),
+        experts=Experts(num_experts=8, per_token=2, mlp_dim=20, num_shared=2, normalize=False),
+        rope_scaling=YarnScaling(8.0, 64, beta_fast=8.0),
+        norm_eps=1e-5,
+        tie_embeddings=True,
+    ),
 }
 
 

@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 
-from models.config import ModelConfig
+from models.config import Experts, LatentAttention, ModelConfig
 from models.decoder import LanguageModel
 from models.sharding import make_mesh, tree_shardings
 from rl.learner import make_policy_loss
@@ -25,6 +25,18 @@ MODEL = LanguageModel(
         head_dim=8, mlp_dim=32, qk_norm=True, tie_embeddings=True,
     )  # fmt: skip
 )
+# Experts are split over `tensor`, and their tokens over the other axes.
+EXPERTS = LanguageModel(
+    ModelConfig(
+        family="deepseek_v3", vocab_size=32, embed_dim=16, num_layers=3, num_heads=4,
+        num_kv_heads=4, head_dim=12, mlp_dim=32,
+        latent=LatentAttention(kv_rank=8, q_rank=16, nope_dim=8, rope_dim=4, value_dim=6),
+        experts=Experts(
+            num_experts=8, per_token=3, mlp_dim=8, groups=4, groups_per_token=2, first_layer=1
+        ),
+        remat="full",
+    )
+)  # fmt: skip
 ROWS, LENGTH = 16, 8
 
 MIXED = {"data": 2, "fsdp": 2, "tensor": 2}
@@ -34,6 +46,11 @@ TOP = 5
 # Loss, arguments of make_train_step, and meshes; compiling is what takes the time.
 OBJECTIVES = {
     "sft": (sft.make_loss(MODEL), {}, [{"data": 8}, {"fsdp": 8}, {"tensor": 2, "fsdp": 4}, MIXED]),
+    "experts": (
+        make_policy_loss(EXPERTS, PolicyLossConfig(beta=0.1), temperature=0.8),
+        {"normalize_weights": False},
+        [{"fsdp": 8}, MIXED],
+    ),
     "grpo": (
         make_policy_loss(MODEL, PolicyLossConfig(beta=0.1), temperature=0.8),
         {"normalize_weights": False},
@@ -48,12 +65,16 @@ OBJECTIVES = {
 TOLERANCE = 1e-5
 
 _rng = np.random.default_rng(0)
-PARAMS, TEACHER = (
+PARAMS, TEACHER, EXPERT_PARAMS = (
     jax.tree.map(
-        lambda x: _rng.normal(0.1, 0.3, x.shape).astype(np.float32), MODEL.abstract_params
+        lambda x: _rng.normal(0.1, 0.3, x.shape).astype(np.float32), model.abstract_params
     )
-    for _ in range(2)
+    for model in (MODEL, MODEL, EXPERTS)
 )
+
+
+def model_of(objective):
+    return (EXPERTS, EXPERT_PARAMS) if objective == "experts" else (MODEL, PARAMS)
 
 
 def batch(seed):
@@ -83,16 +104,17 @@ def batch(seed):
 
 def two_updates(objective, mesh, accumulate):
     loss_fn, arguments, _ = OBJECTIVES[objective]
+    model, params = model_of(objective)
     optimizer = make_optimizer(
         {"name": "sgd", "learning_rate": 1.0, "momentum": 0.9, "clip_norm": None},
-        MODEL.abstract_params,
+        model.abstract_params,
         10,
     )
     if objective == "distillation":
         shardings = tree_shardings(MODEL.abstract_params, MODEL.logical_axes, mesh)
         arguments = arguments | {"constants": jax.device_put(TEACHER, shardings)}
     step = make_train_step(loss_fn, optimizer, mesh, accumulate=accumulate, **arguments)
-    state = state_from_params(MODEL, PARAMS, optimizer, mesh)
+    state = state_from_params(model, params, optimizer, mesh)
     for seed in range(2):
         state, metrics = step(state, step.put(batch(seed)))
     shardings = jax.tree.map(lambda x: (x.sharding, x.sharding.shard_shape(x.shape)), state)
@@ -105,7 +127,8 @@ def main(objective):
     expected, expected_metrics, _ = two_updates(
         objective, make_mesh(devices=jax.devices()[:1]), accumulate=1
     )
-    change = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (PARAMS, expected))))
+    before = model_of(objective)[1]
+    change = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (before, expected))))
     assert change > 0.05, change
     for sizes in OBJECTIVES[objective][2]:
         mesh = make_mesh(sizes)
@@ -119,9 +142,15 @@ def main(objective):
         # It really was split: over fsdp by the embedding, over tensor by the MLP, and its
         # momentum alike.
         split = mesh.shape["fsdp"], mesh.shape["tensor"]
-        gates = shardings.params["layers"]["mlp"]["gate"]["kernel"]
-        assert gates[1] == (2, 16 // split[0], 32 // split[1]), gates
-        assert shardings.opt_state.trace["layers"]["mlp"]["gate"]["kernel"] == gates
+        gates, momentum = (
+            state["layers"]["mlp"]["gate"]
+            for state in (shardings.params, shardings.opt_state.trace)
+        )
+        if objective == "experts":
+            assert gates[1] == (2, 8, 16 // split[0], 8 // split[1]), gates
+        else:
+            assert gates["kernel"][1] == (2, 16 // split[0], 32 // split[1]), gates
+        assert momentum == gates
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def finish(process):
     assert process.returncode == 0, errors[-3000:]
 
 
-@pytest.mark.parametrize("objective", ["sft", "grpo", "distillation", "top_distillation"])
+@pytest.mark.parametrize(
+    "objective", ["sft", "experts", "grpo", "distillation", "top_distillation"]
+)
 def test_eight_devices_train_as_one_does(objective):
     finish(start("mesh_checks.py", objective, devices=8))
 

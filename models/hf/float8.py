@@ -1,0 +1,61 @@
+"""Weights in 8-bit floats with a scale for each block, as DeepSeek-V3 is published."""
+
+import json
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+# Rows and columns that share a scale (DeepSeek-V3, arXiv:2412.19437, section 3.3.2).
+BLOCK = 128
+DTYPE = "F8_E4M3"
+# The scales of `x.weight` are `x.weight_scale_inv`, and multiply it in spite of their name.
+SUFFIX = "_scale_inv"
+
+
+class ScaledTensor:
+    """A stored matrix `[out, in]` with its scales, which reads as its float32 product by slices.
+
+    Both are read lazily. safetensors' own slices know no 8-bit floats of NumPy, hence the mapping.
+
+    Raises:
+      ValueError: scales whose shape is not one for each block of the matrix.
+    """
+
+    def __init__(self, file: Path, name: str, scales: Any):
+        with file.open("rb") as opened:
+            size = struct.unpack("<Q", opened.read(8))[0]
+            header = json.loads(opened.read(size))[name]
+        self._shape, self._scales = tuple(header["shape"]), scales
+        blocks = [-(-length // BLOCK) for length in self._shape]
+        if list(scales.get_shape()) != blocks:
+            raise ValueError(
+                f"{file}: {name}{SUFFIX} has shape {list(scales.get_shape())}, but a scale for each"
+                f" block of {BLOCK} x {BLOCK} makes {blocks}"
+            )
+        self._values = np.memmap(
+            file,
+            ml_dtypes.float8_e4m3fn,
+            mode="r",
+            offset=8 + size + header["data_offsets"][0],
+            shape=self._shape,
+        )
+
+    def get_shape(self) -> Sequence[int]:
+        return self._shape
+
+    def get_dtype(self) -> str:
+        return "F32"
+
+    def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
+        bounds = [part.indices(size)[:2] for part, size in zip(index, self._shape, strict=True)]
+        blocks = tuple(slice(start // BLOCK, -(-stop // BLOCK)) for start, stop in bounds)
+        scales = np.asarray(self._scales[blocks], np.float32)
+        rows, columns = (
+            np.arange(start, stop) // BLOCK - part.start
+            for (start, stop), part in zip(bounds, blocks, strict=True)
+        )
+        return self._values[index].astype(np.float32) * scales[rows][:, columns]
