@@ -109,8 +109,8 @@ def get_config() -> ConfigDict:
     )
     rl = gsm8k_grpo.get_config()
     config.rl_only = ConfigDict({name: rl[name] for name in RL_FIELDS})
-    # The share of the method's training that comes first; RL has the rest of its own.
-    config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.5})
+    # The share of the method's training that comes first, and of RL's that follows.
+    config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.5, "rl_share": 0.5})
     # Rank 0 trains all parameters; targets are kernels by path, see `models/lora.py`.
     config.lora = ConfigDict(
         {

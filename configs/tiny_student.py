@@ -98,5 +98,6 @@ def get_section(smoke: bool, pretrain: ConfigDict, rl: ConfigDict) -> ConfigDict
     )
     config.rl_only = ConfigDict(rl.to_dict())
     config.rl_only.steps = 3 if smoke else 100
-    config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.6})
+    # As in the paper, RL comes on top of a complete distillation.
+    config.distill_then_rl = ConfigDict({"method": "sequence", "share": 1.0, "rl_share": 0.6})
     return config

@@ -6,7 +6,7 @@ Three methods, and two arms to compare them with:
     logit            the teacher's distributions at the tokens of what it wrote
     on_policy        the teacher's distributions at the tokens of what the student wrote (GKD)
     rl_only          RL with verifiable rewards from the same student, without a teacher
-    distill_then_rl  a method with a share of its training, then RL with the rest of RL's own
+    distill_then_rl  a method with a share of its training, then RL with a share of RL's own
 
 Each starts from the same student and is reported with the FLOPs that it took from there: sampling
 by teacher and student, the teacher's forward passes, and three times the student's for an update.
@@ -83,21 +83,21 @@ class Distillation:
             config = self.config.distill_then_rl
             method = getattr(self, config.method)
             params, spent = method(params, directory / config.method, config.share)
-            params, more = self.rl_only(params, directory / "rl", 1 - config.share)
+            params, more = self.rl_only(params, directory / "rl", config.rl_share)
             spent += more
         else:
             params, spent = getattr(self, arm)(params, directory)
         return self.work.model.merge(params) if adapted else params, spent
 
     def sequence(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
-        config = self.config.sequence
-        examples = self.examples(config, share)
+        config = _shorter(self.config.sequence, share)
+        examples = self.examples(config)
         params = training.fine_tune(self.work, params, self.plan(examples, config), directory)
-        return params, self._cost(examples, config, share)
+        return params, self._cost(examples, config)
 
     def logit(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
-        config, teacher = self.config.logit, self.teacher
-        examples = self.examples(config, share)
+        config, teacher = _shorter(self.config.logit, share), self.teacher
+        examples = self.examples(config)
         passes = config.epochs
         if config.top_k is None:
             plan = self.plan(
@@ -111,7 +111,7 @@ class Distillation:
             passes = 1
         params = training.fine_tune(self.work, params, plan, directory)
         seen = flops.forward(teacher.work.model.config, _lengths(examples))
-        return params, self._cost(examples, config, share) + passes * seen
+        return params, self._cost(examples, config) + passes * seen
 
     def on_policy(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
         config, work = self.config.on_policy, self.work
@@ -193,10 +193,9 @@ class Distillation:
             temperature=config.temperature,
         )
 
-    def examples(self, config: Any, share: float = 1.0) -> list[Example]:
-        """A share of the teacher's responses, as far as they fit in a row."""
+    def examples(self, config: Any) -> list[Example]:
+        """The teacher's responses, as far as they fit in a row."""
         examples = responses.read(self.work, self.data, self.config.data.ngram)
-        examples = examples[: max(1, round(share * len(examples)))]
         return fitted(examples, config.row_length, config.too_long)
 
     def _with_top(self, examples, config, directory):
@@ -237,10 +236,17 @@ class Distillation:
             constants=constants,
         )
 
-    def _cost(self, examples, config, share):
+    def _cost(self, examples, config):
         """FLOPs of the teacher's sampling and the student's updates."""
         update = flops.UPDATE * flops.forward(self.work.model.config, _lengths(examples))
-        return share * self.sampling_flops + config.epochs * update
+        return self.sampling_flops + config.epochs * update
+
+
+def _shorter(config: Any, share: float) -> Any:
+    """A share of an arm's epochs, to the nearest whole one: all that was sampled is learned from."""
+    config = config.copy_and_resolve_references()
+    config.epochs = max(1, round(share * config.epochs))
+    return config
 
 
 def _lengths(examples):
