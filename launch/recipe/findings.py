@@ -64,11 +64,19 @@ def findings(
                 differences = [100 * each for each in differences]
             found.append({"finding": name} | mean_with_ci(differences, len(reports)))
     if all("r1_zero" in r and "reasoning_rl" in r for r in reports):
-        for name, stage in (("R1-Zero", "r1_zero"), ("reasoning RL", "reasoning_rl")):
-            steps = [steps_to_reach(each, stage) for each in directories]
-            if None not in steps:
-                title = f"RL steps to {ENOUGH:.0%} of R1-Zero's final training accuracy, {name}"
-                found.append({"finding": title} | mean_with_ci(steps, len(reports)))
+        stages = {"R1-Zero": "r1_zero", "reasoning RL": "reasoning_rl"}
+        steps = {
+            name: [steps_to_reach(each, stage) for each in directories]
+            for name, stage in stages.items()
+        }
+        if not any(None in each for each in steps.values()):
+            pairs = zip(steps["reasoning RL"], steps["R1-Zero"])
+            steps["reasoning RL less R1-Zero"] = [after - first for after, first in pairs]
+            title = f"RL steps to {ENOUGH:.0%} of R1-Zero's final training accuracy, "
+            found += [
+                {"finding": title + name} | mean_with_ci(each, len(reports))
+                for name, each in steps.items()
+            ]
     return found
 
 
