@@ -127,7 +127,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # `:search` is the whole comparison, for `launch.run_search`, with verifiers that saw more.
     full = arg == "search"
-    levels = {8: 800, 9: 2400} if full else {8: 12, 9: 12} if smoke else {8: 400, 9: 1200}
+    levels = {8: 800, 9: 2400} if full else {8: 12, 9: 12} if smoke else {8: 300, 9: 900}
     config.verifiers = ConfigDict(
         {
             "problems": {f"tiny_math?low={n}&high={n}": count for n, count in levels.items()},

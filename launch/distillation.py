@@ -74,15 +74,24 @@ class Distillation:
     data: str
     sampling_flops: float = 0.0
 
-    def run(self, arm: str, params: Any, directory: Path) -> tuple[Any, float]:
-        """Trains the student, whose `params` are taken over; returns new ones and the FLOPs."""
+    def run(
+        self, arm: str, params: Any, directory: Path, distilled: tuple[Any, float] | None = None
+    ) -> tuple[Any, float]:
+        """Trains the student, whose `params` are taken over; returns new ones and the FLOPs.
+
+        Args:
+          distilled: for `distill_then_rl`, what its method has returned already, where RL is to go
+            on from there.
+        """
         adapted = isinstance(self.work.model, LoraModel)
         if adapted:
             params = self.work.model.attach(params, jax.random.key(self.work.seed))
         if arm == "distill_then_rl":
             config = self.config.distill_then_rl
             method = getattr(self, config.method)
-            params, spent = method(params, directory / config.method, config.share)
+            if distilled is None:
+                distilled = method(params, directory / config.method, config.share)
+            params, spent = distilled
             params, more = self.rl_only(params, directory / "rl", config.rl_share)
             spent += more
         else:
@@ -337,7 +346,12 @@ def distill(
         return stages.publish(work, directory, make_base(directory))
 
     def of_arm(arm, directory):
-        params, spent = trainer.run(arm, stages.load_stage(work, "base"), directory)
+        method, distilled = config.distill_then_rl.method, None
+        whole = arm == "distill_then_rl" and config.distill_then_rl.share == 1
+        if whole and method in results and not config.lora.rank:
+            distilled = stages.load_stage(work, method), results[method]["train_flops"]
+        base = stages.load_stage(work, "base")
+        params, spent = trainer.run(arm, base, directory, distilled)
         return stages.publish(work, directory, params) | {"train_flops": spent}
 
     results, sizes = {}, {}

@@ -120,6 +120,23 @@ def test_the_report_has_every_arm_with_its_size_cost_and_figures(files, finished
     assert arms["logit"]["train_flops"] > arms["sequence"]["train_flops"]
 
 
+def test_rl_goes_on_from_a_complete_distillation(files, finished, tmp_path):
+    """Nothing is learned twice, and both parts are paid for."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    arm = workdir / "seed_0" / "distill_then_rl"
+    shutil.rmtree(arm)
+    config = configured(files, methods=("sequence", "distill_then_rl"))
+    config.distill_then_rl.share = 1.0
+    run_distill.run(config, workdir)
+    assert (arm / "rl").exists() and not (arm / "sequence").exists()
+    assert changed(arm / "hf", weights(workdir / "seed_0" / "sequence" / "hf"))
+    arms = report_of(workdir)["distill"]
+    spent = arms["distill_then_rl"]["train_flops"] - arms["sequence"]["train_flops"]
+    whole = report_of(finished)["distill"]["rl_only"]["train_flops"]
+    assert 0.2 * whole < spent < 0.8 * whole  # Half of the steps.
+
+
 def test_flops_of_sequence_are_three_forward_passes_of_what_is_trained_on(files, finished):
     config = load_model(files / "student" / "model").model.config
     tokenizer = load_model(files / "student" / "model").tokenizer
