@@ -41,6 +41,22 @@ def test_code_is_judged_by_its_values():
     assert [v.correct for v in verdicts] == list(answers.values()), verdicts
 
 
+def test_equal_programs_are_run_once_and_judged_each(monkeypatch):
+    from reasoning.tasks import tiny
+
+    task, ran = get_task("tiny_code"), []
+    first, second = task.problems("train", 2, 0)
+    run = tiny._runner().run_tests_batch
+    monkeypatch.setattr(
+        tiny._runner(), "run_tests_batch", lambda jobs: ran.append(len(jobs)) or run(jobs)
+    )
+    problems = [first, second, first, second, first]
+    answers = [first.answer, first.answer, first.answer, second.answer, "a +"]
+    verdicts = task.verify_all(problems, answers)
+    assert [v.correct for v in verdicts] == [True, False, True, True, False]
+    assert ran == [4]
+
+
 @pytest.mark.parametrize("level, seed", [(1, 0), (3, 1)])
 def test_code_references_have_the_values_that_python_gives_them(level, seed):
     """The verifier's expected values come from the metadata; here they come from the reference."""
