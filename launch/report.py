@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
+from reasoning.jsonl import read_jsonl
 from reasoning.statistics import combine_seeds as combine_figures
 
 # What the table shows, as far as a stage has it.
@@ -91,8 +92,8 @@ def print_table(stages: Mapping[str, Mapping[str, Any]], seeds: int) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a run's `metrics.jsonl`."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Records of a run's `metrics.jsonl`, or of another JSONL file; none where there is no file."""
+    return [record for _, record in read_jsonl(path)] if path.exists() else []
 
 
 def plot_training(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

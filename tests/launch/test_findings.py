@@ -5,6 +5,7 @@ import json
 import pytest
 
 from launch.recipe import findings
+from launch.report import read_metrics
 
 
 def report(**stages):
@@ -53,3 +54,12 @@ def test_steps_to_reach_what_r1_zero_arrives_at(tmp_path):
     found = findings.findings(reports, [tmp_path])
     assert all("RL steps to 90%" in each["finding"] for each in found)
     assert [each["mean"] for each in found] == [46, 12, 12 - 46]
+
+
+def test_records_end_at_newlines_only(tmp_path):
+    """A response may hold what Unicode calls a line separator, and JSON lets stand in a string."""
+    records = [{"response": "a\x85b\u2028c"}, {"response": "d"}]
+    path = tmp_path / "graded.jsonl"
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    assert read_metrics(path) == records
+    assert read_metrics(tmp_path / "absent.jsonl") == []

@@ -1,7 +1,6 @@
 """The stages that train on samples, with sampling scripted: what they keep, write and pass on."""
 
 import dataclasses
-import json
 import random
 from collections import Counter
 
@@ -14,7 +13,7 @@ from launch import recipe, report, stages, training
 from launch.recipe import cold_start, preferences, r1, rejection_sft, runner, sampling, world
 from models.hf.load import load_scalar_model
 from reasoning.curation import Decontaminator
-from reasoning.jsonl import write_jsonl
+from reasoning.jsonl import read_jsonl, write_jsonl
 from reasoning.reflection import count_self_checks
 from reasoning.response import parse_response
 from reasoning.statistics import mean_with_ci
@@ -94,7 +93,7 @@ def _responses(rng, problem):
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [record for _, record in read_jsonl(path)]
 
 
 @pytest.fixture(scope="module")

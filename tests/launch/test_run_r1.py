@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from reasoning.jsonl import read_jsonl
+
 ROOT = Path(__file__).parents[2]
 STEPS, CHECKPOINT_EVERY = 8, 2
 # Smaller than the smoke config, to compile faster; its rewards are always 0, which trains nothing.
@@ -81,7 +83,7 @@ def copy(smoke, tmp_path):
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [record for _, record in read_jsonl(path)]
 
 
 def state_of(directory):
@@ -95,15 +97,18 @@ def weights(workdir, stage="r1_zero"):
 def test_the_report_has_the_contracts_fields(smoke):
     workdir, done = smoke
     report = json.loads((workdir / "report.json").read_text())
-    assert set(report) == {"config", "seeds", "wall_seconds", "stages"}
+    assert set(report) == {"config", "seeds", "wall_seconds", "stages", "findings"}
     assert report["seeds"] == 1 and report["config"]["model"]["num_layers"] == 1
     assert list(report["stages"]) == ["base", "r1_zero"]
-    for stage in report["stages"].values():
+    figures = {
+        "math/pass@1", "code/pass@1", "logic/pass@1", "knowledge/accuracy", "chat/win_rate",
+        "format", "language_consistency", "self_checks", "response_tokens",
+        *(f"{domain}/format" for domain in ("math", "code", "logic", "knowledge", "chat")),
+    }  # fmt: skip
+    votes = {f"{domain}/{what}@4" for domain in ("math", "logic") for what in ("majority", "pass")}
+    for name, stage in report["stages"].items():
         assert set(stage) == {"wall_seconds", "metrics"} and 0 < stage["wall_seconds"]
-        assert {
-            "math/pass@1", "code/pass@1", "logic/pass@1", "knowledge/accuracy", "chat/win_rate",
-            "format", "language_consistency", "self_checks", "response_tokens",
-        } == set(stage["metrics"])  # fmt: skip
+        assert set(stage["metrics"]) == figures | (votes if name == "r1_zero" else set())
         for name, figure in stage["metrics"].items():
             assert set(figure) == {"mean", "ci95", "n", "seeds"}
             low, high = figure["ci95"]

@@ -17,6 +17,7 @@ from configs import gsm8k_grpo
 from configs import sft as sft_config
 from launch import finetune, make_tiny_checkpoint, run_rl, run_sft, stages, training
 from models.hf.load import load_model
+from reasoning.jsonl import read_jsonl
 from reasoning.prompts import R1_SYSTEM
 from reasoning.response import parse_response
 from reasoning.tasks import get_task
@@ -69,7 +70,7 @@ def _config(files, **changes):
 
 
 def _records(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [record for _, record in read_jsonl(path)]
 
 
 def _weights(directory):

@@ -91,7 +91,8 @@ def test_samples_do_not_depend_on_slots_groups_or_refilling(model, params, sampl
         sampler = Sampler(model, slots=slots, group=3, max_new_tokens=MAX_NEW, stop_ids=[EOS])
         other = sampler(params, PROMPTS, jax.random.key(1))
         np.testing.assert_array_equal(other.tokens, samples.tokens)
-        np.testing.assert_allclose(other.logprobs, samples.logprobs, atol=1e-5)
+        # Sums of float32 in another order: 1.1e-5 has been seen.
+        np.testing.assert_allclose(other.logprobs, samples.logprobs, atol=3e-5)
     # Sample g of prompt i is stream i * 3 + g: unshared prompts, repeated three times.
     unshared = Sampler(model, slots=4, group=1, max_new_tokens=MAX_NEW, stop_ids=[EOS])
     other = unshared(params, [p for p in PROMPTS for _ in range(3)], jax.random.key(1))
