@@ -81,7 +81,7 @@ class Distillation:
 
         Args:
           distilled: for `distill_then_rl`, what its method has returned already, where RL is to go
-            on from there.
+            on from there; `params` are not needed then.
         """
         adapted = isinstance(self.work.model, LoraModel)
         if adapted:
@@ -350,7 +350,7 @@ def distill(
         whole = arm == "distill_then_rl" and config.distill_then_rl.share == 1
         if whole and method in results and not config.lora.rank:
             distilled = stages.load_stage(work, method), results[method]["train_flops"]
-        base = stages.load_stage(work, "base")
+        base = None if distilled else stages.load_stage(work, "base")
         params, spent = trainer.run(arm, base, directory, distilled)
         return stages.publish(work, directory, params) | {"train_flops": spent}
 

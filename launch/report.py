@@ -1,5 +1,6 @@
 """`report.json`, the table in the terminal, and plots of a recipe's stages."""
 
+import fnmatch
 import json
 import math
 import os
@@ -17,9 +18,9 @@ from rich.table import Table
 from reasoning.jsonl import read_jsonl
 from reasoning.statistics import combine_seeds as combine_figures
 
-# What the table shows, as far as a stage has it.
+# What the table shows, as far as a stage has it; `*` stands for a number of samples.
 COLUMNS = (
-    "math/pass@1", "math/majority@64", "code/pass@1", "logic/pass@1", "logic/majority@64",
+    "math/pass@1", "math/majority@*", "code/pass@1", "logic/pass@1", "logic/majority@*",
     "knowledge/accuracy", "chat/win_rate", "chat/win_rate_over_rejection_sft", "math/format",
     "format", "language_consistency", "self_checks", "response_tokens",
 )  # fmt: skip
@@ -80,13 +81,13 @@ def print_table(stages: Mapping[str, Mapping[str, Any]], seeds: int) -> None:
     """One row a metric, one column a stage, each figure with its 95 % interval."""
     title = f"mean [95 % interval], {seeds} seed" + ("s" if seeds > 1 else "")
     table = Table("metric", *stages, title=title)
-    for name in COLUMNS:
+    measured = list(dict.fromkeys(name for stage in stages.values() for name in stage["metrics"]))
+    for name in (name for column in COLUMNS for name in fnmatch.filter(measured, column)):
         row = [stage["metrics"].get(name) for stage in stages.values()]
-        if any(row):
-            percent = name != "response_tokens"
-            table.add_row(
-                name + (" (%)" if percent else ""), *(format_figure(f, percent) for f in row)
-            )
+        percent = name != "response_tokens"
+        table.add_row(
+            name + (" (%)" if percent else ""), *(format_figure(f, percent) for f in row)
+        )
     table.add_row("seconds", *(f"{stage['wall_seconds']:.0f}" for stage in stages.values()))
     Console(width=max(100, 30 + 26 * len(stages))).print(table)
 

@@ -60,7 +60,8 @@ def main(argv):
     if "distill" in others:
         arms = {name: each for name, each in others["distill"].items() if name != "wall_seconds"}
         report.print_table(arms, _SEEDS.value)
-    print("\n".join(findings.lines(found)))
+    for line in findings.lines(found):
+        print(line)
     print(f"report: {workdir / 'report.json'}")
 
 

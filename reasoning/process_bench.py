@@ -75,13 +75,14 @@ def planted_errors(
                 f"task {problem.task!r} has no worked solutions to plant errors in; use one of "
                 + ", ".join(domains.LEVELS)
             )
-        kind, first_error = (SLIP if i % 4 == 1 or domain not in OMITTED else OMISSION), None
+        kind = wrong = first_error = None
         if i % 2 == 0:
-            kind, (lines, wrong) = None, (_lines(problem, domain, rng), None)
-        elif kind == SLIP:
-            wrong = rng.randrange(len(_lines(problem, domain, rng)) - 1)
+            lines = _lines(problem, domain, rng)
+        elif i % 4 == 1 or domain not in OMITTED:
+            kind, wrong = SLIP, rng.randrange(len(_lines(problem, domain, rng)) - 1)
             lines = _lines(problem, domain, rng, slip=wrong)
         else:
+            kind = OMISSION
             lines, wrong = _with_omission(problem, domain, rng)
         *steps, answer = lines
         prompt = template(problem.question)

@@ -5,6 +5,7 @@ a vote lifts it further (2.2.2, 2.2.4); a cold start makes RL converge sooner an
 last stages bring back what RL on reasoning alone has no use for (2.3.3, 2.3.4).
 """
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from launch.report import read_metrics
 from reasoning.statistics import mean_with_ci
 from train.metrics import METRICS_FILE
 
-# (finding, what it is the difference of: (stage, metric), and from what). Shares are in points.
+# (finding, what it is the difference of: (stage, metric), and from what). Shares are in points; `*`
+# stands for a number of samples.
 DIFFERENCES = (
     ("language consistency, R1-Zero less base",
      ("r1_zero", "language_consistency"), ("base", "language_consistency")),
@@ -29,10 +31,10 @@ DIFFERENCES = (
     ("knowledge, R1 less R1-Zero", ("r1", "knowledge/accuracy"), ("r1_zero", "knowledge/accuracy")),
     ("small talk, R1-Zero less base", ("r1_zero", "chat/win_rate"), ("base", "chat/win_rate")),
     ("small talk, R1 less R1-Zero", ("r1", "chat/win_rate"), ("r1_zero", "chat/win_rate")),
-    ("math, majority of 64 less pass@1 of R1-Zero",
-     ("r1_zero", "math/majority@64"), ("r1_zero", "math/pass@1")),
-    ("logic, majority of 64 less pass@1 of R1-Zero",
-     ("r1_zero", "logic/majority@64"), ("r1_zero", "logic/pass@1")),
+    ("math, majority vote less pass@1 of R1-Zero",
+     ("r1_zero", "math/majority@*"), ("r1_zero", "math/pass@1")),
+    ("logic, majority vote less pass@1 of R1-Zero",
+     ("r1_zero", "logic/majority@*"), ("r1_zero", "logic/pass@1")),
     ("response tokens, R1-Zero less base",
      ("r1_zero", "response_tokens"), ("base", "response_tokens")),
     ("responses with self-checks, R1-Zero less base",
@@ -98,8 +100,8 @@ def _accuracies(directory: Path) -> list[float]:
 
 
 def _mean(report: Mapping[str, Any], stage: str, metric: str) -> float | None:
-    figure = report.get(stage, {}).get("metrics", {}).get(metric)
-    return None if figure is None else figure["mean"]
+    figures = report.get(stage, {}).get("metrics", {})
+    return next((figures[name]["mean"] for name in fnmatch.filter(figures, metric)), None)
 
 
 def lines(found: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -16,6 +16,13 @@ DTYPE = "F8_E4M3"
 SUFFIX = "_scale_inv"
 
 
+def read_header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Where the data of a safetensors file begin, in bytes, and what it says of each tensor."""
+    with file.open("rb") as opened:
+        size = struct.unpack("<Q", opened.read(8))[0]
+        return 8 + size, json.loads(opened.read(size))
+
+
 class ScaledTensor:
     """A stored matrix `[out, in]` with its scales, which reads as its float32 product by slices.
 
@@ -25,24 +32,20 @@ class ScaledTensor:
       ValueError: scales whose shape is not one for each block of the matrix.
     """
 
-    def __init__(self, file: Path, name: str, scales: Any):
-        with file.open("rb") as opened:
-            size = struct.unpack("<Q", opened.read(8))[0]
-            header = json.loads(opened.read(size))[name]
-        self._shape, self._scales = tuple(header["shape"]), scales
+    def __init__(self, file: Path, header: tuple[int, dict[str, Any]], name: str, scales: Any):
+        """Args:
+        header: of the file, see `read_header`.
+        scales: the stored tensor of them, sliced when indexed.
+        """
+        start, tensors = header
+        self._shape, self._scales = tuple(tensors[name]["shape"]), scales
+        self._file, self._offset = file, start + tensors[name]["data_offsets"][0]
         blocks = [-(-length // BLOCK) for length in self._shape]
         if list(scales.get_shape()) != blocks:
             raise ValueError(
                 f"{file}: {name}{SUFFIX} has shape {list(scales.get_shape())}, but a scale for each"
                 f" block of {BLOCK} x {BLOCK} makes {blocks}"
             )
-        self._values = np.memmap(
-            file,
-            ml_dtypes.float8_e4m3fn,
-            mode="r",
-            offset=8 + size + header["data_offsets"][0],
-            shape=self._shape,
-        )
 
     def get_shape(self) -> Sequence[int]:
         return self._shape
@@ -58,4 +61,8 @@ class ScaledTensor:
             np.arange(start, stop) // BLOCK - part.start
             for (start, stop), part in zip(bounds, blocks, strict=True)
         )
-        return self._values[index].astype(np.float32) * scales[rows][:, columns]
+        # Mapped for this one read: a process may not hold as many mappings as there are tensors.
+        values = np.memmap(
+            self._file, ml_dtypes.float8_e4m3fn, "r", offset=self._offset, shape=self._shape
+        )
+        return values[index].astype(np.float32) * scales[rows][:, columns]

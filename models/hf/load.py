@@ -1,6 +1,7 @@
 """Reads a Hugging Face checkpoint straight into sharded arrays."""
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -160,10 +161,12 @@ def _open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any
             ) from None
         tensors |= {key: handle.get_slice(key) for key in handle.keys()}
         files_of |= dict.fromkeys(handle.keys(), directory / name)
+    header_of = functools.cache(float8.read_header)
     for key in [key for key, tensor in tensors.items() if tensor.get_dtype() == float8.DTYPE]:
         # Of another file, perhaps.
         if (scales := tensors.pop(key + float8.SUFFIX, None)) is not None:
-            tensors[key] = float8.ScaledTensor(files_of[key], key, scales)
+            file = files_of[key]
+            tensors[key] = float8.ScaledTensor(file, header_of(file), key, scales)
     return tensors
 
 

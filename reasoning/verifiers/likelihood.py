@@ -86,20 +86,17 @@ class SelfCertainty:
         """See `Verifier`; an empty response scores 0."""
         del problems
         prompt_ids = self._tokenizer.encode_batch(prompts)
-        read = [
-            [*prompt, *completion.token_ids]
-            for prompt, group in zip(prompt_ids, completions, strict=True)
-            for completion in group
+        responses = [[completion.token_ids for completion in group] for group in completions]
+        certainties = self._scorer.of_responses(prompt_ids, responses)
+        # The distribution of a token stands where the token before it is read.
+        own = [
+            [read[len(prompt) - 1 : -1] for read in group]
+            for prompt, group in zip(prompt_ids, certainties)
         ]
-        certainties = iter(self._scorer(read))
-        scores: list[list[np.ndarray]] = []
-        for prompt, group in zip(prompt_ids, completions):
-            scores.append([])
-            for completion in group:
-                # The distribution of a token stands where the token before it is read.
-                own = next(certainties)[len(prompt) - 1 : -1]
-                scores[-1].append(1 - np.exp(-np.array([own.mean() if own.size else 0.0])))
-        return scores
+        return [
+            [1 - np.exp(-np.array([each.mean() if each.size else 0.0])) for each in group]
+            for group in own
+        ]
 
     def start(self, problems: Sequence[Problem], prompts: Sequence[str], **limits: int) -> Tracker:
         """Raises `ValueError`: a search over steps needs a process verifier."""

@@ -105,6 +105,19 @@ class SequenceScorer:
         }
         return [found[tuple(sequence)] for sequence in sequences]
 
+    def of_responses(
+        self, prompts: Sequence[Sequence[int]], groups: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[np.ndarray]]:
+        """Values of every token of each response behind its prompt, the prompt's tokens included.
+
+        Args:
+          prompts: P sequences of token ids.
+          groups: `[P][G]` responses to them.
+        """
+        pairs = zip(prompts, groups, strict=True)
+        values = iter(self([[*prompt, *ids] for prompt, group in pairs for ids in group]))
+        return [[next(values) for _ in group] for group in groups]
+
     def _block(self, batch, start: int, count: int) -> jax.Array:
         """Values of some rows, filled up to a power of two with empty ones."""
         rows = 1 << (count - 1).bit_length()
@@ -161,22 +174,14 @@ class ScalarVerifier(abc.ABC):
         del problems
         prompt_ids = self.tokenizer.encode_batch(prompts)
         responses = [[self._ids(completion) for completion in group] for group in completions]
-        values = iter(
-            self._scorer(
-                [
-                    [*prompt, *ids]
-                    for prompt, group in zip(prompt_ids, responses, strict=True)
-                    for ids in group
-                ]
-            )
-        )
+        values = self._scorer.of_responses(prompt_ids, responses)
         scores = []
-        for prompt, group in zip(prompt_ids, responses):
+        for prompt, group, of_group in zip(prompt_ids, responses, values):
             scores.append([])
-            for ids in group:
+            for ids, read in zip(group, of_group):
                 # An empty response is judged by what the prompt's last token promises.
                 at = np.array(self.read_at(ids) if ids else [-1]) + len(prompt)
-                scores[-1].append(special.expit(next(values)[at].astype(np.float64)))
+                scores[-1].append(special.expit(read[at].astype(np.float64)))
         return scores
 
     def start(

@@ -26,12 +26,14 @@ def test_differences_are_paired_by_seed_and_left_out_where_a_stage_is_missing(tm
     reports = [
         report(
             base={"math/pass@1": low, "response_tokens": 20.0},
-            r1_zero={"math/pass@1": high, "response_tokens": 31.0},
+            r1_zero={"math/pass@1": high, "math/majority@8": 1.0, "response_tokens": 31.0},
         )
         for low, high in ((0.3, 0.8), (0.4, 0.85), (0.5, 0.95))
     ]
     found = {each["finding"]: each for each in findings.findings(reports, [tmp_path] * 3)}
-    assert set(found) == {"math, R1-Zero less base", "response tokens, R1-Zero less base"}
+    vote = "math, majority vote less pass@1 of R1-Zero"
+    assert set(found) == {"math, R1-Zero less base", vote, "response tokens, R1-Zero less base"}
+    assert found[vote]["mean"] == pytest.approx((20 + 15 + 5) / 3)
     math = found["math, R1-Zero less base"]
     assert math["mean"] == pytest.approx((50 + 45 + 45) / 3) and math["seeds"] == math["n"] == 3
     # Student's t of three: 4.303 standard errors.
