@@ -96,7 +96,7 @@ def test_figures(evaluated):
 def test_votes_and_what_they_could_at_best_be():
     """1: 2 of 3 are right. 2: 1 of 3, so that another wins. 3: nobody is, and one has no answer."""
     texts = {
-        "one": [right("1"), right("9"), right("1")],
+        "one": [right("9"), right("1"), right("1")],
         "two": [right("3"), right("2"), right("3")],
         "three": ["", right("5"), right("7")],
     }
