@@ -127,7 +127,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # `:search` is the whole comparison, for `launch.run_search`, with verifiers that saw more.
     full = arg == "search"
-    levels = {8: 800, 9: 2400} if full else {8: 12, 9: 12} if smoke else {8: 300, 9: 900}
+    levels = {8: 800, 9: 2400} if full else {8: 12, 9: 12} if smoke else {8: 200, 9: 600}
     config.verifiers = ConfigDict(
         {
             "problems": {f"tiny_math?low={n}&high={n}": count for n, count in levels.items()},
@@ -165,7 +165,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "task": "tiny_math?low=9&high=9",
             "problems": 16 if smoke else 500,
-            "calibration": 16 if smoke else 200,
+            "calibration": 16 if smoke else 400 if full else 200,
             "budgets": (1, 2, 4, 8, 16, 32, 64) if full else (1, 4) if smoke else (1, 4, 16),
             "tree_arms": (4, 16) if full else (4,),
             "pilots": 2,

@@ -43,7 +43,9 @@ def run(
     runtime.start_distributed()
     _check_fields(config, known)
     source = resolve(config.model)
-    work = _open(config, source, runtime.as_directory(workdir))
+    directory = runtime.as_directory(workdir)
+    runtime.keep_compiled(directory)
+    work = _open(config, source, directory)
     train = prepare(work)
     _check_evaluation(work)
 

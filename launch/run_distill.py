@@ -32,6 +32,7 @@ def run(config, workdir: str, seeds: int = 1) -> None:
     start = time.monotonic()
     runtime.start_distributed()
     directory = runtime.as_directory(workdir)
+    runtime.keep_compiled(directory)
     by_seed = []
     try:
         for seed in range(config.seed, config.seed + seeds):

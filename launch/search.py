@@ -40,8 +40,8 @@ ORACLE = "oracle"
 # Methods that take one response whatever the budget.
 ONE_RESPONSE = ("direct", "cot")
 # Arms of the adaptive strategy, by method; budgets are those that fit.
-ADAPTIVE_ARMS = ("cot", "weighted_majority", "best_of_n_prm", "beam", "dvts")
-EXTENDS_PILOTS = ("weighted_majority", "best_of_n_prm")
+EXTENDS_PILOTS = ("weighted_majority", "best_of_n_prm", "best_of_n_orm")
+ADAPTIVE_ARMS = ("cot", *EXTENDS_PILOTS, "beam", "dvts")
 
 
 def method_entries(
@@ -215,7 +215,10 @@ def fit_adaptive(
         budgets=budgets,
         unit_tokens=np.mean([each.tokens.mean() for each in calibrated if each.budget == 1]),
     )
-    methods = {name: (entries[name].method, entries[name].verifier) for name in ADAPTIVE_ARMS}
+    methods = {}
+    for name in ADAPTIVE_ARMS:
+        entry = entries[name]
+        methods[name] = (entry.method, None if entry.verifier is prm else entry.verifier)
     return Adaptive(methods, plans, how)
 
 
@@ -240,14 +243,19 @@ def findings(measured: Sequence[Measured]) -> list[str]:
         compare_two(("majority", budget), ("cot", 1))
         compare_two(("best_of_n_prm", budget), ("majority", budget))
         compare_two(("weighted_majority", budget), ("majority", budget))
-    if "beam" in curves and "best_of_n_prm" in curves:
-        target = max(curves["best_of_n_prm"], key=lambda each: each.accuracy)
+    for rival in ("best_of_n_prm", "best_of_n_orm"):
+        target = max(curves.get(rival, []), key=lambda each: each.accuracy, default=None)
         for name in ("beam", "dvts", "adaptive"):
-            match = cheapest(curves.get(name, []), target.accuracy)
+            if target is None or name not in curves:
+                continue
+            match = cheapest(curves[name], target.accuracy)
             share = "at no budget"
             if match is not None:
                 share = f"with {match.tokens.mean() / target.tokens.mean():.2f} of its tokens"
-            lines.append(f"{name} reaches best_of_n_prm's best ({target.accuracy:.3f}) {share}")
+            lines.append(
+                f"{name} reaches the best of {rival} ({target.accuracy:.3f} at {target.budget})"
+                f" {share}"
+            )
     for each in curves.get("adaptive", []):
         rivals = [
             m

@@ -135,6 +135,7 @@ class JaxStepGenerator:
         tokenizer.check_fits(model.config.vocab_size)
         self.model, self.params, self.tokenizer = model, params, tokenizer
         self._samplers: dict[Any, list[PathSampler]] = {}
+        self._automata: dict[str, TokenAutomaton] = {}
 
     def start(
         self,
@@ -159,11 +160,13 @@ class JaxStepGenerator:
         kept = self._samplers.setdefault((delimiter, *shape.values()), [])
         fitting = [s for s in kept if prompts <= s.prompts <= _SPARE_PROMPTS * prompts]
         if not fitting:
-            vocab = range(self.model.config.vocab_size)
-            token_bytes = [self.tokenizer.token_bytes(i) for i in vocab]
+            if delimiter not in self._automata:
+                vocab = range(self.model.config.vocab_size)
+                token_bytes = [self.tokenizer.token_bytes(i) for i in vocab]
+                self._automata[delimiter] = TokenAutomaton.build([delimiter], token_bytes)
             sampler = PathSampler(
                 self.model, prompts=prompts, stop_ids=self.tokenizer.stop_ids,
-                delimiter=TokenAutomaton.build([delimiter], token_bytes), **shape,
+                delimiter=self._automata[delimiter], **shape,
             )  # fmt: skip
             fitting = [sampler]
             kept.append(sampler)

@@ -23,6 +23,7 @@ TOKENIZER_SEED = 0
 def open_workspaces(config: Any, workdir: str, num_seeds: int) -> list[Workspace]:
     """The workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...; they share a model."""
     directory = runtime.as_directory(workdir)
+    runtime.keep_compiled(directory)
     model, mesh = runtime.build_model(config.model), runtime.build_mesh(config.mesh)
     trained = tokenizer(directory / "tokenizer", config.tokenizer)
     return [

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from reasoning.budget import Spent
-from reasoning.generator import fold_seed
+from reasoning.budget import Meter
+from reasoning.generator import Completion, fold_seed
 from reasoning.problem import Problem
 from reasoning.search import interface
-from reasoning.search.best_of_n import scored_samples
+from reasoning.search.best_of_n import draw_samples, score_samples, scored_samples
 from reasoning.search.interface import Candidate, Policy, SearchMethod, SearchResult
 from reasoning.verifiers import Verifier
 
@@ -57,8 +57,8 @@ class Adaptive:
     """Follows the plan of the largest planned budget that is within the one given.
 
     Attributes:
-      methods: name -> method and its verifier. Methods that choose among samples (have `pick`) go
-        on from the pilots.
+      methods: name -> method and its verifier, None for the one that scores the pilots. Methods
+        that choose among samples (have `pick`) go on from the pilots.
       plans: budget -> plan, see `fit_plans`.
       how: how step scores become one.
     """
@@ -78,22 +78,21 @@ class Adaptive:
     ) -> list[SearchResult]:
         """See `SearchMethod`; the verifier scores the pilots."""
         interface.check_budget(budget, "adaptive", least=min(self.plans))
+        verifier = interface.require_verifier(verifier, "adaptive")
         plan = self.plans[max(planned for planned in self.plans if planned <= budget)]
         if not plan.pilots:
-            return self._run(policy, plan.arms[0], problems, seed)
-        verifier = interface.require_verifier(verifier, "adaptive")
-        pilots, meters = scored_samples(
-            policy, verifier, problems, plan.pilots, self.how, seed
-        )
-        bins = np.searchsorted(plan.edges, difficulty(pilots), side="right")
+            return self._run(policy, verifier, plan.arms[0], problems, seed)
+        drawn, meters = draw_samples(policy, verifier, problems, plan.pilots, seed)
+        scored = score_samples(policy, verifier, problems, drawn, meters, self.how)
+        bins = np.searchsorted(plan.edges, difficulty(scored), side="right")
         found: dict[int, SearchResult] = {}
         for i, arm in enumerate(plan.arms):
             members = np.flatnonzero(bins == i).tolist()
             if not members:
                 continue
-            spent = [meters[m].spent for m in members]
-            asked, drawn = ([each[m] for m in members] for each in (problems, pilots))
-            results = self._follow(policy, arm, asked, drawn, spent, seed)
+            pilots = _Pilots(*([each[m] for m in members] for each in (drawn, scored, meters)))
+            asked = [problems[m] for m in members]
+            results = self._follow(policy, verifier, arm, asked, pilots, seed)
             found |= zip(members, results, strict=True)
         return [found[i] for i in range(len(problems))]
 
@@ -101,30 +100,46 @@ class Adaptive:
         """The plans, JSON-able."""
         return {str(budget): dataclasses.asdict(plan) for budget, plan in self.plans.items()}
 
-    def _run(self, policy, arm: Arm, problems, seed) -> list[SearchResult]:
-        method, verifier = self.methods[arm.method]
-        return method(policy, verifier, problems, arm.budget, seed=seed)
+    def _run(self, policy, verifier, arm: Arm, problems, seed) -> list[SearchResult]:
+        method, own = self.methods[arm.method]
+        return method(policy, own or verifier, problems, arm.budget, seed=seed)
 
     def _follow(
-        self, policy, arm: Arm, problems, pilots, spent: list[Spent], seed
+        self, policy, verifier, arm: Arm, problems, pilots: "_Pilots", seed
     ) -> list[SearchResult]:
         """An arm's results for problems of one bin, the pilots' cost included."""
-        method, verifier = self.methods[arm.method]
+        method, own = self.methods[arm.method]
         if not hasattr(method, "pick"):
-            results = self._run(policy, arm, problems, fold_seed(seed, "arm"))
+            results = self._run(policy, verifier, arm, problems, fold_seed(seed, "arm"))
             return [
-                dataclasses.replace(result, spent=result.spent + pilot)
-                for result, pilot in zip(results, spent, strict=True)
+                dataclasses.replace(result, spent=result.spent + meter.spent)
+                for result, meter in zip(results, pilots.meters, strict=True)
             ]
-        candidates: list[list[Candidate]] = [list(each) for each in pilots]
-        if (missing := arm.budget - len(pilots[0])) > 0:
+        spent = [meter.spent for meter in pilots.meters]
+        candidates = pilots.candidates
+        if own is not None:
+            meters = [Meter(verifier=own.config) for _ in problems]
+            candidates = score_samples(
+                policy, own, problems, pilots.completions, meters, self.how
+            )
+            spent = [a + meter.spent for a, meter in zip(spent, meters, strict=True)]
+        if (missing := arm.budget - len(candidates[0])) > 0:
             more, meters = scored_samples(
-                policy, verifier, problems, missing, self.how, fold_seed(seed, "more")
+                policy, own or verifier, problems, missing, self.how, fold_seed(seed, "more")
             )
             candidates = [a + b for a, b in zip(candidates, more, strict=True)]
             spent = [a + meter.spent for a, meter in zip(spent, meters, strict=True)]
         picked = method.pick(policy, problems, candidates)
         return interface.results(problems, picked, candidates, spent)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pilots:
+    """The pilot samples of some problems, and what they cost."""
+
+    completions: list[list[Completion]]
+    candidates: list[list[Candidate]]
+    meters: list[Meter]
 
 
 def difficulty(pilots: Sequence[Sequence[Candidate]]) -> np.ndarray:

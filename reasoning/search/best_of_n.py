@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from reasoning.budget import Meter
+from reasoning.generator import Completion
 from reasoning.problem import Problem
 from reasoning.search import interface, voting
 from reasoning.search.budget_forcing import close_chains
@@ -62,22 +63,49 @@ def scored_samples(
     seed: int,
 ) -> tuple[list[list[Candidate]], list[Meter]]:
     """`num_samples` candidates of each problem, with scores where there is a verifier."""
+    completions, meters = draw_samples(policy, verifier, problems, num_samples, seed)
+    return score_samples(policy, verifier, problems, completions, meters, how), meters
+
+
+def draw_samples(
+    policy: Policy,
+    verifier: Verifier | None,
+    problems: Sequence[Problem],
+    num_samples: int,
+    seed: int,
+) -> tuple[list[list[Completion]], list[Meter]]:
+    """`num_samples` responses to each problem, and meters that have counted them.
+
+    Args:
+      verifier: what `score_samples` will score them by, whose size the meters need to know.
+    """
     prompts = [policy.template(problem.question) for problem in problems]
-    lengths = interface.prompt_lengths(policy, prompts)
-    meters = interface.meters(policy, verifier, lengths)
+    meters = interface.meters(policy, verifier, interface.prompt_lengths(policy, prompts))
     completions = interface.sample(policy, prompts, num_samples, meters, seed=seed)
-    completions = close_chains(policy, prompts, completions, meters)
+    return close_chains(policy, prompts, completions, meters), meters
+
+
+def score_samples(
+    policy: Policy,
+    verifier: Verifier | None,
+    problems: Sequence[Problem],
+    completions: Sequence[Sequence[Completion]],
+    meters: Sequence[Meter],
+    how: str,
+) -> list[list[Candidate]]:
+    """Responses as candidates, with scores where there is a verifier; scoring them is counted."""
     if verifier is None:
-        return [[interface.candidate(policy, c) for c in group] for group in completions], meters
+        return [[interface.candidate(policy, c) for c in group] for group in completions]
+    prompts = [policy.template(problem.question) for problem in problems]
     scores = verifier.score(problems, prompts, completions)
+    lengths = interface.prompt_lengths(policy, prompts)
     for meter, group, length in zip(meters, completions, lengths, strict=True):
         for completion in group:
             meter.verify(length + len(completion.token_ids), 0)
-    candidates = [
+    return [
         [
             interface.candidate(policy, completion, aggregate(steps, how))
             for completion, steps in zip(group, of_group, strict=True)
         ]
         for group, of_group in zip(completions, scores, strict=True)
     ]
-    return candidates, meters

@@ -45,12 +45,12 @@ class Node:
         """The node without children that PUCT leads to."""
         node = self
         while node.children:
-            scale = exploration * math.sqrt(node.visits)
-            node = max(
-                node.children,
-                key=lambda child: child.total / child.visits
-                + scale * child.prior / (1 + child.visits),
-            )
+            # A loop, not `max` with a key: selection is most of what a search does on the host.
+            scale, best = exploration * math.sqrt(node.visits), -math.inf
+            for child in node.children:
+                worth = child.total / child.visits + scale * child.prior / (1 + child.visits)
+                if worth > best:
+                    best, node = worth, child
         return node
 
 

@@ -53,6 +53,9 @@ class SelfRefine:
         meters = interface.meters(policy, verifier, lengths)
         drafts = [""] * len(problems)
         best: list[tuple[float, Completion, np.ndarray] | None] = [None] * len(problems)
+        splitter = None
+        if not self.instruction:
+            splitter = StepSplitter(policy.generator.tokenizer, policy.delimiter)
         for turn in range(budget):
             texts = [prompt + draft for prompt, draft in zip(prompts, drafts, strict=True)]
             if turn:
@@ -71,21 +74,22 @@ class SelfRefine:
                 score = aggregate(steps, self.how)
                 if best[i] is None or score > best[i][0]:
                     best[i] = (score, completion, steps)
-            drafts = [self._draft(policy, *each[1:]) for each in best]
+            drafts = [self._draft(policy, splitter, *each[1:]) for each in best]
         chosen = [interface.candidate(policy, completion, score) for score, completion, _ in best]
         spent = [meter.spent for meter in meters]
         return interface.results(problems, chosen, [[each] for each in chosen], spent)
 
-    def _draft(self, policy, completion: Completion, steps: np.ndarray) -> str:
+    def _draft(
+        self, policy, splitter: StepSplitter | None, completion: Completion, steps: np.ndarray
+    ) -> str:
         """What a revision follows: all of the response and the request, or its sound part."""
         if self.instruction:
             return f"{completion.text}\n{self.instruction}\n"
         weakest = int(np.argmin(steps))
         if not weakest:
             return ""
-        tokenizer = policy.generator.tokenizer
-        ends = StepSplitter(tokenizer, policy.delimiter).ends(completion.token_ids)
-        return tokenizer.decode(completion.token_ids[: ends[weakest - 1] + 1])
+        ends = splitter.ends(completion.token_ids)
+        return policy.generator.tokenizer.decode(completion.token_ids[: ends[weakest - 1] + 1])
 
     def _whole(self, policy, draft: str, completion: Completion) -> Completion:
         """The revision with what it resumes."""

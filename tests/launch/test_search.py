@@ -87,7 +87,7 @@ def test_shared_samples_cost_each_method_what_it_uses(tmp_path):
 
 
 def test_the_adaptive_strategy_is_fitted_and_run(tmp_path):
-    chosen = {name: entries()[name] for name in ("cot", "best_of_n_prm", "weighted_majority", "beam", "dvts")}
+    chosen = {name: entries()[name] for name in search.ADAPTIVE_ARMS}
     arms = search.adaptive_budgets(BUDGETS, [4])
     calibrated = search.compare(
         toy_policy(), chosen, PROBLEMS, arms, tmp_path / "c.jsonl", seed=1, title="calibration"

@@ -100,7 +100,7 @@ def test_problems_are_treated_by_their_difficulty_and_pilots_are_part_of_the_sam
     policy = toy_policy()
     pilots = BestOfN()(policy, scores, PROBLEMS, PILOTS)
     edge = float(difficulty([r.candidates for r in pilots]).min()) + 1e-9
-    methods = {"best_of_n": (BestOfN(), scores), "beam": (BeamSearch(), scores)}
+    methods = {"best_of_n": (BestOfN(), None), "beam": (BeamSearch(), None)}
     for arms, sampled in [
         ((ARMS[0], ARMS[1]), [PILOTS * 3, 8 * 3]),
         ((ARMS[2], ARMS[2]), None),
@@ -118,9 +118,24 @@ def test_problems_are_treated_by_their_difficulty_and_pilots_are_part_of_the_sam
 
 def test_a_uniform_plan_draws_no_pilots():
     scores, policy = ToyVerifier(random_scores(0)), toy_policy()
-    methods = {"best_of_n": (BestOfN(), scores)}
+    methods = {"best_of_n": (BestOfN(), None)}
     adaptive = Adaptive(methods, {1: Plan(0, (), (ARMS[0],)), 8: Plan(0, (), (ARMS[1],))})
     results = adaptive(policy, scores, PROBLEMS, 7)  # the plan for 1 is the last within 7
     assert [r.spent.generated_tokens for r in results] == [3, 3]
     with pytest.raises(ValueError, match="budget=0"):
         adaptive(policy, scores, PROBLEMS, 0)
+
+
+def test_an_arm_with_a_verifier_of_its_own_chooses_by_it_among_the_same_samples():
+    estimates, own = ToyVerifier(random_scores(0)), ToyVerifier(random_scores(1))
+    alone = BestOfN()(toy_policy(), own, PROBLEMS, PILOTS)
+    other = BestOfN()(toy_policy(), estimates, PROBLEMS, PILOTS)
+    plan = Plan(PILOTS, (), (Arm("best_of_n", 1),))
+    results = Adaptive({"best_of_n": (BestOfN(), own)}, {1: plan})(
+        toy_policy(), estimates, PROBLEMS, 1
+    )
+    assert [r.response for r in results] == [r.response for r in alone]
+    assert [r.response for r in results] != [r.response for r in other]
+    for result, single in zip(results, alone):
+        assert result.spent.generated_tokens == single.spent.generated_tokens
+        assert result.spent.verifier_calls == 2 * PILOTS  # by both verifiers
