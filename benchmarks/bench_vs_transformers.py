@@ -1,28 +1,29 @@
-"""SFT step and generation against PyTorch + transformers: same weights, same work, one run, one CPU.
+"""SFT step and generation against PyTorch + transformers: same weights, same work, one CPU.
 
     make bench          (or: python -m benchmarks.bench_vs_transformers [--quick])
 
-Both sides take turns in one process, with the allocator on huge pages for both, so that a machine
-whose speed drifts drifts for both; medians and ratios are what to quote. Each comparison has a
-process of its own: what a training leaves behind (threads, memory) slows the next one's sampling.
-SFT is measured twice: on rows without padding (the same shapes to the letter), and
-on documents of the tiny world's corpus, which transformers pads to the longest of a batch and this
-project packs; there only real tokens count. The share of peak is that of the largest matrix
-product's speed, measured before it in the same process.
+Every side has a process of its own and they take turns, so that a machine whose speed drifts drifts
+for all, and no side's threads and memory are in another's way; medians and ratios are what to quote.
+transformers runs twice: as it comes, and with the allocator on huge pages that this project's entry
+points ask for (`launch.runtime.restart_on_huge_pages`), so that both kinds of gain can be told apart.
+
+SFT is measured on rows without padding (the same shapes to the letter), and on documents of the tiny
+world's corpus, which transformers pads to the longest of a batch and this project packs; there only
+real tokens count. The share of peak is that of the largest matrix product's speed by either library.
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
-from launch.runtime import prepare_backend, restart_on_huge_pages
+from launch.runtime import HUGE_PAGES, prepare_backend
 
-if __name__ == "__main__":
-    restart_on_huge_pages()
 prepare_backend()
 
 import jax
@@ -37,6 +38,7 @@ from models.hf.export import export_model
 from models.packing import pack, place
 from models.sampler import Sampler
 from models.sharding import make_mesh
+from models.tokenizer import train_bpe
 from reasoning.tiny_world import corpus
 from train import sft
 from train.optimizer import make_optimizer
@@ -45,6 +47,7 @@ from train.step import make_train_step
 
 VOCAB, ROWS, LENGTH = 512, 16, 128
 PROMPT, NEW_TOKENS, BATCH = 24, 96, 64
+OURS, THEIRS, THEIRS_HUGE = "ours", "transformers", "transformers_huge_pages"
 
 
 def model_config(width: int) -> ModelConfig:
@@ -55,33 +58,152 @@ def model_config(width: int) -> ModelConfig:
     )  # fmt: skip
 
 
-def alternate(rounds: int, **sides: Callable[[], None]) -> dict[str, float]:
-    """Median seconds of each side, run in turn after one warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds + 1):
-        for name, run in sides.items():
-            start = time.perf_counter()
-            run()
-            if number:
-                times[name].append(time.perf_counter() - start)
+def our_params(width: int):
+    return jax.jit(LanguageModel(model_config(width)).init)(jax.random.key(0))
+
+
+def their_model(directory: str):
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+
+
+# Each of these prepares one side and returns what one turn runs.
+
+
+def our_product() -> Callable[[], None]:
+    a = jnp.asarray(np.random.default_rng(0).normal(size=(2048, 2048)), jnp.float32)
+    product = jax.jit(jnp.matmul)
+    return lambda: product(a, a).block_until_ready()
+
+
+def their_product() -> Callable[[], None]:
+    a = torch.from_numpy(np.random.default_rng(0).normal(size=(2048, 2048)).astype(np.float32))
+    return lambda: a @ a
+
+
+def our_training(width: int, documents: Sequence[np.ndarray]) -> Callable[[], None]:
+    model, mesh = LanguageModel(model_config(width)), make_mesh()
+    settings = dict(name="adamw", learning_rate=1e-4, weight_decay=0.1, clip_norm=1.0)
+    optimizer = make_optimizer(settings, model.abstract_params, 10_000)
+    state = state_from_params(model, our_params(width), optimizer, mesh)
+    step = make_train_step(sft.make_loss(model), optimizer, mesh)
+    examples = [{"tokens": d, "loss_weights": np.ones(len(d), np.float32)} for d in documents]
+    batch = step.put(pack(examples, place([len(d) for d in documents], LENGTH), LENGTH, ROWS))
+
+    def run():
+        nonlocal state
+        state, metrics = step(state, batch)
+        jax.block_until_ready(metrics["loss"])
+
+    return run
+
+
+def their_training(directory: str, documents: Sequence[np.ndarray]) -> Callable[[], None]:
+    model = their_model(directory).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    longest = max(len(d) for d in documents)
+    ids = torch.zeros(len(documents), longest, dtype=torch.long)
+    mask = torch.zeros(len(documents), longest, dtype=torch.long)
+    for row, document in enumerate(documents):
+        ids[row, : len(document)] = torch.from_numpy(document)
+        mask[row, : len(document)] = 1
+    labels = ids.masked_fill(mask == 0, -100)
+    attention_mask = None if mask.all() else mask
+
+    def run():
+        model(input_ids=ids, attention_mask=attention_mask, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+def our_generation(width: int, prompts: np.ndarray) -> Callable[[], None]:
+    params, key, rows = our_params(width), jax.random.key(0), prompts.tolist()
+    sampler = Sampler(
+        LanguageModel(model_config(width)), slots=BATCH, group=1, max_new_tokens=NEW_TOKENS,
+        stop_ids=[],
+    )  # fmt: skip
+
+    def run():
+        assert sampler(params, rows, key).lengths.sum() == BATCH * NEW_TOKENS
+
+    return run
+
+
+def their_generation(directory: str, prompts: np.ndarray) -> Callable[[], None]:
+    model, ids = their_model(directory).eval(), torch.from_numpy(prompts)
+
+    def run():
+        with torch.inference_mode():
+            out = model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0,
+                min_new_tokens=NEW_TOKENS, max_new_tokens=NEW_TOKENS, pad_token_id=0,
+            )  # fmt: skip
+        assert out.shape[1] == PROMPT + NEW_TOKENS
+
+    return run
+
+
+def _serve(connection, make: Callable, arguments: Sequence) -> None:
+    """A side's process: prepares it, then runs a turn for every message and tells its seconds."""
+    run = make(*arguments)
+    while connection.recv():
+        start = time.perf_counter()
+        run()
+        connection.send(time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _side(make: Callable, arguments: Sequence, huge_pages: bool) -> Iterator[Callable[[], float]]:
+    """A function that has a process of its own run a turn."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    # Read by glibc when the process starts.
+    os.environ["GLIBC_TUNABLES"] = HUGE_PAGES if huge_pages else ""
+    process = spawn.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+    process.start()
+    theirs.close()
+
+    def turn() -> float:
+        ours.send(True)
+        return ours.recv()
+
+    try:
+        yield turn
+    finally:
+        ours.send(False)
+        process.join()
+
+
+def take_turns(
+    rounds: int, sides: dict[str, tuple[Callable, Sequence, bool]], warm_up: int = 2
+) -> dict[str, float]:
+    """Median seconds of each side: (function that prepares it, its arguments, huge pages)."""
+    with contextlib.ExitStack() as stack:
+        turns = {name: stack.enter_context(_side(*side)) for name, side in sides.items()}
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for number in range(warm_up + rounds):
+            for name, turn in turns.items():
+                seconds = turn()
+                if number >= warm_up:
+                    times[name].append(seconds)
     return {name: statistics.median(each) for name, each in times.items()}
 
 
-def matmul_peak() -> float:
-    """FLOP/s of a float32 matrix product of 2048, the better of both libraries."""
-    a = np.random.default_rng(0).normal(size=(2048, 2048)).astype(np.float32)
-    ours, theirs = jnp.asarray(a), torch.from_numpy(a)
-    product = jax.jit(jnp.matmul)
-    seconds = alternate(
-        5, ours=lambda: product(ours, ours).block_until_ready(), theirs=lambda: theirs @ theirs
+def compare(name: str, tokens: int, rounds: int, ours, theirs) -> dict[str, float]:
+    """Tokens per second of the sides, and our speed as a multiple of each of theirs."""
+    seconds = take_turns(
+        rounds, {OURS: (*ours, True), THEIRS: (*theirs, False), THEIRS_HUGE: (*theirs, True)}
     )
-    return 2 * 2048**3 / min(seconds.values())
+    found = {f"{name}_{side}_tokens_per_s": round(tokens / s) for side, s in seconds.items()}
+    for side in (THEIRS, THEIRS_HUGE):
+        found[f"{name}_ratio_to_{side}"] = round(seconds[side] / seconds[OURS], 2)
+    return found
 
 
 def ragged_documents() -> list[np.ndarray]:
     """Token ids with the lengths of the tiny world's documents, about `ROWS * LENGTH` in all."""
-    from models.tokenizer import train_bpe
-
     texts = corpus.documents(2000, seed=0)
     tokenizer = train_bpe(texts, VOCAB, eos_token="<eos>")
     documents, total = [], 0
@@ -93,115 +215,43 @@ def ragged_documents() -> list[np.ndarray]:
     raise AssertionError("the corpus is too small")
 
 
-def bench_training(width: int, rounds: int) -> dict[str, float]:
-    """Tokens per second of one AdamW step, forward, backward and update."""
-    peak = matmul_peak()
-    config = model_config(width)
-    model, mesh = LanguageModel(config), make_mesh()
-    params = jax.jit(model.init)(jax.random.key(0))
-    settings = dict(name="adamw", learning_rate=1e-4, weight_decay=0.1, clip_norm=1.0)
-    optimizer = make_optimizer(settings, model.abstract_params, 10_000)
-    with tempfile.TemporaryDirectory() as directory:
-        export_model(f"{directory}/hf", config, params)
-        torch_model = AutoModelForCausalLM.from_pretrained(f"{directory}/hf", dtype=torch.float32)
-    torch_model.train()
-    torch_optimizer = torch.optim.AdamW(torch_model.parameters(), lr=1e-4, fused=True)
-    state = state_from_params(model, params, optimizer, mesh)
-    step = make_train_step(sft.make_loss(model), optimizer, mesh)
-
-    rng = np.random.default_rng(0)
-    dense = [rng.integers(0, VOCAB, LENGTH).astype(np.int32) for _ in range(ROWS)]
-    results = {"peak_gflops": peak / 1e9}
-    for name, documents in (("dense", dense), ("ragged", ragged_documents())):
-        examples = [{"tokens": d, "loss_weights": np.ones(len(d), np.float32)} for d in documents]
-        placement = place([len(d) for d in documents], LENGTH)
-        batch = step.put(pack(examples, placement, LENGTH, ROWS))
-        longest = max(len(d) for d in documents)
-        ids = torch.zeros(len(documents), longest, dtype=torch.long)
-        mask = torch.zeros(len(documents), longest, dtype=torch.long)
-        for row, document in enumerate(documents):
-            ids[row, : len(document)] = torch.from_numpy(document)
-            mask[row, : len(document)] = 1
-        labels = ids.masked_fill(mask == 0, -100)
-        attention_mask = None if mask.all() else mask
-
-        def ours():
-            nonlocal state
-            state, metrics = step(state, batch)
-            jax.block_until_ready(metrics["loss"])
-
-        def theirs():
-            loss = torch_model(input_ids=ids, attention_mask=attention_mask, labels=labels).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(torch_model.parameters(), 1.0)
-            torch_optimizer.step()
-            torch_optimizer.zero_grad(set_to_none=True)
-
-        seconds = alternate(rounds, ours=ours, theirs=theirs)
-        tokens = sum(len(d) for d in documents)
-        results |= {
-            f"{name}_tokens_per_s": tokens / seconds["ours"],
-            f"{name}_transformers_tokens_per_s": tokens / seconds["theirs"],
-            f"{name}_ratio": seconds["theirs"] / seconds["ours"],
-        }
-        if name == "dense":
-            flops = 3 * tokens * config.flops_per_token(LENGTH / 2)
-            results["share_of_peak"] = flops / seconds["ours"] / peak
-            results["transformers_share_of_peak"] = flops / seconds["theirs"] / peak
-    return results
-
-
-def bench_generation(width: int, rounds: int) -> dict[str, float]:
-    """Tokens per second at batch 64, sampled at temperature 1, nobody stopping early."""
-    config = model_config(width)
-    model = LanguageModel(config)
-    params = jax.jit(model.init)(jax.random.key(0))
-    with tempfile.TemporaryDirectory() as directory:
-        export_model(f"{directory}/hf", config, params)
-        torch_model = AutoModelForCausalLM.from_pretrained(f"{directory}/hf", dtype=torch.float32)
-    torch_model.eval()
-    prompts = np.random.default_rng(1).integers(0, VOCAB, (BATCH, PROMPT))
-    ids = torch.from_numpy(prompts)
-    sampler = Sampler(model, slots=BATCH, group=1, max_new_tokens=NEW_TOKENS, stop_ids=[])
-    rows, key = prompts.tolist(), jax.random.key(0)
-
-    def theirs():
-        with torch.inference_mode():
-            out = torch_model.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0,
-                min_new_tokens=NEW_TOKENS, max_new_tokens=NEW_TOKENS, pad_token_id=0,
-            )  # fmt: skip
-        assert out.shape[1] == PROMPT + NEW_TOKENS
-
-    def ours():
-        assert sampler(params, rows, key).lengths.sum() == BATCH * NEW_TOKENS
-
-    seconds = alternate(rounds, ours=ours, theirs=theirs)
-    tokens = BATCH * NEW_TOKENS
-    return {
-        "tokens_per_s": tokens / seconds["ours"],
-        "transformers_tokens_per_s": tokens / seconds["theirs"],
-        "ratio": seconds["theirs"] / seconds["ours"],
-    }
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     quick = parser.parse_args().quick
-    report: dict = {"threads": torch.get_num_threads()}
-    spawn = multiprocessing.get_context("spawn")
+    rng = np.random.default_rng(0)
+    documents = {
+        "dense": [rng.integers(0, VOCAB, LENGTH).astype(np.int32) for _ in range(ROWS)],
+        "documents": ragged_documents(),
+    }
+    prompts = rng.integers(0, VOCAB, (BATCH, PROMPT))
+    products = take_turns(
+        5, {OURS: (our_product, (), True), THEIRS: (their_product, (), True)}
+    )
+    peak = 2 * 2048**3 / min(products.values())
+    report: dict = {"peak_gflops": round(peak / 1e9, 1), "threads": torch.get_num_threads()}
+    print(json.dumps(report), flush=True)
     for width in (128, 512):
-        rounds = (3 if quick else 9) if width == 128 else (2 if quick else 5)
-        for name, bench, count in (
-            (f"sft_d{width}", bench_training, rounds),
-            (f"generate_d{width}", bench_generation, 2 if quick else 5),
-        ):
-            with spawn.Pool(1) as pool:
-                results = pool.apply(bench, (width, count))
-            report[name] = {figure: round(value, 3) for figure, value in results.items()}
-            print(name, json.dumps(report[name]), flush=True)
-    print(json.dumps(report, indent=2))
+        rounds = 5 if quick else 15
+        with tempfile.TemporaryDirectory() as directory:
+            export_model(directory, model_config(width), our_params(width))
+            results = {}
+            for name, each in documents.items():
+                tokens = sum(len(d) for d in each)
+                results |= compare(
+                    name, tokens, rounds, (our_training, (width, each)),
+                    (their_training, (directory, each)),
+                )  # fmt: skip
+            flops = 3 * model_config(width).flops_per_token(LENGTH / 2)
+            for side in (OURS, THEIRS, THEIRS_HUGE):
+                share = results[f"dense_{side}_tokens_per_s"] * flops / peak
+                results[f"dense_{side}_share_of_peak"] = round(share, 3)
+            results |= compare(
+                "generation", BATCH * NEW_TOKENS, 3 if quick else 5,
+                (our_generation, (width, prompts)), (their_generation, (directory, prompts)),
+            )  # fmt: skip
+        report[f"d{width}"] = results
+        print(f"d{width}", json.dumps(results, indent=2), flush=True)
 
 
 if __name__ == "__main__":

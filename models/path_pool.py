@@ -1,10 +1,10 @@
 """A pool of partial completions ("paths"): keys and values kept by place, forked by index.
 
-A prompt's keys and values are stored once. Each of its R places holds one path in W columns, its
-last token in the last one. To extend paths, the rows of their parents are copied side by side
-into a `KVCache` with T fresh columns behind, which all rows fill in step; afterwards every row is
-moved left by what it gained, and stored in its new place. So a path is copied once per step of
-the search, never once per token, and no prefix is ever recomputed.
+A prompt's keys and values are stored once. Each of its R places holds one path in the first of W
+columns. To extend paths, the rows of their parents are copied side by side into a `KVCache` behind
+T fresh columns, which all rows fill in step; afterwards what a row gained is moved behind its path,
+and the path stored in its new place. So a path is copied once per step of the search, never once
+per token, and no prefix is ever recomputed.
 
 The device holds keys and values alone. Lengths, and whatever else is a number per path, are NumPy
 arrays: the host needs them to check a request, and they come back with every step anyway.
@@ -170,12 +170,12 @@ def prefill(model, capacity: int, columns: int, params, tokens, lengths):
 
 
 def open_rows(prefix, prefix_lengths, suffix, parents, lengths, fresh: int) -> KVCache:
-    """The parents' rows `[P, M]` side by side, with `fresh` columns behind."""
+    """The parents' rows `[P, M]` side by side, of `lengths` tokens, behind `fresh` columns."""
     index = jnp.maximum(parents, 0)[None, :, :, None, None, None]
     rows_k = jnp.take_along_axis(suffix[0], index, 2)
     rows_v = jnp.take_along_axis(suffix[1], index, 2)
-    columns, room, none = suffix[0].shape[-1], (0, fresh), (0, 0)
-    valid = jnp.arange(columns) >= columns - lengths[..., None]
+    columns, room, none = suffix[0].shape[-1], (fresh, 0), (0, 0)
+    valid = jnp.arange(columns) < lengths[..., None]
     return _constrain(
         KVCache(
             prefix_k=prefix[0],
@@ -188,13 +188,18 @@ def open_rows(prefix, prefix_lengths, suffix, parents, lengths, fresh: int) -> K
     )
 
 
-def close_rows(cache: KVCache, suffix, into, gained):
-    """`PathPool.suffix` with rows stored in `into [P, M]`, after they gained `[P, M]` columns.
+def close_rows(cache: KVCache, suffix, into, lengths):
+    """`PathPool.suffix` with rows stored in `into [P, M]`.
 
-    Columns before a path's tokens hold anything; they are never read.
+    Args:
+      lengths: `[P, M]`, tokens of the rows before they were extended, behind which the fresh
+        columns go. What those hold that a row did not fill is never read.
     """
     prompts, places, columns = *into.shape[:1], suffix[0].shape[2], suffix[0].shape[-1]
-    source = (jnp.arange(columns) + gained[..., None])[None, :, :, None]
+    fresh = cache.suffix_k.shape[-1] - columns
+    column, lengths = jnp.arange(columns), lengths[..., None]
+    source = jnp.where(column < lengths, fresh + column, jnp.minimum(column - lengths, fresh - 1))
+    source = source[None, :, :, None]
     rows_k = jnp.take_along_axis(cache.suffix_k, source[..., None, :], -1)
     rows_v = jnp.take_along_axis(cache.suffix_v, source[..., None], -2)
     # Each place chooses its new row or stays: faster than a scatter on CPU, and split over prompts

@@ -132,7 +132,7 @@ class PathScorer:
         extend = self._extend_donated if donate else self._extend
         suffix, values = extend(
             params, pool.prefix, pool.prefix_lengths, suffix=pool.suffix,
-            rows=np.stack([parents, into, past, lengths]), read=read, unpack=unpack,
+            rows=np.stack([parents, into, past]), read=read, unpack=unpack,
         )  # fmt: skip
         of_tokens = np.full(tokens.shape, np.nan, np.float32)
         of_tokens[prompt, row, number] = jax.device_get(values)[prompt, packed]
@@ -141,8 +141,7 @@ class PathScorer:
 
     def _values(self, params, prefix, prefix_lengths, *, suffix, rows, read, unpack):
         P, M, T = unpack.shape
-        W = self.max_new_tokens
-        parents, into, lengths, gained = rows
+        parents, into, lengths = rows
         tokens, positions, pack = read
         cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, T)
 
@@ -156,10 +155,10 @@ class PathScorer:
             cache = dataclasses.replace(
                 cache,
                 suffix_k=jax.lax.dynamic_update_slice(
-                    cache.suffix_k, k.transpose(0, 1, 2, 4, 5, 3), (layer, 0, 0, 0, 0, W)
+                    cache.suffix_k, k.transpose(0, 1, 2, 4, 5, 3), (layer, 0, 0, 0, 0, 0)
                 ),
                 suffix_v=jax.lax.dynamic_update_slice(
-                    cache.suffix_v, v.transpose(0, 1, 2, 4, 3, 5), (layer, 0, 0, 0, W, 0)
+                    cache.suffix_v, v.transpose(0, 1, 2, 4, 3, 5), (layer, 0, 0, 0, 0, 0)
                 ),
             )
             out = step_attention(q, cache, layer)
@@ -168,7 +167,7 @@ class PathScorer:
 
         hidden, cache = self.model.bind(params).hidden(tokens, positions, attend, cache)
         values = self.model.values(params, hidden)
-        return path_pool.close_rows(cache, suffix, into, gained), values
+        return path_pool.close_rows(cache, suffix, into, lengths), values
 
 
 def _quarters(size: int, most: int) -> int:
@@ -180,8 +179,8 @@ def _quarters(size: int, most: int) -> int:
 def step_attention(q_PMTNH: jax.Array, cache: KVCache, layer: jax.Array) -> jax.Array:
     """T queries of each path against its prompt, its past and its step: `[P, M, T, N, H]`.
 
-    The step's keys and values are the last T columns of the suffix, causal among themselves;
-    `suffix_valid` tells which of those before hold tokens. The prompt part is one matrix product
+    The step's keys and values are the first T columns of the suffix, causal among themselves;
+    `suffix_valid` tells which of those behind hold tokens. The prompt part is one matrix product
     over all rows of a prompt.
     """
     P, M, T, N, H = q_PMTNH.shape
@@ -198,8 +197,8 @@ def step_attention(q_PMTNH: jax.Array, cache: KVCache, layer: jax.Array) -> jax.
     # R = N / K query heads for each key head; S columns of the prompt, C of the path.
     prefix_PKMTRS = product("pmtkrh,pkhs->pkmtrs", q, prefix_k)
     suffix_PKMTRC = product("pmtkrh,pmkhc->pkmtrc", q, suffix_k)
-    column = jnp.arange(columns) - (columns - T)
-    causal = (column >= 0) & (column <= jnp.arange(T)[:, None])
+    column = jnp.arange(columns)
+    causal = (column < T) & (column <= jnp.arange(T)[:, None])
     seen_PMTC = cache.suffix_valid[:, :, None] | causal
     scores = jnp.concatenate(
         [

@@ -197,7 +197,7 @@ class PathSampler:
     ):  # fmt: skip
         P, M, T, W = self.prompts, self.width, self.step_tokens, self.max_new_tokens
         parents, into, lengths, token, reading = rows
-        used = into >= 0
+        used, longest = into >= 0, lengths.max()
         cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, T)
         if not isinstance(params, LoopWeights):
             params = self.model.for_loop(params, prefix[0].shape[-1] + W)
@@ -214,8 +214,8 @@ class PathSampler:
             active = used & (finish == RUNNING)
             positions = prefix_lengths[:, None] + lengths + t
             logits, cache = decode_token(
-                self.model, params, cache, token, positions, W + t, active,
-                live=live_blocks(W + T, W - lengths.max(), W + t),
+                self.model, params, cache, token, positions, t, active,
+                live=live_blocks(W + T, 0, jnp.where(longest > 0, T + longest - 1, t)),
             )  # fmt: skip
             token, logprob = draw(logits, uniform[:, t], knobs, filtered)
             token, logprob = token.reshape(P, M), logprob.reshape(P, M)
@@ -249,6 +249,6 @@ class PathSampler:
         }
         carry = (jnp.int32(0), cache, token, reading, jnp.zeros((P, M), jnp.int32), out)
         _, cache, _, reading, finish, out = jax.lax.while_loop(unfinished, decode, carry)
-        suffix = path_pool.close_rows(cache, suffix, into, out["lengths"])
+        suffix = path_pool.close_rows(cache, suffix, into, lengths)
         return suffix, out | {"finish": finish, "reading": reading}
 

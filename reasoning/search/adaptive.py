@@ -162,7 +162,9 @@ def fit_plans(
 
     Maximizes accuracy subject to the mean of generated tokens by a Lagrangian: for every price of a
     token each bin takes the arm with the most accuracy less cost, and of all prices the best plan
-    within the budget is kept, or the best single arm for all problems if that is better.
+    within the budget is kept. The best single arm for all problems is preferred unless that plan is
+    better by more than one standard error of their difference (Breiman et al., 1984): a plan of
+    several bins is chosen among so many that the best of them looks better than it is.
 
     Args:
       difficulties, pilot_tokens: `[n]`, of the calibration problems, and what their pilots cost.
@@ -179,9 +181,8 @@ def fit_plans(
     bins = np.searchsorted(edges, difficulties, side="right")
     num_bins = len(edges) + 1
     arms = list(outcomes)
-    accuracy = np.array(
-        [[outcomes[arm].correct[bins == b].mean() for b in range(num_bins)] for arm in arms]
-    )
+    correct = np.array([outcomes[arm].correct for arm in arms], float)
+    accuracy = np.stack([correct[:, bins == b].mean(1) for b in range(num_bins)], 1)
 
     def cost(arm):
         own = outcomes[arm].tokens
@@ -193,24 +194,33 @@ def fit_plans(
     plans = {}
     for budget in budgets:
         allowed = budget * unit_tokens * 1.02  # Token counts are noisy.
-        best = None
-        for arm in arms:
-            if outcomes[arm].tokens.mean() <= allowed:
-                score = (outcomes[arm].correct.mean(), -outcomes[arm].tokens.mean())
-                if best is None or score > best[0]:
-                    best = (score, Plan(0, (), (arm,)))
-        for price in np.concatenate([[0.0], np.geomspace(1e-6, 1e-1, 200)]):
-            chosen = (accuracy - price * tokens).argmax(0)
-            spent = (tokens[chosen, np.arange(num_bins)] * share).sum()
-            if spent <= allowed:
-                score = ((accuracy[chosen, np.arange(num_bins)] * share).sum(), -spent)
-                if best is None or score > best[0]:
-                    plan = Plan(pilots, tuple(map(float, edges)), tuple(arms[i] for i in chosen))
-                    best = (score, plan)
-        if best is None:
+        single = max(
+            (
+                (each.correct.mean(), -each.tokens.mean(), i)
+                for i, each in enumerate(outcomes.values())
+                if each.tokens.mean() <= allowed
+            ),
+            default=None,
+        )
+        if single is None:
             raise ValueError(
                 f"no arm was calibrated that costs at most budget={budget} responses of"
                 f" {unit_tokens:.0f} tokens: calibrate one with a budget of 1"
             )
-        plans[budget] = best[1]
+        uniform = single[2]
+        plans[budget] = Plan(0, (), (arms[uniform],))
+        best = None
+        for price in np.concatenate([[0.0], np.geomspace(1e-6, 1e-1, 200)]):
+            chosen = (accuracy - price * tokens).argmax(0)
+            spent = (tokens[chosen, np.arange(num_bins)] * share).sum()
+            score = ((accuracy[chosen, np.arange(num_bins)] * share).sum(), -spent)
+            if spent <= allowed and (best is None or score > best[0]):
+                best = (score, chosen)
+        if best is not None:
+            chosen = best[1]
+            gain = correct[chosen[bins], np.arange(len(bins))] - correct[uniform]
+            if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+                plans[budget] = Plan(
+                    pilots, tuple(map(float, edges)), tuple(arms[i] for i in chosen)
+                )
     return plans

@@ -60,15 +60,29 @@ def test_plans_keep_to_the_budget_and_no_single_arm_is_better(seed):
                 assert accuracy >= made[0][arm].correct.mean()
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_with_all_compute_the_plan_is_the_best_of_all_plans(seed):
-    made = world(seed)
-    plan = fit(made, budgets=(1000,))[1000]
-    edges = (float(np.quantile(made[1], 0.5, method="higher")),)
-    best = max(
-        value(Plan(PILOTS, edges, arms), made)[0] for arms in itertools.product(ARMS, repeat=2)
-    )
-    assert value(plan, made)[0] == best
+def test_with_all_compute_the_plan_is_the_best_of_all_plans_where_that_is_no_luck():
+    """Against every plan, and the rule of one standard error written out."""
+    kinds = set()
+    for seed in range(24):
+        made = world(seed)
+        outcomes, difficulties, _ = made
+        plan = fit(made, budgets=(1000,))[1000]
+        edges = (float(np.quantile(difficulties, 0.5, method="higher")),)
+        best = max(
+            (Plan(PILOTS, edges, arms) for arms in itertools.product(ARMS, repeat=2)),
+            key=lambda each: value(each, made)[0],
+        )
+        single = max(outcomes.values(), key=lambda each: each.correct.mean()).correct
+        hard = difficulties >= edges[0]
+        of_plan = np.where(hard, *(outcomes[arm].correct for arm in best.arms[::-1]))
+        gains = of_plan.astype(float) - single
+        error = np.sqrt(((gains - gains.mean()) ** 2).sum() / (len(gains) - 1) / len(gains))
+        expected = best if gains.mean() > error else Plan(0, (), (ARMS[0],))
+        assert bool(plan.pilots) == bool(expected.pilots)
+        wanted = value(best, made)[0] if expected.pilots else single.mean()
+        assert value(plan, made)[0] == wanted
+        kinds.add(bool(plan.pilots))
+    assert kinds == {True, False}
 
 
 def test_hard_problems_get_what_easy_ones_do_not_need():
