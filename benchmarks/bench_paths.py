@@ -17,10 +17,8 @@ import statistics
 import time
 from collections.abc import Callable
 
-from launch.runtime import prepare_backend, restart_on_huge_pages
+from launch.runtime import prepare_backend
 
-if __name__ == "__main__":
-    restart_on_huge_pages()
 prepare_backend()
 
 import jax

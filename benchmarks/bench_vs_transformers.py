@@ -4,8 +4,8 @@
 
 Every side has a process of its own and they take turns, so that a machine whose speed drifts drifts
 for all, and no side's threads and memory are in another's way; medians and ratios are what to quote.
-transformers runs twice: as it comes, and with the allocator on huge pages that this project's entry
-points ask for (`launch.runtime.restart_on_huge_pages`), so that both kinds of gain can be told apart.
+transformers runs twice: as it comes, and with the allocator set as this project's entry points set it
+(`launch.runtime.prepare_backend`), so that both kinds of gain can be told apart.
 
 SFT is measured on rows without padding (the same shapes to the letter), and on documents of the tiny
 world's corpus, which transformers pads to the longest of a batch and this project packs; there only
@@ -22,9 +22,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from launch.runtime import HUGE_PAGES, prepare_backend
+from launch.runtime import prepare_backend
 
-prepare_backend()
+# In processes that were told so, see `_side`.
+if os.environ.get("BENCH_ALLOCATOR", "kept") == "kept":
+    prepare_backend()
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +49,7 @@ from train.step import make_train_step
 
 VOCAB, ROWS, LENGTH = 512, 16, 128
 PROMPT, NEW_TOKENS, BATCH = 24, 96, 64
-OURS, THEIRS, THEIRS_HUGE = "ours", "transformers", "transformers_huge_pages"
+OURS, THEIRS, THEIRS_KEPT = "ours", "transformers", "transformers_with_our_allocator"
 
 
 def model_config(width: int) -> ModelConfig:
@@ -155,12 +157,16 @@ def _serve(connection, make: Callable, arguments: Sequence) -> None:
 
 
 @contextlib.contextmanager
-def _side(make: Callable, arguments: Sequence, huge_pages: bool) -> Iterator[Callable[[], float]]:
-    """A function that has a process of its own run a turn."""
+def _side(make: Callable, arguments: Sequence, allocator: str) -> Iterator[Callable[[], float]]:
+    """A function that has a process of its own run a turn.
+
+    Args:
+      allocator: "kept" as `prepare_backend` sets it, or "default".
+    """
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    # Read by glibc when the process starts.
-    os.environ["GLIBC_TUNABLES"] = HUGE_PAGES if huge_pages else ""
+    # Read when the process imports this file.
+    os.environ["BENCH_ALLOCATOR"] = allocator
     process = spawn.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
     process.start()
     theirs.close()
@@ -177,9 +183,9 @@ def _side(make: Callable, arguments: Sequence, huge_pages: bool) -> Iterator[Cal
 
 
 def take_turns(
-    rounds: int, sides: dict[str, tuple[Callable, Sequence, bool]], warm_up: int = 2
+    rounds: int, sides: dict[str, tuple[Callable, Sequence, str]], warm_up: int = 2
 ) -> dict[str, float]:
-    """Median seconds of each side: (function that prepares it, its arguments, huge pages)."""
+    """Median seconds of each side: (function that prepares it, its arguments, allocator)."""
     with contextlib.ExitStack() as stack:
         turns = {name: stack.enter_context(_side(*side)) for name, side in sides.items()}
         times: dict[str, list[float]] = {name: [] for name in sides}
@@ -194,10 +200,11 @@ def take_turns(
 def compare(name: str, tokens: int, rounds: int, ours, theirs) -> dict[str, float]:
     """Tokens per second of the sides, and our speed as a multiple of each of theirs."""
     seconds = take_turns(
-        rounds, {OURS: (*ours, True), THEIRS: (*theirs, False), THEIRS_HUGE: (*theirs, True)}
+        rounds,
+        {OURS: (*ours, "kept"), THEIRS: (*theirs, "default"), THEIRS_KEPT: (*theirs, "kept")},
     )
     found = {f"{name}_{side}_tokens_per_s": round(tokens / s) for side, s in seconds.items()}
-    for side in (THEIRS, THEIRS_HUGE):
+    for side in (THEIRS, THEIRS_KEPT):
         found[f"{name}_ratio_to_{side}"] = round(seconds[side] / seconds[OURS], 2)
     return found
 
@@ -226,14 +233,15 @@ def main():
     }
     prompts = rng.integers(0, VOCAB, (BATCH, PROMPT))
     products = take_turns(
-        5, {OURS: (our_product, (), True), THEIRS: (their_product, (), True)}
+        5, {OURS: (our_product, (), "kept"), THEIRS: (their_product, (), "kept")}
     )
     peak = 2 * 2048**3 / min(products.values())
     report: dict = {"peak_gflops": round(peak / 1e9, 1), "threads": torch.get_num_threads()}
     print(json.dumps(report), flush=True)
     for width in (128, 512):
         rounds = 5 if quick else 15
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory() as scratch:
+            directory = f"{scratch}/hf"
             export_model(directory, model_config(width), our_params(width))
             results = {}
             for name, each in documents.items():
@@ -243,7 +251,7 @@ def main():
                     (their_training, (directory, each)),
                 )  # fmt: skip
             flops = 3 * model_config(width).flops_per_token(LENGTH / 2)
-            for side in (OURS, THEIRS, THEIRS_HUGE):
+            for side in (OURS, THEIRS, THEIRS_KEPT):
                 share = results[f"dense_{side}_tokens_per_s"] * flops / peak
                 results[f"dense_{side}_share_of_peak"] = round(share, 3)
             results |= compare(

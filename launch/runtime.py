@@ -1,5 +1,6 @@
 """What every entry point does before JAX starts, and the objects they build from a config."""
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -16,33 +17,23 @@ CPU_FLAGS = {
 }
 
 
-# Of glibc 2.35 and later; others read past it.
-HUGE_PAGES = "glibc.malloc.hugetlb=1"
-
-
-def restart_on_huge_pages() -> None:
-    """Starts a script anew with an allocator that asks for huge pages; call before long work.
-
-    XLA's CPU backend takes its temporaries from the system at every step and gives them back, and
-    without huge pages a third of a training step is spent on having them zeroed, 4 KiB at a time.
-    glibc reads the setting when a process starts, hence the restart; nothing has happened by then.
-    """
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if sys.platform != "linux" or "glibc.malloc.hugetlb" in tunables:
-        return
-    os.environ["GLIBC_TUNABLES"] = f"{tunables}:{HUGE_PAGES}".strip(":")
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
 def prepare_backend() -> None:
-    """Sets XLA flags; call before JAX touches a device.
+    """Sets XLA flags, and the allocator for the CPU backend; call before JAX touches a device.
 
     XLA's YNN fusions, new in jaxlib 0.10, run this project's CPU matrix products at less than half
     the speed of Eigen's. Vectors of 512 bits, where a CPU has them, make decoding faster.
     A flag that XLA does not know would abort the process.
+
+    XLA's CPU backend allocates its temporaries at every step and frees them after it. By default
+    glibc returns them to the system, which zeroes them page by page for the next step: a third of a
+    training step. Here they are kept, which needs steps to run on the calling thread, whose heap
+    can grow as those of other threads cannot: nothing is dispatched asynchronously on a CPU.
     """
+    import jax
     import jaxlib
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    _keep_freed_memory()
 
     flags = os.environ.get("XLA_FLAGS", "")
     if jaxlib.__version__.startswith("0.10."):
@@ -50,6 +41,17 @@ def prepare_backend() -> None:
             if flag not in flags:
                 flags = f"{flags} {flag}={value}".strip()
         os.environ["XLA_FLAGS"] = flags
+
+
+def _keep_freed_memory() -> None:
+    """Has glibc's `malloc` keep what is freed, up to 2 GiB; other allocators are left alone."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
+    mallopt(trim_threshold, most)
+    mallopt(mmap_threshold, most)
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:
@@ -70,7 +72,6 @@ def run_main(main: Callable[[list[str]], None]) -> None:
             print("(ERGO_TRACEBACK=1 shows where)", file=sys.stderr)
             sys.exit(1)
 
-    restart_on_huge_pages()
     prepare_backend()
     app.run(guarded, flags_parser=_parse_flags)
 
