@@ -2,10 +2,11 @@
 
     make bench          (or: python -m benchmarks.bench_vs_transformers [--quick])
 
-Every side has a process of its own and they take turns, so that a machine whose speed drifts drifts
-for all, and no side's threads and memory are in another's way; medians and ratios are what to quote.
-transformers runs twice: as it comes, and with the allocator set as this project's entry points set it
-(`launch.runtime.prepare_backend`), so that both kinds of gain can be told apart.
+Every side has a process of its own, without the other's libraries, and they take turns, so that a
+machine whose speed drifts drifts for all, and no side's threads and memory are in another's way;
+medians and ratios are what to quote. transformers runs twice: as it comes, and with the allocator set
+as this project's entry points set it (`launch.runtime.prepare_backend`), so that both kinds of gain
+can be told apart.
 
 SFT is measured on rows without padding (the same shapes to the letter), and on documents of the tiny
 world's corpus, which transformers pads to the longest of a batch and this project packs; there only
@@ -31,8 +32,6 @@ if os.environ.get("BENCH_ALLOCATOR", "kept") == "kept":
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
-from transformers import AutoModelForCausalLM
 
 from models.config import ModelConfig
 from models.decoder import LanguageModel
@@ -65,6 +64,9 @@ def our_params(width: int):
 
 
 def their_model(directory: str):
+    import torch
+    from transformers import AutoModelForCausalLM
+
     return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
 
 
@@ -78,6 +80,8 @@ def our_product() -> Callable[[], None]:
 
 
 def their_product() -> Callable[[], None]:
+    import torch
+
     a = torch.from_numpy(np.random.default_rng(0).normal(size=(2048, 2048)).astype(np.float32))
     return lambda: a @ a
 
@@ -100,6 +104,8 @@ def our_training(width: int, documents: Sequence[np.ndarray]) -> Callable[[], No
 
 
 def their_training(directory: str, documents: Sequence[np.ndarray]) -> Callable[[], None]:
+    import torch
+
     model = their_model(directory).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     longest = max(len(d) for d in documents)
@@ -134,6 +140,8 @@ def our_generation(width: int, prompts: np.ndarray) -> Callable[[], None]:
 
 
 def their_generation(directory: str, prompts: np.ndarray) -> Callable[[], None]:
+    import torch
+
     model, ids = their_model(directory).eval(), torch.from_numpy(prompts)
 
     def run():
@@ -236,7 +244,7 @@ def main():
         5, {OURS: (our_product, (), "kept"), THEIRS: (their_product, (), "kept")}
     )
     peak = 2 * 2048**3 / min(products.values())
-    report: dict = {"peak_gflops": round(peak / 1e9, 1), "threads": torch.get_num_threads()}
+    report: dict = {"peak_gflops": round(peak / 1e9, 1), "cores": os.cpu_count()}
     print(json.dumps(report), flush=True)
     for width in (128, 512):
         rounds = 5 if quick else 15
