@@ -1,5 +1,6 @@
 """What every entry point does before JAX starts, and the objects they build from a config."""
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -32,7 +33,8 @@ def prepare_backend() -> None:
     import jax
     import jaxlib
 
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    with contextlib.suppress(AttributeError):  # Of a JAX that has no such option.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     _keep_freed_memory()
 
     flags = os.environ.get("XLA_FLAGS", "")
