@@ -26,9 +26,9 @@ def prepare_backend() -> None:
     A flag that XLA does not know would abort the process.
 
     XLA's CPU backend allocates its temporaries at every step and frees them after it. By default
-    glibc returns them to the system, which zeroes them page by page for the next step: a third of a
-    training step. Here they are kept, which needs steps to run on the calling thread, whose heap
-    can grow as those of other threads cannot: nothing is dispatched asynchronously on a CPU.
+    glibc returns them to the system, which zeroes them page by page for the next step. Here they
+    are kept, which needs steps to run on the calling thread, whose heap can grow as those of other
+    threads cannot: nothing is dispatched asynchronously on a CPU.
     """
     import jax
     import jaxlib
@@ -66,6 +66,7 @@ def run_main(main: Callable[[list[str]], None]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
         try:
+            prepare_backend()  # Imports JAX: not for --help, nor before flags are known to be right.
             main(argv)
         except (ValueError, OSError) as error:
             if os.environ.get("ERGO_TRACEBACK"):
@@ -74,7 +75,6 @@ def run_main(main: Callable[[list[str]], None]) -> None:
             print("(ERGO_TRACEBACK=1 shows where)", file=sys.stderr)
             sys.exit(1)
 
-    prepare_backend()
     app.run(guarded, flags_parser=_parse_flags)
 
 

@@ -78,10 +78,10 @@ class Adaptive:
     ) -> list[SearchResult]:
         """See `SearchMethod`; the verifier scores the pilots."""
         interface.check_budget(budget, "adaptive", least=min(self.plans))
-        verifier = interface.require_verifier(verifier, "adaptive")
         plan = self.plans[max(planned for planned in self.plans if planned <= budget)]
         if not plan.pilots:
             return self._run(policy, verifier, plan.arms[0], problems, seed)
+        verifier = interface.require_verifier(verifier, "adaptive")
         drawn, meters = draw_samples(policy, verifier, problems, plan.pilots, seed)
         scored = score_samples(policy, verifier, problems, drawn, meters, self.how)
         bins = np.searchsorted(plan.edges, difficulty(scored), side="right")

@@ -45,9 +45,10 @@ class Node:
         """The node without children that PUCT leads to."""
         node = self
         while node.children:
-            # A loop, not `max` with a key: selection is most of what a search does on the host.
+            # A loop, not `max` with a key: a search selects millions of times.
             scale, best = exploration * math.sqrt(node.visits), -math.inf
-            for child in node.children:
+            children, node = node.children, node.children[0]
+            for child in children:
                 worth = child.total / child.visits + scale * child.prior / (1 + child.visits)
                 if worth > best:
                     best, node = worth, child

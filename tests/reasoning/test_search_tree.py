@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from search_toy import DEPTH, LETTERS, PROBLEMS, ToyVerifier, leaves, random_scores, toy_policy
 
+from reasoning.search import mcts
 from reasoning.search.beam import BeamSearch
 from reasoning.search.dvts import DiverseTreeSearch
 from reasoning.search.lookahead import LookaheadSearch
@@ -157,3 +158,11 @@ def test_bad_settings():
         LookaheadSearch(steps=0)
     with pytest.raises(ValueError, match="exploration=-1"):
         TreeSearch(exploration=-1)
+
+
+def test_selection_ends_where_a_value_is_no_number():
+    root = mcts.Node(mcts.ROOT, 1.0, None)
+    root.children = [mcts.Node(mcts.ROOT, 0.5, root) for _ in range(2)]
+    for child in root.children:
+        child.record(float("nan"))
+    assert root.leaf(0.5) is root.children[0]
