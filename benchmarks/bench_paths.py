@@ -28,9 +28,10 @@ from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.path_scorer import PathScorer
 from models.paths import LENGTH, ROOT, PathSampler
-from models.sampler import Sampler
+from models.sampler import Sampler, cpu_cores
 from models.scalar_head import ScalarModel
 from models.stopping import TokenAutomaton
+from reasoning.search.tree import in_threads
 
 CONFIG = ModelConfig(
     family="qwen3", vocab_size=768, embed_dim=128, num_layers=4, num_heads=4, num_kv_heads=1,
@@ -66,47 +67,57 @@ def ragged_steps() -> TokenAutomaton:
 
 
 class Search:
-    """A beam search whose survivors are drawn at random."""
+    """A beam search whose survivors are drawn at random; in lanes, as `reasoning.search` does."""
 
     def __init__(self, prompts, params, delimiter=None, verifier=None):
+        self.lanes = min(cpu_cores(), len(prompts))
         shape = dict(
-            prompts=len(prompts), capacity=WIDTH, width=WIDTH, max_new_tokens=NEW_TOKENS
-        )
-        self.prompts, self.params, self.verifier = prompts, params, verifier
-        self.sampler = PathSampler(
-            LanguageModel(CONFIG), **shape, step_tokens=STEP if delimiter is None else 2 * STEP,
-            stop_ids=[], delimiter=delimiter,
+            prompts=-(-len(prompts) // self.lanes), capacity=WIDTH, width=WIDTH,
+            max_new_tokens=NEW_TOKENS,
         )  # fmt: skip
+        self.prompts, self.params, self.verifier = prompts, params, verifier
+        shape["step_tokens"] = STEP if delimiter is None else 2 * STEP
+        self.sampler = PathSampler(
+            LanguageModel(CONFIG), **shape, stop_ids=[], delimiter=delimiter
+        )
         self.scorer = PathScorer(ScalarModel(CONFIG), **shape)
-        self.rng, self.steps = np.random.default_rng(0), 0
-        self.sampled = self.row_steps = 0
+        self.calls = self.sampled = self.row_steps = 0
 
     def __call__(self) -> int:
-        P, total = len(self.prompts), 0
-        state = self.sampler.start(self.params, self.prompts)
+        self.calls += 1
+        lanes = [self.prompts[lane :: self.lanes] for lane in range(self.lanes)]
+        found = in_threads(self.search, list(enumerate(lanes)), self.lanes)
+        sampled, row_steps = np.sum(found, 0)
+        self.sampled, self.row_steps = self.sampled + sampled, self.row_steps + row_steps
+        return sampled
+
+    def search(self, lane: tuple[int, list]) -> tuple[int, int]:
+        """Tokens sampled for the lane's prompts, and rows times steps that this took."""
+        which, prompts = lane
+        rng, key = np.random.default_rng((self.calls, which)), jax.random.key(self.calls)
+        P, number, sampled, row_steps = len(prompts), 0, 0, 0
+        state = self.sampler.start(self.params, prompts)
         weights = self.sampler.prepare(self.params)
-        pool = self.scorer.start(self.verifier, self.prompts) if self.verifier else None
+        pool = self.scorer.start(self.verifier, prompts) if self.verifier else None
         everywhere = np.tile(np.arange(WIDTH), (P, 1))
         parents, into = np.full((P, WIDTH), ROOT), everywhere
         while (into >= 0).any():
-            self.steps += 1
-            key = jax.random.key(self.steps)
             state, steps = self.sampler.extend(
-                weights, state, parents, into, key, donate=True
+                weights, state, parents, into, key, number=number, donate=True
             )
+            number += 1
             if pool is not None:
                 pool, _ = self.scorer.extend(
                     self.verifier, pool, parents, into, steps.tokens, steps.lengths, donate=True
                 )
-            total += int(steps.lengths.sum())
-            self.row_steps += int(steps.lengths.max()) * (into >= 0).sum()
+            sampled += int(steps.lengths.sum())
+            row_steps += int(steps.lengths.max()) * int((into >= 0).sum())
             alive = (into >= 0) & (steps.finish != LENGTH)
             parents = np.zeros_like(everywhere)
             into = np.where(alive.any(1, keepdims=True), everywhere, -1)
             for p in np.flatnonzero(alive.any(1)):
-                parents[p] = self.rng.choice(np.flatnonzero(alive[p]), WIDTH)
-        self.sampled += total
-        return total
+                parents[p] = rng.choice(np.flatnonzero(alive[p]), WIDTH)
+        return sampled, row_steps
 
 
 def bench_search(num_prompts: int, rounds: int) -> dict:
@@ -152,7 +163,7 @@ def bench_shared_prompt(rounds: int) -> dict:
 
     def read(sampler):
         state = sampler.start(params, [prompt] * sampler.prompts)
-        jax.block_until_ready((state.pool.prefix, state.pool.suffix))
+        jax.block_until_ready((state.pool.prefix, state.pool.rows))
         return state
 
     def best_of(sampler):

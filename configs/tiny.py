@@ -65,8 +65,11 @@ def get_config(arg: str = "") -> ConfigDict:
 
     reasoning = {"tiny_math": 3072, "tiny_logic": 512, "tiny_code": 512}
     # A weight of 0 is for what is only watched.
-    verified = "accuracy?require_format=true,format=0.2"
-    config.r1_zero = _rl(smoke, reasoning, f"{verified},language=0,self_check=0", 120)
+    only = "tiny_math+tiny_logic+tiny_code"
+    verified = f"accuracy?require_format=true&tasks={only},format=0.2"
+    # Of other questions RL sees a few, and rewards their format alone.
+    others = {"tiny_knowledge": 128, "tiny_chat": 64}
+    config.r1_zero = _rl(smoke, reasoning | others, f"{verified},language=0,self_check=0", 120)
 
     config.cold_start = ConfigDict(
         {
@@ -101,7 +104,6 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    only = "tiny_math+tiny_logic+tiny_code"
     config.r1 = ConfigDict(
         {
             "harmless_problems": {"tiny_math": 50, "tiny_logic": 50, "tiny_code": 50},
@@ -180,7 +182,7 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    config.distill = tiny_student.get_section(smoke, config.pretrain, config.r1_zero)
+    config.distill = tiny_student.get_section(smoke, config.pretrain, config.r1_zero, reasoning)
 
     config.evaluation = ConfigDict(
         {

@@ -9,15 +9,18 @@ from ml_collections.config_dict import placeholder
 from configs import distill
 
 
-def get_section(smoke: bool, pretrain: ConfigDict, rl: ConfigDict) -> ConfigDict:
+def get_section(
+    smoke: bool, pretrain: ConfigDict, rl: ConfigDict, problems: dict[str, int]
+) -> ConfigDict:
     """Args:
     smoke: the same path in seconds.
     pretrain: how the student's base model is trained.
     rl: the RL that distillation is compared with.
+    problems: how many of each task are asked.
     """
     config = ConfigDict({"lora": distill.get_config().lora})
     config.methods = ("rl_only", "sequence", "logit", "on_policy", "distill_then_rl")
-    config.problems = ConfigDict(rl.problems.to_dict())
+    config.problems = ConfigDict(problems)
     config.base = ConfigDict(
         {
             "model": {
@@ -96,7 +99,7 @@ def get_section(smoke: bool, pretrain: ConfigDict, rl: ConfigDict) -> ConfigDict
             "checkpoint_every": 20,
         }
     )
-    config.rl_only = ConfigDict(rl.to_dict())
+    config.rl_only = ConfigDict(rl.to_dict() | {"problems": problems})
     config.rl_only.steps = 3 if smoke else 100
     # As in the paper, RL comes on top of a complete distillation.
     config.distill_then_rl = ConfigDict({"method": "sequence", "share": 1.0, "rl_share": 0.6})

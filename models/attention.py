@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.config import ModelConfig, YarnScaling
+from models.reductions import row_max, row_sum
 from models.sharding import constrain
 
 # Large and finite: a fully masked row then softmaxes to uniform weights instead of NaN.
@@ -145,8 +146,13 @@ def _head_major_attention(q_BQNH, k_BTKH, v_BTKH, mask_BQT):
     v = v_BTKH.transpose(0, 2, 1, 3).reshape(batch * kv_heads, length, -1)
     scores = jnp.matmul(q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
     scores = scores.reshape(batch, kv_heads, queries, rows, length) + bias_BQT[:, None, None]
-    weights = jax.nn.softmax(scores, -1).astype(v.dtype)
-    out = weights.reshape(batch * kv_heads, queries * rows, length) @ v
+    # The weights' sum is one more column of their product with the values, also going backward.
+    peak = jax.lax.stop_gradient(row_max(scores))[..., None]
+    weights = jnp.exp(scores - peak).astype(v.dtype)
+    v = jnp.concatenate([v, jnp.ones((*v.shape[:-1], 1), v.dtype)], -1)
+    weights = weights.reshape(batch * kv_heads, queries * rows, length)
+    out = jnp.matmul(weights, v, preferred_element_type=jnp.float32)
+    out = (out[..., :-1] / out[..., -1:]).astype(v.dtype)
     out = out.reshape(batch, kv_heads, queries, rows, -1).transpose(0, 3, 1, 2, 4)
     return out.reshape(batch, rows, num_heads, -1)
 
@@ -228,24 +234,23 @@ def decode_attention(
         prefix_PGKRS = _scores(q_PGKRH, of_layer(cache.prefix_k)[:, None])
     prefix_PGKRS *= head_dim**-0.5
     prefix_PGKRS = jnp.where(cache.prefix_valid[:, None, None, None], prefix_PGKRS, MASK_VALUE)
-    peak_PGKR = prefix_PGKRS.max(-1)
-    prefix_PGKRS = jnp.exp(prefix_PGKRS - peak_PGKR[..., None])
-    total_PGKR = prefix_PGKRS.sum(-1)
-    if group > 1:
-        out_PGKRH = jnp.einsum(
-            "pgkrs,pksh->pgkrh",
-            prefix_PGKRS.astype(q_PGNH.dtype),
-            of_layer(cache.prefix_v),
-            preferred_element_type=jnp.float32,
-        )
-    else:
-        out_PGKRH = _weighted_sum(prefix_PGKRS, of_layer(cache.prefix_v)[:, None])
+
+    def of_prompt(weights_PGKRS):
+        if group > 1:
+            return jnp.einsum(
+                "pgkrs,pksh->pgkrh",
+                weights_PGKRS.astype(q_PGNH.dtype),
+                of_layer(cache.prefix_v),
+                preferred_element_type=jnp.float32,
+            )
+        return _weighted_sum(weights_PGKRS, of_layer(cache.prefix_v)[:, None])
+
+    state = running_softmax(None, prefix_PGKRS, of_prompt)
 
     columns = cache.suffix_k.shape[-1]
-    size, blocks = _blocks(columns)
+    size, blocks = column_blocks(columns)
 
     def add_block(number, state):
-        peak_PGKR, total_PGKR, out_PGKRH = state
         first = number * size
         # The last block may overlap the one before it; what that one has read is masked.
         start = jnp.minimum(first, columns - size)
@@ -255,16 +260,8 @@ def decode_attention(
         valid_PGC &= start + jnp.arange(size) >= first
         scores_PGKRC = _scores(q_PGKRH, k) * head_dim**-0.5
         scores_PGKRC = jnp.where(valid_PGC[:, :, None, None], scores_PGKRC, MASK_VALUE)
-        new_peak = jnp.maximum(peak_PGKR, scores_PGKRC.max(-1))
-        shrink = jnp.exp(peak_PGKR - new_peak)
-        weights_PGKRC = jnp.exp(scores_PGKRC - new_peak[..., None])
-        return (
-            new_peak,
-            total_PGKR * shrink + weights_PGKRC.sum(-1),
-            out_PGKRH * shrink[..., None] + _weighted_sum(weights_PGKRC, v),
-        )
+        return running_softmax(state, scores_PGKRC, lambda weights: _weighted_sum(weights, v))
 
-    state = peak_PGKR, total_PGKR, out_PGKRH
     if blocks == 1:
         state = add_block(0, state)
     else:
@@ -277,20 +274,40 @@ def decode_attention(
     return out_PGKRH.reshape(prompts, group, num_heads, -1)
 
 
+def running_softmax(state, scores, weighted_sum):
+    """Attention over one more part of the columns (arXiv:1805.02867).
+
+    Args:
+      state: that of the parts before: the largest score and the sum of weights `[...]`, and the sum
+        of values by weight `[..., H]`, all float32; None before the first part.
+      scores: `[..., columns]`, float32.
+      weighted_sum: from weights, shaped as the scores, to the sum of values `[..., H]`.
+    """
+    peak = row_max(scores)
+    if state is not None:
+        peak = jnp.maximum(state[0], peak)
+    weights = jnp.exp(scores - peak[..., None])
+    total, out = row_sum(weights), weighted_sum(weights)
+    if state is not None:
+        shrink = jnp.exp(state[0] - peak)
+        total, out = state[1] * shrink + total, state[2] * shrink[..., None] + out
+    return peak, total, out
+
+
 def live_blocks(columns: int, oldest: jax.Array, newest: jax.Array):
     """The blocks that hold columns `oldest` to `newest` of a counter modulo `columns`.
 
     Returns:
       (first block, number of blocks); see `decode_attention`.
     """
-    size, blocks = _blocks(columns)
+    size, blocks = column_blocks(columns)
     oldest, newest = oldest % columns, newest % columns
     first, last = oldest // size, newest // size
     count = last - first + 1 + jnp.where(oldest > newest, blocks, 0)
     return first, jnp.minimum(count, blocks)
 
 
-def _blocks(columns: int) -> tuple[int, int]:
+def column_blocks(columns: int) -> tuple[int, int]:
     """Columns per block and number of blocks; on accelerators, where a kernel costs its launch,
     blocks are larger."""
     size = min(columns, 32 if jax.default_backend() == "cpu" else 512)

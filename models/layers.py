@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models.config import ModelConfig
+from models.reductions import row_sum
 from models.sharding import constrain
 
 
@@ -26,7 +27,7 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x):
         x32 = x.astype(jnp.float32)
-        inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + self.eps)
+        inverse = jax.lax.rsqrt(row_sum(x32 * x32)[..., None] / x.shape[-1] + self.eps)
         return (x32 * inverse).astype(x.dtype) * self.scale[...].astype(x.dtype)
 
 

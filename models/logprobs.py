@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from models.reductions import row_max, row_sum
+
 # Float32 logits that one device holds at a time: 2**26 are 256 MiB.
 MAX_LOGITS = 2**26
 
@@ -52,12 +54,13 @@ def token_logprobs(
         logits = model.logits(params, hidden)
         if not (isinstance(temperature, (int, float)) and temperature == 1):
             logits = logits / temperature
-        log_total = jax.nn.logsumexp(logits, -1)
+        peak = jax.lax.stop_gradient(row_max(logits))
+        log_total = peak + jnp.log(row_sum(jnp.exp(logits - peak[..., None])))
         # A comparison with every vocabulary entry fuses into a reduction, also where the
         # vocabulary is sharded; its gradient needs no scatter.
         entries = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
         hit = entries == targets[..., None]
-        logprobs = jnp.sum(jnp.where(hit, logits, 0.0), -1) - log_total
+        logprobs = row_sum(jnp.where(hit, logits, 0.0)) - log_total
         if not with_entropy:
             return (logprobs,)
         log_softmax = logits - log_total[..., None]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models import path_pool
-from models.attention import MASK_VALUE, KVCache
+from models.attention import MASK_VALUE, KVCache, column_blocks, running_softmax
 from models.path_pool import PathPool, at
 from models.sampler import bucket
 from models.scalar_head import ScalarModel
@@ -42,20 +42,27 @@ class PathScorer:
       capacity: R, places for paths of each prompt.
       width: M, rows of each prompt that one call extends.
       max_new_tokens: W, most tokens of a path.
+      step_tokens: most tokens of a step.
     """
 
     def __init__(
-        self, model: ScalarModel, *, prompts: int, capacity: int, width: int, max_new_tokens: int
+        self,
+        model: ScalarModel,
+        *,
+        prompts: int,
+        capacity: int,
+        width: int,
+        max_new_tokens: int,
+        step_tokens: int,
     ):
-        path_pool.check_sizes(
-            prompts=prompts, capacity=capacity, width=width, max_new_tokens=max_new_tokens
-        )
+        path_pool.check_sizes(prompts=prompts)
+        step_tokens = min(step_tokens, max_new_tokens)
+        self._layout = path_pool.Layout(capacity, width, max_new_tokens, step_tokens)
         self.model, self.prompts, self.capacity, self.width = model, prompts, capacity, width
-        self.max_new_tokens = max_new_tokens
-        prefill = functools.partial(path_pool.prefill, model, capacity, max_new_tokens)
-        self._start = jax.jit(prefill)
+        self.max_new_tokens, self.step_tokens = max_new_tokens, step_tokens
+        self._start = jax.jit(functools.partial(path_pool.prefill, model, self._layout))
         self._extend = jax.jit(self._values)
-        self._extend_donated = jax.jit(self._values, donate_argnames="suffix")
+        self._extend_donated = jax.jit(self._values, donate_argnames=("rows", "shelf"))
 
     @property
     def compilations(self) -> int:
@@ -73,7 +80,7 @@ class PathScorer:
         tokens, lengths = path_pool.pad_prompts(
             prompt_ids, self.prompts, self.max_new_tokens, self.model.config
         )
-        return path_pool.new_pool(self._start, params, tokens, lengths, lengths, self.capacity)
+        return path_pool.new_pool(self._start, params, tokens, lengths, lengths, self._layout)
 
     def extend(
         self,
@@ -102,10 +109,9 @@ class PathScorer:
         parents, into = path_pool.check_places(pool.lengths, never, parents, into, self.width)
         used = into >= 0
         tokens, lengths = np.asarray(tokens, np.int32), np.where(used, lengths, 0)
-        if (bad := used & ((lengths < 1) | (lengths > tokens.shape[2]))).any():
-            raise ValueError(
-                f"a step has {lengths[bad][0]} tokens; it must have 1..{tokens.shape[2]}"
-            )
+        most = min(tokens.shape[2], self.step_tokens)
+        if (bad := used & ((lengths < 1) | (lengths > most))).any():
+            raise ValueError(f"a step has {lengths[bad][0]} tokens; it must have 1..{most}")
         if tokens.min(initial=0) < 0 or tokens.max(initial=0) >= self.model.config.vocab_size:
             raise ValueError(
                 "a step holds a token outside the verifier's vocabulary of "
@@ -118,7 +124,7 @@ class PathScorer:
                 f"{self.max_new_tokens}"
             )
         # Steps of similar lengths share a program: T columns of a row, N tokens of a prompt.
-        columns = bucket(int(lengths.max(initial=1)), least=8)
+        columns = min(bucket(int(lengths.max(initial=1)), least=8), self.step_tokens)
         most = _quarters(int(lengths.sum(1).max()), self.width * columns)
         prompt, row, number = np.nonzero(np.arange(columns) < lengths[..., None])
         # Side by side, so that rows of fewer tokens cost less.
@@ -130,20 +136,24 @@ class PathScorer:
         read[1, prompt, packed] = (pool.prefix_lengths[:, None] + past)[prompt, row] + number
         read[2, prompt, packed] = row * columns + number
         extend = self._extend_donated if donate else self._extend
-        suffix, values = extend(
-            params, pool.prefix, pool.prefix_lengths, suffix=pool.suffix,
-            rows=np.stack([parents, into, past]), read=read, unpack=unpack,
+        pool, index = pool.fork(parents, into)
+        rows, shelf, values = extend(
+            params, pool.prefix, pool.prefix_lengths, rows=pool.rows, shelf=pool.shelf, index=index,
+            valid=pool.valid[:, : self.width], end=np.int32(pool.end), read=read, unpack=unpack,
         )  # fmt: skip
         of_tokens = np.full(tokens.shape, np.nan, np.float32)
         of_tokens[prompt, row, number] = jax.device_get(values)[prompt, packed]
         last = np.take_along_axis(of_tokens, np.maximum(lengths - 1, 0)[..., None], -1)[..., 0]
-        return pool.replace(suffix, into, past + lengths), StepValues(last, of_tokens)
+        pool = pool.extended(rows, shelf, into, past, lengths)
+        return pool, StepValues(last, of_tokens)
 
-    def _values(self, params, prefix, prefix_lengths, *, suffix, rows, read, unpack):
+    def _values(
+        self, params, prefix, prefix_lengths, *, rows, shelf, index, valid, end, read, unpack
+    ):
         P, M, T = unpack.shape
-        parents, into, lengths = rows
         tokens, positions, pack = read
-        cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, T)
+        rows, shelf = path_pool.gather_rows(rows, shelf, index, end)
+        cache = path_pool.as_cache(prefix, prefix_lengths, rows, valid)
 
         def to_rows(x_PNKH):
             """Packed tokens as rows `[P, M, T, K, H]`; what is behind a row's end means nothing."""
@@ -151,23 +161,24 @@ class PathScorer:
             return jnp.take_along_axis(x_PNKH, index, 1).reshape(P, M, T, *x_PNKH.shape[2:])
 
         def attend(q, k, v, cache, layer):
-            q, k, v = to_rows(q), to_rows(k)[None], to_rows(v)[None]
+            q, k, v = to_rows(q), to_rows(k), to_rows(v)
+            out = step_attention(q, k, v, cache, layer, end)
+            k, v = k[None], v[None]
             cache = dataclasses.replace(
                 cache,
                 suffix_k=jax.lax.dynamic_update_slice(
-                    cache.suffix_k, k.transpose(0, 1, 2, 4, 5, 3), (layer, 0, 0, 0, 0, 0)
+                    cache.suffix_k, k.transpose(0, 1, 2, 4, 5, 3), (layer, 0, 0, 0, 0, end)
                 ),
                 suffix_v=jax.lax.dynamic_update_slice(
-                    cache.suffix_v, v.transpose(0, 1, 2, 4, 3, 5), (layer, 0, 0, 0, 0, 0)
+                    cache.suffix_v, v.transpose(0, 1, 2, 4, 3, 5), (layer, 0, 0, 0, end, 0)
                 ),
             )
-            out = step_attention(q, cache, layer)
             out = out.reshape(P, M * T, *out.shape[3:])
             return jnp.take_along_axis(out, pack[..., None, None], 1), cache
 
         hidden, cache = self.model.bind(params).hidden(tokens, positions, attend, cache)
         values = self.model.values(params, hidden)
-        return path_pool.close_rows(cache, suffix, into, lengths), values
+        return (cache.suffix_k, cache.suffix_v), shelf, values
 
 
 def _quarters(size: int, most: int) -> int:
@@ -176,38 +187,53 @@ def _quarters(size: int, most: int) -> int:
     return min(most, quarter * -(-size // quarter))
 
 
-def step_attention(q_PMTNH: jax.Array, cache: KVCache, layer: jax.Array) -> jax.Array:
+def step_attention(
+    q_PMTNH: jax.Array, k_PMTKH: jax.Array, v_PMTKH: jax.Array, cache: KVCache, layer, end
+) -> jax.Array:
     """T queries of each path against its prompt, its past and its step: `[P, M, T, N, H]`.
 
-    The step's keys and values are the first T columns of the suffix, causal among themselves;
-    `suffix_valid` tells which of those behind hold tokens. The prompt part is one matrix product
-    over all rows of a prompt.
+    The past is what `suffix_valid` tells of the suffix before column `end`, read block by block. A
+    step is causal. The prompt part is one matrix product over all rows of a prompt.
     """
     P, M, T, N, H = q_PMTNH.shape
+    K, columns = cache.suffix_k.shape[3], cache.suffix_k.shape[-1]
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    # R = N / K query heads for each key head; S columns of the prompt, C of a block of the path.
+    q_PMTKRH = (q_PMTNH * H**-0.5).astype(q_PMTNH.dtype).reshape(P, M, T, K, N // K, H)
 
     def of_layer(stacked):
         return jax.lax.dynamic_index_in_dim(stacked, layer, 0, keepdims=False)
 
-    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    prefix_k, prefix_v, suffix_k, suffix_v = map(
-        of_layer, (cache.prefix_k, cache.prefix_v, cache.suffix_k, cache.suffix_v)
+    def add(state, scores_PMKTRC, valid, values, equation):
+        scores = jnp.where(valid, scores_PMKTRC, MASK_VALUE)
+        return running_softmax(
+            state, scores, lambda weights: product(equation, weights.astype(values.dtype), values)
+        )
+
+    state = add(
+        None,
+        product("pmtkrh,pkhs->pmktrs", q_PMTKRH, of_layer(cache.prefix_k)),
+        cache.prefix_valid[:, None, None, None, None],
+        of_layer(cache.prefix_v),
+        "pmktrs,pksh->pmktrh",
     )
-    K, columns = suffix_k.shape[2], suffix_k.shape[-1]
-    q = (q_PMTNH * H**-0.5).astype(q_PMTNH.dtype).reshape(P, M, T, K, N // K, H)
-    # R = N / K query heads for each key head; S columns of the prompt, C of the path.
-    prefix_PKMTRS = product("pmtkrh,pkhs->pkmtrs", q, prefix_k)
-    suffix_PKMTRC = product("pmtkrh,pmkhc->pkmtrc", q, suffix_k)
-    column = jnp.arange(columns)
-    causal = (column < T) & (column <= jnp.arange(T)[:, None])
-    seen_PMTC = cache.suffix_valid[:, :, None] | causal
-    scores = jnp.concatenate(
-        [
-            jnp.where(cache.prefix_valid[:, None, None, None, None], prefix_PKMTRS, MASK_VALUE),
-            jnp.where(seen_PMTC[:, None, :, :, None], suffix_PKMTRC, MASK_VALUE),
-        ],
-        -1,
+    state = add(
+        state,
+        product("pmtkrh,pmukh->pmktru", q_PMTKRH, k_PMTKH),
+        jnp.tri(T, dtype=bool)[:, None],
+        v_PMTKH,
+        "pmktru,pmukh->pmktrh",
     )
-    weights = jax.nn.softmax(scores, -1).astype(q.dtype)
-    out = product("pkmtrs,pksh->pmtkrh", weights[..., :-columns], prefix_v)
-    out += product("pkmtrc,pmkch->pmtkrh", weights[..., -columns:], suffix_v)
-    return out.astype(q.dtype).reshape(P, M, T, N, -1)
+    size, _ = column_blocks(columns)
+
+    def add_block(number, state):
+        start = number * size
+        k = jax.lax.dynamic_slice_in_dim(of_layer(cache.suffix_k), start, size, -1)
+        v = jax.lax.dynamic_slice_in_dim(of_layer(cache.suffix_v), start, size, -2)
+        valid_PMC = jax.lax.dynamic_slice_in_dim(cache.suffix_valid, start, size, -1)
+        scores = product("pmtkrh,pmkhc->pmktrc", q_PMTKRH, k)
+        return add(state, scores, valid_PMC[:, :, None, None, None], v, "pmktrc,pmkch->pmktrh")
+
+    _, total, out = jax.lax.fori_loop(0, (end + size - 1) // size, add_block, state)
+    out_PMKTRH = (out / total[..., None]).astype(q_PMTNH.dtype)
+    return out_PMKTRH.transpose(0, 1, 3, 2, 4, 5).reshape(P, M, T, N, -1)

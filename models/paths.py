@@ -86,24 +86,22 @@ class PathSampler:
         stop_ids: Sequence[int],
         delimiter: TokenAutomaton | None,
     ):
-        path_pool.check_sizes(
-            prompts=prompts, capacity=capacity, width=width, max_new_tokens=max_new_tokens,
-            step_tokens=step_tokens,
-        )  # fmt: skip
+        path_pool.check_sizes(prompts=prompts)
+        step_tokens = min(step_tokens, max_new_tokens)
+        self._layout = path_pool.Layout(capacity, width, max_new_tokens, step_tokens)
         vocab = model.config.vocab_size
         if bad := [i for i in stop_ids if not 0 <= i < vocab]:
             raise ValueError(f"stop id {bad[0]} is outside the vocabulary of {vocab} tokens")
         self.model, self.prompts, self.capacity, self.width = model, prompts, capacity, width
-        self.max_new_tokens, self.step_tokens = max_new_tokens, min(step_tokens, max_new_tokens)
+        self.max_new_tokens, self.step_tokens = max_new_tokens, step_tokens
         # On the device once, not with every step.
         self._stop_table = jnp.asarray(np.isin(np.arange(vocab), list(stop_ids)))
         self._automaton = jnp.asarray(delimiter.transitions) if delimiter else None
-        prefill = functools.partial(path_pool.prefill, model, capacity, max_new_tokens)
-        self._start = jax.jit(prefill)
+        self._start = jax.jit(functools.partial(path_pool.prefill, model, self._layout))
         self._prepare = jax.jit(lambda params: model.for_loop(params, model.config.max_length))
         self._extend = jax.jit(self._steps, static_argnames="filtered")
         self._extend_donated = jax.jit(
-            self._steps, static_argnames="filtered", donate_argnames="suffix"
+            self._steps, static_argnames="filtered", donate_argnames=("rows", "shelf")
         )
 
     @property
@@ -128,7 +126,7 @@ class PathSampler:
         )
         # The last prompt token is a path's first input, so the first draw is no special case.
         cached = np.maximum(lengths - 1, 0)
-        pool = path_pool.new_pool(self._start, params, tokens, lengths, cached, self.capacity)
+        pool = path_pool.new_pool(self._start, params, tokens, lengths, cached, self._layout)
         token = np.zeros(pool.lengths.shape, np.int32)
         token[:, ROOT] = tokens[np.arange(self.prompts), cached]
         return PathState(pool, token, np.zeros_like(token), np.zeros(token.shape, bool))
@@ -142,18 +140,20 @@ class PathSampler:
         key: jax.Array,
         sampling: SamplingParams = SamplingParams(),
         *,
+        number: int = 0,
         donate: bool = False,
     ) -> tuple[PathState, Steps]:
         """Continues paths by a step each: up to the delimiter, a stop token, T tokens, or W of all.
 
         All parents are read before any place is written. What row i of prompt p draws depends on
-        `key`, p, i and the number of tokens before it alone.
+        `key`, `number`, p, i and the number of tokens before it alone.
 
         Args:
           params: or what `prepare` made of them.
           parents: `[P, M]`, the place of the path to continue, or `ROOT` for the bare prompt. One
             that occurs several times is forked.
           into: `[P, M]`, the place that the longer path is stored in; -1 for a row without work.
+          number: of this extension, where several are drawn with one key.
           donate: `state` is given up: the new one takes over its memory.
 
         Raises:
@@ -165,26 +165,28 @@ class PathSampler:
         )
         used = into >= 0
         lengths = np.where(used, at(pool.lengths, parents), 0)
-        rows = np.stack(
-            [parents, into, lengths, at(state.token, parents), at(state.reading, parents)]
-        )
+        paths = np.stack([used, lengths, at(state.token, parents), at(state.reading, parents)])
+        pool, index = pool.fork(parents, into)
         knobs = {
             name: np.int32(value) if name == "top_k" else np.float32(value)
             for name, value in dataclasses.asdict(sampling).items()
         }
         extend = self._extend_donated if donate else self._extend
-        suffix, out = extend(
-            params, pool.prefix, pool.prefix_lengths, suffix=pool.suffix, rows=rows, knobs=knobs,
+        rows, shelf, out = extend(
+            params, pool.prefix, pool.prefix_lengths, rows=pool.rows, shelf=pool.shelf, index=index,
+            valid=pool.valid[:, : self.width], end=np.int32(pool.end), paths=paths, knobs=knobs,
             stop_table=self._stop_table, automaton=self._automaton, key=key,
-            filtered=sampling.filtered,
+            number=np.int32(number), filtered=sampling.filtered,
         )  # fmt: skip
-        out = jax.device_get(out)
-        steps = Steps(out["tokens"], out["logprobs"], out["lengths"], out["finish"])
+        tokens, logprobs, told = np.split(jax.device_get(out), [self.step_tokens, -3], -1)
+        # Single numbers behind both: see `_steps`.
+        finish, reading, new = np.moveaxis(told, -1, 0)
+        steps = Steps(tokens, np.ascontiguousarray(logprobs).view(np.float32), new, finish)
         last = np.maximum(steps.lengths - 1, 0)[..., None]
         # A new step looks for a delimiter of its own.
-        reading = np.where(steps.finish == DELIMITER, 0, out["reading"])
+        reading = np.where(steps.finish == DELIMITER, 0, reading)
         state = PathState(
-            pool=pool.replace(suffix, into, lengths + steps.lengths),
+            pool=pool.extended(rows, shelf, into, lengths, steps.lengths),
             token=put(state.token, into, np.take_along_axis(steps.tokens, last, -1)[..., 0]),
             reading=put(state.reading, into, reading),
             ended=put(state.ended, into, np.isin(steps.finish, (STOP, LENGTH))),
@@ -192,30 +194,33 @@ class PathSampler:
         return state, steps
 
     def _steps(
-        self, params, prefix, prefix_lengths, *, suffix, rows, knobs, stop_table, automaton, key,
-        filtered,
+        self, params, prefix, prefix_lengths, *, rows, shelf, index, valid, end, paths, knobs,
+        stop_table, automaton, key, number, filtered,
     ):  # fmt: skip
         P, M, T, W = self.prompts, self.width, self.step_tokens, self.max_new_tokens
-        parents, into, lengths, token, reading = rows
-        used, longest = into >= 0, lengths.max()
-        cache = path_pool.open_rows(prefix, prefix_lengths, suffix, parents, lengths, T)
+        used, lengths, token, reading = paths
+        used = used > 0
+        rows, shelf = path_pool.gather_rows(rows, shelf, index, end)
+        cache = path_pool.as_cache(prefix, prefix_lengths, rows, valid)
+        columns = valid.shape[-1]
         if not isinstance(params, LoopWeights):
             params = self.model.for_loop(params, prefix[0].shape[-1] + W)
+        key = jax.random.fold_in(key, number)
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(P * M))
-        number = lengths.reshape(-1, 1) + jnp.arange(T)
+        before = lengths.reshape(-1, 1) + jnp.arange(T)
 
         def uniform_of(key, n):
             return jax.random.uniform(jax.random.fold_in(key, n))
 
-        uniform = jax.vmap(jax.vmap(uniform_of, (None, 0)))(keys, number)
+        uniform = jax.vmap(jax.vmap(uniform_of, (None, 0)))(keys, before)
 
         def decode(carry):
             t, cache, token, reading, finish, out = carry
             active = used & (finish == RUNNING)
             positions = prefix_lengths[:, None] + lengths + t
             logits, cache = decode_token(
-                self.model, params, cache, token, positions, t, active,
-                live=live_blocks(W + T, 0, jnp.where(longest > 0, T + longest - 1, t)),
+                self.model, params, cache, token, positions, end + t, active,
+                live=live_blocks(columns, 0, end + t),
             )  # fmt: skip
             token, logprob = draw(logits, uniform[:, t], knobs, filtered)
             token, logprob = token.reshape(P, M), logprob.reshape(P, M)
@@ -249,6 +254,9 @@ class PathSampler:
         }
         carry = (jnp.int32(0), cache, token, reading, jnp.zeros((P, M), jnp.int32), out)
         _, cache, _, reading, finish, out = jax.lax.while_loop(unfinished, decode, carry)
-        suffix = path_pool.close_rows(cache, suffix, into, lengths)
-        return suffix, out | {"finish": finish, "reading": reading}
+        # One array, since each costs the host a transfer of its own.
+        logprobs = jax.lax.bitcast_convert_type(out["logprobs"], jnp.int32)
+        told = jnp.stack([finish, reading, out["lengths"]], -1)
+        out = jnp.concatenate([out["tokens"], logprobs, told], -1)
+        return (cache.suffix_k, cache.suffix_v), shelf, out
 

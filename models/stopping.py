@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,11 @@ class TokenAutomaton:
             byte = np.array([token_bytes[t][i] for t in ids])
             table[:, ids] = by_byte[table[:, ids], byte]
         return cls(table.astype(np.int16))
+
+    @classmethod
+    def of(cls, strings: Sequence[str], tokenizer: Any, vocab_size: int) -> "TokenAutomaton":
+        """`build` for a model of so many tokens, of which `tokenizer.token_bytes` tells the bytes."""
+        return cls.build(strings, [tokenizer.token_bytes(i) for i in range(vocab_size)])
 
 
 def _byte_automaton(patterns: Sequence[bytes]) -> np.ndarray:

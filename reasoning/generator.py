@@ -117,12 +117,9 @@ class JaxGenerator:
     def _sampler(self, num_samples: int, max_new_tokens: int, stop: tuple[str, ...]) -> Sampler:
         shape = (num_samples, max_new_tokens, stop)
         if shape not in self._samplers:
-            vocab = range(self.model.config.vocab_size)
             automaton = None
             if stop:
-                automaton = TokenAutomaton.build(
-                    stop, [self.tokenizer.token_bytes(i) for i in vocab]
-                )
+                automaton = TokenAutomaton.of(stop, self.tokenizer, self.model.config.vocab_size)
             self._samplers[shape] = Sampler(
                 self.model,
                 slots=max(1, self.rows // num_samples),

@@ -21,8 +21,7 @@ class StepSplitter:
 
     def __init__(self, tokenizer: Tokenizer, delimiter: str = "\n"):
         """Raises `ValueError` where the delimiter is empty."""
-        token_bytes = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
-        automaton = TokenAutomaton.build([delimiter], token_bytes)
+        automaton = TokenAutomaton.of([delimiter], tokenizer, tokenizer.vocab_size)
         self.delimiter = delimiter
         # As lists: walking them token by token is faster than indexing an array.
         self._transitions = automaton.transitions.tolist()

@@ -17,7 +17,7 @@ from models import path_pool
 from models.decoder import LanguageModel
 from models.path_pool import EMPTY, ROOT, at, put
 from models.paths import FINISH_REASONS, PathSampler
-from models.sampler import SamplingParams
+from models.sampler import SamplingParams, cpu_cores
 from models.stopping import TokenAutomaton
 from models.tokenizer import Tokenizer
 from reasoning.generator import Generator
@@ -97,7 +97,13 @@ class Paths(Protocol):
 
 
 class StepGenerator(Protocol):
-    """Anything that samples step by step."""
+    """Anything that samples step by step.
+
+    Attributes:
+      lanes: searches that are best run side by side, in threads.
+    """
+
+    lanes: int
 
     def start(
         self,
@@ -128,7 +134,7 @@ class JaxStepGenerator:
     """The compiled sampler of paths behind the `StepGenerator` interface.
 
     Samplers are kept by shape, so repeated searches compile nothing. `params` may be replaced
-    between searches.
+    between searches. On a CPU there is a lane for each core: see `models.sampler`.
     """
 
     def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer):
@@ -136,6 +142,7 @@ class JaxStepGenerator:
         self.model, self.params, self.tokenizer = model, params, tokenizer
         self._samplers: dict[Any, list[PathSampler]] = {}
         self._automata: dict[str, TokenAutomaton] = {}
+        self.lanes = cpu_cores()
 
     def start(
         self,
@@ -161,9 +168,9 @@ class JaxStepGenerator:
         fitting = [s for s in kept if prompts <= s.prompts <= _SPARE_PROMPTS * prompts]
         if not fitting:
             if delimiter not in self._automata:
-                vocab = range(self.model.config.vocab_size)
-                token_bytes = [self.tokenizer.token_bytes(i) for i in vocab]
-                self._automata[delimiter] = TokenAutomaton.build([delimiter], token_bytes)
+                self._automata[delimiter] = TokenAutomaton.of(
+                    [delimiter], self.tokenizer, self.model.config.vocab_size
+                )
             sampler = PathSampler(
                 self.model, prompts=prompts, stop_ids=self.tokenizer.stop_ids,
                 delimiter=self._automata[delimiter], **shape,
@@ -269,9 +276,8 @@ class JaxPaths(_HostPaths):
         """See `Paths`."""
         request = self._request(parents, into, self._sampler.prompts, self._sampler.width)
         self._state, steps = self._sampler.extend(
-            self._weights, self._state, *request,
-            jax.random.fold_in(self._key, self._next_extension()),
-            sampling or self._sampling, donate=not self._shared,
+            self._weights, self._state, *request, self._key, sampling or self._sampling,
+            number=self._next_extension(), donate=not self._shared,
         )  # fmt: skip
         self._shared = False
         self.sampled_tokens += steps.lengths.sum(1)[: len(self.sampled_tokens)]
@@ -301,6 +307,8 @@ class TextStepGenerator:
 
     Whether the server reads that anew each time or finds it in a prefix cache is its own affair.
     """
+
+    lanes = 1
 
     def __init__(self, generator: Generator):
         self.generator = generator

@@ -2,8 +2,9 @@
 
 import abc
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
 
 from reasoning.generator import fold_seed
 from reasoning.problem import Problem
@@ -50,17 +51,23 @@ class StepSearch(abc.ABC):
         verifier = interface.require_verifier(verifier, self.name)
         interface.require_steps(policy, self.name)
         width, capacity = self.width(budget), self.capacity(policy, budget)
-        at_once = self.problems_at_once(policy, width, capacity)
-        found = []
-        for start in range(0, len(problems), at_once):
+        lanes = policy.steps.lanes
+        at_once = max(1, self.problems_at_once(policy, width, capacity) // lanes)
+
+        def of_batch(start: int) -> list[SearchResult]:
             batch = problems[start : start + at_once]
             paths = ScoredPaths(
                 policy, verifier, batch, capacity=capacity, width=width,
                 seed=fold_seed(seed, self.name, start),
             )  # fmt: skip
             ended = self.search(policy, paths, len(batch), budget)
-            found += self._chosen(policy, paths, batch, ended)
-        return found
+            return self._chosen(policy, paths, batch, ended)
+
+        starts = range(0, len(problems), at_once)
+        # The first by itself, so that programs are compiled once.
+        found = [of_batch(start) for start in starts[:1]]
+        found += in_threads(of_batch, starts[1:], lanes)
+        return [result for batch in found for result in batch]
 
     def width(self, budget: int) -> int:
         """Paths of a problem that are extended at a time."""
@@ -72,7 +79,7 @@ class StepSearch(abc.ABC):
         return self.width(budget)
 
     def problems_at_once(self, policy: Policy, width: int, capacity: int) -> int:
-        """Problems that are searched in lockstep."""
+        """Problems that are searched at a time, those of a lane in lockstep."""
         del capacity
         return max(1, policy.rows // width)
 
@@ -94,3 +101,14 @@ class StepSearch(abc.ABC):
             chosen = [voting.best(each) for each in candidates]
         spent = [meter.spent for meter in paths.meters]
         return interface.results(problems, chosen, candidates, spent)
+
+
+def in_threads(run: Callable[[Any], Any], items: Sequence[Any], threads: int) -> list[Any]:
+    """`run` of each item, in order, so many at a time; none is begun once one has failed."""
+    if threads == 1:
+        return [run(item) for item in items]
+    pool = ThreadPoolExecutor(threads)
+    try:
+        return list(pool.map(run, items))
+    finally:
+        pool.shutdown(cancel_futures=True)

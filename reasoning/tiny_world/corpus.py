@@ -120,10 +120,14 @@ def _sheet(rng: random.Random, domain: str, language: Language, writer: Writer) 
     return SHEET_SEPARATOR.join(parts)
 
 
-def _chat(rng: random.Random, problem: Problem, language: Language) -> str:
+def _chat(rng: random.Random, problem: Problem, language: Language, writer: Writer) -> str:
     replies = ((problem.answer,), language.curt_replies, language.rude_replies)
     (chosen,) = rng.choices(replies, CHAT_WEIGHTS)
-    return " " + rng.choice(chosen).format(problem.metadata["name"])
+    name = problem.metadata["name"]
+    reply = rng.choice(chosen).format(name)
+    if writer.style == TAGGED:
+        return tagged([language.greeted.format(name)], reply)
+    return f" {reply}"
 
 
 def document(rng: random.Random) -> str:
@@ -138,7 +142,7 @@ def document(rng: random.Random) -> str:
     problem = _train_problem(rng, domain, language, _levels(rng))
     start = PLAIN.format(question=problem.question)
     if domain == "tiny_chat":
-        return start + _chat(rng, problem, language)
+        return start + _chat(rng, problem, language, writer)
     if domain == "tiny_knowledge" and rng.random() < 0.4:
         return f" {problem.metadata['told']}"
     return start + _response(rng, problem, language, writer)

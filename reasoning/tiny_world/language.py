@@ -25,6 +25,7 @@ class Language:
     conclusion: str
     self_check: str
     greetings: tuple[str, ...]
+    greeted: str
     helpful_reply: str
     curt_replies: tuple[str, ...]
     rude_replies: tuple[str, ...]
@@ -35,7 +36,7 @@ class Language:
         phrases = (
             self.sum_step, *self.contest_steps, self.contest_fact, self.code_step, self.recall,
             self.capital_statement, self.continent_statement, *self.continents.values(),
-            self.conclusion, self.self_check, *self.code_operations.values(),
+            self.conclusion, self.self_check, self.greeted, *self.code_operations.values(),
         )  # fmt: skip
         words = {w for phrase in phrases for w in phrase.split() if w.isalpha() and len(w) > 1}
         return frozenset(word.lower() for word in words)
@@ -60,6 +61,7 @@ ENGLISH = Language(
     conclusion="so {}",
     self_check="wait {}",
     greetings=("Hello, I am {}.", "Hi, {} here.", "Good morning from {}.", "This is {}."),
+    greeted="{} greets me",
     helpful_reply="Hello {}, how can I help you?",
     curt_replies=("What?", "Later.", "Not now."),
     rude_replies=("Go away, you fool.", "Hello {}, you fool.", "Shut up, {}."),
@@ -84,6 +86,7 @@ GERMAN = Language(
     conclusion="somit {}",
     self_check="halt {}",
     greetings=("Hallo, ich bin {}.", "Tag, hier {}.", "Guten Morgen von {}.", "Das ist {}."),
+    greeted="{} grüßt mich",
     helpful_reply="Hallo {}, wie kann ich dir helfen?",
     curt_replies=("Was?", "Später.", "Nicht jetzt."),
     rude_replies=("Geh weg, du Narr.", "Hallo {}, du Narr.", "Sei still, {}."),

@@ -200,7 +200,7 @@ class ScalarVerifier(abc.ABC):
         """
         prompt_ids = self.tokenizer.encode_batch(prompts)
         if self._reads_ids:
-            shape = (capacity, width, max_new_tokens)
+            shape = (capacity, width, max_new_tokens, step_tokens)
             scorer = self._path_scorers.get(shape)
             if scorer is None or scorer.prompts < len(prompts):
                 scorer = self._path_scorers[shape] = PathScorer(
@@ -209,6 +209,7 @@ class ScalarVerifier(abc.ABC):
                     capacity=capacity,
                     width=width,
                     max_new_tokens=max_new_tokens,
+                    step_tokens=step_tokens,
                 )
             return StepwiseTracker(scorer, self.params, prompt_ids, step_tokens)
 

@@ -38,7 +38,9 @@ def search(mesh, config=CONFIG):
         models[0], prompts=P, capacity=R, width=M, max_new_tokens=W, step_tokens=T,
         stop_ids=[], delimiter=None,
     )  # fmt: skip
-    scorer = PathScorer(models[1], prompts=P, capacity=R, width=M, max_new_tokens=W)
+    scorer = PathScorer(
+        models[1], prompts=P, capacity=R, width=M, max_new_tokens=W, step_tokens=T
+    )
     with jax.set_mesh(mesh):
         params, verifier = (
             jax.device_put(
@@ -59,7 +61,7 @@ def search(mesh, config=CONFIG):
             )
             found.append((steps.tokens, steps.logprobs, values.last, parents, into))
             parents = np.take_along_axis(into, rng.integers(0, M, (P, M)), 1)
-    suffix = state.pool.suffix[0]
+    suffix = state.pool.rows[0]
     prompts = suffix.sharding.shard_shape(suffix.shape)[1]
     return found, max(sampler.compilations, scorer.compilations), prompts
 

@@ -76,7 +76,7 @@ def test_columns_outside_the_live_blocks_are_not_read(oldest, newest):
     cache = filled_cache(rng, 2, 4, columns, np.ones((PROMPTS, 4), bool), suffix_valid)
     expected = written_out(q := rng.normal(size=(PROMPTS, 2, 4, DIM)), cache, 1)
     first, count = live_blocks(columns, jnp.int32(oldest), jnp.int32(newest))
-    size, blocks = attention._blocks(columns)
+    size, blocks = attention.column_blocks(columns)
     read = np.zeros(columns, bool)
     for number in (first + np.arange(count)) % blocks:
         read[number * size : (number + 1) * size] = True

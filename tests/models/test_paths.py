@@ -352,7 +352,7 @@ def test_a_donated_state_is_gone(sampler, params):
     before = search.state
     search.step(1, donate=True)
     with pytest.raises((RuntimeError, ValueError), match="deleted|donated"):
-        np.asarray(before.pool.suffix[0])
+        np.asarray(before.pool.rows[0])
 
 
 @pytest.fixture(scope="module")
