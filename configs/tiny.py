@@ -63,13 +63,13 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    reasoning = {"tiny_math": 3072, "tiny_logic": 512, "tiny_code": 512}
+    reasoning = {"tiny_math": 3072, "tiny_logic": 512, "tiny_code": 1024}
     # A weight of 0 is for what is only watched.
     only = "tiny_math+tiny_logic+tiny_code"
     verified = f"accuracy?require_format=true&tasks={only},format=0.2"
     # Of other questions RL sees a few, and rewards their format alone.
     others = {"tiny_knowledge": 128, "tiny_chat": 64}
-    config.r1_zero = _rl(smoke, reasoning | others, f"{verified},language=0,self_check=0", 120)
+    config.r1_zero = _rl(smoke, reasoning | others, f"{verified},language=0,self_check=0", 150)
 
     config.cold_start = ConfigDict(
         {

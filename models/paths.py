@@ -205,14 +205,10 @@ class PathSampler:
         columns = valid.shape[-1]
         if not isinstance(params, LoopWeights):
             params = self.model.for_loop(params, prefix[0].shape[-1] + W)
-        key = jax.random.fold_in(key, number)
-        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(P * M))
-        before = lengths.reshape(-1, 1) + jnp.arange(T)
-
-        def uniform_of(key, n):
-            return jax.random.uniform(jax.random.fold_in(key, n))
-
-        uniform = jax.vmap(jax.vmap(uniform_of, (None, 0)))(keys, before)
+        # Of a row's W draws, those of the tokens that this step may have.
+        uniform = jax.random.uniform(jax.random.fold_in(key, number), (P * M, W))
+        drawn = lengths.reshape(-1, 1) + jnp.arange(T)
+        uniform = jnp.take_along_axis(uniform, jnp.minimum(drawn, W - 1), 1)
 
         def decode(carry):
             t, cache, token, reading, finish, out = carry
