@@ -163,7 +163,7 @@ def bench_shared_prompt(rounds: int) -> dict:
 
     def read(sampler):
         state = sampler.start(params, [prompt] * sampler.prompts)
-        jax.block_until_ready((state.pool.prefix, state.pool.rows))
+        jax.block_until_ready((state.pool.prefix, state.pool.paths))
         return state
 
     def best_of(sampler):

@@ -1,20 +1,21 @@
 """A pool of partial completions ("paths"): keys and values kept by place, forked by index.
 
-A prompt's keys and values are stored once. Of each prompt's R places, M lie open on the device: the
-rows that a step of the search extends. The others, where R is more than M, lie on a shelf. To extend
-paths, their parents are gathered into the rows, in place, and what must be kept besides into rows
-without work or onto the shelf; which path lies where is the host's to know. All rows then fill the
-same columns in step, behind all that are in use, and the mask of columns tells which of them are
-whose, as in `models.sampler`. So a path is copied once per step of the search, never once per
-token, and no prefix is ever recomputed. Rows of unlike lengths leave holes; when these have grown,
-the columns of every path are moved together.
+A prompt's keys and values are stored once. A step of the search extends M rows of each prompt. All
+of them fill the same columns, behind all that are in use; a mask of columns tells which are whose,
+as in `models.sampler`. A path is copied once per step of the search, never once per token, and no
+prefix is ever recomputed.
+
+Where the R places of a prompt are at most M, as in beam search, the rows themselves are kept:
+parents are gathered into them in place, what is kept besides moves to rows without work, and which
+path lies where is the host's to know. Rows of unlike lengths leave holes; when these have grown,
+the columns are moved together. Where places are more, as in tree search, rows are copied out of them
+and back, and there are no holes.
 
 The device holds keys and values alone. Lengths, and whatever else is a number per path, are NumPy
 arrays: the host needs them to check a request, and they come back with every step anyway.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,9 +55,9 @@ class Layout:
                 raise ValueError(f"{name}={value} must be at least 1")
 
     @property
-    def shelf(self) -> int:
-        """Paths that are kept beside the rows."""
-        return max(0, self.capacity - self.width)
+    def in_place(self) -> bool:
+        """Whether the rows are the places."""
+        return self.capacity <= self.width
 
     @property
     def spare(self) -> int:
@@ -65,8 +66,8 @@ class Layout:
 
     @property
     def columns(self) -> int:
-        """C: room for a path with holes and one more step, in whole blocks."""
-        columns = self.max_new_tokens + self.spare + self.step_tokens
+        """C of the rows, in whole blocks: room for a path, its holes, and one more step."""
+        columns = self.max_new_tokens + self.step_tokens + self.in_place * self.spare
         size, blocks = column_blocks(columns)
         return size * blocks
 
@@ -79,84 +80,109 @@ class PathPool:
     the bare prompt.
 
     Attributes:
+      layout: what is kept of each prompt.
       prefix: keys `[L, P, K, H, S]` and values `[L, P, K, S, H]` of the prompts.
-      rows: keys `[L, P, M, K, H, C]` and values `[L, P, M, K, C, H]` of the paths that lie open.
-      shelf: the same of max(R - M, 0) others.
+      paths: keys `[L, P, M, K, H, C]` and values `[L, P, M, K, C, H]` of the rows; or, where rows
+        are not kept, `[L, P, R, K, H, W]` and `[L, P, R, K, W, H]` of the places.
       prefix_lengths: `[P]`, columns of `prefix` that hold tokens.
       lengths: `[P, R + 1]`, tokens of each path, `EMPTY` where there is none; 0 for a prompt.
-      lies: `[P, R + 1]`, where each path is: a row's number, or M and more for the shelf.
-      valid: `[P, max(R, M), C]` bool, the columns that hold tokens, of rows and shelf.
-      end: columns in use.
-      spare: columns that holes may take.
+      lies: `[P, R + 1]`, the row that each path lies in, where rows are kept.
+      valid: `[P, M, C]` bool, the columns of the rows that hold tokens.
+      end: columns in use, of the rows.
     """
 
+    layout: Layout
     prefix: tuple[jax.Array, jax.Array]
-    rows: tuple[jax.Array, jax.Array]
-    shelf: tuple[jax.Array, jax.Array]
+    paths: tuple[jax.Array, jax.Array]
     prefix_lengths: np.ndarray
     lengths: np.ndarray
     lies: np.ndarray
     valid: np.ndarray
     end: int
-    spare: int
 
-    def fork(self, parents: np.ndarray, into: np.ndarray) -> tuple["PathPool", np.ndarray]:
+    def fork(self, parents: np.ndarray, into: np.ndarray) -> tuple["PathPool", "Moves"]:
         """The pool as it will be once `parents` lie in the rows, with the places `into` emptied.
 
-        Returns:
-          the pool, whose `rows` and `shelf` are still the old ones; and what to gather from these
-          into both, `[P, max(R, M)]`, for `gather_rows`.
+        Its `paths` are still the old ones, of which `open_rows` is to make rows.
         """
-        used = into >= 0
-        index = np.zeros(self.valid.shape[:2], np.int32)
-        index[:, : used.shape[1]] = np.where(used, at(self.lies, parents), 0)
-        filled = np.zeros(index.shape, bool)
-        filled[:, : used.shape[1]] = used & (at(self.lengths, parents) > 0)
-        # What else is held moves to where there is no work.
-        lengths, lies = put(self.lengths, into, np.full(into.shape, EMPTY)), self.lies.copy()
-        idle = np.ones(index.shape, bool)
-        idle[:, : used.shape[1]] = ~used
-        free = np.argsort(~idle, axis=1, kind="stable")
-        held = lengths[:, :ROOT] > 0
-        prompt, place = np.nonzero(held)
-        target = free[prompt, (np.cumsum(held, 1) - 1)[prompt, place]]
-        index[prompt, target] = self.lies[prompt, place]
-        filled[prompt, target] = True
-        lies[prompt, place] = target
-        valid = np.take_along_axis(self.valid, index[..., None], 1) & filled[..., None]
-        return dataclasses.replace(self, lengths=lengths, lies=lies, valid=valid), index
+        used, past = into >= 0, np.maximum(at(self.lengths, parents), 0)
+        past = np.where(used, past, 0)
+        lengths = put(self.lengths, into, np.full(into.shape, EMPTY))
+        if self.layout.in_place:
+            lies, source = self._make_room(lengths, used)
+            source = np.where(used, at(self.lies, parents), source)
+            valid = np.take_along_axis(self.valid, source[..., None], 1)
+            valid &= (~used | (past > 0))[..., None]
+            back, end = np.full((len(into), 0), -1), self.end
+        else:
+            lies, source, end = self.lies, np.maximum(parents, 0), int(past.max())
+            valid = np.arange(self.valid.shape[-1]) < past[..., None]
+            rows = np.broadcast_to(np.arange(into.shape[1]), into.shape)
+            back = put(np.full(lengths.shape, -1), into, rows)[:, :ROOT]
+        pool = dataclasses.replace(self, lengths=lengths, lies=lies, valid=valid, end=end)
+        return pool, Moves(*(x.astype(np.int32) for x in (source, back, past)))
 
-    def extended(self, rows, shelf, into: np.ndarray, past: np.ndarray, new: np.ndarray):
+    def _make_room(self, lengths: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`lies` and the rows' sources, once what is held in `used [P, M]` has left them."""
+        lies, source = self.lies.copy(), np.tile(np.arange(used.shape[1]), (len(used), 1))
+        held = lengths[:, :ROOT] > 0
+        displaced = held & np.take_along_axis(used, lies[:, :ROOT], 1)
+        taken = used.copy()
+        prompt, place = np.nonzero(held & ~displaced)
+        taken[prompt, lies[prompt, place]] = True
+        free = np.argsort(taken, axis=1, kind="stable")
+        prompt, place = np.nonzero(displaced)
+        target = free[prompt, (np.cumsum(displaced, 1) - 1)[prompt, place]]
+        source[prompt, target] = lies[prompt, place]
+        lies[prompt, place] = target
+        return lies, source
+
+    def extended(self, paths, into: np.ndarray, past: np.ndarray, new: np.ndarray) -> "PathPool":
         """The forked pool after its rows were extended.
 
         Args:
-          rows, shelf: what the device made of them.
+          paths: what the device made of them.
           into: `[P, M]`, the places of the rows' paths; -1 for a row without work.
           past, new: `[P, M]`, the tokens of each before, and how many were added behind `end`.
         """
-        valid, numbers = self.valid.copy(), np.broadcast_to(np.arange(into.shape[1]), into.shape)
-        column = np.arange(valid.shape[-1]) - self.end
-        valid[:, : into.shape[1]] |= (column >= 0) & (column < new[..., None])
+        lengths = put(self.lengths, into, past + new)
+        if not self.layout.in_place:
+            return dataclasses.replace(self, paths=paths, lengths=lengths)
+        column = np.arange(self.valid.shape[-1]) - self.end
         pool = dataclasses.replace(
             self,
-            rows=rows,
-            shelf=shelf,
-            lengths=put(self.lengths, into, past + new),
-            lies=put(self.lies, into, numbers),
-            valid=valid,
+            paths=paths,
+            lengths=lengths,
+            lies=put(self.lies, into, np.broadcast_to(np.arange(into.shape[1]), into.shape)),
+            valid=self.valid | ((column >= 0) & (column < new[..., None])),
             end=self.end + int(new.max()),
         )
-        return pool._without_holes() if pool.end > pool._longest + pool.spare else pool
+        longest = int(pool.valid.sum(-1).max())
+        if pool.end <= longest + self.layout.spare:
+            return pool
+        order = np.argsort(~pool.valid, axis=-1, kind="stable").astype(np.int32)
+        return dataclasses.replace(
+            pool,
+            paths=_close_holes(paths, order),
+            valid=np.take_along_axis(pool.valid, order, -1),
+            end=longest,
+        )
 
-    @property
-    def _longest(self) -> int:
-        return max(0, int(self.lengths.max()))
 
-    def _without_holes(self) -> "PathPool":
-        order = np.argsort(~self.valid, axis=-1, kind="stable").astype(np.int32)
-        rows, shelf = _move_columns(self.rows, self.shelf, order)
-        valid = np.arange(order.shape[-1]) < self.valid.sum(-1, keepdims=True)
-        return dataclasses.replace(self, rows=rows, shelf=shelf, valid=valid, end=self._longest)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Moves:
+    """What moves before rows are extended, and after.
+
+    Attributes:
+      source: `[P, M]`, what comes into each row: a row, or a place where rows are not kept.
+      back: `[P, R]`, the row then stored in each place, or -1; `[P, 0]` where rows are kept.
+      past: `[P, M]`, tokens of each row before.
+    """
+
+    source: Any
+    back: Any
+    past: Any
 
 
 def at(numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -256,58 +282,36 @@ def new_pool(
       tokens, lengths: `[P, S]` and `[P]`, the prompts; a length of 0 is padding.
       cached: `[P]`, how many of a prompt's tokens are read now.
     """
-    prefix, rows, shelf = prefill(params, tokens, cached)
+    prefix, paths = prefill(params, tokens, cached)
     of_paths = np.full((len(tokens), layout.capacity + 1), EMPTY, np.int32)
     of_paths[lengths > 0, ROOT] = 0
-    valid = np.zeros((len(tokens), layout.width + layout.shelf, layout.columns), bool)
-    return PathPool(
-        prefix, rows, shelf, cached, of_paths, np.zeros_like(of_paths), valid, 0, layout.spare
-    )
+    valid = np.zeros((len(tokens), layout.width, layout.columns), bool)
+    return PathPool(layout, prefix, paths, cached, of_paths, np.zeros_like(of_paths), valid, 0)
 
 
 def prefill(model, layout: Layout, params, tokens, lengths):
-    """`prefix`, `rows` and `shelf` of a `PathPool` of prompts `tokens [P, S]`."""
+    """`prefix` and `paths` of a `PathPool` of prompts `tokens [P, S]`."""
     prompts, width = tokens.shape
-    cache = constrain_cache(
-        KVCache.zeros(model.config, prompts, layout.width, width, layout.columns)
-    )
+    kept = layout.capacity, layout.max_new_tokens
+    if layout.in_place:
+        kept = layout.width, layout.columns
+    cache = constrain_cache(KVCache.zeros(model.config, prompts, kept[0], width, kept[1]))
     cache = over_cache.prefill(model, params, cache, tokens, lengths, jnp.arange(prompts))
     cache = constrain_cache(cache)
-    rows = cache.suffix_k, cache.suffix_v
-    shelf = tuple(
-        _constrain_paths(jnp.zeros((*x.shape[:2], layout.shelf, *x.shape[3:]), x.dtype))
-        for x in rows
-    )
-    return (cache.prefix_k, cache.prefix_v), rows, shelf
+    return (cache.prefix_k, cache.prefix_v), (cache.suffix_k, cache.suffix_v)
 
 
-def gather_rows(rows, shelf, index, end):
-    """The `rows` and `shelf` that `index [P, max(R, M)]` chooses from both; of `end` columns."""
-    size, _ = column_blocks(rows[0].shape[-1])
-    index = index[None, :, :, None, None, None]
-
-    def gather_block(number, held):
-        def gather(row, kept, axis):
-            block = [jax.lax.dynamic_slice_in_dim(x, number * size, size, axis) for x in (row, kept)]
-            block = jnp.take_along_axis(jnp.concatenate(block, 2), index, 2)
-            parts = block[:, :, : row.shape[2]], block[:, :, row.shape[2] :]
-            return [
-                jax.lax.dynamic_update_slice_in_dim(x, part, number * size, axis)
-                for x, part in zip((row, kept), parts)
-            ]
-
-        (row_k, row_v), (kept_k, kept_v) = held
-        row_k, kept_k = gather(row_k, kept_k, -1)
-        row_v, kept_v = gather(row_v, kept_v, -2)
-        return (row_k, row_v), (kept_k, kept_v)
-
-    blocks = (end + size - 1) // size
-    rows, shelf = jax.lax.fori_loop(0, blocks, gather_block, (tuple(rows), tuple(shelf)))
-    return tuple(map(_constrain_paths, rows)), tuple(map(_constrain_paths, shelf))
-
-
-def as_cache(prefix, prefix_lengths, rows, valid) -> KVCache:
-    """The rows behind their prompts; `valid [P, M, C]`."""
+def open_rows(layout: Layout, prefix, prefix_lengths, paths, moves: Moves, valid, end) -> KVCache:
+    """The rows behind their prompts, after the moves; of `end` columns, which `valid` tells of."""
+    if layout.in_place:
+        rows = _gather_rows(paths, moves.source, end)
+    else:
+        index = moves.source[None, :, :, None, None, None]
+        room, none = (0, layout.columns - layout.max_new_tokens), (0, 0)
+        rows = (
+            jnp.pad(jnp.take_along_axis(paths[0], index, 2), [none] * 5 + [room]),
+            jnp.pad(jnp.take_along_axis(paths[1], index, 2), [none] * 4 + [room, none]),
+        )
     return constrain_cache(
         KVCache(
             prefix_k=prefix[0],
@@ -320,18 +324,48 @@ def as_cache(prefix, prefix_lengths, rows, valid) -> KVCache:
     )
 
 
-@functools.partial(jax.jit, donate_argnums=(0, 1))
-def _move_columns(rows, shelf, order):
-    """`rows` and `shelf` with their columns in `order [P, max(R, M), C]`."""
+def close_rows(layout: Layout, cache: KVCache, paths, moves: Moves, end):
+    """`PathPool.paths` with the extended rows; what a row has behind its tokens is never read."""
+    rows = cache.suffix_k, cache.suffix_v
+    if layout.in_place:
+        return rows
+    column, past = jnp.arange(layout.max_new_tokens), moves.past[..., None]
+    order = jnp.where(column < past, column, jnp.minimum(end + column - past, layout.columns - 1))
+    row = moves.back[None, :, :, None, None, None]
 
-    def move(held, order):
-        order = order[None, :, :, None]
-        keys = jnp.take_along_axis(held[0], order[..., None, :], -1)
-        values = jnp.take_along_axis(held[1], order[..., None], -2)
-        return _constrain_paths(keys), _constrain_paths(values)
+    # Each place chooses a row or stays, which costs no more than the rows: XLA leaves in place what
+    # stays. Faster than a scatter on CPU, and split over prompts as it stands.
+    def store(paths, rows):
+        chosen = jnp.take_along_axis(rows, jnp.maximum(row, 0), 2)
+        return _constrain_paths(jnp.where(row >= 0, chosen, paths))
 
-    width = rows[0].shape[2]
-    return move(rows, order[:, :width]), move(shelf, order[:, width:])
+    return tuple(map(store, paths, _in_order(rows, order)))
+
+
+def _in_order(rows, order):
+    """The rows with their columns in `order [P, M, C]`."""
+    order = order[None, :, :, None]
+    keys = jnp.take_along_axis(rows[0], order[..., None, :], -1)
+    values = jnp.take_along_axis(rows[1], order[..., None], -2)
+    return _constrain_paths(keys), _constrain_paths(values)
+
+
+_close_holes = jax.jit(_in_order, donate_argnums=0)
+
+
+def _gather_rows(rows, index, end):
+    """The rows that `index [P, M]` names, block by block of the columns in use, in place."""
+    size, _ = column_blocks(rows[0].shape[-1])
+
+    def gather_block(number, rows):
+        def gather(x, axis):
+            block = jax.lax.dynamic_slice_in_dim(x, number * size, size, axis)
+            block = jnp.take_along_axis(block, index[None, :, :, None, None, None], 2)
+            return jax.lax.dynamic_update_slice_in_dim(x, block, number * size, axis)
+
+        return gather(rows[0], -1), gather(rows[1], -2)
+
+    return jax.lax.fori_loop(0, (end + size - 1) // size, gather_block, tuple(rows))
 
 
 def constrain_cache(cache: KVCache) -> KVCache:

@@ -62,7 +62,7 @@ class PathScorer:
         self.max_new_tokens, self.step_tokens = max_new_tokens, step_tokens
         self._start = jax.jit(functools.partial(path_pool.prefill, model, self._layout))
         self._extend = jax.jit(self._values)
-        self._extend_donated = jax.jit(self._values, donate_argnames=("rows", "shelf"))
+        self._extend_donated = jax.jit(self._values, donate_argnames="stored")
 
     @property
     def compilations(self) -> int:
@@ -136,24 +136,25 @@ class PathScorer:
         read[1, prompt, packed] = (pool.prefix_lengths[:, None] + past)[prompt, row] + number
         read[2, prompt, packed] = row * columns + number
         extend = self._extend_donated if donate else self._extend
-        pool, index = pool.fork(parents, into)
-        rows, shelf, values = extend(
-            params, pool.prefix, pool.prefix_lengths, rows=pool.rows, shelf=pool.shelf, index=index,
-            valid=pool.valid[:, : self.width], end=np.int32(pool.end), read=read, unpack=unpack,
+        pool, moves = pool.fork(parents, into)
+        stored, values = extend(
+            params, pool.prefix, pool.prefix_lengths, stored=pool.paths, moves=moves,
+            valid=pool.valid, end=np.int32(pool.end), read=read, unpack=unpack,
         )  # fmt: skip
         of_tokens = np.full(tokens.shape, np.nan, np.float32)
         of_tokens[prompt, row, number] = jax.device_get(values)[prompt, packed]
         last = np.take_along_axis(of_tokens, np.maximum(lengths - 1, 0)[..., None], -1)[..., 0]
-        pool = pool.extended(rows, shelf, into, past, lengths)
+        pool = pool.extended(stored, into, past, lengths)
         return pool, StepValues(last, of_tokens)
 
     def _values(
-        self, params, prefix, prefix_lengths, *, rows, shelf, index, valid, end, read, unpack
+        self, params, prefix, prefix_lengths, *, stored, moves, valid, end, read, unpack
     ):
         P, M, T = unpack.shape
         tokens, positions, pack = read
-        rows, shelf = path_pool.gather_rows(rows, shelf, index, end)
-        cache = path_pool.as_cache(prefix, prefix_lengths, rows, valid)
+        cache = path_pool.open_rows(
+            self._layout, prefix, prefix_lengths, stored, moves, valid, end
+        )
 
         def to_rows(x_PNKH):
             """Packed tokens as rows `[P, M, T, K, H]`; what is behind a row's end means nothing."""
@@ -178,7 +179,7 @@ class PathScorer:
 
         hidden, cache = self.model.bind(params).hidden(tokens, positions, attend, cache)
         values = self.model.values(params, hidden)
-        return (cache.suffix_k, cache.suffix_v), shelf, values
+        return path_pool.close_rows(self._layout, cache, stored, moves, end), values
 
 
 def _quarters(size: int, most: int) -> int:

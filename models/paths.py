@@ -101,7 +101,7 @@ class PathSampler:
         self._prepare = jax.jit(lambda params: model.for_loop(params, model.config.max_length))
         self._extend = jax.jit(self._steps, static_argnames="filtered")
         self._extend_donated = jax.jit(
-            self._steps, static_argnames="filtered", donate_argnames=("rows", "shelf")
+            self._steps, static_argnames="filtered", donate_argnames="stored"
         )
 
     @property
@@ -165,16 +165,16 @@ class PathSampler:
         )
         used = into >= 0
         lengths = np.where(used, at(pool.lengths, parents), 0)
-        paths = np.stack([used, lengths, at(state.token, parents), at(state.reading, parents)])
-        pool, index = pool.fork(parents, into)
+        told = np.stack([used, lengths, at(state.token, parents), at(state.reading, parents)])
+        pool, moves = pool.fork(parents, into)
         knobs = {
             name: np.int32(value) if name == "top_k" else np.float32(value)
             for name, value in dataclasses.asdict(sampling).items()
         }
         extend = self._extend_donated if donate else self._extend
-        rows, shelf, out = extend(
-            params, pool.prefix, pool.prefix_lengths, rows=pool.rows, shelf=pool.shelf, index=index,
-            valid=pool.valid[:, : self.width], end=np.int32(pool.end), paths=paths, knobs=knobs,
+        stored, out = extend(
+            params, pool.prefix, pool.prefix_lengths, stored=pool.paths, moves=moves,
+            valid=pool.valid, end=np.int32(pool.end), told=told, knobs=knobs,
             stop_table=self._stop_table, automaton=self._automaton, key=key,
             number=np.int32(number), filtered=sampling.filtered,
         )  # fmt: skip
@@ -186,7 +186,7 @@ class PathSampler:
         # A new step looks for a delimiter of its own.
         reading = np.where(steps.finish == DELIMITER, 0, reading)
         state = PathState(
-            pool=pool.extended(rows, shelf, into, lengths, steps.lengths),
+            pool=pool.extended(stored, into, lengths, steps.lengths),
             token=put(state.token, into, np.take_along_axis(steps.tokens, last, -1)[..., 0]),
             reading=put(state.reading, into, reading),
             ended=put(state.ended, into, np.isin(steps.finish, (STOP, LENGTH))),
@@ -194,14 +194,15 @@ class PathSampler:
         return state, steps
 
     def _steps(
-        self, params, prefix, prefix_lengths, *, rows, shelf, index, valid, end, paths, knobs,
-        stop_table, automaton, key, number, filtered,
+        self, params, prefix, prefix_lengths, *, stored, moves, valid, end, told, knobs, stop_table,
+        automaton, key, number, filtered,
     ):  # fmt: skip
         P, M, T, W = self.prompts, self.width, self.step_tokens, self.max_new_tokens
-        used, lengths, token, reading = paths
+        used, lengths, token, reading = told
         used = used > 0
-        rows, shelf = path_pool.gather_rows(rows, shelf, index, end)
-        cache = path_pool.as_cache(prefix, prefix_lengths, rows, valid)
+        cache = path_pool.open_rows(
+            self._layout, prefix, prefix_lengths, stored, moves, valid, end
+        )
         columns = valid.shape[-1]
         if not isinstance(params, LoopWeights):
             params = self.model.for_loop(params, prefix[0].shape[-1] + W)
@@ -254,5 +255,5 @@ class PathSampler:
         logprobs = jax.lax.bitcast_convert_type(out["logprobs"], jnp.int32)
         told = jnp.stack([finish, reading, out["lengths"]], -1)
         out = jnp.concatenate([out["tokens"], logprobs, told], -1)
-        return (cache.suffix_k, cache.suffix_v), shelf, out
+        return path_pool.close_rows(self._layout, cache, stored, moves, end), out
 

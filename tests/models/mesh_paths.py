@@ -61,7 +61,7 @@ def search(mesh, config=CONFIG):
             )
             found.append((steps.tokens, steps.logprobs, values.last, parents, into))
             parents = np.take_along_axis(into, rng.integers(0, M, (P, M)), 1)
-    suffix = state.pool.rows[0]
+    suffix = state.pool.paths[0]
     prompts = suffix.sharding.shard_shape(suffix.shape)[1]
     return found, max(sampler.compilations, scorer.compilations), prompts
 

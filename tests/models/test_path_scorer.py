@@ -37,9 +37,9 @@ def make_params(config):
     return jax.tree.map(lambda x: x * sharper + 0.1 * (x == 0), params)
 
 
-def make_scorer(config=CONFIG):
+def make_scorer(config=CONFIG, places=PLACES):
     return PathScorer(
-        ScalarModel(config), prompts=4, capacity=PLACES, width=WIDTH, max_new_tokens=LONGEST,
+        ScalarModel(config), prompts=4, capacity=places, width=WIDTH, max_new_tokens=LONGEST,
         step_tokens=14,
     )
 
@@ -62,11 +62,14 @@ def params():
     return make_params(CONFIG)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_values_equal_those_of_a_full_forward_pass(variant):
-    """Random steps behind random paths: forked, overwritten, permuted, of ragged lengths."""
-    config = VARIANTS[variant]
-    params, scorer, rng = make_params(config), make_scorer(config), np.random.default_rng(0)
+@pytest.mark.parametrize(
+    "variant, places", [*((name, PLACES) for name in VARIANTS), ("gqa", WIDTH), ("deepseek", 2)]
+)
+def test_values_equal_those_of_a_full_forward_pass(variant, places):
+    """Random steps behind random paths: forked, overwritten, permuted, of ragged lengths; in more
+    places than rows, as many, and fewer."""
+    config, rng = VARIANTS[variant], np.random.default_rng(0)
+    params, scorer = make_params(config), make_scorer(config, places)
     forward, pool = make_forward(config, params), scorer.start(make_params(config), PROMPTS)
     held = [{-1: []} for _ in PROMPTS]
     longest = 0
@@ -76,7 +79,8 @@ def test_values_equal_those_of_a_full_forward_pass(variant):
         for p, paths in enumerate(held):
             room = [place for place, ids in paths.items() if len(ids) <= LONGEST - 14]
             parents[p] = rng.choice(room, WIDTH)
-            into[p] = np.where(rng.random(WIDTH) < 0.2, -1, rng.permutation(PLACES)[:WIDTH])
+            into[p] = rng.permutation(max(places, WIDTH))[:WIDTH]
+            into[p] = np.where((rng.random(WIDTH) < 0.2) | (into[p] >= places), -1, into[p])
         pool, values = scorer.extend(
             params, pool, parents, into, tokens, lengths, donate=bool(number % 3)
         )
