@@ -8,8 +8,8 @@ prefix is ever recomputed.
 Where the R places of a prompt are at most M, as in beam search, the rows themselves are kept:
 parents are gathered into them in place, what is kept besides moves to rows without work, and which
 path lies where is the host's to know. Rows of unlike lengths leave holes; when these have grown,
-the columns are moved together. Where places are more, as in tree search, rows are copied out of them
-and back, and there are no holes.
+the columns are moved together. Where places are more, as in tree search, rows are copied out of
+them and back, and there are no holes.
 
 The device holds keys and values alone. Lengths, and whatever else is a number per path, are NumPy
 arrays: the host needs them to check a request, and they come back with every step anyway.
@@ -50,9 +50,7 @@ class Layout:
     step_tokens: int
 
     def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
+        check_sizes(**dataclasses.asdict(self))
 
     @property
     def in_place(self) -> bool:
@@ -127,6 +125,8 @@ class PathPool:
         lies, source = self.lies.copy(), np.tile(np.arange(used.shape[1]), (len(used), 1))
         held = lengths[:, :ROOT] > 0
         displaced = held & np.take_along_axis(used, lies[:, :ROOT], 1)
+        if not displaced.any():
+            return lies, source
         taken = used.copy()
         prompt, place = np.nonzero(held & ~displaced)
         taken[prompt, lies[prompt, place]] = True
@@ -187,7 +187,7 @@ class Moves:
 
 def at(numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
     """The numbers `[P, R + 1]` of the paths in `places [P, M]`."""
-    return np.take_along_axis(numbers, places % numbers.shape[1], 1)
+    return numbers[np.arange(len(numbers))[:, None], places]
 
 
 def put(numbers: np.ndarray, into: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -167,29 +167,26 @@ class PathSampler:
         lengths = np.where(used, at(pool.lengths, parents), 0)
         told = np.stack([used, lengths, at(state.token, parents), at(state.reading, parents)])
         pool, moves = pool.fork(parents, into)
-        knobs = {
-            name: np.int32(value) if name == "top_k" else np.float32(value)
-            for name, value in dataclasses.asdict(sampling).items()
-        }
         extend = self._extend_donated if donate else self._extend
         stored, out = extend(
             params, pool.prefix, pool.prefix_lengths, stored=pool.paths, moves=moves,
-            valid=pool.valid, end=np.int32(pool.end), told=told, knobs=knobs,
+            valid=pool.valid, end=np.int32(pool.end), told=told, knobs=sampling.knobs,
             stop_table=self._stop_table, automaton=self._automaton, key=key,
             number=np.int32(number), filtered=sampling.filtered,
         )  # fmt: skip
-        tokens, logprobs, told = np.split(jax.device_get(out), [self.step_tokens, -3], -1)
-        # Single numbers behind both: see `_steps`.
-        finish, reading, new = np.moveaxis(told, -1, 0)
-        steps = Steps(tokens, np.ascontiguousarray(logprobs).view(np.float32), new, finish)
-        last = np.maximum(steps.lengths - 1, 0)[..., None]
+        out, T = np.asarray(out), self.step_tokens
+        # Log-probabilities as their bits, and single numbers behind them; see `_steps`.
+        logprobs = np.ascontiguousarray(out[..., T:-3]).view(np.float32)
+        finish, reading, new = out[..., -3], out[..., -2], out[..., -1]
+        steps = Steps(out[..., :T], logprobs, new, finish)
+        last = np.maximum(new - 1, 0)[..., None]
         # A new step looks for a delimiter of its own.
-        reading = np.where(steps.finish == DELIMITER, 0, reading)
+        reading = np.where(finish == DELIMITER, 0, reading)
         state = PathState(
-            pool=pool.extended(stored, into, lengths, steps.lengths),
+            pool=pool.extended(stored, into, lengths, new),
             token=put(state.token, into, np.take_along_axis(steps.tokens, last, -1)[..., 0]),
             reading=put(state.reading, into, reading),
-            ended=put(state.ended, into, np.isin(steps.finish, (STOP, LENGTH))),
+            ended=put(state.ended, into, (finish == STOP) | (finish == LENGTH)),
         )
         return state, steps
 

@@ -162,12 +162,6 @@ class Sampler:
         dealt = [range(lane, len(prompts), self.lanes) for lane in range(self.lanes)]
         queue = max(self._lane_slots, bucket(len(dealt[0])))
         width = bucket(max(len(p) for p in prompts), least=16)
-        knobs = {
-            "temperature": np.float32(sampling.temperature),
-            "top_k": np.int32(sampling.top_k),
-            "top_p": np.float32(sampling.top_p),
-            "min_p": np.float32(sampling.min_p),
-        }
         automaton = self._automaton.transitions if self._automaton else None
 
         def run(numbers: range) -> dict[str, np.ndarray]:
@@ -178,8 +172,8 @@ class Sampler:
                 lengths[row], row_limits[row] = len(prompts[number]), limits[number]
             row_numbers[: len(numbers)] = numbers
             out = self._run(
-                params, tokens, lengths, row_limits, row_numbers, np.int32(len(numbers)), knobs,
-                self._stop_table, automaton, key, filtered=sampling.filtered,
+                params, tokens, lengths, row_limits, row_numbers, np.int32(len(numbers)),
+                sampling.knobs, self._stop_table, automaton, key, filtered=sampling.filtered,
             )  # fmt: skip
             return jax.device_get(out)
 

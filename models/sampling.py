@@ -1,9 +1,11 @@
 """How one token is drawn from logits: temperature, top-k, top-p, min-p."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,16 @@ class SamplingParams:
     @property
     def filtered(self) -> bool:
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+    @functools.cached_property
+    def knobs(self) -> dict[str, np.generic]:
+        """The values as `draw` takes them."""
+        return {
+            "temperature": np.float32(self.temperature),
+            "top_k": np.int32(self.top_k),
+            "top_p": np.float32(self.top_p),
+            "min_p": np.float32(self.min_p),
+        }
 
 
 def draw(logits: jax.Array, uniform: jax.Array, knobs: dict[str, jax.Array], filtered: bool):

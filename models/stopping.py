@@ -43,7 +43,7 @@ class TokenAutomaton:
 
     @classmethod
     def of(cls, strings: Sequence[str], tokenizer: Any, vocab_size: int) -> "TokenAutomaton":
-        """`build` for a model of so many tokens, of which `tokenizer.token_bytes` tells the bytes."""
+        """`build` for a model of so many tokens; `tokenizer.token_bytes` tells their bytes."""
         return cls.build(strings, [tokenizer.token_bytes(i) for i in range(vocab_size)])
 
 
