@@ -333,8 +333,7 @@ def close_rows(layout: Layout, cache: KVCache, paths, moves: Moves, end):
     order = jnp.where(column < past, column, jnp.minimum(end + column - past, layout.columns - 1))
     row = moves.back[None, :, :, None, None, None]
 
-    # Each place chooses a row or stays, which costs no more than the rows: XLA leaves in place what
-    # stays. Faster than a scatter on CPU, and split over prompts as it stands.
+    # Each place chooses a row or stays: split over prompts as it stands, unlike a scatter.
     def store(paths, rows):
         chosen = jnp.take_along_axis(rows, jnp.maximum(row, 0), 2)
         return _constrain_paths(jnp.where(row >= 0, chosen, paths))
