@@ -129,12 +129,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # `:search` is the whole comparison, for `launch.run_search`, with verifiers that saw more.
     full = arg == "search"
-    levels = {8: 800, 9: 2400} if full else {8: 12, 9: 12} if smoke else {8: 200, 9: 600}
+    levels = {8: 2400, 9: 9600} if full else {8: 12, 9: 12} if smoke else {8: 200, 9: 600}
     config.verifiers = ConfigDict(
         {
             "problems": {f"tiny_math?low={n}&high={n}": count for n, count in levels.items()},
-            "solutions": 2 if smoke else 3,
-            "completions": 2 if smoke else 4,
+            # Many problems teach more than many rollouts of a few.
+            "solutions": 2 if smoke or full else 3,
+            "completions": 2 if smoke or full else 4,
             "max_new_tokens": 112,
             # Solutions go wrong in more ways than those that are searched; what can be made of
             # their steps is asked as the search would go on.
@@ -144,13 +145,16 @@ def get_config(arg: str = "") -> ConfigDict:
             "chunk": 128,
             "sampler_rows": 64 if smoke else 512,
             "outcome_at": "last",
+            # Sums of so many terms are more than RL has seen: to judge them is learned with writing
+            # them.
+            "language_share": 3.5,
             "bench_problems": 8 if smoke else 200,
             "rows": 8,
             "row_length": 192,
             "epochs": 1 if smoke else 3,
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": 7e-4,
+                "learning_rate": 3e-3,
                 "schedule": "cosine",
                 "warmup_steps": 1 if smoke else 20,
                 "b2": 0.95,

@@ -2,8 +2,9 @@
 
 Three are trained on the same solutions, each from the policy's own weights: a process reward model
 on soft step labels, one on hard ones (arXiv:2312.08935), and an outcome reward model
-(arXiv:2110.14168). As in `launch.training` there is a plan, whose making finds what is wrong with
-the settings, and the work itself, which goes on where it was interrupted.
+(arXiv:2110.14168); all may go on learning to write the right ones of these solutions. As in
+`launch.training` there is a plan, whose making finds what is wrong with the settings, and the work
+itself, which goes on where it was interrupted.
 
 A directory holds `labels/` (JSONL by task and chunk) and, for each verifier, `checkpoints/`,
 `metrics.jsonl` and, once it is trained, `hf/`.
@@ -66,9 +67,10 @@ def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
     Args:
       work: of the policy.
       config: a ConfigDict with `problems` (task -> how many), the fields of `LabelSettings` but the
-        seed, `sampler_rows`, `outcome_at` (see `process_reward.outcome_example`), `bench_problems`
-        (planted errors to measure on, of each task that has them, and as many again to choose the
-        threshold on), and the fields that `plan_supervised` reads, with `epochs`.
+        seed, `sampler_rows`, `outcome_at` (see `process_reward.outcome_example`), `language_share`
+        (see `process_reward.with_language`; 0 for verdicts alone), `bench_problems` (planted errors
+        to measure on, of each task that has them, and as many again to choose the threshold on),
+        and the fields that `plan_supervised` reads, with `epochs`.
 
     Raises:
       ValueError: a bad setting, or a prompt without room for its response; one line.
@@ -81,7 +83,12 @@ def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
             f"outcome_at={config.outcome_at!r} is unknown; choose one of"
             f" {', '.join(process_reward.PLACES)}"
         )
-    for name, least in (("epochs", 1), ("bench_problems", 2)):
+    if config.language_share and not work.model.config.tie_embeddings:
+        raise ValueError(
+            f"language_share={config.language_share} needs a model with tied embeddings, and this "
+            "one has an LM head of its own, which a verifier does not keep: set it to 0"
+        )
+    for name, least in (("epochs", 1), ("bench_problems", 2), ("language_share", 0)):
         if config[name] < least:
             raise ValueError(f"{name}={config[name]}: it must be at least {least}")
     problems = []
@@ -178,18 +185,24 @@ def _examples(
     plan: VerifierPlan, solutions: Sequence[LabelledSolution]
 ) -> dict[str, list[Example]]:
     """Training examples of each verifier."""
+    config = plan.config
     prompts = plan.work.tokenizer.encode_batch([each.prompt for each in solutions])
     examples: dict[str, list[Example]] = {name: [] for name in VERIFIERS}
     for ids, each in zip(prompts, solutions, strict=True):
-        for name, labels in ((PROCESS_SOFT, each.labels), (PROCESS_HARD, hard_labels(each.labels))):
-            examples[name].append(
-                process_reward.process_example(ids, each.token_ids, each.step_ends, labels)
-            )
-        examples[OUTCOME].append(
-            process_reward.outcome_example(
-                ids, each.token_ids, float(each.correct), plan.config.outcome_at
-            )
-        )
+        steps, ends = each.token_ids, each.step_ends
+        made = {
+            PROCESS_SOFT: process_reward.process_example(ids, steps, ends, each.labels),
+            PROCESS_HARD: process_reward.process_example(ids, steps, ends, hard_labels(each.labels)),
+            OUTCOME: process_reward.outcome_example(
+                ids, steps, float(each.correct), config.outcome_at
+            ),
+        }
+        for name, example in made.items():
+            if config.language_share:
+                example = process_reward.with_language(
+                    example, len(ids), config.language_share, each.correct
+                )
+            examples[name].append(example)
     return examples
 
 

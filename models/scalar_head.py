@@ -57,6 +57,19 @@ class ScalarModel(Model):
         """Float32 values `[...]` of hidden states `[..., D]`: no sigmoid is taken."""
         return self.bind(params).values(hidden_D)
 
+    def logits(self, params: Any, hidden_D: jax.Array) -> jax.Array:
+        """Float32 logits `[..., V]` of the next token, by the tied embedding.
+
+        Raises:
+          ValueError: a config whose LM head, which these parameters lack, is not its embedding.
+        """
+        if not self.config.tie_embeddings:
+            raise ValueError(
+                "a scalar model predicts tokens by its embedding alone, and this config has "
+                "tie_embeddings=False: its LM head is not kept"
+            )
+        return self.bind(params).logits(hidden_D)
+
     def from_language_model(self, lm_params: Any, key: jax.Array) -> Any:
         """Parameters that share the decoder's arrays with a language model of the same config.
 

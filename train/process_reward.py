@@ -4,6 +4,9 @@ A process reward model (PRM) is labelled at the token that ends each step (arXiv
 arXiv:2312.08935); an outcome reward model (ORM) by whether the whole solution is right
 (arXiv:2110.14168). Both are logistic regressions on the values of a scalar head: one loss, other
 labels.
+
+To tell right from wrong a verifier has to know what is right. So it may also go on learning to write
+right solutions (arXiv:2110.14168, section 4.2, the joint objective): see `with_language`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.logprobs import token_logprobs
 from train.data import Example
 from train.step import LossFn, Metrics
 
@@ -25,9 +29,10 @@ def make_loss(model: Any) -> LossFn:
 
     Batches hold tokens, positions, segment_ids, loss_weights and labels, each `[rows, length]`;
     labels lie in [0, 1], hard or soft, and count where there is a loss weight. With normalized
-    weights the loss is a mean, in nats. Metrics, to be finished by `mean_metrics`: `labels`, how
+    weights the loss is a mean, in nats. Where a batch has language_weights, it gains
+    sum(language_weights * -log p(token)). Metrics, to be finished by `mean_metrics`: `labels`, how
     many there are; `agreement`, of how many the value is on the label's side of one half;
-    `tokens`, how many were read.
+    `tokens`, how many were read; `nll`, where language is learned, the mean of -log p(token).
 
     Args:
       model: a `ScalarModel`.
@@ -41,19 +46,32 @@ def make_loss(model: Any) -> LossFn:
         losses = jax.nn.softplus(values) - labels * values
         trained = weights > 0
         agrees = trained & ((values > 0) == (labels > 0.5))
-        return jnp.sum(weights * jnp.where(trained, losses, 0.0)), {
+        loss = jnp.sum(weights * jnp.where(trained, losses, 0.0))
+        metrics = {
             "labels": jnp.sum(trained.astype(jnp.float32)),
             "agreement": jnp.sum(agrees.astype(jnp.float32)),
             "tokens": jnp.sum((segment_ids > 0).astype(jnp.float32)),
         }
+        if "language_weights" in batch:
+            weights = batch["language_weights"]
+            written = weights > 0
+            losses = -token_logprobs(model, params, hidden, batch["tokens"])
+            losses = jnp.where(written, losses, 0.0)
+            loss += jnp.sum(weights * losses)
+            metrics["nll"] = jnp.sum(losses)
+            metrics["written"] = jnp.sum(written.astype(jnp.float32))
+        return loss, metrics
 
     return loss_fn
 
 
 def mean_metrics(metrics: Metrics) -> Metrics:
-    """For `make_train_step(finalize=...)`: turns `agreement` into a share."""
-    share = metrics["agreement"] / jnp.maximum(metrics["labels"], 1.0)
-    return metrics | {"agreement": share}
+    """For `make_train_step(finalize=...)`: turns `agreement` into a share, `nll` into a mean."""
+    metrics = dict(metrics)
+    for name, count in (("agreement", metrics["labels"]), ("nll", metrics.pop("written", None))):
+        if name in metrics:
+            metrics[name] /= jnp.maximum(count, 1.0)
+    return metrics
 
 
 def process_example(
@@ -113,3 +131,24 @@ def outcome_example(
     ends = [count - 1] if at == "last" else range(count)
     example = process_example(prompt_ids, token_ids, ends, [label] * len(ends))
     return example | {"loss_weights": example["loss_weights"] / len(ends)}
+
+
+def with_language(example: Example, response: int, share: float, right: bool) -> Example:
+    """An example of which the response, where it is right, is also learned to be written.
+
+    The weights of its tokens are equal, and `share` times those of its labels in all.
+
+    Args:
+      response: index of the response's first token.
+
+    Raises:
+      ValueError: a negative share, or no prompt, whose last token predicts the response's first.
+    """
+    if share < 0:
+        raise ValueError(f"share={share}: it must be at least 0")
+    if not 0 < response < len(example["tokens"]):
+        raise ValueError(f"response={response} leaves no prompt, or no response, to learn from")
+    weights = np.zeros(len(example["tokens"]), np.float32)
+    if right:
+        weights[response:] = share * example["loss_weights"].sum() / (len(weights) - response)
+    return example | {"language_weights": weights}

@@ -38,7 +38,8 @@ def make_train_step(
         i + 2 accumulate, ...; loss, gradient and metrics are their exact sums. A microbatch
         without loss weights is skipped, at next to no cost.
       normalize_weights: divide `loss_weights` by their sum over the whole batch first, which
-        makes the loss a mean over tokens. Without, they carry the aggregation already.
+        makes the loss a mean over tokens; what else is named `*_weights`, those of a second term
+        of the loss, is divided by the same sum. Without, they carry the aggregation already.
       finalize: traceable; turns the metrics of the whole batch into those to report, such as
         sums into means.
       constants: a pytree of arrays that the loss reads and no update changes, such as a teacher's
@@ -123,8 +124,9 @@ class TrainStep:
     def _step(self, state, batch, constants):
         batch = dict(batch)
         if self._normalize:
-            weights = batch["loss_weights"].astype(jnp.float32)
-            batch["loss_weights"] = weights / jnp.maximum(jnp.sum(weights), 1e-9)
+            total = jnp.maximum(jnp.sum(batch["loss_weights"].astype(jnp.float32)), 1e-9)
+            for name in (name for name in batch if name.endswith("_weights")):
+                batch[name] = batch[name].astype(jnp.float32) / total
         trainable, frozen = self._optimizer.split(state.params)
         loss, metrics, grads = self._gradient(trainable, frozen, batch, constants)
         metrics = {"loss": loss, **self._finalize(metrics)}

@@ -42,6 +42,7 @@ def config(**changes):
         "chunk": 4,
         "sampler_rows": 8,
         "outcome_at": "all",
+        "language_share": 0.0,
         "bench_problems": 6,
         "rows": 4,
         "row_length": 160,
@@ -140,6 +141,7 @@ def test_what_is_done_is_not_done_again(work, policy, trained, monkeypatch):
         ({"optimizer": {"name": "adamw", "lr": 1}}, "no setting 'lr'"),
         ({"epochs": 0}, "epochs=0"),
         ({"bench_problems": 1}, "bench_problems=1"),
+        ({"language_share": 2.0}, "language_share=2.0 needs a model with tied embeddings"),
         # The easier levels are all for training.
         ({"problems": {"tiny_math?low=2&high=3": 5}}, "has 0 test problems, 12 were asked for"),
     ],

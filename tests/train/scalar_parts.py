@@ -15,7 +15,7 @@ from train.step import make_train_step
 
 CONFIG = ModelConfig(
     family="qwen3", vocab_size=264, embed_dim=8, num_layers=2, num_heads=2, num_kv_heads=1,
-    head_dim=4, mlp_dim=16, qk_norm=True,
+    head_dim=4, mlp_dim=16, qk_norm=True, tie_embeddings=True,
 )  # fmt: skip
 LENGTH = 32
 

@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
-from scalar_parts import alone, sgd_update
+from scalar_parts import alone, scalar_params, sgd_update
 
 from models.packing import pack, place, place_apart
-from train.process_reward import make_loss, mean_metrics, outcome_example, process_example
+from train.process_reward import (
+    make_loss,
+    mean_metrics,
+    outcome_example,
+    process_example,
+    with_language,
+)
 from train.source import PackedSource
 
 
@@ -61,6 +67,35 @@ def test_loss_and_gradient_equal_the_formula_on_sequences_read_alone(kind, packe
     assert metrics["labels"] == labels and metrics["tokens"] == sum(lengths)
 
 
+@pytest.mark.parametrize(("packed", "accumulate"), [(True, 1), (False, 2), (True, 3)])
+def test_language_adds_the_weighted_log_probabilities_of_right_responses(packed, accumulate):
+    examples, places = [], []
+    for i, solution in enumerate(solutions()):
+        example = process_example(*solution)
+        examples.append(with_language(example, len(solution[0]), 2.5, right=i % 3 > 0))
+        places.append(range(len(solution[0]), len(example["tokens"])) if i % 3 else ())
+    placement = (place if packed else place_apart)([len(e["tokens"]) for e in examples], 20)
+    batch = pack(examples, placement, 20, num_rows=12)
+    metrics, gradient = sgd_update(
+        make_loss, batch, accumulate=accumulate, finalize=mean_metrics
+    )
+    embedding = np.float64(scalar_params()["embedding"])
+    weighted, sums, total = 0.0, [], 0.0
+    for example, written in zip(examples, places):
+        logits = alone(example["tokens"])[0] @ embedding.T
+        logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        labels = example["loss_weights"].sum()
+        total += labels
+        for t in written:
+            sums.append(-logprobs[t - 1, example["tokens"][t]])
+            weighted += 2.5 * labels / len(written) * sums[-1]
+    loss, kernel, *_ = oracle(examples)
+    assert float(metrics["loss"]) == pytest.approx(loss + weighted / total, rel=1e-5)
+    assert float(metrics["nll"]) == pytest.approx(np.mean(sums), rel=1e-5)
+    # The head of values has no part in it.
+    np.testing.assert_allclose(gradient["kernel"][:, 0], kernel, atol=2e-6)
+
+
 def test_labels_stand_at_the_tokens_that_end_a_step():
     example = process_example([5, 6], [7, 8, 9, 10], [1, 3], [0.25, 1.0])
     np.testing.assert_array_equal(example["tokens"], [5, 6, 7, 8, 9, 10])
@@ -94,6 +129,9 @@ def test_bad_labels_are_refused():
         (lambda: process_example([1], [2, 3], [0], [float("nan")]), "must lie in"),
         (lambda: outcome_example([1], [2], 1, at="first"), "at='first' is unknown"),
         (lambda: outcome_example([1], [], 1), "0 step ends"),
+        (lambda: with_language(outcome_example([1], [2], 1), 1, -1, True), "share=-1"),
+        (lambda: with_language(outcome_example([1], [2], 1), 0, 1, True), "leaves no prompt"),
+        (lambda: with_language(outcome_example([1], [2], 1), 2, 1, True), "or no response"),
     ):
         with pytest.raises(ValueError, match=message):
             bad()
