@@ -190,12 +190,11 @@ def _examples(
     examples: dict[str, list[Example]] = {name: [] for name in VERIFIERS}
     for ids, each in zip(prompts, solutions, strict=True):
         steps, ends = each.token_ids, each.step_ends
+        hard, outcome = hard_labels(each.labels), float(each.correct)
         made = {
             PROCESS_SOFT: process_reward.process_example(ids, steps, ends, each.labels),
-            PROCESS_HARD: process_reward.process_example(ids, steps, ends, hard_labels(each.labels)),
-            OUTCOME: process_reward.outcome_example(
-                ids, steps, float(each.correct), config.outcome_at
-            ),
+            PROCESS_HARD: process_reward.process_example(ids, steps, ends, hard),
+            OUTCOME: process_reward.outcome_example(ids, steps, outcome, config.outcome_at),
         }
         for name, example in made.items():
             if config.language_share:

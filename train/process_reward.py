@@ -5,8 +5,8 @@ arXiv:2312.08935); an outcome reward model (ORM) by whether the whole solution i
 (arXiv:2110.14168). Both are logistic regressions on the values of a scalar head: one loss, other
 labels.
 
-To tell right from wrong a verifier has to know what is right. So it may also go on learning to write
-right solutions (arXiv:2110.14168, section 4.2, the joint objective): see `with_language`.
+To tell right from wrong a verifier has to know what is right. So it may also go on learning to
+write right solutions (arXiv:2110.14168, section 4.2, the joint objective): see `with_language`.
 """
 
 from collections.abc import Sequence

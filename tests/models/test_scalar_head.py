@@ -69,6 +69,17 @@ def test_a_language_model_lends_its_decoder_but_not_its_head(tied):
     assert not params["score"]["bias"].any()
 
 
+def test_next_tokens_are_predicted_by_an_embedding_that_is_tied():
+    tied, model = CONFIG.replace(tie_embeddings=True), ScalarModel(CONFIG)
+    lm_params = random_params(LanguageModel(tied))
+    params = ScalarModel(tied).from_language_model(lm_params, jax.random.key(0))
+    hidden = hidden_of(model, params)
+    expected = np.float64(hidden) @ np.float64(params["embedding"]).T
+    np.testing.assert_allclose(ScalarModel(tied).logits(params, hidden), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="tie_embeddings=False: its LM head is not kept"):
+        model.logits(params, hidden)
+
+
 def test_the_new_head_has_variance_one_over_width():
     model = ScalarModel(CONFIG.replace(embed_dim=4096, num_layers=1, mlp_dim=8))
     lm_params = LanguageModel(model.config).abstract_params
