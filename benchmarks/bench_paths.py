@@ -26,12 +26,12 @@ import numpy as np
 
 from models.config import ModelConfig
 from models.decoder import LanguageModel
+from models.lanes import cpu_cores, in_threads
 from models.path_scorer import PathScorer
 from models.paths import LENGTH, ROOT, PathSampler
-from models.sampler import Sampler, cpu_cores
+from models.sampler import Sampler
 from models.scalar_head import ScalarModel
 from models.stopping import TokenAutomaton
-from reasoning.search.tree import in_threads
 
 CONFIG = ModelConfig(
     family="qwen3", vocab_size=768, embed_dim=128, num_layers=4, num_heads=4, num_kv_heads=1,

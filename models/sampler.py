@@ -12,15 +12,13 @@ Input and output share columns: the column that holds the key of an input token 
 that was sampled from it. The last prompt token is the first input, so the first sampled token is
 no special case.
 
-Decoding a few dozen rows keeps one core of a CPU busy and no more. There the prompts are dealt to
-several lanes, each with its own slots and queue, which run the same program side by side.
+On a CPU the prompts are dealt to several lanes (`models.lanes`), each with its own slots and queue,
+which run the same program side by side.
 """
 
 import dataclasses
 import functools
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -30,6 +28,7 @@ import numpy as np
 from models.attention import KVCache, live_blocks
 from models.cached import decode, prefill
 from models.decoder import LanguageModel
+from models.lanes import cpu_cores, kept_threads
 from models.sampling import SamplingParams, draw
 from models.sharding import constrain
 from models.stopping import TokenAutomaton
@@ -197,10 +196,10 @@ class Sampler:
             return [run(numbers) for numbers in dealt]
         if shape not in self._seen:
             # In a lane's thread, too: what is compiled depends on a thread's settings of JAX.
-            found = [_threads().submit(run, numbers).result() for numbers in dealt]
+            found = [kept_threads().submit(run, numbers).result() for numbers in dealt]
             self._seen.add(shape)
             return found
-        return list(_threads().map(run, dealt))
+        return list(kept_threads().map(run, dealt))
 
     def _check(self, prompts, limits):
         if not prompts:
@@ -380,21 +379,6 @@ class Sampler:
         carry = (self._empty_slots(queue.shape[1]), jnp.int32(0), out)
         slots, _, out = jax.lax.while_loop(unfinished, round_, carry)
         return out | {"steps": slots.step}
-
-
-def cpu_cores() -> int:
-    """Cores for programs that run side by side: 1 on anything but a CPU that is one device."""
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
-        return 1
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # Not Linux.
-        return os.cpu_count() or 1
-
-
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "sampler-lane")
 
 
 def bucket(size: int, least: int = 1) -> int:

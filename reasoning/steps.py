@@ -15,9 +15,10 @@ import numpy as np
 
 from models import path_pool
 from models.decoder import LanguageModel
+from models.lanes import cpu_cores
 from models.path_pool import EMPTY, ROOT, at, put
 from models.paths import FINISH_REASONS, PathSampler
-from models.sampler import SamplingParams, cpu_cores
+from models.sampler import SamplingParams
 from models.stopping import TokenAutomaton
 from models.tokenizer import Tokenizer
 from reasoning.generator import Generator

@@ -2,10 +2,10 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
+from models.lanes import in_threads
 from reasoning.generator import fold_seed
 from reasoning.problem import Problem
 from reasoning.search import interface, voting
@@ -101,14 +101,3 @@ class StepSearch(abc.ABC):
             chosen = [voting.best(each) for each in candidates]
         spent = [meter.spent for meter in paths.meters]
         return interface.results(problems, chosen, candidates, spent)
-
-
-def in_threads(run: Callable[[Any], Any], items: Sequence[Any], threads: int) -> list[Any]:
-    """`run` of each item, in order, so many at a time; none is begun once one has failed."""
-    if threads == 1:
-        return [run(item) for item in items]
-    pool = ThreadPoolExecutor(threads)
-    try:
-        return list(pool.map(run, items))
-    finally:
-        pool.shutdown(cancel_futures=True)

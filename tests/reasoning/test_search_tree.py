@@ -1,6 +1,5 @@
 """Search over steps against brute force and written-out references, in a world without a model."""
 
-import time
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from reasoning.search.beam import BeamSearch
 from reasoning.search.dvts import DiverseTreeSearch
 from reasoning.search.lookahead import LookaheadSearch
 from reasoning.search.mcts import TreeSearch
-from reasoning.search.tree import in_threads
 from reasoning.verifiers import aggregate
 
 ALL = len(LETTERS) ** DEPTH
@@ -178,19 +176,3 @@ def test_lanes_of_problems_answer_as_one(name):
     together = METHODS[name](toy_policy(), verifier, PROBLEMS, 8)
     apart = METHODS[name](policy, verifier, PROBLEMS, 8)
     assert [r.candidates for r in together] == [r.candidates for r in apart]
-
-
-def test_a_lane_that_fails_ends_the_search():
-    begun = []
-
-    def run(item):
-        begun.append(item)
-        if item == 1:
-            raise ValueError("item 1")
-        time.sleep(0.001 * (item > 9))
-        return -item
-
-    assert in_threads(run, [0, 2, 3], 2) == [0, -2, -3]
-    with pytest.raises(ValueError, match="item 1"):
-        in_threads(run, [1, *range(10, 5000)], 2)
-    assert len(begun) < 1000
