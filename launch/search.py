@@ -245,7 +245,7 @@ def findings(measured: Sequence[Measured]) -> list[str]:
         compare_two(("weighted_majority", budget), ("majority", budget))
     for rival in ("best_of_n_prm", "best_of_n_orm"):
         target = max(curves.get(rival, []), key=lambda each: each.accuracy, default=None)
-        for name in ("beam", "dvts", "adaptive"):
+        for name in ("beam", "dvts", "lookahead", "mcts", "adaptive"):
             if target is None or name not in curves:
                 continue
             match = cheapest(curves[name], target.accuracy)
