@@ -1,11 +1,13 @@
 """Training: one state, one step, one loop for every objective.
 
-    sft.py          an objective: `loss_fn(params, batch) -> (loss, metrics)`
+    sft.py, distillation.py, process_reward.py, reward_model.py
+                    objectives: `loss_fn(params, batch) -> (loss, metrics)`
+    teacher_logprobs.py
+                    a teacher's likely tokens, stored with the examples
     step.py         makes a train step of an objective and an optimizer
     optimizer.py    optimizers, schedules and per-parameter rules from a config
     state.py        parameters and optimizer state, created sharded
     source.py       what the loop draws batches from; packed rows of a data set
-    packing.py      several sequences in a row
     data.py         JSONL records to token sequences with loss weights
     loop.py         the loop: resume, step, log, checkpoint, stop
     checkpoint.py   atomic checkpoints, latest and best
@@ -15,6 +17,7 @@
     stopper.py      signals and preemption
 
 Batches are dicts of `[rows, length]` arrays: tokens, positions, segment_ids (0 is padding, 1.. the
-packed sequences of a row) and loss_weights, all aligned to the predicted token. A loss is
-`sum(loss_weights * token_loss)`, so that packing, gradient accumulation and sharding are sums.
+packed sequences of a row, see `models.packing`) and loss_weights, all aligned to the predicted
+token. A loss is `sum(loss_weights * token_loss)`, so that packing, gradient accumulation and
+sharding are sums; a second term of it has weights of its own, such as language_weights.
 """
