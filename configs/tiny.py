@@ -133,7 +133,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.verifiers = ConfigDict(
         {
             "problems": {f"tiny_math?low={n}&high={n}": count for n, count in levels.items()},
-            # Many problems teach more than many rollouts of a few.
             "solutions": 2 if smoke or full else 3,
             "completions": 2 if smoke or full else 4,
             "max_new_tokens": 112,

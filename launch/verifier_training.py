@@ -83,14 +83,14 @@ def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
             f"outcome_at={config.outcome_at!r} is unknown; choose one of"
             f" {', '.join(process_reward.PLACES)}"
         )
+    for name, least in (("epochs", 1), ("bench_problems", 2), ("language_share", 0)):
+        if config[name] < least:
+            raise ValueError(f"{name}={config[name]}: it must be at least {least}")
     if config.language_share and not work.model.config.tie_embeddings:
         raise ValueError(
             f"language_share={config.language_share} needs a model with tied embeddings, and this "
             "one has an LM head of its own, which a verifier does not keep: set it to 0"
         )
-    for name, least in (("epochs", 1), ("bench_problems", 2), ("language_share", 0)):
-        if config[name] < least:
-            raise ValueError(f"{name}={config[name]}: it must be at least {least}")
     problems = []
     for spec, count in config.problems.items():
         task = get_task(spec)
@@ -181,20 +181,20 @@ def _load(plan: VerifierPlan, directory: Path) -> LoadedModel:
     return load_scalar_model(directory / "hf", plan.work.mesh, **settings)
 
 
-def _examples(
+def training_examples(
     plan: VerifierPlan, solutions: Sequence[LabelledSolution]
 ) -> dict[str, list[Example]]:
-    """Training examples of each verifier."""
+    """Training examples of each verifier, by its name; one for each solution."""
     config = plan.config
     prompts = plan.work.tokenizer.encode_batch([each.prompt for each in solutions])
     examples: dict[str, list[Example]] = {name: [] for name in VERIFIERS}
     for ids, each in zip(prompts, solutions, strict=True):
-        steps, ends = each.token_ids, each.step_ends
+        tokens, ends = each.token_ids, each.step_ends
         hard, outcome = hard_labels(each.labels), float(each.correct)
         made = {
-            PROCESS_SOFT: process_reward.process_example(ids, steps, ends, each.labels),
-            PROCESS_HARD: process_reward.process_example(ids, steps, ends, hard),
-            OUTCOME: process_reward.outcome_example(ids, steps, outcome, config.outcome_at),
+            PROCESS_SOFT: process_reward.process_example(ids, tokens, ends, each.labels),
+            PROCESS_HARD: process_reward.process_example(ids, tokens, ends, hard),
+            OUTCOME: process_reward.outcome_example(ids, tokens, outcome, config.outcome_at),
         }
         for name, example in made.items():
             if config.language_share:
@@ -231,7 +231,7 @@ def _train(
 ) -> None:
     model = plan.work.model
     waiting = [name for name in VERIFIERS if not (directory / name / "hf").exists()]
-    plans = _plan_training(plan, _examples(plan, solutions))
+    plans = _plan_training(plan, training_examples(plan, solutions))
     for name in waiting:
         # The policy's weights are copied, since training takes its own over.
         key = jax.random.fold_in(jax.random.key(plan.work.seed), VERIFIERS.index(name))

@@ -1,7 +1,7 @@
 """Lanes: one program run side by side on parts of its work, where one run leaves cores idle.
 
-Decoding a few dozen rows keeps one core of a CPU busy and no more. XLA lets go of Python's lock while
-a program runs, so threads do.
+Decoding a few dozen rows keeps one core of a CPU busy and no more. XLA lets go of Python's lock
+while a program runs, so threads do.
 """
 
 import functools

@@ -2,7 +2,7 @@
 
 What a search over steps sees (`reasoning.search`): paths are kept in places, `ROOT` being the bare
 prompt, and a step continues the path of one place and stores the result in another. Like a
-`Generator`, it is the compiled model here, or any server.
+`Generator`, it is the compiled model here, or any server (`reasoning.text_steps`).
 """
 
 import copy
@@ -13,15 +13,13 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from models import path_pool
 from models.decoder import LanguageModel
 from models.lanes import cpu_cores
-from models.path_pool import EMPTY, ROOT, at, put
+from models.path_pool import ROOT
 from models.paths import FINISH_REASONS, PathSampler
 from models.sampler import SamplingParams
 from models.stopping import TokenAutomaton
 from models.tokenizer import Tokenizer
-from reasoning.generator import Generator
 
 # For each prompt, a place for each row; rows may be ragged.
 Places = Sequence[Sequence[int]]
@@ -182,20 +180,20 @@ class JaxStepGenerator:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Told:
+class Told:
     """What the host knows of a path: its tokens, and its text but for a character begun."""
 
     token_ids: list[int]
     text: str
 
 
-class _HostPaths:
+class HostPaths:
     """What both kinds of paths keep on the host; see `Paths`."""
 
     def __init__(self, prompt_tokens: Sequence[int], sampling: SamplingParams, seed: int):
         self.prompt_tokens = list(prompt_tokens)
         self.sampled_tokens = np.zeros(len(prompt_tokens), np.int64)
-        self._told = [{ROOT: _Told([], "")} for _ in prompt_tokens]
+        self._told = [{ROOT: Told([], "")} for _ in prompt_tokens]
         self._sampling, self._seed = sampling, seed
         # Shared with copies, so that a rollout is no rehearsal of what is drawn after it.
         self._extensions = np.zeros((), np.int64)
@@ -240,13 +238,13 @@ class _HostPaths:
         self._extensions += 1
         return number
 
-    def _tell(self, told: Sequence[Sequence[_Told]], into: Places) -> None:
+    def _tell(self, told: Sequence[Sequence[Told]], into: Places) -> None:
         """Stores what was extended, all of it read before."""
         for of_prompt, paths, places in zip(self._told, told, into):
             of_prompt.update(zip(places, paths, strict=True))
 
 
-class JaxPaths(_HostPaths):
+class JaxPaths(HostPaths):
     """See `Paths`. Keys and values stay on the device; old ones are written over unless copied."""
 
     def __init__(
@@ -290,7 +288,7 @@ class JaxPaths(_HostPaths):
         self._tell(told, into)
         return found
 
-    def _step(self, steps, prompt: int, row: int, parent: int) -> tuple[Step, _Told]:
+    def _step(self, steps, prompt: int, row: int, parent: int) -> tuple[Step, Told]:
         length, before = steps.lengths[prompt, row], self._told[prompt][parent]
         new = steps.tokens[prompt, row, :length].tolist()
         finish = FINISH_REASONS[steps.finish[prompt, row]]
@@ -300,111 +298,4 @@ class JaxPaths(_HostPaths):
             # What is no whole character yet may become one.
             text = text.rstrip("\ufffd")
         logprobs = steps.logprobs[prompt, row, :length]
-        return Step(new, text[len(before.text) :], logprobs, finish), _Told(ids, text)
-
-
-class TextStepGenerator:
-    """Steps from any `Generator`, such as a server: it is given the prompt with the path's text.
-
-    Whether the server reads that anew each time or finds it in a prefix cache is its own affair.
-    """
-
-    lanes = 1
-
-    def __init__(self, generator: Generator):
-        self.generator = generator
-
-    def start(
-        self,
-        prompts: Sequence[str],
-        *,
-        capacity: int,
-        width: int,
-        max_new_tokens: int,
-        step_tokens: int,
-        delimiter: str,
-        sampling: SamplingParams = SamplingParams(),
-        seed: int = 0,
-    ) -> "TextPaths":
-        """See `StepGenerator`."""
-        path_pool.check_sizes(
-            capacity=capacity, width=width, max_new_tokens=max_new_tokens, step_tokens=step_tokens
-        )
-        if not delimiter:
-            raise ValueError("delimiter is empty; give what ends a step, such as a newline")
-        limits = capacity, width, max_new_tokens, step_tokens
-        return TextPaths(self.generator, prompts, limits, delimiter, sampling, seed)
-
-
-class TextPaths(_HostPaths):
-    """See `Paths`. One call of the generator for each step, and another for paths near the limit."""
-
-    def __init__(
-        self,
-        generator: Generator,
-        prompts: Sequence[str],
-        limits: tuple[int, int, int, int],
-        delimiter: str,
-        sampling: SamplingParams,
-        seed: int,
-    ):
-        tokenizer = getattr(generator, "tokenizer", None)
-        ids = tokenizer.encode_batch(prompts) if tokenizer else [[]] * len(prompts)
-        super().__init__([len(each) for each in ids], sampling, seed)
-        self._generator, self._prompts, self._delimiter = generator, list(prompts), delimiter
-        capacity, self._width, self._most, self._step_tokens = limits
-        self._lengths = np.full((len(prompts), capacity + 1), EMPTY, np.int64)
-        self._lengths[:, ROOT] = 0
-        self._ended = np.zeros(self._lengths.shape, bool)
-
-    def extend(
-        self, parents: Places, into: Places, sampling: SamplingParams | None = None
-    ) -> list[list[Step]]:
-        """See `Paths`."""
-        shape = len(self._prompts), self._width
-        sources, targets = path_pool.check_places(
-            self._lengths, self._ended, *self._request(parents, into, *shape), self._width
-        )
-        lengths = at(self._lengths, sources)
-        limits = np.minimum(self._step_tokens, self._most - lengths)
-        rows = [(p, i) for p, places in enumerate(parents) for i in range(len(places))]
-        seed, steps = self._next_extension(), {}
-        for limit in sorted({limits[row] for row in rows}, reverse=True):
-            asked = [row for row in rows if limits[row] == limit]
-            groups = self._generator.generate(
-                [self._prompts[p] + self.text(p, sources[p, i]) for p, i in asked],
-                max_new_tokens=int(limit),
-                sampling=sampling or self._sampling,
-                stop=[self._delimiter],
-                seed=int(np.random.SeedSequence([self._seed, seed, limit]).generate_state(1)[0]),
-            )
-            for row, (completion,) in zip(asked, groups, strict=True):
-                steps[row] = self._step(completion, lengths[row])
-        gained, ended = np.zeros(shape, np.int64), np.zeros(shape, bool)
-        for row, step in steps.items():
-            gained[row], ended[row] = len(step.token_ids), step.ended
-        self._lengths = put(self._lengths, targets, lengths + gained)
-        self._ended = put(self._ended, targets, ended)
-        self.sampled_tokens += gained.sum(1)
-        found = [[steps[p, i] for i in range(len(places))] for p, places in enumerate(parents)]
-        told = [
-            [
-                _Told(before.token_ids + step.token_ids, before.text + step.text)
-                for before, step in zip((self._told[p][place] for place in places), found[p])
-            ]
-            for p, places in enumerate(parents)
-        ]
-        self._tell(told, into)
-        return found
-
-    def _step(self, completion, length: int) -> Step:
-        """A completion behind `length` tokens of its path."""
-        count = len(completion.token_ids)
-        if completion.finish == "stop":
-            finish = "stop"
-        elif length + count >= self._most or not count:
-            # A path that does not grow would be extended for ever.
-            finish = "length"
-        else:
-            finish = "delimiter" if completion.finish == "stop_string" else "step_length"
-        return Step(list(completion.token_ids), completion.text, completion.logprobs, finish)
+        return Step(new, text[len(before.text) :], logprobs, finish), Told(ids, text)

@@ -53,12 +53,11 @@ def make_loss(model: Any) -> LossFn:
             "tokens": jnp.sum((segment_ids > 0).astype(jnp.float32)),
         }
         if "language_weights" in batch:
-            weights = batch["language_weights"]
-            written = weights > 0
-            losses = -token_logprobs(model, params, hidden, batch["tokens"])
-            losses = jnp.where(written, losses, 0.0)
-            loss += jnp.sum(weights * losses)
-            metrics["nll"] = jnp.sum(losses)
+            written = batch["language_weights"] > 0
+            nll = -token_logprobs(model, params, hidden, batch["tokens"])
+            nll = jnp.where(written, nll, 0.0)
+            loss += jnp.sum(batch["language_weights"] * nll)
+            metrics["nll"] = jnp.sum(nll)
             metrics["written"] = jnp.sum(written.astype(jnp.float32))
         return loss, metrics
 
@@ -68,9 +67,9 @@ def make_loss(model: Any) -> LossFn:
 def mean_metrics(metrics: Metrics) -> Metrics:
     """For `make_train_step(finalize=...)`: turns `agreement` into a share, `nll` into a mean."""
     metrics = dict(metrics)
-    for name, count in (("agreement", metrics["labels"]), ("nll", metrics.pop("written", None))):
-        if name in metrics:
-            metrics[name] /= jnp.maximum(count, 1.0)
+    metrics["agreement"] /= jnp.maximum(metrics["labels"], 1.0)
+    if "nll" in metrics:
+        metrics["nll"] /= jnp.maximum(metrics.pop("written"), 1.0)
     return metrics
 
 

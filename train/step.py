@@ -125,8 +125,9 @@ class TrainStep:
         batch = dict(batch)
         if self._normalize:
             total = jnp.maximum(jnp.sum(batch["loss_weights"].astype(jnp.float32)), 1e-9)
-            for name in (name for name in batch if name.endswith("_weights")):
-                batch[name] = batch[name].astype(jnp.float32) / total
+            for name, x in batch.items():
+                if name.endswith("_weights"):
+                    batch[name] = x.astype(jnp.float32) / total
         trainable, frozen = self._optimizer.split(state.params)
         loss, metrics, grads = self._gradient(trainable, frozen, batch, constants)
         metrics = {"loss": loss, **self._finalize(metrics)}

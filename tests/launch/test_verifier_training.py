@@ -1,5 +1,6 @@
 """From a policy to verifiers: what is left on disk, what is done once, what is refused early."""
 
+import dataclasses
 import json
 
 import jax
@@ -10,13 +11,19 @@ from ml_collections import ConfigDict
 
 from launch import verifier_training
 from launch.stages import Workspace
-from launch.verifier_training import VERIFIERS, plan_verifiers, train_verifiers
+from launch.verifier_training import (
+    VERIFIERS,
+    plan_verifiers,
+    train_verifiers,
+    training_examples,
+)
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.load import load_scalar_model
 from models.sharding import make_mesh
 from models.tokenizer import train_bpe
 from reasoning.generator import Completion
+from reasoning.step_labels import LabelledSolution
 from reasoning.tiny_world import corpus
 
 TOKENIZER = train_bpe(
@@ -109,6 +116,24 @@ def test_each_verifier_is_exported_and_differs(work, policy, trained):
     assert (kernels[0] != kernels[1]).any() and (kernels[0] != kernels[2]).any()
 
 
+def test_right_solutions_are_also_learned_to_be_written(work):
+    """By each verifier; as many times the labels' weight as asked for, none of it on the prompt."""
+    tied = LanguageModel(MODEL.config.replace(tie_embeddings=True))
+    plan = plan_verifiers(dataclasses.replace(work, model=tied), config(language_share=2.0))
+    ids = TOKENIZER.encode(" <think>\n 3 and 4 makes 7\n</think><answer> 7</answer>")
+    solutions = [
+        LabelledSolution("", "3 + 4", ids, [1, len(ids) - 1], [0.5, right], right, 0, 0)
+        for right in (True, False)
+    ]
+    prompt = len(TOKENIZER.encode("3 + 4"))
+    for examples in training_examples(plan, solutions).values():
+        right, wrong = (example["language_weights"] for example in examples)
+        assert right.sum() == pytest.approx(2.0 * examples[0]["loss_weights"].sum())
+        assert not right[:prompt].any() and (right[prompt:] > 0).all() and not wrong.any()
+    for examples in training_examples(plan_verifiers(work, config()), solutions).values():
+        assert all("language_weights" not in example for example in examples)
+
+
 def test_loaded_verifiers_score_the_policys_responses(work, trained):
     plan = plan_verifiers(work, config())
     ids = TOKENIZER.encode(" <think>\n 3 and 4 makes 7\n</think><answer> 7</answer>")
@@ -141,6 +166,7 @@ def test_what_is_done_is_not_done_again(work, policy, trained, monkeypatch):
         ({"optimizer": {"name": "adamw", "lr": 1}}, "no setting 'lr'"),
         ({"epochs": 0}, "epochs=0"),
         ({"bench_problems": 1}, "bench_problems=1"),
+        ({"language_share": -1.0}, "language_share=-1.0: it must be at least 0"),
         ({"language_share": 2.0}, "language_share=2.0 needs a model with tied embeddings"),
         # The easier levels are all for training.
         ({"problems": {"tiny_math?low=2&high=3": 5}}, "has 0 test problems, 12 were asked for"),

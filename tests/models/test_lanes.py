@@ -7,7 +7,7 @@ import pytest
 from models.lanes import in_threads
 
 
-def test_a_lane_that_fails_ends_the_search():
+def test_nothing_is_begun_once_an_item_has_failed():
     begun = []
 
     def run(item):

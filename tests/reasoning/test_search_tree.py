@@ -1,6 +1,5 @@
 """Search over steps against brute force and written-out references, in a world without a model."""
 
-
 import numpy as np
 import pytest
 from search_toy import DEPTH, LETTERS, PROBLEMS, ToyVerifier, leaves, random_scores, toy_policy

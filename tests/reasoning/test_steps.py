@@ -9,7 +9,8 @@ from models.decoder import LanguageModel
 from models.sampler import SamplingParams
 from models.tokenizer import train_bpe
 from reasoning.generator import Completion, JaxGenerator
-from reasoning.steps import ROOT, JaxStepGenerator, TextStepGenerator
+from reasoning.steps import ROOT, JaxStepGenerator
+from reasoning.text_steps import TextStepGenerator
 
 CONFIG = ModelConfig(
     family="qwen3", vocab_size=300, embed_dim=16, num_layers=1, num_heads=2, num_kv_heads=1,
