@@ -21,7 +21,7 @@ ALLOWED = {
 LIBRARIES = ("models", "train", "reasoning", "rl")
 # What worker processes import; JAX would cost each of them seconds to start.
 WORKER_MODULES = (
-    "reasoning.workers", "reasoning.worker_supervisor", "reasoning.math_verifier",
+    "reasoning.workers", "reasoning.workers.supervisor", "reasoning.mathematics.verifier",
     "reasoning.code_runner.local", "reasoning.tasks", "rl.rewards.combine", "rl.rewards.accuracy",
     "rl.rewards.user",
 )  # fmt: skip

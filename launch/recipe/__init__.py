@@ -33,7 +33,7 @@ class Stage:
         needs depend on. The seed and `evaluation` go without saying.
       run: `(work, directory) -> report`: does the stage's work in its directory and returns what
         `report.json` has of it. A mapping with `metrics` stands among the report's `stages` (see
-        `launch.stages.publish`, which makes one of trained parameters); anything else stands under
+        `launch.parts.stages.publish`, which makes one of trained parameters); anything else stands under
         the stage's own name.
       check: `(work)`: finds what is wrong with config and data, before any stage runs.
     """

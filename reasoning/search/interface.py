@@ -8,13 +8,13 @@ from typing import Protocol
 import numpy as np
 
 from models.config import ModelConfig
-from models.sampler import SamplingParams
+from models.decoding.sampling import SamplingParams
 from reasoning.budget import Meter, Spent
-from reasoning.generator import Completion, Generator
+from reasoning.generation.generator import Completion, Generator
+from reasoning.generation.steps import StepGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate
 from reasoning.response import opened_by, parse_response
-from reasoning.steps import StepGenerator
 from reasoning.tasks import Task
 from reasoning.verifiers import Verifier
 
