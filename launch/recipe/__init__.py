@@ -6,7 +6,7 @@
     r1_zero -> verifiers -> search                        what more compute at inference buys
     r1_zero -> distill                                    its reasoning in a smaller student
 
-To add one, write `launch/recipe/NAME.py` with a `STAGE`, and name it in `STAGES`, after the stages
+To add one, write `launch/recipe/stages/NAME.py` with a `STAGE`, and name it in `STAGES`, after the stages
 that it needs. Nothing here imports JAX, so that a command line can be read before it starts.
 """
 
@@ -45,7 +45,7 @@ class Stage:
 
 
 def get_stage(name: str) -> Stage:
-    return importlib.import_module(f"launch.recipe.{name}").STAGE
+    return importlib.import_module(f"launch.recipe.stages.{name}").STAGE
 
 
 def lineage(name: str) -> list[str]:

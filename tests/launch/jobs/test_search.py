@@ -1,19 +1,16 @@
 """The comparison of search methods: complete, resumable, and true to what it measured."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "reasoning"))
-from launch.jobs import search  # noqa: E402
-from reasoning.search.common.evaluation import Entry, Measured, difference, measure  # noqa: E402
-from reasoning.search.methods import ADAPTIVE_ARMS, adaptive_budgets, method_entries  # noqa: E402
-from reasoning.search.self_refine import SelfRefine  # noqa: E402
-from reasoning.verifiers.rule import RuleVerifier  # noqa: E402
-from tests.reasoning.search.search_toy import PROBLEMS, ToyVerifier, random_scores, toy_policy  # noqa: E402
+from launch.jobs import search
+from reasoning.search.common.evaluation import Entry, Measured, difference, measure
+from reasoning.search.methods import ADAPTIVE_ARMS, adaptive_budgets, method_entries
+from reasoning.search.self_refine import SelfRefine
+from reasoning.verifiers.rule import RuleVerifier
+from tests.reasoning.search.search_toy import PROBLEMS, ToyVerifier, random_scores, toy_policy
 
 BUDGETS = [1, 2, 4]
 

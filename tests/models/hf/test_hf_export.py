@@ -14,7 +14,7 @@ from models.hf.export import export_model
 from models.hf.load import load_config, load_model, load_params
 from models.tokens.tokenizer import Tokenizer
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 CHECKPOINTS = sorted(path.parent.name for path in GOLDEN.glob("*/expected.npz"))
 
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from models.hf import float8
 from models.hf.load import load_config, load_params
 
-GOLDEN = Path(__file__).parent / "golden" / "deepseek_v3_no_q_rank_tied_bf16"
+GOLDEN = Path(__file__).parents[1] / "golden" / "deepseek_v3_no_q_rank_tied_bf16"
 # As published with DeepSeek-V3.
 QUANTIZATION = {
     "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",

@@ -19,7 +19,7 @@ from models.hf.tensors import tensor_rules
 from models.layers.rope import rope_frequencies
 from models.named_configs import NAMED_CONFIGS
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 CHECKPOINTS = sorted(path.parent.name for path in GOLDEN.glob("*/expected.npz"))
 
 

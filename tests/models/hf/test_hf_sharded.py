@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 _CHECKS = """
 import sys
@@ -70,7 +70,7 @@ print("ok")
 def test_eight_devices_hold_what_one_does():
     flags = "--xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-c", _CHECKS, str(GOLDEN)],
         cwd=root, env=environment, capture_output=True, text=True, timeout=300,

@@ -387,7 +387,7 @@ def test_a_donated_state_is_gone(sampler, params):
 def reports():
     """What mesh_paths.py prints: of bfloat16, then of a mesh."""
     environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=8")
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    environment["PYTHONPATH"] = str(Path(__file__).parents[3])
     script = Path(__file__).with_name("mesh_paths.py")
     process = subprocess.run(
         [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=300

@@ -15,7 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from models.tokens.tokenizer import Tokenizer, train_bpe
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = ["tokenizer_chatml", "tokenizer_header"]
 CORPUS = [
     "What is 12 + 345? It is 357.",
@@ -261,5 +261,5 @@ def test_saving_and_loading(trained, tmp_path):
 def test_tokenizers_load_without_jax():
     """Data workers tokenize; they should not pay for JAX."""
     code = "import sys, models.tokens.tokenizer; sys.exit('jax' in sys.modules or 'torch' in sys.modules)"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0

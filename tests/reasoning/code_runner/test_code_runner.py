@@ -2,6 +2,7 @@
 
 import collections
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from reasoning.code_runner import (
 )
 from reasoning.code_runner.sandbox import harness, isolation, landlock
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+REPOSITORY = str(pathlib.Path(__file__).parents[3])
 
 
 @pytest.fixture(scope="module")

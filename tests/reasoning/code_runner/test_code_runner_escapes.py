@@ -4,6 +4,7 @@ The table of attempts is in code_runner_attempts.py.
 """
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from reasoning.code_runner import CallTest, CodeRunner, Limits, SandboxUnavailab
 from reasoning.code_runner.sandbox import landlock
 from tests.reasoning.code_runner import code_runner_attempts as table
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+REPOSITORY = str(pathlib.Path(__file__).parents[3])
 LIMITS = Limits(wall_s=10.0, cpu_s=2, threads=8)
 ISOLATIONS = ("auto", "landlock", "seccomp")  # user namespaces: see the ordinary user below
 
@@ -102,7 +103,7 @@ def test_attempts_of_an_ordinary_user():
     nobody = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
     script = textwrap.dedent(f"""
         import json, sys
-        sys.path[:0] = [{REPOSITORY!r}, {os.path.dirname(table.__file__)!r}]
+        sys.path[:0] = [{REPOSITORY!r}]
         from tests.reasoning.code_runner import code_runner_attempts as table
         from reasoning.code_runner import CodeRunner, Limits, SandboxUnavailable
         found = {{}}

@@ -184,7 +184,7 @@ def test_threads_get_their_own_verdicts():
 # --- On real data, where it is at hand.
 
 DATA = pathlib.Path(
-    os.environ.get("ERGO_DATA", pathlib.Path(__file__).parents[2] / ".." / "shared" / "data")
+    os.environ.get("ERGO_DATA", pathlib.Path(__file__).parents[3] / ".." / "shared" / "data")
 )
 
 

@@ -11,7 +11,7 @@ from reasoning.problem import Problem
 from reasoning.tasks import TASKS, get_task
 
 DATA = pathlib.Path(
-    os.environ.get("ERGO_DATA", pathlib.Path(__file__).parents[2] / ".." / "shared" / "data")
+    os.environ.get("ERGO_DATA", pathlib.Path(__file__).parents[3] / ".." / "shared" / "data")
 )
 
 

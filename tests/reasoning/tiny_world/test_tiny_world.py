@@ -16,7 +16,7 @@ from reasoning.response import parse_response
 from reasoning.tiny_world import corpus, domains, splits
 from reasoning.tiny_world.language import LANGUAGES, consistency
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REASONING = ("tiny_math", "tiny_logic", "tiny_code")
 FACTS = ("tiny_knowledge", "tiny_chat")
 
