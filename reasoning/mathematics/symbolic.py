@@ -58,7 +58,7 @@ class _Unreadable(ValueError):
 
 
 def equivalent(reference: str, answer: str) -> tuple[bool, str]:
-    """Whether two canonical texts (`math_text.canonical`) mean the same, and why.
+    """Whether two canonical texts (`text.canonical`) mean the same, and why.
 
     Lists and sets are compared without order, tuples and intervals in order and with their
     brackets; elements, equations, inequalities and matrices by math-verify, exactly. A decimal

@@ -138,7 +138,7 @@ def test_a_module_that_fails_to_import_is_reported(tmp_path, monkeypatch):
     (tmp_path / "breaks_in_worker.py").write_text(
         "import __main__\n"
         "main = getattr(__main__, '__file__', '')\n"
-        "if 'worker_supervisor' in main: raise ImportError('needs a flux capacitor')\n"
+        "if 'supervisor' in main: raise ImportError('needs a flux capacitor')\n"
         "def fn(x): return x\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
