@@ -1,0 +1,1 @@
+"""Reading mathematical answers and deciding whether two of them mean the same."""
