@@ -260,8 +260,8 @@ class _Reader:
         if name == "infty":
             return ("symbol", "infty")
         if name in _DECORATIONS:
-            self.take("{")
-            inner = self.raw_group()
+            grouped = self.take() == "{"
+            inner = self.raw_group() if grouped else self.tokens[self.at - 1][1]
             return self.symbol(rf"\{name}{{{inner}}}", depth)
         if name in ("angle", "triangle", "measuredangle"):
             letters = []

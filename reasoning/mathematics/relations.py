@@ -28,7 +28,7 @@ _WORD = re.compile(r"[A-Za-z ]{3,60}|\\text\{[^{}]*\}")
 def is_name(text: str) -> bool:
     """Whether a side of an equation only names what the other side says."""
     text = text.strip()
-    if not text or len(text) >= 60:
+    if not re.match(r"[A-Za-z\\]", text) or len(text) >= 60:
         return False
     if re.match(r"\\frac\{(?:d|\\partial)", text):
         return parse(text)[0] == "symbol"

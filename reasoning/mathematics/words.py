@@ -14,17 +14,19 @@ _WORDS = re.compile(
 _SHORT_WORDS = frozenset("no yes up on in am pm".split())
 # Spellings of one meaning.
 _MEANINGS = {
-    "no solution": "no solution", "no solution exist": "no solution",
-    "no real solution": "no real solution", "there is no solution": "no solution",
+    "no solution exist": "no solution",
+    "there is no solution": "no solution",
     "there are no solution": "no solution", "doe not exist": "does not exist",
     "dne": "does not exist", "all real number": "all real numbers", "all real": "all real numbers",
     "all real x": "all real numbers", "infinitely many solution": "infinitely many",
-    "infinitely many": "infinitely many", "infinite solution": "infinitely many",
+    "infinite solution": "infinitely many",
 }  # fmt: skip
 
 
 def is_text(text: str) -> bool:
     """Whether a canonical reference is words (or a single letter), and no mathematics."""
+    if has_meaning(text):
+        return True
     if not _WORDS.fullmatch(text):
         return False
     if "\\" in text or not text.isascii():
@@ -45,6 +47,11 @@ def _is_product(letters):
     return run or not set(letters) & set("aeiouy")
 
 
+def has_meaning(text: str) -> bool:
+    """Whether a text is one of the phrases that have several spellings."""
+    return meaning(text) in _MEANINGS.values()
+
+
 def meaning(text: str) -> str:
     """Words in lower case and singular, without punctuation that changes nothing."""
     text = _TEXT.sub(r" \1 ", text).replace("$", "")
@@ -62,7 +69,7 @@ def same_words(expected: str, given: str) -> bool:
     """Whether two texts have the same words; lists ("Alice and Bob") in any order."""
     if meaning(expected) == meaning(given):
         return True
-    if re.search("[[(]", given) and not re.search("[[(]", expected) and "," in given:
+    if re.search(r"[\[(]", given) and not re.search(r"[\[(]", expected) and "," in given:
         return False  # an ordered pair is no list
     lists = [_list(text) for text in (expected, given)]
     return len(lists[0]) > 1 and lists[0] == lists[1]

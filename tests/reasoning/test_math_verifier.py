@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from reasoning.math_text import canonical, parse_quantity
+from reasoning.math_text import canonical
 from reasoning.math_verifier import verify_math, verify_math_all
+from reasoning.mathematics.quantity import parse_quantity
 
 # Reference, answer.
 EQUAL = [
