@@ -2,7 +2,7 @@
 
 import re
 
-from reasoning.math_text import unwrap
+from reasoning.math_text import canonical, unwrap
 from reasoning.mathematics.options import DEFAULT, GradingOptions
 from reasoning.mathematics.quantity import parse_quantity
 from reasoning.mathematics.sentences import (
@@ -28,15 +28,13 @@ _FOREIGN = (
     r"|antwort|ответ|答案|正解|答え|정답|उत्तर|svar|odpowiedź|cevap"
 )
 _ANNOUNCED = re.compile(
-    rf"^{_MARKS}{{0,12}}(?:A|{_WORDS_FOR_ANSWER})(?:[ \t]+\([^()\n]{{1,30}}\))?[ \t*_]{{0,6}}"
-    rf"(?P<colon>[:=：])[ \t]*(?P<line>[^\n]*)$"
-    rf"|\b{_WORDS_FOR_ANSWER}\b(?P<to>[^\n.:=!?$]{{0,60}}?)"
-    rf"(?:\s(?:is|are|was|equals|would be|should be|must be)\b|:|：)[ \t]*:?[ \t]*(?P<said>[^\n]*)"
-    rf"|(?:{_FOREIGN})\s{{0,3}}(?:est|es|é|è|ist|lautet|is|是|为|為|は|은|는|है)?\s{{0,3}}[:：—-]?[ \t]*"
-    rf"(?P<foreign>[^\n]*)",
+    rf"^{_MARKS}{{0,12}}(?P<head>A|{_WORDS_FOR_ANSWER})(?:[ \t]+\([^()\n]{{1,30}}\))?[ \t*_]{{0,6}}"
+    rf"(?P<colon>[:=：])"
+    rf"|\b{_WORDS_FOR_ANSWER}\b[^\n.:=!?$]{{0,40}}?"
+    rf"(?:\s(?:is|are|was|equals|would be|should be|must be)\b|:|：)[ \t]*:?"
+    rf"|(?:{_FOREIGN})\s{{0,3}}(?:est|es|é|è|ist|lautet|is|是|为|為|は|은|는|है)?\s{{0,3}}[:：—-]?",
     re.IGNORECASE | re.MULTILINE,
 )
-_LOWER_A = re.compile(r"[ \t*_#>]*a[ \t*_]*[:=：]")
 _OTHER_LABEL = re.compile(r"^[ \t*_]*[B-D][ \t*_]*[:=]", re.MULTILINE)
 _NEXT_BLOCK = re.compile(r"\s*(\$\$.*?\$\$|\\\[.*?\\\]|[^\n]+)", re.DOTALL)
 # Longest line that an announcement is looked at, and most text that is searched for a number.
@@ -118,6 +116,11 @@ def _boxed(text, options):
         if not _JOINS.search(between.replace("\\", "")):
             break
         contents.insert(0, text[earlier[1] : earlier[2]].strip())
+    # "15 39/40, or 639/40" in two boxes is one number in two spellings.
+    quantities = [parse_quantity(canonical(content)) for content in contents]
+    if len(contents) > 1 and None not in quantities:
+        if len({(each.value, each.percent, each.unit, each.base) for each in quantities}) == 1:
+            return contents[-1]
     return ", ".join(dict.fromkeys(contents))
 
 
@@ -153,21 +156,21 @@ def _announced(text):
         last = match
     if last is None:
         return None
-    content = next((last[name] for name in ("line", "said", "foreign") if last[name] is not None), "")
+    end = text.find("\n", last.end())
+    content = text[last.end() : end if end >= 0 else len(text)].strip()
     if len(content) > _MAX_LINE:
         return content
     if not content.strip(" \t*_:"):
-        block = _NEXT_BLOCK.match(text, last.end())
+        block = _NEXT_BLOCK.match(text, last.end() if end < 0 else end)
         content = block[1][:_MAX_LINE] if block else ""
     return _reduced(content.strip()) or None
 
 
 def _is_announcement(match, text):
-    """ "A: 5" is one; "a: 5", "a = 5" and a list of "A: 5", "B: 3" are not."""
-    head = match.group().lstrip(" \t*_#>-")
-    if head[:1] not in "Aa" or head[:6].lower() == "answer":
-        return match["colon"] != "=" or head[:1] not in "aA" or head[:6].lower() == "answer"
-    return head[0] == "A" and match["colon"] != "=" and not _OTHER_LABEL.search(text)
+    """ "A: 5" is one; "a: 5", "A = 5" and a list of "A: 5", "B: 3" are not."""
+    if match["head"].lower() != "a":
+        return True
+    return match["head"] == "A" and match["colon"] != "=" and not _OTHER_LABEL.search(text)
 
 
 def _reduced(content):

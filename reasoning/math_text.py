@@ -109,6 +109,7 @@ _WRAPPED = [
 _BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=[^\s*])([^*]+?)(?<=\S)\*\*(?![\w*(])")
 _UNDERLINED = re.compile(r"(?<![\w)\]}])__(?=[^\s_])([^_]+?)(?<=\S)__(?!\w)")
 _DANGLING = re.compile(r"^(?:\*\*|__)\s*|\s*(?:\*\*|__)$")
+_MAX_LENGTH = 20_000
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _BOXED = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
 _BRACES = re.compile(r"\\[{}\\]|[{}]")
@@ -172,6 +173,8 @@ def _plain_face(match):
 
 def unwrap(text: str) -> str:
     """Takes away what encloses the whole text: dollar signs, boxes, bold, quotes, full stops."""
+    if len(text) > _MAX_LENGTH:  # no answer that anything looks into
+        return text.strip()
     for _ in range(8):  # layers; more is no answer but an attack
         before = text
         text = text.strip()

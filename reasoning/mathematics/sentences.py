@@ -29,7 +29,9 @@ _CHANGED = re.compile(
 _SENTENCE_END = re.compile(r"\.(?:\s|$)|[!?]\s|。|！|।")
 # A formula between dollar signs or \( \); "$18 a day for $5" is money and no formula.
 _FORMULA = r"\$\$[^$]+\$\$|(?<![\\\w$])\$(?=[^\s$])(?:[^$\n]|\\\$){0,300}?(?<=[^\s\\])\$(?!\d)|\\\(.{1,300}?\\\)|\\\[(?:.|\n){1,600}?\\\]"
-_MATH = re.compile(rf"(?P<formula>{_FORMULA})|(?P<number>\S*\d\S*(?:(?<=\d)\s\d+/\d+(?!\S*/))?)")
+_MATH = re.compile(rf"(?P<formula>{_FORMULA})|(?P<word>[^\s$]+|\$)")
+# The fraction of a mixed number, as in "2 1/2 cups".
+_FRACTION = re.compile(r"\s(\d{1,4}/\d{1,4})(?![\w/])")
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}\s+[A-Za-z]{2,}")
 
 
@@ -70,17 +72,45 @@ def only_number(sentence: str) -> str | None:
 
 def mathematics(text: str) -> list[str]:
     """The formulas and the numbers with what is written together with them, in order."""
-    found = []
-    for match in _MATH.finditer(text):
-        piece = match.group()
-        if match["formula"] and _PLAIN_WORD.search(re.sub(r"\\[a-z]+\s*\{[^{}]*\}", "", piece)):
-            # Two amounts of money with words between them.
-            found += [_trimmed(part) for part in piece.split() if re.search(r"\d", part)]
-        elif match["formula"]:
+    found, end = [], 0
+    pieces = list(_pieces(text))
+    for start, piece, is_formula in pieces:
+        if start < end:
+            continue
+        end = start + len(piece)
+        if is_formula:
             found.append(piece)
-        else:
+        elif any(c.isdigit() for c in piece):
+            fraction = _FRACTION.match(text, end)
+            if fraction and piece.lstrip("+-−").isdigit():
+                piece, end = f"{piece} {fraction[1]}", fraction.end()
             found.append(_trimmed(piece))
     return [piece for piece in found if piece]
+
+
+def _pieces(text):
+    """(start, text, whether it is a formula) of all formulas and all words between spaces."""
+    word_start, word_end = 0, -1
+    for match in _MATH.finditer(text):
+        piece = match.group()
+        words = re.sub(r"\\[a-z]+\s*\{[^{}]*\}", "", piece)
+        if match["formula"] and not _PLAIN_WORD.search(words):
+            if word_end >= 0:
+                yield word_start, text[word_start:word_end], False
+                word_end = -1
+            yield match.start(), piece, True
+            continue
+        # Words; two amounts of money with words between them look like a formula.
+        for word in re.finditer(r"\S+", piece):
+            start, end = match.start() + word.start(), match.start() + word.end()
+            if word_end == start:
+                word_end = end
+                continue
+            if word_end >= 0:
+                yield word_start, text[word_start:word_end], False
+            word_start, word_end = start, end
+    if word_end >= 0:
+        yield word_start, text[word_start:word_end], False
 
 
 def _trimmed(piece):
