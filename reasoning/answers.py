@@ -37,6 +37,8 @@ _ANNOUNCED = re.compile(
 )
 _OTHER_LABEL = re.compile(r"^[ \t*_]*[B-D][ \t*_]*[:=]", re.MULTILINE)
 _NEXT_BLOCK = re.compile(r"\s*(\$\$.*?\$\$|\\\[.*?\\\]|[^\n]+)", re.DOTALL)
+_TEXT = re.compile(r"\\[a-z]+\s?\{[^{}]*\}")
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,} [A-Za-z]{2,}")
 # Longest line that an announcement is looked at, and most text that is searched for a number.
 _MAX_LINE, _MAX_TAIL = 4000, 20_000
 
@@ -181,7 +183,8 @@ def _reduced(content):
     if re.search(r"\b(?:or|wait|actually|correction|no)\b", rest[:60], re.IGNORECASE):
         sentence = content
     answer = unwrap(without_clause(sentence))
-    if parse_quantity(answer) is None and re.search(r"(?<![\\A-Za-z])[A-Za-z]{2,} [A-Za-z]{2,}", answer):
+    words = _TEXT.sub("", answer)
+    if parse_quantity(answer) is None and _PROSE.search(words):
         return only_number(answer) or answer
     return answer
 

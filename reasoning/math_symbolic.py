@@ -83,6 +83,7 @@ class _Comparison:
         if _compact(reference) == _compact(answer):
             return True
         reference, answer = _without_membership(reference, answer)
+        reference, answer = _without_label(reference, answer)
         if looks_like_set(reference) or looks_like_set(answer):
             found = compare_sets(reference, answer)
             if found is not None:
@@ -314,6 +315,17 @@ def _with_common_name(texts):
 def _rows(text):
     rows = [row.split("&") for row in re.split(r"\\\\", text) if row.strip()]
     return [[canonical(cell) for cell in row] for row in rows]
+
+
+_LABELLED_SET = re.compile(r"([A-Za-z](?:_\{?\w\}?)?)=(\\?\{.*\}|\\emptyset)")
+
+
+def _without_label(reference, answer):
+    """Drops "S =" before a set from either side; from both only if they name the same."""
+    one, other = _LABELLED_SET.fullmatch(reference), _LABELLED_SET.fullmatch(answer)
+    if one and other and one[1] != other[1]:
+        return reference, answer
+    return one[2] if one else reference, other[2] if other else answer
 
 
 _MEMBER = re.compile(r"\\?[A-Za-z]\w*\\in(?![A-Za-z])")

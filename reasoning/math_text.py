@@ -41,6 +41,7 @@ _BEFORE_TEXT = [
 ]
 _LATEX_SPELLINGS = [
     (re.compile(rf"\\[dtc]frac{_END}"), r"\\frac"),
+    (re.compile(rf"\\[dt]binom{_END}"), r"\\binom"),
     (
         re.compile(
             rf"\\(?:left|right)\s*\.|\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle"

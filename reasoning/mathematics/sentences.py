@@ -27,6 +27,7 @@ _CHANGED = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"\.(?:\s|$)|[!?]\s|。|！|।")
+_ABBREVIATION = re.compile(r"(?:\bRs|\bvs|\bNo|\bapprox|\be\.g|\bi\.e)$")
 # A formula between dollar signs or \( \); "$18 a day for $5" is money and no formula.
 _FORMULA = r"\$\$[^$]+\$\$|(?<![\\\w$])\$(?=[^\s$])(?:[^$\n]|\\\$){0,300}?(?<=[^\s\\])\$(?!\d)|\\\(.{1,300}?\\\)|\\\[(?:.|\n){1,600}?\\\]"
 _MATH = re.compile(rf"(?P<formula>{_FORMULA})|(?P<word>[^\s$]+|\$)")
@@ -39,7 +40,10 @@ def first_sentence(text: str) -> str:
     """Text up to the end of its first sentence, which is no decimal point and no abbreviation."""
     for match in _SENTENCE_END.finditer(text):
         before = text[: match.start()]
-        if before.count("$") % 2 == 0 and before.count("{") == before.count("}"):
+        if _ABBREVIATION.search(before):
+            continue
+        in_formula = before.count("$") % 2 and not text.count("$") % 2  # else it is money
+        if not in_formula and before.count("{") == before.count("}"):
             return before
     return text
 
@@ -54,7 +58,9 @@ def without_clause(text: str) -> str:
         before, clause = text[: match.start()], text[match.start() :]
         if not before.strip() or before.count("{") != before.count("}"):
             continue
-        if before.count("$") % 2 or before.count("(") > before.count(")"):
+        opened = before.count("(") + before.count("[") - before.count(")") - before.count("]")
+        in_formula = before.count("$") % 2 and not text.count("$") % 2  # else it is money
+        if in_formula or opened > 0:
             continue
         if _HEDGE.search(clause):
             return text

@@ -9,7 +9,7 @@ _JOINED = re.compile(r"\s*(?:,|;|&|\band\b)\s*(?:and\b\s*)?")
 # are a product of variables.
 _WORDS = re.compile(
     r"\\text\{[^{}]*\}|\(?[A-Za-z]\)?|[A-Za-z]{3}[A-Za-z0-9 ,'-]*"
-    r"|[A-Za-z]{2,3}|(?=.*[^\x00-\x7f])[^\W\d_][^\W\d_ ,]*"
+    r"|[A-Za-z]-[A-Za-z]{3,}|[A-Za-z]{2,3}|(?=.*[^\x00-\x7f])[^\W\d_][^\W\d_ ,]*"
 )
 _SHORT_WORDS = frozenset("no yes up on in am pm".split())
 # Spellings of one meaning.
