@@ -30,6 +30,7 @@ _FOREIGN = (
 _ANNOUNCED = re.compile(
     rf"^{_MARKS}{{0,12}}(?P<head>A|{_WORDS_FOR_ANSWER})(?:[ \t]+\([^()\n]{{1,30}}\))?[ \t*_]{{0,6}}"
     rf"(?P<colon>[:=：])"
+    rf"|^{_MARKS}{{0,12}}{_WORDS_FOR_ANSWER}[ \t*_]{{0,6}}$"
     rf"|\b{_WORDS_FOR_ANSWER}\b[^\n.:=!?$]{{0,40}}?"
     rf"(?:\s(?:is|are|was|equals|would be|should be|must be)\b|:|：)[ \t]*:?"
     rf"|(?:{_FOREIGN})\s{{0,3}}(?:est|es|é|è|ist|lautet|is|是|为|為|は|은|는|है)?\s{{0,3}}[:：—-]?",
@@ -177,8 +178,7 @@ def _is_announcement(match, text):
 
 def _reduced(content):
     """An answer without the words that only explain it."""
-    content = unwrap(content)
-    sentence = unwrap(first_sentence(content)) if "\\begin" not in content else content
+    sentence = first_sentence(content)
     rest = content[len(first_sentence(content)) :]
     if re.search(r"\b(?:or|wait|actually|correction|no)\b", rest[:60], re.IGNORECASE):
         sentence = content

@@ -107,7 +107,9 @@ _WRAPPED = [
     for pattern in (r"\\\[(.*)\\\]", r"\\\((.*)\\\)", r"`([^`]*)`", r'"([^"]*)"')
 ]
 # Bold and underlined text of Markdown, not the power of Python: "**73** apples", "__73__".
-_BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=[^\s*])([^*]+?)(?<=\S)\*\*(?![\w*(])")
+_BOLD = re.compile(
+    r"(?<![\w)\]}*])\*\*(?=[^\s*])((?:[^*]|\*(?!\*)){1,400}?)(?<=[^\s*])\*\*(?![\w*(])"
+)
 _UNDERLINED = re.compile(r"(?<![\w)\]}])__(?=[^\s_])([^_]+?)(?<=\S)__(?!\w)")
 _DANGLING = re.compile(r"^(?:\*\*|__)\s*|\s*(?:\*\*|__)$")
 _MAX_LENGTH = 20_000

@@ -120,7 +120,7 @@ class _Reader:
                 value = ("divide", value, self.signed_factor(depth))
             elif self.starts_factor():
                 previous, start = self.tokens[self.at - 1], self.at
-                if self.kind == "number":
+                if self.kind == "number" and previous[1] != "!":
                     raise Unreadable("two numbers next to each other")
                 factor = self.factor(depth)
                 if previous[0] == "number" and self.tokens[start][1] == r"\frac":

@@ -91,7 +91,8 @@ def compare_ratios(expected: str, given: str) -> bool | None:
     quantity = parse_quantity(given)
     if quantity is None or quantity.unit or len(parts) != 2 or not parts[1]:
         return False
-    return quantity.value == parts[0] / parts[1]
+    whole = quantity.decimals is not None and quantity.value.denominator == 1
+    return not whole and quantity.value == parts[0] / parts[1]
 
 
 def compare_numerals(expected: str, given: str) -> bool | None:

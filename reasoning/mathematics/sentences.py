@@ -7,8 +7,8 @@ _CLAUSE = re.compile(
     r",?\s+(?:which|because|since|where|as|so|thus|hence|therefore|that|i\.e\.|namely|meaning|giving"
     r"|making|obtained|assuming|when|while|rather than|instead of|in total|in all|altogether"
     r"|and (?:so|thus|therefore|hence|not))\b"
-    r"|,\s+(?:not|in|with|after|based|given|the|it|he|she|they|we|this|these|if|for|from|using"
-    r"|counting|including|rounded|exactly|just|only|is|are|was|were|being|the|a|an)\b"
+    r"|,\s+(?:not|in|with|after|based|given|the|it|he|she|they|we|this|these|from|using|counting"
+    r"|including|rounded|exactly|just|only|is|are|was|were|being|an|for (?:a|the|both))\b"
     r"|\s+[–—-]\s+(?=[A-Za-z]{2})|;\s+(?=.*[A-Za-z]{3})|(?:(?<=\s)|(?<=\$))\((?=[^()]*[A-Za-z]{2})",
     re.IGNORECASE,
 )
@@ -43,6 +43,7 @@ def first_sentence(text: str) -> str:
         if _ABBREVIATION.search(before):
             continue
         in_formula = before.count("$") % 2 and not text.count("$") % 2  # else it is money
+        in_formula = in_formula or before.count(r"\[") > before.count(r"\]")
         if not in_formula and before.count("{") == before.count("}"):
             return before
     return text

@@ -11,6 +11,7 @@ import argparse
 import collections
 import dataclasses
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -113,8 +114,11 @@ def _response(rng, name, gold, answer):
         forms |= FORMULA_FORMS
     if "**" in answer:  # the power of Python inside bold text is nothing that anybody writes
         forms = {name: form for name, form in forms.items() if "**" not in form}
+    if re.search(r"[A-Za-z]{2,} [A-Za-z]{2,}", re.sub(r"\\text\w*\{[^{}]*\}", "", answer)):
+        # Words stand outside of formulas, or in \text{...}.
+        forms = {name: form for name, form in (forms | PLAIN_FORMS).items() if "$" not in form}
     if gold.words:
-        forms.pop("plain, not", None)
+        forms = {name: form for name, form in forms.items() if name != "plain, not"}
     form = rng.choice(list(forms))
     return f"{name} / {form}", gold.gold, forms[form].format(b=answer)
 

@@ -352,7 +352,7 @@ def ratios(rng):
 def times_of_day(rng):
     hour, minute = rng.randint(1, 12), rng.randint(10, 58)
     gold = f"{hour}:{minute}"
-    return Gold(gold, [gold, f"{hour}:{minute} "], [f"{hour}:{minute + 1}", f"{hour % 12 + 1}:{minute}", f"{minute}", f"{hour}", f"{hour}.{minute}", f"{hour}{minute}"])
+    return Gold(gold, [gold, f"{hour:02d}:{minute}"], [f"{hour}:{minute + 1}", f"{hour % 12 + 1}:{minute}", f"{minute}", f"{hour}", f"{hour}.{minute}", f"{hour}{minute}"])
 
 
 @kind

@@ -5,12 +5,17 @@ Each is a whole response to a problem, judged as the accuracy and format rewards
 would write.
 """
 
+import pathlib
+import re
+import subprocess
+import sys
 import time
 
 import pytest
 
 from reasoning.answers import extract_answer
 from reasoning.math_verifier import verify_math, verify_math_all
+from reasoning.mathematics import options
 from reasoning.response import parse_response
 
 LIMIT_S = 2.0
@@ -175,9 +180,7 @@ def test_hostile_responses_earn_nothing_in_time(response):
 
 def test_the_canary_would_be_noticed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    import sympy
-
-    sympy.sympify("__import__('os').system('touch canary')")
+    eval("__import__('os').system('touch canary')")
     assert (tmp_path / "canary").exists()
 
 
@@ -187,14 +190,13 @@ def test_good_answers_among_endless_ones_are_still_right():
     assert [v.correct for v in verify_math_all(pairs)] == [False, True] * 4
 
 
-def test_nothing_reaches_eval_whatever_math_verify_does(monkeypatch, tmp_path):
-    import sympy
-
-    from reasoning import math_symbolic
-
-    monkeypatch.chdir(tmp_path)
-    payload = "__import__('os').system('touch canary')"
-    monkeypatch.setattr(math_symbolic, "_same", lambda reference, answer: sympy.sympify(answer))
-    assert math_symbolic.equivalent("x", payload) == (False, "text must not be evaluated")
-    assert not (tmp_path / "canary").exists()
-    assert sympy.sympify("1 + 1") == 2  # elsewhere SymPy is as it was
+def test_the_grader_imports_nothing_that_evaluates_text():
+    program = (
+        "import sys; sys.path[:] = %r\n"
+        "import reasoning.math_verifier, reasoning.math_symbolic\n"
+        "print(*{'sympy', 'math_verify', 'latex2sympy2_extended', 'numpy'} & set(sys.modules))"
+    ) % sys.path
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not done.stdout.strip()
+    sources = [path.read_text() for path in pathlib.Path(options.__file__).parent.glob("*.py")]
+    assert sources and not any(re.search(r"\b(?:eval|exec|__import__|sympify)\(", s) for s in sources)
