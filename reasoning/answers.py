@@ -16,8 +16,9 @@ from reasoning.response import after_chain
 _ANSWER_TAG = re.compile(r"</?answer>")
 _BOX_OR_BRACE = re.compile(r"\\(?:f?boxed|fbox)\s*\{|\\[{}\\]|[{}]")
 # What may stand between boxes that are one list.
-_JOINT = re.compile(r"[\s$.,;&\\()\[\]]*(?:\b(?:and|or|und|et|y)\b)?[\s$\\()\[\]]*")
-_JOINS = re.compile(r"[,;&]|and|or|und|et|y")
+_SPACE = r"(?:[\s$.,;&\\()\[\]]|\\q?quad(?![A-Za-z]))*"
+_JOINT = re.compile(rf"{_SPACE}(?:(?:\\text\s?\{{)?\s?\b(?:and|or|und|et|y)\b\s?\}}?)?{_SPACE}")
+_JOINS = re.compile(r"[,;&]|\b(?:and|or|und|et|y)\b")
 # "#### 18" is GSM8K's, "A: 18" that of its authors' models.
 _HASHES = re.compile(r"^[ \t*]*####(?!#)[ \t]*([^\n]+)", re.MULTILINE)
 _STEP = re.compile(r"(?:step|part|case|problem|question|section|solution|method)\b", re.IGNORECASE)
@@ -39,6 +40,8 @@ _ANNOUNCED = re.compile(
 _OTHER_LABEL = re.compile(r"^[ \t*_]*[B-D][ \t*_]*[:=]", re.MULTILINE)
 _NEXT_BLOCK = re.compile(r"\s*(\$\$.*?\$\$|\\\[.*?\\\]|[^\n]+)", re.DOTALL)
 _TEXT = re.compile(r"\\[a-z]+\s?\{[^{}]*\}")
+# "The largest number of points is 19."
+_SUBJECT = re.compile(r"the\b[^.!?;]{1,300}\b(?:is|are|was|equals)\s+(?:equal to\s+)?", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,} [A-Za-z]{2,}")
 # Longest line that an announcement is looked at, and most text that is searched for a number.
 _MAX_LINE, _MAX_TAIL = 4000, 20_000
@@ -116,7 +119,7 @@ def _boxed(text, options):
         between = text[earlier[2] + 1 : later[0]]
         if options.boxes == "last" or len(between) > 40 or not _JOINT.fullmatch(between):
             break
-        if not _JOINS.search(between.replace("\\", "")):
+        if not _JOINS.search(between):
             break
         contents.insert(0, text[earlier[1] : earlier[2]].strip())
     # "15 39/40, or 639/40" in two boxes is one number in two spellings.
@@ -178,6 +181,9 @@ def _is_announcement(match, text):
 
 def _reduced(content):
     """An answer without the words that only explain it."""
+    subject = _SUBJECT.match(content)
+    if subject:
+        content = content[subject.end() :]
     sentence = first_sentence(content)
     rest = content[len(first_sentence(content)) :]
     if re.search(r"\b(?:or|wait|actually|correction|no)\b", rest[:60], re.IGNORECASE):

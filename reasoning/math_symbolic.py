@@ -98,7 +98,8 @@ class _Comparison:
             return self.same_element(reference, answer)
         if _is_pm_equation(reference) or _is_pm_equation(answer):
             return compare_relations(reference, answer, self.same_value)
-        brackets, expected = elements(reference)
+        number = parse_quantity(reference)
+        brackets, expected = ("", [reference]) if number else elements(reference)
         joined = _THOUSANDS.sub(lambda match: match.group().replace(",", ""), answer)
         given_brackets, given = elements(answer if len(expected) > 1 else joined)
         if not expected or not given:

@@ -35,6 +35,9 @@ _FACES = re.compile(
     r"|boldsymbol|bm)\s*\{((?:[^{}]|\{[^{}]{0,9}\})*)\}"
 )
 _BEFORE_TEXT = [
+    (re.compile(r"^\s*~"), r"\\sim "),
+    (re.compile(r"\\(?:bf|rm|it|sf|tt)(?![A-Za-z])"), " "),
+    (re.compile(r"^\s*\\text\{[^{}]{1,40}:\s*\}"), ""),
     (re.compile(r"\\hspace\*?\s*\{[^{}]*\}|\\h?fill" + _END), " "),
     (re.compile(r"\\\\\s*\[[^\[\]]{0,9}\]|\\cr" + _END), r"\\\\"),
     (re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|(?<!\\)~"), " "),

@@ -304,7 +304,10 @@ class _Reader:
         length = 0
         while length < match.end():
             length += len(self.take())
-        return ("symbol", f"d{match[1] or ''}{match[2]}/d{match[3]}")
+        order = int(match[1] or 1)
+        if match[3] == "x":  # dy/dx is y'
+            return ("symbol", match[2] + "'" * order)
+        return ("symbol", f"d{order}{match[2]}/d{match[3]}")
 
     def function(self, name, depth):
         base = exponent = None
@@ -468,7 +471,9 @@ def worked_out(tree: Tree) -> bool:
 
 
 def _signed_number(tree):
-    return tree[0] == "number" or (tree[0] == "negate" and _signed_number(tree[1]))
+    if tree[0] == "multiply":  # 2 pi
+        return any(factor[0] == "constant" for factor in tree[1])
+    return tree[0] in ("number", "constant") or (tree[0] == "negate" and _signed_number(tree[1]))
 
 
 def _number(text):

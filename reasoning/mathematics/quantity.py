@@ -56,7 +56,7 @@ _QUANTITY = re.compile(
     (?P<ordinal>(?:\^)?\{{?(?:\\text\{{(?:st|nd|rd|th)\}}|(?:st|nd|rd|th)\b)\}}?)?
     (?: _ (?:\{{\\text\{{)? (?P<base>\d|\{{\d+\}}) )?
     (?P<scale>[ ]?(?:\\text\{{[ ]?(?:{_SCALE})s?\}}|(?:{_SCALE})s?(?![A-Za-z])))?
-    (?P<percent>[ ]*(?:%|\\text\{{[ ]*(?:%|percent|pct)[ ]*\}}|(?:percent|pct)(?![A-Za-z])))?
+    (?P<percent>[ ]*(?:%|\\text\{{[ ]*(?:%|percent(?:age)?|pct)[ ]*\}}|(?:percent(?:age)?|pct)(?![A-Za-z])))?
     (?P<unit>.*)
     """,
     re.VERBOSE | re.DOTALL,

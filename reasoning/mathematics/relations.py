@@ -22,16 +22,19 @@ _NAME = re.compile(
     r"(?:\\?[A-Za-z]++(?:_(?:\{[^{}]{1,12}\}|\\?\w+))?'{0,3}|\\text\{[^{}]*\}|\([^()=]{1,12}\)"
     r"|\\[a-z]+\{[A-Za-z ]{1,8}\}|\^\{-1\}|\\max|[ ]){1,8}"
 )
-_WORD = re.compile(r"[A-Za-z ]{3,60}|\\text\{[^{}]*\}")
+# "P(X=2)", "|A\cap B|".
+_CALL = re.compile(r"(?:P|Pr|E|Var|\\text\{[^{}]*\})\([^()]{1,40}\)|\|[A-Z](?:\\c[au]p[ ]?[A-Z])?\|")
 
 
 def is_name(text: str) -> bool:
     """Whether a side of an equation only names what the other side says."""
     text = text.strip()
-    if not re.match(r"[A-Za-z\\]", text) or len(text) >= 60:
+    if len(text) >= 60 or not re.match(r"[A-Za-z\\|]", text):
         return False
     if re.match(r"\\frac\{(?:d|\\partial)", text):
         return parse(text)[0] == "symbol"
+    if _CALL.fullmatch(text):
+        return True
     return bool(_NAME.fullmatch(text)) and not number(text)
 
 

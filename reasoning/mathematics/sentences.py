@@ -27,9 +27,15 @@ _CHANGED = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"\.(?:\s|$)|[!?]\s|。|！|।")
+_DISPLAY = re.compile(r"(?<!\\)\\[\[\]]")
 _ABBREVIATION = re.compile(r"(?:\bRs|\bvs|\bNo|\bapprox|\be\.g|\bi\.e)$")
 # A formula between dollar signs or \( \); "$18 a day for $5" is money and no formula.
-_FORMULA = r"\$\$[^$]+\$\$|(?<![\\\w$])\$(?=[^\s$])(?:[^$\n]|\\\$){0,300}?(?<=[^\s\\])\$(?!\d)|\\\(.{1,300}?\\\)|\\\[(?:.|\n){1,600}?\\\]"
+_FORMULA = (
+    r"\$\$[^$]+\$\$"
+    r"|(?<![\\\w$])\$(?=[^\s$])(?:[^$\n]|\\\$){0,300}?(?<=[^\s\\])\$(?!\d)"
+    r"|(?<![\\\w$])\$[ ][^$\n]{0,300}?\\[A-Za-z][^$\n]{0,300}?\$(?!\d)"
+    r"|\\\(.{1,300}?\\\)|\\\[(?:.|\n){1,600}?\\\]"
+)
 _MATH = re.compile(rf"(?P<formula>{_FORMULA})|(?P<word>[^\s$]+|\$)")
 # The fraction of a mixed number, as in "2 1/2 cups".
 _FRACTION = re.compile(r"\s(\d{1,4}/\d{1,4})(?![\w/])")
@@ -43,7 +49,7 @@ def first_sentence(text: str) -> str:
         if _ABBREVIATION.search(before):
             continue
         in_formula = before.count("$") % 2 and not text.count("$") % 2  # else it is money
-        in_formula = in_formula or before.count(r"\[") > before.count(r"\]")
+        in_formula = in_formula or len(_DISPLAY.findall(before)) % 2 == 1
         if not in_formula and before.count("{") == before.count("}"):
             return before
     return text

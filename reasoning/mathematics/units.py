@@ -92,11 +92,13 @@ def read_unit(text: str, known_only: bool = False) -> str | None:
     words = _words(plain)
     if not words or len(words) > _MAX_WORDS:
         return None
-    if any(word.lower().strip(".") in _NOT_UNITS for word, _ in words):
+    if any(_changes_number(word) for word, _ in words):
         return None
     known = [_known(word, marked) for word, _ in words]
     if known_only and not all(known):
         return None
+    if any(len(word) == 1 and word.isascii() and not unit for unit, (word, _) in zip(known, words)):
+        return None  # a letter is a variable, or short for a word such as million
     first = words[0][0]
     if not marked:
         # Without \text or a space, letters behind a number are variables, unless well known.
@@ -136,6 +138,11 @@ def _words(text):
     return words if end == len(text) else []
 
 
+def _changes_number(word):
+    word = word.lower().strip(".")
+    return word in _NOT_UNITS or _singular(word) in _NOT_UNITS
+
+
 def _known(word, marked):
     word = word.rstrip(".")
     if word == "/":
@@ -149,6 +156,11 @@ def _known(word, marked):
 
 
 def _spelling(words):
+    words = [
+        part
+        for name, power in words
+        for part in ([("/", ""), (name, power[1:])] if power.startswith("-") else [(name, power)])
+    ]
     names = [name for name, _ in words]
     if names[0] in ("square", "cubic") and len(words) > 1:
         power = "2" if names[0] == "square" else "3"

@@ -11,6 +11,11 @@ _WORDS = re.compile(
     r"\\text\{[^{}]*\}|\(?[A-Za-z]\)?|[A-Za-z]{3}[A-Za-z0-9 ,'-]*"
     r"|[A-Za-z]-[A-Za-z]{3,}|[A-Za-z]{2,3}|(?=.*[^\x00-\x7f])[^\W\d_][^\W\d_ ,]*"
 )
+_LETTER = re.compile(r"(?:\\text\{)?(?:\(([A-Za-z])\)|([A-Za-z]))\}?")
+_CHOICE = re.compile(
+    r"(?:(?:option|choice)\s)?(?:\\text\{)?(?:(?:option|choice)\s)?[\[({]?([A-Za-z])[\])}.:]{0,2}\}?",
+    re.IGNORECASE,
+)
 _SHORT_WORDS = frozenset("no yes up on in am pm".split())
 # Spellings of one meaning.
 _MEANINGS = {
@@ -67,12 +72,25 @@ def meaning(text: str) -> str:
 
 def same_words(expected: str, given: str) -> bool:
     """Whether two texts have the same words; lists ("Alice and Bob") in any order."""
+    letter = _LETTER.fullmatch(expected)
+    if letter:
+        return _same_letter(letter[1] or letter[2], bool(letter[1]), given)
     if meaning(expected) == meaning(given):
         return True
     if re.search(r"[\[(]", given) and not re.search(r"[\[(]", expected) and "," in given:
         return False  # an ordered pair is no list
     lists = [_list(text) for text in (expected, given)]
     return len(lists[0]) > 1 and lists[0] == lists[1]
+
+
+def _same_letter(letter, enclosed, given):
+    """Whether an answer is a choice or a variable: (C), C) and [C] are C, but n! and [n] are not n."""
+    other = _CHOICE.fullmatch(given)
+    if not other:
+        return False
+    if letter.islower() and not enclosed:
+        return _LETTER.fullmatch(given) is not None and other[1] == letter
+    return other[1].lower() == letter.lower()
 
 
 def _list(text):
