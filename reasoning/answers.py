@@ -41,7 +41,9 @@ _OTHER_LABEL = re.compile(r"^[ \t*_]*[B-D][ \t*_]*[:=]", re.MULTILINE)
 _NEXT_BLOCK = re.compile(r"\s*(\$\$.*?\$\$|\\\[.*?\\\]|[^\n]+)", re.DOTALL)
 _TEXT = re.compile(r"\\[a-z]+\s?\{[^{}]*\}")
 # "The largest number of points is 19."
-_SUBJECT = re.compile(r"the\b[^.!?;]{1,300}\b(?:is|are|was|equals)\s+(?:equal to\s+)?", re.IGNORECASE)
+_SUBJECT = re.compile(
+    r"the\b[^.!?;,]{1,300}\b(?:is|are|was|equals)\s+(?:equal to\s+)?", re.IGNORECASE
+)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,} [A-Za-z]{2,}")
 # Longest line that an announcement is looked at, and most text that is searched for a number.
 _MAX_LINE, _MAX_TAIL = 4000, 20_000
@@ -132,7 +134,11 @@ def _boxed(text, options):
 
 def _marked(text, options):
     """The answer that is marked as such, or None."""
-    for find in (lambda: _boxed(text, options), lambda: _behind_hashes(text), lambda: _announced(text)):
+    for find in (
+        lambda: _boxed(text, options),
+        lambda: _behind_hashes(text),
+        lambda: _announced(text),
+    ):
         answer = find()
         if answer is not None:
             return unwrap(answer) or None

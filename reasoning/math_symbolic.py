@@ -13,7 +13,6 @@ from typing import Any
 
 from reasoning.math_text import canonical
 from reasoning.mathematics.equality import number, parse, same_expression
-from reasoning.mathematics.latex import Unreadable, worked_out
 from reasoning.mathematics.numbers import same_quantity, unit_fault
 from reasoning.mathematics.options import GradingOptions
 from reasoning.mathematics.quantity import (
@@ -28,11 +27,13 @@ from reasoning.mathematics.sets import compare_sets, looks_like_set
 from reasoning.mathematics.splitting import (
     RELATION,
     elements,
+    inner_elements,
     is_enclosed,
     split_at,
     split_relation,
     with_signs,
 )
+from reasoning.mathematics.trees import Unreadable, worked_out
 from reasoning.mathematics.values import Undefined, as_fraction, is_real
 from reasoning.mathematics.words import is_text, same_words
 
@@ -94,6 +95,7 @@ class _Comparison:
         return self.same_container(reference, answer)
 
     def same_container(self, reference, answer):
+        reference, answer = _expanded(reference, answer), _expanded(answer, reference)
         if self.named_tuple(reference) or self.named_tuple(answer):
             return self.same_element(reference, answer)
         if _is_pm_equation(reference) or _is_pm_equation(answer):
@@ -235,7 +237,9 @@ class _Comparison:
             return True
         if self.is_decimal_of(reference, answer, digits):
             return True
-        left, right = (_pure(text, quantity) for text, quantity in ((reference, expected), (answer, given)))
+        left, right = (
+            _pure(text, quantity) for text, quantity in ((reference, expected), (answer, given))
+        )
         return same_expression(left, right)
 
     def is_decimal_of(self, decimal, exact, min_significant):
@@ -297,6 +301,18 @@ def _is_pm_equation(text):
         return not any(number(value) for value in values)
     except Unreadable:
         return False
+
+
+def _expanded(text, other):
+    """(x,y)=(1,2) as x=1,y=2 where the other side is written so."""
+    sides, signs = split_relation(text)
+    other_parts = elements(other)[1] if "=" in other and other[:1] not in "([" else []
+    if signs != ["="] or len(other_parts) < 2 or not all(is_enclosed(side) for side in sides):
+        return text
+    names, values = (inner_elements(side) for side in sides)
+    if len(names) != len(values) or not all(map(is_name, names)):
+        return text
+    return ",".join(f"{name}={value}" for name, value in zip(names, values))
 
 
 def _is_tuple_of_names(text):

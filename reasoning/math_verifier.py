@@ -83,9 +83,7 @@ def verify_math_all(
     return verdicts
 
 
-def _decide(
-    reference: str, answer: str, options: GradingOptions
-) -> Verdict | tuple[str, str]:
+def _decide(reference: str, answer: str, options: GradingOptions) -> Verdict | tuple[str, str]:
     """The verdict, or two canonical texts to compare symbolically."""
     if not answer.strip():
         return Verdict(False, "no answer")

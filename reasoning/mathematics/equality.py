@@ -8,7 +8,8 @@ import functools
 import hashlib
 from fractions import Fraction
 
-from reasoning.mathematics.latex import Tree, Unreadable, read
+from reasoning.mathematics.latex import read
+from reasoning.mathematics.trees import Tree, Unreadable
 from reasoning.mathematics.values import (
     Undefined,
     Value,

@@ -1,50 +1,23 @@
-r"""A strict reader of mathematical expressions: canonical text to a tree.
+r"""A strict reader of mathematical expressions: canonical text to a tree (`trees`).
 
-Whatever it does not know is an error, so that no part of an answer can be dropped silently. The
-trees are plain tuples, `(kind, ...)`:
-
-    ("number", Fraction)              ("symbol", name)            ("constant", "pi" | "e" | "i")
-    ("add", terms)                    ("multiply", factors)       ("divide", top, bottom)
-    ("power", base, exponent)         ("root", argument, degree)  ("negate", argument)
-    ("mixed", whole, fraction)        ("degrees", argument)
-    ("function", name, arguments)     a known one, such as sin, log, factorial, abs
-    ("unknown", name, arguments)      f(x), a_n, an integral: equal only to itself
-    ("bound", "sum" | "prod" | "int" | "lim", variable, bounds, body)
+Whatever it does not know is an error, so that no part of an answer can be dropped silently.
 """
 
 import re
-from fractions import Fraction
-from typing import Any
 
-from reasoning.mathematics.quantity import integer
-
-Tree = tuple[Any, ...]
+from reasoning.mathematics.tokens import (
+    DECORATIONS,
+    ENDS,
+    FUNCTION_LETTERS,
+    FUNCTIONS,
+    GREEK,
+    TIMES,
+    TRIGONOMETRIC,
+    tokenize,
+)
+from reasoning.mathematics.trees import Tree, Unreadable, number_tree
 
 _MAX_DEPTH = 60
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"
-    r"|(?P<text>\\text\{[^{}]*\})|(?P<command>\\[A-Za-z]+|\\[{}|])|(?P<letter>[A-Za-z])"
-    r"|(?P<sign>[-+*/^_!'()\[\]{}|%,=]))"
-)
-_TRIGONOMETRIC = ("sin", "cos", "tan", "cot", "sec", "csc")
-_FUNCTIONS = frozenset(
-    (*_TRIGONOMETRIC, "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "exp")
-)
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi"
-    " rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi"
-    " Omega ell hbar".split()
-)
-_DECORATIONS = frozenset("vec overline hat tilde dot mathbb mathcal widehat underline".split())
-_TIMES = ("*", r"\cdot", r"\times", r"\ast")
-# Letters that name functions: f(x) is a value of f, while x(y+1) is a product.
-_FUNCTION_LETTERS = frozenset("fghFGH")
-# Signs behind which no further factor of a product can start.
-_ENDS = frozenset(("+", "-", ")", "]", "}", "/", ",", "%", "", "|", r"\}", "!", "'", "^", "_", "="))
-
-
-class Unreadable(ValueError):
-    """The text is no mathematics that we can read."""
 
 
 def read(text: str) -> Tree:
@@ -64,15 +37,7 @@ class _Reader:
     """Recursive descent over the tokens."""
 
     def __init__(self, text):
-        self.tokens = []
-        end, length = 0, len(text.rstrip())
-        while end < length:
-            match = _TOKEN.match(text, end)
-            if not match:
-                raise Unreadable(f"cannot be read at {text[end : end + 12]!r}")
-            self.tokens.append((match.lastgroup, match[match.lastgroup]))
-            end = match.end()
-        self.tokens.append(("end", ""))
+        self.tokens = tokenize(text)
         self.at = 0
         self.bars = 0  # how many |...| are open
         self.bound = []  # variables of the sums around
@@ -112,7 +77,7 @@ class _Reader:
     def product(self, depth):
         value = self.factor(depth)
         while True:
-            if self.next in _TIMES:
+            if self.next in TIMES:
                 self.take()
                 value = ("multiply", [value, self.signed_factor(depth)])
             elif self.next in ("/", r"\div"):
@@ -144,7 +109,7 @@ class _Reader:
     def starts_factor(self):
         if self.next == "|":
             return not self.bars
-        if self.kind == "text" or self.next in _ENDS or self.next in _TIMES:
+        if self.kind == "text" or self.next in ENDS or self.next in TIMES:
             return False
         return self.next not in (r"\div", r"\}", r"\|") and self.kind != "end"
 
@@ -175,7 +140,7 @@ class _Reader:
                 base = ("degrees", base)
             elif self.next == "%":
                 self.take()
-                base = ("divide", base, _number(100))
+                base = ("divide", base, number_tree(100))
             elif self.next == "_" or self.next == "'":
                 raise Unreadable(f"{self.next} at an unexpected place")
             else:
@@ -188,7 +153,7 @@ class _Reader:
         if self.next == "(":
             return self.group("(", ")", depth)
         if self.kind == "number":
-            return _number(self.digit())
+            return number_tree(self.digit())
         return self.base(depth)
 
     def digit(self):
@@ -212,7 +177,7 @@ class _Reader:
         kind, token = self.tokens[self.at]
         if kind == "number":
             self.take()
-            return _number(token)
+            return number_tree(token)
         if token == "{":
             return self.group("{", "}", depth)
         if token == "(":
@@ -239,13 +204,13 @@ class _Reader:
         if name == "frac":
             return self.fraction(depth)
         if name == "sqrt":
-            degree = self.group("[", "]", depth) if self.next == "[" else _number(2)
+            degree = self.group("[", "]", depth) if self.next == "[" else number_tree(2)
             return ("root", self.argument(depth), degree)
         if name == "binom":
             return ("function", "binomial", [self.argument(depth), self.argument(depth)])
         if name == "pi":
             return ("constant", "pi")
-        if name in _FUNCTIONS:
+        if name in FUNCTIONS:
             return self.function(name, depth)
         if name in ("sum", "prod"):
             return self.series(name, depth)
@@ -259,7 +224,7 @@ class _Reader:
             return ("function", name[1:], [value])
         if name == "infty":
             return ("symbol", "infty")
-        if name in _DECORATIONS:
+        if name in DECORATIONS:
             grouped = self.take() == "{"
             inner = self.raw_group() if grouped else self.tokens[self.at - 1][1]
             return self.symbol(rf"\{name}{{{inner}}}", depth)
@@ -268,7 +233,7 @@ class _Reader:
             while self.kind == "letter":
                 letters.append(self.take())
             return ("symbol", rf"\angle {''.join(letters)}")
-        if name in _GREEK:
+        if name in GREEK:
             return self.symbol(rf"\{name}", depth)
         raise Unreadable(rf"\{name} is not known")
 
@@ -317,11 +282,11 @@ class _Reader:
         if self.next == "^":
             self.take()
             exponent = self.argument(depth)
-        if exponent == ("negate", _number(1)):
-            if name not in _TRIGONOMETRIC:
+        if exponent == ("negate", number_tree(1)):
+            if name not in TRIGONOMETRIC:
                 raise Unreadable(f"the inverse of {name}")
             name, exponent = f"arc{name}", None
-            if name not in _FUNCTIONS:
+            if name not in FUNCTIONS:
                 raise Unreadable(f"{name} is not known")
         arguments = [self.function_argument(depth)]
         if base is not None:
@@ -340,7 +305,7 @@ class _Reader:
                 return self.factor(depth)
             return value
         value = self.signed_factor(depth)
-        while self.starts_factor() and self.next[1:] not in _FUNCTIONS and self.next != "(":
+        while self.starts_factor() and self.next[1:] not in FUNCTIONS and self.next != "(":
             if self.kind == "number":
                 raise Unreadable("two numbers next to each other")
             value = ("multiply", [value, self.factor(depth)])
@@ -359,13 +324,13 @@ class _Reader:
         while self.next == "'":
             name += self.take()
         plain = name.rstrip("'")
-        if plain in _FUNCTION_LETTERS or "'" in name or arguments:
-            if plain in _FUNCTION_LETTERS and self.next == "^":
+        if plain in FUNCTION_LETTERS or "'" in name or arguments:
+            if plain in FUNCTION_LETTERS and self.next == "^":
                 tail = "".join(token for _, token in self.tokens[self.at : self.at + 6])
                 if tail.startswith("^{-1}("):
                     self.at += 5
                     name += "^{-1}"
-            if self.next == "(" and plain in _FUNCTION_LETTERS | {"y"}:
+            if self.next == "(" and plain in FUNCTION_LETTERS | {"y"}:
                 self.take()
                 arguments.append(self.sum(depth + 1))
                 while self.next == ",":
@@ -429,7 +394,7 @@ class _Reader:
         if self.tokens[end + 1][0] != "letter":
             raise Unreadable("an integral without dx")
         variable = self.tokens[end + 1][1]
-        body = _number(1)
+        body = number_tree(1)
         if end > self.at:
             inner = _Reader("")
             inner.tokens = [*self.tokens[self.at : end], ("end", "")]
@@ -450,35 +415,3 @@ class _Reader:
         target = self.sum(depth + 1)
         self.take("}")
         return ("bound", "lim", variable, [target], self.product(depth + 1))
-
-
-def worked_out(tree: Tree) -> bool:
-    """Whether a tree is a number in some notation, and no calculation that is left to the reader.
-
-    A fraction, a power, a root, a factorial and 3 * 10^8 are notations; a sum and a product are not.
-    """
-    kind = tree[0]
-    if kind in ("number", "constant"):
-        return True
-    if kind == "multiply":
-        scientific = tree[1][1][0] == "power" and tree[1][1][1] == _number(10)
-        return scientific and all(worked_out(factor) for factor in tree[1])
-    if kind == "divide":
-        return all(_signed_number(part) for part in tree[1:])
-    if kind in ("negate", "mixed", "degrees", "power", "root"):
-        return all(worked_out(part) for part in tree[1:]) or kind == "mixed"
-    return kind == "function" and all(worked_out(argument) for argument in tree[2])
-
-
-def _signed_number(tree):
-    if tree[0] == "multiply":  # 2 pi
-        return any(factor[0] == "constant" for factor in tree[1])
-    return tree[0] in ("number", "constant") or (tree[0] == "negate" and _signed_number(tree[1]))
-
-
-def _number(text):
-    if isinstance(text, int):
-        return ("number", Fraction(text))
-    whole, _, decimals = text.partition(".")
-    digits = len(decimals)
-    return ("number", Fraction(integer((whole or "0") + decimals), 10**digits))

@@ -77,8 +77,11 @@ def compare_ratios(expected: str, given: str) -> bool | None:
     clock, other = _CLOCK.fullmatch(expected), _CLOCK.fullmatch(given)
     if clock:
         half, other_half = (re.sub(r"[^apm]", "", m[3].lower().replace("text", "")) if m else "" for m in (clock, other))  # fmt: skip
-        return bool(other) and int(clock[1]) == int(other[1]) and clock[2] == other[2] and (
-            half == other_half or not (half and other_half)
+        return (
+            bool(other)
+            and int(clock[1]) == int(other[1])
+            and clock[2] == other[2]
+            and (half == other_half or not (half and other_half))
         )
     if not _RATIO.fullmatch(expected):
         return None

@@ -7,14 +7,11 @@ from reasoning.mathematics.equality import (
     names,
     number,
     parse,
-    points,
     proportional,
-    same_expression,
 )
-from reasoning.mathematics.latex import Unreadable
 from reasoning.mathematics.sets import compare_sets
 from reasoning.mathematics.splitting import split_relation, with_signs
-from reasoning.mathematics.values import Undefined, evaluate, same_value
+from reasoning.mathematics.trees import Unreadable
 
 SameValue = Callable[[str, str], bool]
 # A name without any number of its own that could be an answer: "x", "f(2)", "\angle ABC", "Profit".
@@ -23,7 +20,9 @@ _NAME = re.compile(
     r"|\\[a-z]+\{[A-Za-z ]{1,8}\}|\^\{-1\}|\\max|[ ]){1,8}"
 )
 # "P(X=2)", "|A\cap B|".
-_CALL = re.compile(r"(?:P|Pr|E|Var|\\text\{[^{}]*\})\([^()]{1,40}\)|\|[A-Z](?:\\c[au]p[ ]?[A-Z])?\|")
+_CALL = re.compile(
+    r"(?:P|Pr|E|Var|\\text\{[^{}]*\})\([^()]{1,40}\)|\|[A-Z](?:\\c[au]p[ ]?[A-Z])?\|"
+)
 
 
 def is_name(text: str) -> bool:
@@ -158,7 +157,9 @@ def _equal_equations(sides, others):
 def _difference(sides):
     """Left minus right; the product of both for an equation with \\pm."""
     variants = zip(*(_both_signs(side) for side in sides))
-    trees = [("add", [parse(left), ("negate", parse(right))]) for left, right in dict.fromkeys(variants)]
+    trees = [
+        ("add", [parse(left), ("negate", parse(right))]) for left, right in dict.fromkeys(variants)
+    ]
     return trees[0] if len(trees) == 1 else ("multiply", trees)
 
 
@@ -186,5 +187,3 @@ def _same_inequality(expected, given, same):
     negative = factor.real < 0 if not hasattr(factor, "numerator") else factor < 0
     sign = flipped.get(other_signs[0], other_signs[0]) if negative else other_signs[0]
     return sign == signs[0]
-
-

@@ -8,7 +8,6 @@ from fractions import Fraction
 import mpmath
 
 from reasoning.mathematics.equality import names, number, parse
-from reasoning.mathematics.latex import Unreadable
 from reasoning.mathematics.splitting import (
     elements,
     inner_elements,
@@ -16,6 +15,7 @@ from reasoning.mathematics.splitting import (
     split_at,
     split_relation,
 )
+from reasoning.mathematics.trees import Unreadable
 from reasoning.mathematics.values import Undefined, evaluate, is_real, same_value
 
 Bound = Fraction | float
@@ -32,6 +32,7 @@ _MEMBER = re.compile(r"(\\?[A-Za-z]+)\s?\\in(?![A-Za-z])\s?(.+)")
 _LOOKS_LIKE_SET = re.compile(
     r"\\(?:cup|cap|setminus|backslash|in|mathbb|mid|le|ge|ne|emptyset)(?![A-Za-z])|[<>]|\\\{.*[:|]"
 )
+_ABSOLUTE = re.compile(r"\|([^|]+)\|(<|>|\\le|\\ge)\s?([^<>|]+)")
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
 
@@ -92,7 +93,20 @@ def read_set(text: str) -> RealSet | None:
         return RealSet(_ALL)
     if text == r"\emptyset":
         return RealSet(())
+    distance = _ABSOLUTE.fullmatch(text)
+    if distance:
+        return _within(*distance.groups())
     return _inequalities(text) or _interval(text) or _finite(text)
+
+
+def _within(inner, sign, bound):
+    """The solutions of |inner| < bound and the like, for a positive bound."""
+    limit = _bound(bound)
+    if limit is None or not 0 < limit < math.inf:
+        return None
+    if sign in ("<", r"\le"):
+        return read_set(f"-({bound}){sign} {inner}{sign} {bound}")
+    return read_set(rf"{inner}{sign} {bound}\text{{or}}{inner}{_FLIPPED[sign]} -({bound})")
 
 
 def _combined(parts, combine):

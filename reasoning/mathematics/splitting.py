@@ -2,8 +2,8 @@
 
 import re
 
-from reasoning.mathematics.latex import Unreadable
 from reasoning.math_text import closing_brace
+from reasoning.mathematics.trees import Unreadable
 
 _BRACKETS = re.compile(r"\\[{}]|[(\[{}\])]")
 _OPENING, _CLOSING = ("(", "[", "{", r"\{"), (")", "]", "}", r"\}")

@@ -85,7 +85,12 @@ def read_unit(text: str, known_only: bool = False) -> str | None:
     marked = r"\text" in text or r"\degree" in text
     separated = text[0] == " " or not text[0].isascii()
     plain = _TEXT_FRACTION.sub(r" \1/\2\3", text)
-    plain = _SQUARED.sub(_power_sign, _TEXT.sub(r" \1", plain)).replace(r"\degree", " degree ").replace("\\ ", " ").strip()
+    plain = (
+        _SQUARED.sub(_power_sign, _TEXT.sub(r" \1", plain))
+        .replace(r"\degree", " degree ")
+        .replace("\\ ", " ")
+        .strip()
+    )
     if plain.startswith("(") and plain.endswith(")"):
         plain = plain[1:-1].strip()
         separated = True
@@ -107,7 +112,9 @@ def read_unit(text: str, known_only: bool = False) -> str | None:
         wordlike = wordlike or not first.isascii()
         if not well_known and not (wordlike and (separated or len(first) > 3)):
             return None
-    return _spelling([(unit or _singular(word), power) for unit, (word, power) in zip(known, words)])
+    return _spelling(
+        [(unit or _singular(word), power) for unit, (word, power) in zip(known, words)]
+    )
 
 
 def agree(one: str, other: str) -> bool:
@@ -149,7 +156,8 @@ def _known(word, marked):
         return "/"
     if word in _CAPITALS and not marked:
         return ""
-    for form in (word, word.lower(), _singular(word.lower())):
+    forms = (word, word.lower(), _singular(word)) if len(word) > 1 else (word,)
+    for form in forms:
         if form in _UNIT_OF:
             return _UNIT_OF[form]
     return ""

@@ -108,7 +108,11 @@ def cases(count: int, seed: int) -> Iterator[Case]:
 
 def _response(rng, name, gold, answer):
     forms = dict(PLAIN_FORMS) if gold.plain else dict(FORMULA_FORMS)
-    if gold.plain and gold.number and answer.lstrip("-").replace(",", "").replace(".", "").isdigit():
+    if (
+        gold.plain
+        and gold.number
+        and answer.lstrip("-").replace(",", "").replace(".", "").isdigit()
+    ):
         forms |= NUMBER_FORMS
     if gold.plain and "$" not in answer and not gold.words:
         forms |= FORMULA_FORMS
@@ -134,7 +138,9 @@ def grade(batch: list[Case]) -> list[tuple[Case, str | None, bool, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=50_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--show", type=int, default=20, help="faults to print of each sort")
@@ -156,7 +162,9 @@ def main() -> None:
     by_kind = collections.Counter(case.kind.split(" /")[0] for case, _, _ in false[False])
     seconds = time.perf_counter() - start
     print("false refusals by kind:", dict(by_kind.most_common()))
-    print(f"false accepts {len(false[True])} of {wrong}, false refusals {len(false[False])} of {right}")
+    print(
+        f"false accepts {len(false[True])} of {wrong}, false refusals {len(false[False])} of {right}"
+    )
     print(f"seed {arguments.seed}, {arguments.cases} cases in {seconds:.0f} s")
     sys.exit(bool(false[True]) or len(false[False]) > 0.01 * right)
 

@@ -8,9 +8,8 @@ import sys
 import threading
 import time
 
-import pytest
-
 import pool_functions
+import pytest
 
 from reasoning.workers import MAX_STARTS, WorkerError, WorkerPool
 
@@ -80,7 +79,13 @@ def test_processor_time_is_limited_and_waiting_is_not():
         pool_functions.misbehave, 1, timeout_s=60, cpu_s=0.3, on_timeout="long", on_crash="died"
     ) as pool:
         start = time.monotonic()
-        assert pool.map([("a",), ("loop",), ("b",), ("tower",), ("c",)]) == ["a", "long", "b", "long", "c"]
+        assert pool.map([("a",), ("loop",), ("b",), ("tower",), ("c",)]) == [
+            "a",
+            "long",
+            "b",
+            "long",
+            "c",
+        ]
         assert time.monotonic() - start < 30  # not the sixty seconds of the clock
         assert pool("nap") == "nap"  # longer than the limit, but asleep
 
