@@ -1,1 +1,1 @@
-"""Reading mathematical answers and deciding whether two of them mean the same."""
+"""Mathematical answers: found in a response, read, and compared."""

@@ -2,7 +2,7 @@
 
 import re
 
-from reasoning.math_text import closing_brace
+from reasoning.mathematics.text import closing_brace
 from reasoning.mathematics.trees import Unreadable
 
 _BRACKETS = re.compile(r"\\[{}]|[(\[{}\])]")

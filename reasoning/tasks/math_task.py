@@ -3,15 +3,15 @@
 import itertools
 from collections.abc import Sequence
 
-from reasoning.answers import extract_answer
-from reasoning.math_verifier import verify_math_all
+from reasoning.mathematics.answers import extract_answer
 from reasoning.mathematics.options import DEFAULT, GradingOptions
+from reasoning.mathematics.verifier import verify_math_all
 from reasoning.problem import Problem, Verdict
 from reasoning.tasks import Task
 
 
 class MathTask(Task):
-    """Verifies by `reasoning.math_verifier`.
+    """Verifies by `reasoning.mathematics.verifier`.
 
     Args:
         name: The spec.
