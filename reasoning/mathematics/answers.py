@@ -54,8 +54,8 @@ def extract_answer(text: str, options: GradingOptions = DEFAULT) -> str | None:
 
     The first that applies, each time the last in the text: what stands in `<answer>` (where several
     such blocks differ, are nested or not closed, there is no answer); `\\boxed{...}`; behind
-    "####"; behind "A:", "Answer:" or "the answer is", there or on the next line; the last formula or
-    number with all that is written together with it. Inside `<answer>` only a box or an
+    "####"; behind "A:", "Answer:" or "the answer is", there or on the next line; the last
+    formula or number with all that is written together with it. Inside `<answer>` only a box or an
     announcement is looked for, else all of it is the answer: two numbers are no answer.
     Takes time linear in the length of the text.
     """

@@ -7,7 +7,6 @@ from reasoning.mathematics import units
 from reasoning.mathematics.options import GradingOptions
 from reasoning.mathematics.quantity import (
     Quantity,
-    integer,
     is_float,
     is_rounded,
     parse_quantity,
@@ -76,7 +75,7 @@ def compare_ratios(expected: str, given: str) -> bool | None:
     expected, given = _TO.sub(":", expected), _TO.sub(":", given)
     clock, other = _CLOCK.fullmatch(expected), _CLOCK.fullmatch(given)
     if clock:
-        half, other_half = (re.sub(r"[^apm]", "", m[3].lower().replace("text", "")) if m else "" for m in (clock, other))  # fmt: skip
+        half, other_half = _half_of_day(clock), _half_of_day(other)
         return (
             bool(other)
             and int(clock[1]) == int(other[1])
@@ -96,6 +95,11 @@ def compare_ratios(expected: str, given: str) -> bool | None:
         return False
     whole = quantity.decimals is not None and quantity.value.denominator == 1
     return not whole and quantity.value == parts[0] / parts[1]
+
+
+def _half_of_day(clock):
+    """ "am", "pm" or "" of a matched time."""
+    return re.sub(r"\\text|[^apm]", "", clock[3].lower()) if clock else ""
 
 
 def compare_numerals(expected: str, given: str) -> bool | None:
@@ -129,6 +133,3 @@ def spelled_number(text: str) -> str:
         return text
     rest = " ".join(words[negative + used :])
     return f"{'-' if negative else ''}{total + current}{' ' + rest if rest else ''}"
-
-
-__all__ = ["compare_numerals", "compare_ratios", "integer", "same_quantity", "spelled_number"]

@@ -11,8 +11,9 @@ class GradingOptions:
     `docs/grading.md` shows an example of each.
 
     Attributes:
-        boxes: Which of several `\\boxed{...}` is the answer. "joined": boxes with nothing but "and",
-            "or" or a comma between them are one list, else the last box; "last": always the last.
+        boxes: Which of several `\\boxed{...}` is the answer. "joined": boxes with nothing but
+            "and", "or" or a comma between them are one list, else the last box; "last": always the
+            last.
         prose_in_tags: Whether the answer is looked for in a sentence between `<answer>` tags. If
             not, all that stands there is the answer, unless a part of it is marked.
         arithmetic: Whether a calculation that was not worked out, such as 32*32, may stand for a

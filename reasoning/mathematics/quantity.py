@@ -56,7 +56,8 @@ _QUANTITY = re.compile(
     (?P<ordinal>(?:\^)?\{{?(?:\\text\{{(?:st|nd|rd|th)\}}|(?:st|nd|rd|th)\b)\}}?)?
     (?: _ (?:\{{\\text\{{)? (?P<base>\d|\{{\d+\}}) )?
     (?P<scale>[ ]?(?:\\text\{{[ ]?(?:{_SCALE})s?\}}|(?:{_SCALE})s?(?![A-Za-z])))?
-    (?P<percent>[ ]*(?:%|\\text\{{[ ]*(?:%|percent(?:age)?|pct)[ ]*\}}|(?:percent(?:age)?|pct)(?![A-Za-z])))?
+    (?P<percent>[ ]*(?:%|\\text\{{[ ]*(?:%|percent(?:age)?|pct)[ ]*\}}
+                   |(?:percent(?:age)?|pct)(?![A-Za-z])))?
     (?P<unit>.*)
     """,
     re.VERBOSE | re.DOTALL,
@@ -157,7 +158,7 @@ def is_rounded(decimal: Quantity, exact: Fraction, min_significant: int) -> bool
 
 
 def is_float(decimal: Quantity, exact: Fraction) -> bool:
-    """Whether a decimal is a number as a program prints it, with the last bits of a double wrong."""
+    """Whether a decimal is a number as a program prints it: right but for the last bits."""
     if decimal.decimals is None or decimal.decimals < 1 or not 15 <= decimal.significant <= 17:
         return False
     return exact.denominator != 1 and abs(decimal.value - exact) <= abs(exact) * Fraction(4, 2**53)

@@ -23,7 +23,8 @@ _CHANGED = re.compile(
     r"|approximately|roughly|except|minus|half|halves|twice|double|triple|times|dozens?|hundreds?"
     r"|thousands?|millions?|billions?|lakhs?|thirds?|quarters?|fourths?|fifths?|tenths?|squared"
     r"|cubed|factorial|negative|percent|up to|maximum|minimum|unknown|wrong|incorrect|and|to"
-    r"|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|per|each other)\b|n't\b|[<>≤≥±]",
+    r"|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|per|each other)\b"
+    r"|n't\b|[<>≤≥±]",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"\.(?:\s|$)|[!?]\s|。|！|।")

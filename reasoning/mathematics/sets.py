@@ -198,7 +198,7 @@ def _linear(left, sign, right):
         if isinstance(one, Fraction) and isinstance(other, Fraction):
             return one - other, digits
         with mpmath.workdps(digits):
-            return mpmath.mpf(1) * (one - _mp(other)) if not isinstance(one, Fraction) else _mp(one) - other, digits  # fmt: skip
+            return _mp(one) - _mp(other), digits
 
     (zero, digits), (one, _), (two, _), (far, _) = (difference(Fraction(n)) for n in (0, 1, 2, -7))
     if not all(is_real(value) for value in (zero, one, two, far)):

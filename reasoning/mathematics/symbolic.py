@@ -200,7 +200,7 @@ class _Comparison:
         return self.same(*texts)
 
     def same_approximation(self, reference, answer):
-        """ "2/3 \\approx 0.667": the exact value is the answer, the decimals must be that rounded."""
+        """ "2/3 \\approx 0.667": the exact value answers, the decimals must be that, rounded."""
         exact, *rounded = [part.strip() for part in re.split(r"\\approx(?![A-Za-z])", answer)]
         if is_name(exact):  # "x \approx 2"
             return self.same_element(reference, "=".join([exact, *rounded]))

@@ -119,7 +119,9 @@ _MAX_LENGTH = 20_000
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _BOXED = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
 _BRACES = re.compile(r"\\[{}\\]|[{}]")
-_HEADING = re.compile(r"^(?:(?:the |my )?(?:final |correct )?(?:answer|ans|solution)\s*(?:is\b|:|=))+\s*", re.I)  # fmt: skip
+_HEADING = re.compile(
+    r"^(?:(?:the |my )?(?:final |correct )?(?:answer|ans|solution)\s*(?:is\b|:|=))+\s*", re.I
+)
 _ONE_LETTER = re.compile(r"([a-z])\s?:\s(?=\S)")
 # Spaces matter only between two letters or digits ("1 8", "\cot x"), and behind a comma, where they
 # tell a list of numbers from the thousands of one.

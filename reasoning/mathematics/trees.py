@@ -25,7 +25,7 @@ class Unreadable(ValueError):
 def worked_out(tree: Tree) -> bool:
     """Whether a tree is a number in some notation, and no calculation that is left to the reader.
 
-    A fraction, a power, a root, a factorial and 3 * 10^8 are notations; a sum and a product are not.
+    A fraction, a power, a root, a factorial and 3 * 10^8 are notations; sums and products are not.
     """
     kind = tree[0]
     if kind in ("number", "constant"):

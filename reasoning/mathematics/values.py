@@ -38,7 +38,7 @@ def evaluate(trees: Sequence[Tree], point: Mapping[str, Value]) -> tuple[list[Va
         Undefined: For a division by zero and the like.
         Unreadable: If a number is too large to write out.
     """
-    digits = _GUARD
+    digits, values = _GUARD, []
     for _ in range(3):
         with mpmath.workdps(digits):
             evaluation = _Evaluation(point)
@@ -54,7 +54,7 @@ def evaluate(trees: Sequence[Tree], point: Mapping[str, Value]) -> tuple[list[Va
 
 
 def same_value(one: Value, other: Value, digits: int) -> bool:
-    """Whether two values of one `evaluate` are equal: exactly, or in all digits that are certain."""
+    """Whether two values of one `evaluate` are equal: exactly, or in all certain digits."""
     if isinstance(one, Fraction) and isinstance(other, Fraction):
         return one == other
     with mpmath.workdps(digits):
@@ -351,10 +351,11 @@ def _exact_root(value, degree):
     negative = value < 0
     if negative and degree % 2 == 0:
         return None
-    parts = [_integer_root(abs(value.numerator), degree), _integer_root(value.denominator, degree)]
-    if None in parts:
+    top = _integer_root(abs(value.numerator), degree)
+    bottom = _integer_root(value.denominator, degree)
+    if top is None or bottom is None:
         return None
-    return Fraction(-parts[0] if negative else parts[0], parts[1])
+    return Fraction(-top if negative else top, bottom)
 
 
 def _integer_root(number, degree):

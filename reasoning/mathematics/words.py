@@ -84,7 +84,7 @@ def same_words(expected: str, given: str) -> bool:
 
 
 def _same_letter(letter, enclosed, given):
-    """Whether an answer is a choice or a variable: (C), C) and [C] are C, but n! and [n] are not n."""
+    """Whether an answer is a choice or a variable: (C) and [C] are C, but n! is not n."""
     other = _CHOICE.fullmatch(given)
     if not other:
         return False

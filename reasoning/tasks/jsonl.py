@@ -14,8 +14,9 @@ _QUESTION_FIELDS = ("prompt", "question", "problem")
 class Jsonl(MathTask):
     """Records with `prompt` (or `question`) and `answer`; other fields become metadata.
 
-    Answers are verified as mathematics or words (`reasoning.mathematics.verifier`). Without a file of test
-    problems, one problem in ten is held out for test, chosen by a hash of its question.
+    Answers are verified as mathematics or words (`reasoning.mathematics.verifier`). Without a
+    file of test problems, one problem in ten is held out for test, chosen by a hash of its
+    question.
 
     Args:
         name: The spec.

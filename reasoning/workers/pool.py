@@ -184,7 +184,8 @@ class WorkerPool:
             abandoned, self._pending = self._pending, {}
             self._connection = None  # the next call starts another supervisor
             _end(self._process)
-            again = {}
+            again: dict[int, _Call] = {}
+            successor = None
             if outcome == supervisor.CRASHED and not self._closed:
                 # It was killed from outside: that says nothing about the calls.
                 outcome = _LOST

@@ -1,4 +1,7 @@
-"""What the makers of gold answers share. `golds_*.py` hold gold answers of many kinds with spellings that are equal to them, and near misses that are not.
+"""What the makers of gold answers share.
+
+`golds_*.py` hold gold answers of many kinds with spellings that are equal to
+them, and near misses that are not.
 
 All are equal or wrong by construction, with Python's integers and fractions; nothing here uses the
 grader. A near miss differs by a sign, by one, by a part left out, by an exponent or a unit.

@@ -231,19 +231,67 @@ def derivatives(rng):
 @kind
 def functions_of_x(rng):
     a, n = rng.randint(2, 9), rng.randint(2, 5)
-    gold, equal, wrong = rng.choice([
-        (rf"\sin {a}x", [rf"\sin({a}x)", rf"\cos(\frac{{\pi}}{{2}}-{a}x)"], [rf"{a}\sin x", rf"\cos {a}x", rf"\sin {a + 1}x", rf"-\sin {a}x"]),
-        (rf"e^{{{a}x}}", [rf"(e^x)^{{{a}}}", rf"\exp({a}x)", rf"e^{{{a - 1}x}}\cdot e^x"], [rf"e^{{{a + 1}x}}", rf"{a}e^x", rf"e^{{-{a}x}}", rf"e^{{{a}}}x"]),
-        (r"\frac{1}{\sqrt{x}}", [r"x^{-1/2}", r"\sqrt{1/x}", r"\frac{\sqrt{x}}{x}"], [r"\sqrt{x}", r"\frac{1}{x}", r"\frac{2}{\sqrt{x}}", r"x^{1/2}"]),
-        (rf"\ln(x^{{{n}}}+{a})", [rf"\ln({a}+x^{{{n}}})"], [rf"\ln(x^{{{n}}})+{a}", rf"\ln(x^{{{n + 1}}}+{a})", rf"{n}\ln(x+{a})", rf"\log_2(x^{{{n}}}+{a})"]),
-        (r"\tan x", [r"\frac{\sin x}{\cos x}", r"\frac{1}{\cot x}"], [r"\cot x", r"\sin x", r"\tan 2x", r"-\tan x"]),
-        (rf"|x-{a}|", [rf"|{a}-x|", rf"\left|x-{a}\right|", rf"\sqrt{{(x-{a})^2}}"], [rf"x-{a}", rf"|x+{a}|", rf"|x|-{a}", rf"(x-{a})^2"]),
-        (r"\sin^2 x", [r"1-\cos^2 x", r"(\sin x)^2", r"\frac{1-\cos 2x}{2}"], [r"\sin x^2", r"\cos^2 x", r"2\sin x", r"1-\sin^2 x"]),
-        (rf"\frac{{n(n+{a})}}{{2}}", [rf"\frac{{n^2+{a}n}}{{2}}", rf"\frac12 n(n+{a})", rf"n(n+{a})/2"], [rf"\frac{{n(n+{a + 1})}}{{2}}", rf"n(n+{a})", rf"\frac{{n(n-{a})}}{{2}}", rf"\frac{{n+{a}}}{{2}}"]),
-        ("abc", ["bca", "cab", r"a\cdot b\cdot c"], ["abd", "ab", "ab+c", "a^2bc"]),
-        (r"A^T", [r"A^{T}"], ["A", "A'", "-A^T", "A^2"]),
-        (rf"{n}^x", [rf"{n}\cdot {n}^{{x-1}}", rf"e^{{x\ln {n}}}"], [rf"x^{n}", rf"{n}x", rf"{n + 1}^x", rf"{n}^{{-x}}"]),
-    ])  # fmt: skip
+    gold, equal, wrong = rng.choice(
+        [
+            (
+                rf"\sin {a}x",
+                [rf"\sin({a}x)", rf"\cos(\frac{{\pi}}{{2}}-{a}x)"],
+                [rf"{a}\sin x", rf"\cos {a}x", rf"\sin {a + 1}x", rf"-\sin {a}x"],
+            ),
+            (
+                rf"e^{{{a}x}}",
+                [rf"(e^x)^{{{a}}}", rf"\exp({a}x)", rf"e^{{{a - 1}x}}\cdot e^x"],
+                [rf"e^{{{a + 1}x}}", rf"{a}e^x", rf"e^{{-{a}x}}", rf"e^{{{a}}}x"],
+            ),
+            (
+                r"\frac{1}{\sqrt{x}}",
+                [r"x^{-1/2}", r"\sqrt{1/x}", r"\frac{\sqrt{x}}{x}"],
+                [r"\sqrt{x}", r"\frac{1}{x}", r"\frac{2}{\sqrt{x}}", r"x^{1/2}"],
+            ),
+            (
+                rf"\ln(x^{{{n}}}+{a})",
+                [rf"\ln({a}+x^{{{n}}})"],
+                [
+                    rf"\ln(x^{{{n}}})+{a}",
+                    rf"\ln(x^{{{n + 1}}}+{a})",
+                    rf"{n}\ln(x+{a})",
+                    rf"\log_2(x^{{{n}}}+{a})",
+                ],
+            ),
+            (
+                r"\tan x",
+                [r"\frac{\sin x}{\cos x}", r"\frac{1}{\cot x}"],
+                [r"\cot x", r"\sin x", r"\tan 2x", r"-\tan x"],
+            ),
+            (
+                rf"|x-{a}|",
+                [rf"|{a}-x|", rf"\left|x-{a}\right|", rf"\sqrt{{(x-{a})^2}}"],
+                [rf"x-{a}", rf"|x+{a}|", rf"|x|-{a}", rf"(x-{a})^2"],
+            ),
+            (
+                r"\sin^2 x",
+                [r"1-\cos^2 x", r"(\sin x)^2", r"\frac{1-\cos 2x}{2}"],
+                [r"\sin x^2", r"\cos^2 x", r"2\sin x", r"1-\sin^2 x"],
+            ),
+            (
+                rf"\frac{{n(n+{a})}}{{2}}",
+                [rf"\frac{{n^2+{a}n}}{{2}}", rf"\frac12 n(n+{a})", rf"n(n+{a})/2"],
+                [
+                    rf"\frac{{n(n+{a + 1})}}{{2}}",
+                    rf"n(n+{a})",
+                    rf"\frac{{n(n-{a})}}{{2}}",
+                    rf"\frac{{n+{a}}}{{2}}",
+                ],
+            ),
+            ("abc", ["bca", "cab", r"a\cdot b\cdot c"], ["abd", "ab", "ab+c", "a^2bc"]),
+            (r"A^T", [r"A^{T}"], ["A", "A'", "-A^T", "A^2"]),
+            (
+                rf"{n}^x",
+                [rf"{n}\cdot {n}^{{x-1}}", rf"e^{{x\ln {n}}}"],
+                [rf"x^{n}", rf"{n}x", rf"{n + 1}^x", rf"{n}^{{-x}}"],
+            ),
+        ]
+    )
     return Gold(gold, [gold, *equal], [*wrong, f"{gold}+1", "0", "1"])
 
 

@@ -5,9 +5,15 @@ from fractions import Fraction
 from tests.reasoning.mathematics.golds import Gold, frac, kind
 
 _UNITS = [
-    (["cm", r"\text{ cm}", r"\mathrm{~cm}", " centimeters", r"\,\text{cm}"], ["m", "cm^2", "kg", "inches"]),
+    (
+        ["cm", r"\text{ cm}", r"\mathrm{~cm}", " centimeters", r"\,\text{cm}"],
+        ["m", "cm^2", "kg", "inches"],
+    ),
     (["km/h", r"\text{ km/h}", r"\mathrm{~km/h}", " kilometers per hour"], ["mph", "km", "m/s"]),
-    ([r"\text{ cm}^2", " square centimeters", r"\mathrm{~cm}^2", r"\text{ cm}^{2}", " cm^2"], ["cm", "m^2", "cm^3"]),
+    (
+        [r"\text{ cm}^2", " square centimeters", r"\mathrm{~cm}^2", r"\text{ cm}^{2}", " cm^2"],
+        ["cm", "m^2", "cm^3"],
+    ),
     ([" hours", " hrs", " h", r"\text{ hours}"], ["minutes", "days", "seconds"]),
     ([" minutes", " mins", r"\text{ min}"], ["hours", "seconds"]),
     ([r"^\circ", " degrees", "°", r"^{\circ}"], ["radians", "cm"]),
@@ -15,7 +21,7 @@ _UNITS = [
     ([" kg", r"\text{ kg}", " kilograms", r"\mathrm{kg}"], ["g", "pounds", "km"]),
     ([" apples", r"\text{ apples}", " apple"], ["oranges", "pears"]),
     ([r"\text{ m}^3", " cubic meters", r"\mathrm{~m}^3"], ["m^2", "m"]),
-]  # fmt: skip
+]
 
 
 @kind
@@ -63,12 +69,14 @@ def money(rng):
 @kind
 def foreign_money(rng):
     n = rng.randint(2, 5000)
-    spellings, others = rng.choice([
-        ([f"€{n}", f"{n} euros", f"EUR {n}", f"{n} €", f"{n}€"], [f"${n}", f"£{n}"]),
-        ([f"₹{n}", f"Rs {n}", f"Rs. {n}", f"{n} rupees"], [f"${n}", f"€{n}"]),
-        ([f"£{n}", f"GBP {n}"], [f"${n}", f"{n} euros"]),
-        ([f"{n}元", f"{n} 元", f"{n} yuan"], [f"{n}円", f"${n}"]),
-    ])  # fmt: skip
+    spellings, others = rng.choice(
+        [
+            ([f"€{n}", f"{n} euros", f"EUR {n}", f"{n} €", f"{n}€"], [f"${n}", f"£{n}"]),
+            ([f"₹{n}", f"Rs {n}", f"Rs. {n}", f"{n} rupees"], [f"${n}", f"€{n}"]),
+            ([f"£{n}", f"GBP {n}"], [f"${n}", f"{n} euros"]),
+            ([f"{n}元", f"{n} 元", f"{n} yuan"], [f"{n}円", f"${n}"]),
+        ]
+    )
     return Gold(
         rng.choice(spellings),
         [*spellings, f"{n}"],
@@ -103,7 +111,7 @@ def percentages(rng):
     return Gold(gold, equal, wrong)
 
 
-_WORDS = "ellipse hyperbola Monday Tuesday east west even odd Alice Bob red blue yes no true false increasing circle triangle Paris convergent divergent".split()  # fmt: skip
+_WORDS = "ellipse hyperbola Monday Tuesday east west even odd Alice Bob red blue yes no true false increasing circle triangle Paris convergent divergent".split()
 
 
 @kind
@@ -162,12 +170,30 @@ def choices(rng):
 
 @kind
 def phrases(rng):
-    gold, equal, wrong = rng.choice([
-        ("no solution", ["No solution", "no solutions", r"\text{No solution}", "No solutions exist"], ["one solution", "solution", "0", "infinitely many solutions", "all real numbers"]),
-        ("all real numbers", ["All real numbers", r"(-\infty,\infty)", r"\mathbb{R}", r"x\in\mathbb{R}"], [r"(0,\infty)", "no solution", "all integers", "x", r"[0,\infty)"]),
-        ("undefined", ["Undefined", r"\text{undefined}"], ["defined", "0", r"\infty", "1"]),
-        ("Alice, Bob", ["Bob, Alice", "Alice and Bob", "Bob and Alice", r"\text{Alice and Bob}"], ["Alice", "Bob", "Alice, Carol", "Alice or Bob", "Alice, Bob, Carol"]),
-        ("x-axis", ["the x-axis", "X-axis", r"\text{x-axis}"], ["y-axis", "axis", "x"]),
-        ("right triangle", ["a right triangle", "Right Triangle"], ["triangle", "left triangle", "not a right triangle"]),
-    ])  # fmt: skip
+    gold, equal, wrong = rng.choice(
+        [
+            (
+                "no solution",
+                ["No solution", "no solutions", r"\text{No solution}", "No solutions exist"],
+                ["one solution", "solution", "0", "infinitely many solutions", "all real numbers"],
+            ),
+            (
+                "all real numbers",
+                ["All real numbers", r"(-\infty,\infty)", r"\mathbb{R}", r"x\in\mathbb{R}"],
+                [r"(0,\infty)", "no solution", "all integers", "x", r"[0,\infty)"],
+            ),
+            ("undefined", ["Undefined", r"\text{undefined}"], ["defined", "0", r"\infty", "1"]),
+            (
+                "Alice, Bob",
+                ["Bob, Alice", "Alice and Bob", "Bob and Alice", r"\text{Alice and Bob}"],
+                ["Alice", "Bob", "Alice, Carol", "Alice or Bob", "Alice, Bob, Carol"],
+            ),
+            ("x-axis", ["the x-axis", "X-axis", r"\text{x-axis}"], ["y-axis", "axis", "x"]),
+            (
+                "right triangle",
+                ["a right triangle", "Right Triangle"],
+                ["triangle", "left triangle", "not a right triangle"],
+            ),
+        ]
+    )
     return Gold(gold, [gold, *equal], wrong, plain=True, words=True)

@@ -1,9 +1,10 @@
-"""The grader as a whole: made-up answers, collected cases, real solutions, the documented examples."""
+"""The grader as a whole: made-up answers, collected cases, real solutions, documented examples."""
 
 import dataclasses
 import json
 import os
 import pathlib
+import random
 import re
 
 import pytest
@@ -29,7 +30,9 @@ EMPTY_CLAIMS = [
 
 def test_made_up_answers_are_graded_right():
     graded = grade(list(cases(2500, seed=2024)))
-    accepted = [(c.gold, c.response, a) for c, a, correct, _ in graded if correct and not c.expected]
+    accepted = [
+        (c.gold, c.response, a) for c, a, correct, _ in graded if correct and not c.expected
+    ]
     refused = [(c.gold, c.response, a) for c, a, correct, _ in graded if c.expected and not correct]
     assert accepted == []
     assert len(refused) <= 0.01 * sum(case.expected for case, *_ in graded), refused
@@ -106,9 +109,26 @@ def test_math500_references_accept_their_solutions_and_no_empty_claim():
     assert [pair for pair, v in zip(claims, verify_math_all(claims)) if v.correct] == []
 
 
-@pytest.mark.parametrize("gold", ["2+3=5", "x^2+1=0", "y=2x+3", "x=5", "3", r"\{1,2\}", "[0,1]", "C"])
+@pytest.mark.parametrize(
+    "gold", ["2+3=5", "x^2+1=0", "y=2x+3", "x=5", "3", r"\{1,2\}", "[0,1]", "C"]
+)
 def test_no_empty_claim_passes(gold):
     assert [c for c in EMPTY_CLAIMS if verify_math(gold, c).correct] == []
+
+
+def test_math_verify_agrees_on_expressions():
+    """An independent oracle, where it is exact: polynomials, surds, fractions and their like."""
+    math_verify = pytest.importorskip("math_verify")
+    rng = random.Random(7)
+    kinds = ("polynomials", "factored", "sums_of_surds", "fractions", "rational_functions")
+    answers = [(gold.gold, a) for k in kinds for gold in [golds.KINDS[k](rng) for _ in range(3)]
+               for a in rng.sample([*gold.equal[:5], *gold.wrong[:3]], 6)]  # fmt: skip
+    ours = [verdict.correct for verdict in verify_math_all(answers)]
+    theirs = [
+        math_verify.verify(*(math_verify.parse(f"${t}$", parsing_timeout=None) for t in pair), timeout_seconds=None)
+        for pair in answers
+    ]  # fmt: skip
+    assert sum(a == b for a, b in zip(ours, theirs)) >= 0.9 * len(answers)
 
 
 # --- The examples of the page that documents the conventions.
@@ -116,7 +136,9 @@ def test_no_empty_claim_passes(gold):
 
 def _documented():
     page = (ROOT / "docs" / "grading.md").read_text(encoding="utf-8")
-    row = re.compile(r"^\| `(.+?)` \| `(.+?)` \| (right|wrong) \|(?: `([^`]*)`)? *\|$", re.MULTILINE)
+    row = re.compile(
+        r"^\| `(.+?)` \| `(.+?)` \| (right|wrong) \|(?: `([^`]*)`)? *\|$", re.MULTILINE
+    )
     return row.findall(page)
 
 
@@ -131,7 +153,9 @@ def test_documented_examples(reference, response, verdict, options):
 def test_every_option_is_documented_with_an_example():
     named = "&".join(options for *_, options in _documented())
     assert len(_documented()) > 60
-    assert {field.name for field in dataclasses.fields(GradingOptions)} <= set(re.findall(r"(\w+)=", named))
+    assert {field.name for field in dataclasses.fields(GradingOptions)} <= set(
+        re.findall(r"(\w+)=", named)
+    )
 
 
 @pytest.mark.parametrize(

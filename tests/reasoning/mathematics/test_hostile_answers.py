@@ -196,7 +196,11 @@ def test_the_grader_imports_nothing_that_evaluates_text():
         "import reasoning.mathematics.verifier, reasoning.mathematics.symbolic\n"
         "print(*{'sympy', 'math_verify', 'latex2sympy2_extended', 'numpy'} & set(sys.modules))"
     ) % sys.path
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert not done.stdout.strip()
     sources = [path.read_text() for path in pathlib.Path(options.__file__).parent.glob("*.py")]
-    assert sources and not any(re.search(r"\b(?:eval|exec|__import__|sympify)\(", s) for s in sources)
+    assert sources and not any(
+        re.search(r"\b(?:eval|exec|__import__|sympify)\(", s) for s in sources
+    )

@@ -73,7 +73,9 @@ def test_what_is_unknown_is_never_dropped(text):
         read(text)
 
 
-@pytest.mark.parametrize("text", ["9^{9^{9^9}}", "99999999!", r"\binom{10^{9}}{5}", "(" * 500 + "1"])
+@pytest.mark.parametrize(
+    "text", ["9^{9^{9^9}}", "99999999!", r"\binom{10^{9}}{5}", "(" * 500 + "1"]
+)
 def test_too_large_numbers_and_too_deep_nesting_are_refused(text):
     assert number(text) is None
 
@@ -83,7 +85,9 @@ def test_binding():
     assert number(r"2\frac{1}{3}")[0] == Fraction(7, 3) and number("1/2*3")[0] == Fraction(3, 2)
     assert number(r"\sqrt[3]{-8}")[0] == -2 and number(r"\binom{5}{2}")[0] == 10
     assert number(r"\sum_{k=1}^{10}k^2")[0] == 385 and number(r"\prod_{k=1}^{5}k")[0] == 120
-    assert same_expression(r"\sin 2x", r"2\sin x\cos x") and not same_expression(r"\sin 2x", r"2\sin x")
+    assert same_expression(r"\sin 2x", r"2\sin x\cos x") and not same_expression(
+        r"\sin 2x", r"2\sin x"
+    )
     assert same_expression(r"\sin^2 x", r"(\sin x)^2") and same_expression("f(x)+1", "1+f(x)")
 
 
@@ -125,7 +129,13 @@ def test_repeating_decimals(whole, once, block):
     "spellings",
     [
         (" cm^2", r"\text{cm}^2", r"\text{square cm}", " square centimeters", " cm squared"),
-        (r"\text{m/s}", " m/s", " meters per second", r"\frac{\text{m}}{\text{s}}", r"\text{m s^-1}"),
+        (
+            r"\text{m/s}",
+            " m/s",
+            " meters per second",
+            r"\frac{\text{m}}{\text{s}}",
+            r"\text{m s^-1}",
+        ),
         (" hrs", " hours", " h", r"\text{hour}"),
         (r"\degree\text{C}", " degrees Celsius"),
     ],
