@@ -34,12 +34,15 @@ _ANNOUNCED = re.compile(
     rf"|^{_MARKS}{{0,12}}{_WORDS_FOR_ANSWER}[ \t*_]{{0,6}}$"
     rf"|\b{_WORDS_FOR_ANSWER}\b[^\n.:=!?$]{{0,40}}?"
     rf"(?:\s(?:is|are|was|equals|would be|should be|must be)\b|:|：)[ \t]*:?"
+    rf"(?:[ \t]*(?:therefore|thus|hence|simply|just|exactly|equal to|given by)\b)?"
     rf"|(?:{_FOREIGN})\s{{0,3}}(?:est|es|é|è|ist|lautet|is|是|为|為|は|은|는|है)?\s{{0,3}}[:：—-]?",
     re.IGNORECASE | re.MULTILINE,
 )
 _OTHER_LABEL = re.compile(r"^[ \t*_]*[B-D][ \t*_]*[:=]", re.MULTILINE)
 _NEXT_BLOCK = re.compile(r"\s*(\$\$.*?\$\$|\\\[.*?\\\]|[^\n]+)", re.DOTALL)
 _TEXT = re.compile(r"\\[a-z]+\s?\{[^{}]*\}")
+_RELATIONS = frozenset(["<", ">", "<=", ">=", "!=", "≤", "≥", "≠", "≈", "~", "not", "than"])
+_OPERATORS = _RELATIONS | frozenset("+-*/×·÷^±−")
 # "The largest number of points is 19."
 _SUBJECT = re.compile(
     r"the\b[^.!?;,]{1,300}\b(?:is|are|was|equals)\s+(?:equal to\s+)?", re.IGNORECASE
@@ -203,7 +206,22 @@ def _reduced(content):
 
 def _last_mathematics(text):
     """The last formula or number; of text without any number, the last formula."""
-    found = mathematics(text[-_MAX_TAIL:])
+    tail = text[-_MAX_TAIL:]
+    found = mathematics(tail)
     with_digits = [piece for piece in found if any(c.isdigit() for c in piece)]
     answer = (with_digits or found)[-1:]
-    return unwrap(answer[0]) or None if answer else None
+    if not answer:
+        return None
+    before = tail[: tail.rfind(answer[0])].split()[-8:]
+    return unwrap(_with_operators(before, answer[0])) or None
+
+
+def _with_operators(before, answer):
+    """A number with the signs and the numbers that stand before it: in "x > 5" it is not 5."""
+    taken = [answer]
+    while before and before[-1] in _OPERATORS and (len(before) > 1 or before[-1] in _RELATIONS):
+        if before[-1] not in _RELATIONS and not any(c.isdigit() for c in before[-2]):
+            break  # a dash
+        taken = [*before[-2:], *taken]
+        before = before[:-2]
+    return " ".join(taken)

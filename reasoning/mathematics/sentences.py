@@ -29,7 +29,7 @@ _CHANGED = re.compile(
 )
 _SENTENCE_END = re.compile(r"\.(?:\s|$)|[!?]\s|。|！|।")
 _DISPLAY = re.compile(r"(?<!\\)\\[\[\]]")
-_ABBREVIATION = re.compile(r"(?:\bRs|\bvs|\bNo|\bapprox|\be\.g|\bi\.e)$")
+_ABBREVIATION = re.compile(r"(?<![A-Za-z])(?:Rs|vs|No|approx|e\.g|i\.e)$")
 # A formula between dollar signs or \( \); "$18 a day for $5" is money and no formula.
 _FORMULA = (
     r"\$\$[^$]+\$\$"

@@ -2,8 +2,8 @@
 
 Most answers are decided in this process, by text and exact fractions. What is left (expressions,
 sets, intervals, matrices, equations) goes to `reasoning.mathematics.symbolic` in worker processes,
-under a hard limit of processor time and memory. Nothing is evaluated as Python and nothing blocks: an
-answer such as 9^{9^{9^9}} is wrong after `CPU_LIMIT_S`. Safe to call from any thread.
+under a hard limit of processor time and memory. Nothing is evaluated as Python and nothing blocks:
+an answer such as 9^{9^{9^9}} is wrong after `CPU_LIMIT_S`. Safe to call from any thread.
 
 The conventions are those of `docs/grading.md`.
 """

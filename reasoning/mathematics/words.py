@@ -16,6 +16,10 @@ _CHOICE = re.compile(
     r"(?:(?:option|choice)\s)?(?:\\text\{)?(?:(?:option|choice)\s)?[\[({]?([A-Za-z])[\])}.:]{0,2}\}?",
     re.IGNORECASE,
 )
+_LABELLED = re.compile(r"(?:\\text\{)?\(?([A-Z])[).:]\}?\s?(.+)")
+_OTHER_CHOICE = re.compile(
+    r"(?<![A-Za-z])[A-Z](?![A-Za-z])|\b(?:or|and|not|nor|but)\b|[=<>?]", re.IGNORECASE
+)
 _SHORT_WORDS = frozenset("no yes up on in am pm".split())
 # Spellings of one meaning.
 _MEANINGS = {
@@ -86,6 +90,9 @@ def same_words(expected: str, given: str) -> bool:
 def _same_letter(letter, enclosed, given):
     """Whether an answer is a choice or a variable: (C) and [C] are C, but n! is not n."""
     other = _CHOICE.fullmatch(given)
+    labelled = _LABELLED.fullmatch(given)
+    if letter.isupper() and labelled and not _OTHER_CHOICE.search(labelled[2]):
+        return labelled[1] == letter  # "(C) 42"
     if not other:
         return False
     if letter.islower() and not enclosed:

@@ -169,7 +169,8 @@ def main() -> None:
     seconds = time.perf_counter() - start
     print("false refusals by kind:", dict(by_kind.most_common()))
     print(
-        f"false accepts {len(false[True])} of {wrong}, false refusals {len(false[False])} of {right}"
+        f"false accepts {len(false[True])} of {wrong},"
+        f" false refusals {len(false[False])} of {right}"
     )
     print(f"seed {arguments.seed}, {arguments.cases} cases in {seconds:.0f} s")
     sys.exit(bool(false[True]) or len(false[False]) > 0.01 * right)

@@ -113,7 +113,7 @@ NOT_SAME = [
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\2\\0\end{pmatrix}"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"-\begin{pmatrix}1\\2\end{pmatrix}"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}^T"),
-    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}\begin{pmatrix}1\\2\end{pmatrix}"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"A\begin{pmatrix}1\\2\end{pmatrix}"),
     (r"\frac{dy}{dx}=2", "y=2x"), (r"\frac{dy}{dx}=2", r"\frac{dx}{dy}=2"),
     (r"\frac{dy}{dx}=2", r"\frac{d^2y}{dx^2}=2"), ("5 cm", "5 mm"), ("5 cm", "5 cm^2"),
     ("5 m", "5 min"), ("5 m/s", "5 m"), ("5 m/s", "5 m/s^2"), ("5 m/s", "5 s/m"),
