@@ -149,9 +149,11 @@ class _Comparison:
             return None
         if not one or not other:
             return False
-        names = [re.sub(r"[= ]", "", match[1]) for match in (one, other)]
-        if not all(name == "" or is_name(name) for name in names):
-            raise Unreadable("a matrix in an expression")
+        before = [match[1].replace(" ", "") for match in (one, other)]
+        names = [text.removesuffix("=") for text in before]
+        for text, name in zip(before, names):
+            if text and not (text.endswith("=") and is_name(name)):
+                raise Unreadable("a matrix in an expression")
         if all(names) and names[0] != names[1]:
             return False
         rows, others = _rows(one[2]), _rows(other[2])

@@ -134,7 +134,7 @@ def test_closing_leaves_no_process_behind():
 def test_workers_end_with_a_parent_that_is_killed():
     program = (
         "import sys; sys.path[:] = %r\n"
-        "import threading, time, pool_functions\n"
+        "import threading, time\nfrom tests.reasoning.workers import pool_functions\n"
         "from reasoning.workers.pool import WorkerPool\n"
         "pool = WorkerPool(pool_functions.misbehave, 1, timeout_s=60)\n"
         "pool('warm up')\n"
@@ -156,7 +156,7 @@ def test_workers_end_with_a_parent_that_is_killed():
 def test_workers_do_not_import_jax_or_the_main_module():
     with WorkerPool(pool_functions.modules_loaded, 1, timeout_s=10) as pool:
         modules = pool()
-    assert "pool_functions" in modules
+    assert "tests.reasoning.workers.pool_functions" in modules
     assert not {"jax", "numpy", "pytest"} & set(modules)
 
 
