@@ -191,7 +191,7 @@ def rational_functions(rng):
         f"(x{signed(a)})/({c}x{signed(b)})",
         rf"(x{signed(a)})({c}x{signed(b)})^{{-1}}",
         rf"\frac{{2x{signed(2 * a)}}}{{{2 * c}x{signed(2 * b)}}}",
-        rf"\frac{{x}}{{{c}x{signed(b)}}}{'+' if a > 0 else '-'}\frac{{{abs(a)}}}{{{c}x{signed(b)}}}",
+        rf"\frac{{x}}{{{c}x{signed(b)}}}+\frac{{{a}}}{{{c}x{signed(b)}}}",
     ]
     wrong = [
         rf"\frac{{x{signed(a + 1)}}}{{{c}x{signed(b)}}}",

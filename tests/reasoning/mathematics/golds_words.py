@@ -111,7 +111,10 @@ def percentages(rng):
     return Gold(gold, equal, wrong)
 
 
-_WORDS = "ellipse hyperbola Monday Tuesday east west even odd Alice Bob red blue yes no true false increasing circle triangle Paris convergent divergent".split()
+_WORDS = (
+    "ellipse hyperbola Monday Tuesday east west even odd Alice Bob red blue yes no true false"
+    " increasing circle triangle Paris convergent divergent"
+).split()
 
 
 @kind

@@ -24,7 +24,8 @@ SHARED = pathlib.Path(os.environ.get("ERGO_DATA", ROOT.parent / "shared" / "data
 # Whatever is true of everything, or says nothing.
 EMPTY_CLAIMS = [
     "0=1", "1=2", "0=0", "x=x", "y=y", "7=7", r"\emptyset", r"\mathbb{R}", "true", "yes", "x",
-    "...", r"(-\infty,\infty)", "any number", "the correct answer", "?", r"\ldots", r"\text{answer}",
+    "...", r"(-\infty,\infty)",
+    "any number", "the correct answer", "?", r"\ldots", r"\text{answer}",
 ]  # fmt: skip
 
 

@@ -65,7 +65,8 @@ def test_what_cancels_is_zero():
     "text",
     [
         "x+", "3,4", "2 3", "3'", "x_", "^2", "(x", "x)", r"\foo x", r"x\ldots", r"\frac{1}",
-        "x==2", r"\sum_{k=1}^n", "A@B", r"\text{apples}", "3!!", "x^2^3", r"\int f(x)", "|x", r"5\mod 3",
+        "x==2", r"\sum_{k=1}^n", "A@B", r"\text{apples}", "3!!", "x^2^3", r"\int f(x)", "|x",
+        r"5\mod 3",
     ],
 )  # fmt: skip
 def test_what_is_unknown_is_never_dropped(text):
