@@ -13,6 +13,7 @@ from reasoning.mathematics.quantity import (
     terminates,
 )
 
+OTHER_NUMBER = "another number"
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?::\d+(?:\.\d+)?)+")
 _TO = re.compile(r"(?<=[\d\s])\s*(?:\\text\{\s*to\s*\}|\bto\b)\s*(?=\d)")
 _CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)((?: ?[ap]\.?m\.?| ?\\text\{ ?[ap]\.?m\.?\})?)", re.I)
@@ -40,7 +41,7 @@ def same_quantity(expected: Quantity, given: Quantity, options: GradingOptions) 
         scaled = given.value / 100 if given.percent else given.value * 100
         values = {scaled} if options.percent == "fraction" else {given.value, scaled}
     if not any(_same_number(expected, given, value, options) for value in values):
-        return "another number"
+        return OTHER_NUMBER
     if expected.base != given.base and given.base:
         return f"in base {given.base}"
     return unit_fault(expected.unit, given.unit, options)

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Sequence
 
 from reasoning.mathematics.numbers import (
+    OTHER_NUMBER,
     compare_numerals,
     compare_ratios,
     same_quantity,
@@ -144,7 +145,10 @@ def _compare_number(
     quantity = _enclosed_quantity(value)
     if quantity is not None:
         fault = same_quantity(number, quantity, options)
-        return Verdict(not fault, f"{fault}, not {expected}" if fault else f"equal to {expected}")
+        if not fault:
+            return Verdict(True, f"equal to {expected}")
+        wrong = "" if fault == OTHER_NUMBER else f"{fault}, "
+        return Verdict(False, f"{wrong}not {expected}")
     if _WORD.search(re.sub(r"\\text\{[^{}]*\}", "", value)) and "=" not in value + given:
         words = _WORD.findall(re.sub(r"\\text\{[^{}]*\}", "", value))
         if not all(_is_unit(word) for word in words):
