@@ -1,12 +1,11 @@
-"""Steps from any `Generator`, such as a server: text in, text out; see `reasoning.generation.steps`."""
+"""Steps from any `Generator`, such as a server: text in, text out."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from models.decoding.sampling import SamplingParams
-from models.paths import path_pool
-from models.paths.path_pool import EMPTY, ROOT, at, put
+from models.paths.places import EMPTY, ROOT, at, check_places, check_sizes, put
 from reasoning.generation.generator import Generator
 from reasoning.generation.steps import HostPaths, Places, Step, Told
 
@@ -35,7 +34,7 @@ class TextStepGenerator:
         seed: int = 0,
     ) -> "TextPaths":
         """See `StepGenerator`."""
-        path_pool.check_sizes(
+        check_sizes(
             capacity=capacity, width=width, max_new_tokens=max_new_tokens, step_tokens=step_tokens
         )
         if not delimiter:
@@ -70,7 +69,7 @@ class TextPaths(HostPaths):
     ) -> list[list[Step]]:
         """See `Paths`."""
         shape = len(self._prompts), self._width
-        sources, targets = path_pool.check_places(
+        sources, targets = check_places(
             self._lengths, self._ended, *self._request(parents, into, *shape), self._width
         )
         lengths = at(self._lengths, sources)
