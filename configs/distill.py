@@ -20,7 +20,7 @@ cores.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import gsm8k_grpo
+from configs import rl
 
 MAX_PROMPT, MAX_NEW = 512, 3584
 
@@ -36,6 +36,8 @@ def get_config() -> ConfigDict:
     config.dtype = "auto"
     config.remat = "full"
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
+    config.sharding = ConfigDict()
     config.template = "chat"
 
     # Of rl_only, sequence, logit, on_policy and distill_then_rl; see `launch/jobs/distillation.py`.
@@ -107,8 +109,10 @@ def get_config() -> ConfigDict:
             "checkpoint_every": 50,
         }
     )
-    rl = gsm8k_grpo.get_config()
-    config.rl_only = ConfigDict({name: rl[name] for name in RL_FIELDS})
+    alone = rl.get_config()
+    config.rl_only = ConfigDict({name: alone[name] for name in RL_FIELDS})
+    # About 15 passes over GSM8K's 7,473 training problems.
+    config.rl_only.steps = 1748
     # The share of the method's training that comes first, and of RL's that follows.
     config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.5, "rl_share": 0.5})
     # Rank 0 trains all parameters; targets are kernels by path, see `models/lora.py`.

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.compilations import count_programs
 from models.decoder import LanguageModel, LoopWeights
 from models.decoding.cached import decode as decode_token
 from models.decoding.sampling import SamplingParams, draw
@@ -126,8 +127,7 @@ class PathSampler:
     def compilations(self) -> int:
         """Programs compiled so far: two for each bucket of prompt length, and a third where states
         are both kept and donated."""
-        jitted = (self._start, self._extend, self._extend_donated)
-        return sum(each._cache_size() for each in jitted)
+        return count_programs(self._start, self._extend, self._extend_donated)
 
     def prepare(self, params: Any) -> LoopWeights:
         """Parameters as `extend` reads them fastest; otherwise it makes them so for every step."""

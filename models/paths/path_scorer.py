@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.compilations import count_programs
 from models.decoding.sampler import bucket
 from models.layers.attention import MASK_VALUE
 from models.layers.kv_cache import KVCache, column_blocks, running_softmax
@@ -70,8 +71,7 @@ class PathScorer:
     def compilations(self) -> int:
         """Programs compiled so far: one for each bucket of prompt length, and up to four for each
         with each bucket of step length."""
-        jitted = (self._start, self._extend, self._extend_donated)
-        return sum(each._cache_size() for each in jitted)
+        return count_programs(self._start, self._extend, self._extend_donated)
 
     def start(self, params: Any, prompt_ids: Sequence[Sequence[int]]) -> PathPool:
         """Reads each of up to P prompts, once.

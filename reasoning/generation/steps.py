@@ -180,7 +180,7 @@ class JaxStepGenerator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class PathText:
     """What the host knows of a path: its tokens, and its text but for a character begun."""
 
     token_ids: list[int]
@@ -193,7 +193,7 @@ class HostPaths:
     def __init__(self, prompt_tokens: Sequence[int], sampling: SamplingParams, seed: int):
         self.prompt_tokens = list(prompt_tokens)
         self.sampled_tokens = np.zeros(len(prompt_tokens), np.int64)
-        self._told = [{ROOT: Told([], "")} for _ in prompt_tokens]
+        self._path_texts = [{ROOT: PathText([], "")} for _ in prompt_tokens]
         self._sampling, self._seed = sampling, seed
         # Shared with copies, so that a rollout is no rehearsal of what is drawn after it.
         self._extensions = np.zeros((), np.int64)
@@ -201,22 +201,22 @@ class HostPaths:
     def copy(self):
         """See `Paths`."""
         twin = copy.copy(self)
-        twin._told = [dict(told) for told in self._told]
+        twin._path_texts = [dict(of_prompt) for of_prompt in self._path_texts]
         return twin
 
     def text(self, prompt: int, place: int) -> str:
         """See `Paths`."""
-        return self._told[prompt][place].text
+        return self._path_texts[prompt][place].text
 
     def token_ids(self, prompt: int, place: int) -> list[int]:
         """See `Paths`."""
-        return list(self._told[prompt][place].token_ids)
+        return list(self._path_texts[prompt][place].token_ids)
 
     def _request(
         self, parents: Places, into: Places, prompts: int, width: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ragged rows as arrays `[prompts, width]`, -1 where nothing is asked for."""
-        count = len(self._told)
+        count = len(self._path_texts)
         if len(parents) != count or len(into) != count:
             raise ValueError(
                 f"there are {count} prompts; parents are of {len(parents)} and into of {len(into)}"
@@ -238,9 +238,9 @@ class HostPaths:
         self._extensions += 1
         return number
 
-    def _tell(self, told: Sequence[Sequence[Told]], into: Places) -> None:
+    def _keep(self, grown: Sequence[Sequence[PathText]], into: Places) -> None:
         """Stores what was extended, all of it read before."""
-        for of_prompt, paths, places in zip(self._told, told, into):
+        for of_prompt, paths, places in zip(self._path_texts, grown, into):
             of_prompt.update(zip(places, paths, strict=True))
 
 
@@ -280,16 +280,16 @@ class JaxPaths(HostPaths):
         )  # fmt: skip
         self._shared = False
         self.sampled_tokens += steps.lengths.sum(1)[: len(self.sampled_tokens)]
-        found, told = [], []
+        found, grown = [], []
         for p, places in enumerate(parents):
             rows = [self._step(steps, p, row, parent) for row, parent in enumerate(places)]
             found.append([step for step, _ in rows])
-            told.append([path for _, path in rows])
-        self._tell(told, into)
+            grown.append([path for _, path in rows])
+        self._keep(grown, into)
         return found
 
-    def _step(self, steps, prompt: int, row: int, parent: int) -> tuple[Step, Told]:
-        length, before = steps.lengths[prompt, row], self._told[prompt][parent]
+    def _step(self, steps, prompt: int, row: int, parent: int) -> tuple[Step, PathText]:
+        length, before = steps.lengths[prompt, row], self._path_texts[prompt][parent]
         new = steps.tokens[prompt, row, :length].tolist()
         finish = FINISH_REASONS[steps.finish[prompt, row]]
         ids = before.token_ids + new
@@ -298,4 +298,4 @@ class JaxPaths(HostPaths):
             # What is no whole character yet may become one.
             text = text.rstrip("\ufffd")
         logprobs = steps.logprobs[prompt, row, :length]
-        return Step(new, text[len(before.text) :], logprobs, finish), Told(ids, text)
+        return Step(new, text[len(before.text) :], logprobs, finish), PathText(ids, text)

@@ -7,7 +7,7 @@ import numpy as np
 from models.decoding.sampling import SamplingParams
 from models.paths.places import EMPTY, ROOT, at, check_places, check_sizes, put
 from reasoning.generation.generator import Generator
-from reasoning.generation.steps import HostPaths, Places, Step, Told
+from reasoning.generation.steps import HostPaths, PathText, Places, Step
 
 
 class TextStepGenerator:
@@ -94,14 +94,14 @@ class TextPaths(HostPaths):
         self._ended = put(self._ended, targets, ended)
         self.sampled_tokens += gained.sum(1)
         found = [[steps[p, i] for i in range(len(places))] for p, places in enumerate(parents)]
-        told = [
+        grown = [
             [
-                Told(before.token_ids + step.token_ids, before.text + step.text)
-                for before, step in zip((self._told[p][place] for place in places), found[p])
+                PathText(before.token_ids + step.token_ids, before.text + step.text)
+                for before, step in zip((self._path_texts[p][place] for place in places), found[p])
             ]
             for p, places in enumerate(parents)
         ]
-        self._tell(told, into)
+        self._keep(grown, into)
         return found
 
     def _step(self, completion, length: int) -> Step:

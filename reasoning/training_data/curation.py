@@ -118,7 +118,7 @@ class Deduplicator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
+class VerifiedSample:
     """A sampled response to a training problem, verified.
 
     Attributes:
@@ -142,13 +142,13 @@ class Candidate:
 
 
 def curate(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[VerifiedSample],
     readability: Readability,
     decontaminator: Decontaminator,
     *,
     per_problem: int | None = None,
     max_overlap: float = 0.9,
-) -> tuple[list[Candidate], dict[str, int]]:
+) -> tuple[list[VerifiedSample], dict[str, int]]:
     """Keeps candidates that are right, readable, clean and no duplicates, in their order.
 
     Args:
