@@ -13,7 +13,7 @@ from launch.recipe import Stage, world
 from launch.recipe.stages import verifiers
 from models.decoding.sampling import SamplingParams
 from reasoning.generation.jax_generator import JaxGenerator
-from reasoning.generation.steps import JaxStepGenerator
+from reasoning.generation.jax_steps import JaxStepGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import few_shot, get_template
 from reasoning.response import tagged
