@@ -20,7 +20,7 @@ cores.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import rl
+from configs import gsm8k_grpo
 
 MAX_PROMPT, MAX_NEW = 512, 3584
 
@@ -109,10 +109,8 @@ def get_config() -> ConfigDict:
             "checkpoint_every": 50,
         }
     )
-    alone = rl.get_config()
-    config.rl_only = ConfigDict({name: alone[name] for name in RL_FIELDS})
-    # About 15 passes over GSM8K's 7,473 training problems.
-    config.rl_only.steps = 1748
+    rl = gsm8k_grpo.get_config()
+    config.rl_only = ConfigDict({name: rl[name] for name in RL_FIELDS})
     # The share of the method's training that comes first, and of RL's that follows.
     config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.5, "rl_share": 0.5})
     # Rank 0 trains all parameters; targets are kernels by path, see `models/lora.py`.

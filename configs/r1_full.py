@@ -41,7 +41,7 @@ general data with rewards by preference models in the last 400 steps of `r1_rl`
 
 from ml_collections import ConfigDict
 
-from configs import rl, sft
+from configs import gsm8k_grpo, sft
 
 SFT_STAGES = ("cold_start", "rejection_sft")
 RL_STAGES = ("r1_zero", "reasoning_rl", "r1_rl")
@@ -88,11 +88,11 @@ def _sft(stage: str, size: str) -> ConfigDict:
 
 
 def _rl(stage: str, size: str) -> ConfigDict:
-    config = rl.get_config()
+    config = gsm8k_grpo.get_config()
     before = BEFORE.get(stage)
     config.model = f"runs/r1_full/{before}/sft/hf" if before else BASES[size]
     config.template = "chat" if before else "r1_zero"
-    # Yours; GSM8K stands for it.
+    # Yours; the default of the smaller recipe stands for it.
     config.task = "gsm8k"
     devices, to_a_row = DEVICES[size]
     config.mesh.update(data=1, fsdp=-1, tensor=to_a_row)
