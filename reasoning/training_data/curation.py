@@ -14,7 +14,8 @@ from typing import Any
 from reasoning.problem import Problem
 from reasoning.response import parse_response
 from reasoning.text_measures.languages import consistency
-from reasoning.text_measures.repetition import ngrams, repeated_share, words_of
+from reasoning.text_measures.repetition import repeated_share
+from reasoning.words import ngrams, words_of
 
 NO_FORMAT = "not well formed"
 
@@ -63,7 +64,7 @@ class Readability:
 class Decontaminator:
     """Finds texts that share n words in a row with the evaluation.
 
-    Words are `reasoning.text_measures.repetition.words_of`. An evaluation text of fewer than n words must occur
+    Words are `reasoning.words.words_of`. An evaluation text of fewer than n words must occur
     as a whole.
 
     Args:
