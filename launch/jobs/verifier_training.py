@@ -3,8 +3,8 @@
 Three are trained on the same solutions, each from the policy's own weights: a process reward model
 on soft step labels, one on hard ones (arXiv:2312.08935), and an outcome reward model
 (arXiv:2110.14168); all may go on learning to write the right ones of these solutions. As in
-`launch.jobs.training` there is a plan, whose making finds what is wrong with the settings, and the work
-itself, which goes on where it was interrupted.
+`launch.jobs.training` there is a plan, whose making finds what is wrong with the settings, and the
+work itself, which goes on where it was interrupted.
 
 A directory holds `labels/` (JSONL by task and chunk) and, for each verifier, `checkpoints/`,
 `metrics.jsonl` and, once it is trained, `hf/`.

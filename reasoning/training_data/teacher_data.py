@@ -283,7 +283,9 @@ def _form_fault(text, form):
     return "" if chain.strip() and answer.strip() else "an empty chain or answer"
 
 
-def write_examples(path: str | os.PathLike, graded: Iterable[Sequence[TeacherResponse]]) -> dict[str, Any]:
+def write_examples(
+    path: str | os.PathLike, graded: Iterable[Sequence[TeacherResponse]]
+) -> dict[str, Any]:
     """Writes what is training data to a JSONL file, which is whole or not there.
 
     Returns:

@@ -31,7 +31,10 @@ class RescoringTracker:
     """See `reasoning.verifiers.Tracker`."""
 
     def __init__(
-        self, num_problems: int, capacity: int, score: Callable[[Sequence[ResponseSoFar]], Sequence[float]]
+        self,
+        num_problems: int,
+        capacity: int,
+        score: Callable[[Sequence[ResponseSoFar]], Sequence[float]],
     ):
         """Args:
         score: scores whole paths in one go.

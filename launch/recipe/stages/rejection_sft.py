@@ -31,7 +31,9 @@ def check(work: Workspace) -> None:
         stages.check_prompts(work, prompts, part.max_new_tokens)
 
 
-def _reasoning(work: Workspace, clean: Decontaminator) -> tuple[list[VerifiedSample], dict[str, int]]:
+def _reasoning(
+    work: Workspace, clean: Decontaminator
+) -> tuple[list[VerifiedSample], dict[str, int]]:
     config = work.config.rejection_sft
     problems = world.training_problems(work, config.reasoning.problems)
     template = get_template(work.config.template, work.tokenizer)
@@ -48,7 +50,9 @@ def _reasoning(work: Workspace, clean: Decontaminator) -> tuple[list[VerifiedSam
     )
 
 
-def _general(work: Workspace, clean: Decontaminator) -> tuple[list[VerifiedSample], dict[str, int]]:
+def _general(
+    work: Workspace, clean: Decontaminator
+) -> tuple[list[VerifiedSample], dict[str, int]]:
     """Knowledge and small talk in the base model's words."""
     config = work.config.rejection_sft
     problems = world.training_problems(work, config.general.problems)
