@@ -3,7 +3,6 @@
     products.py    attention's products in layouts that the CPU backend computes fast: training
                    attention is about 1.6 times as fast as the library's
     reductions.py  sums and maxima over rows, side by side in lanes of 32 entries
-    lanes.py       one program run side by side on parts of its work, where one leaves cores idle
 
 Each module says what the backend does otherwise. Ratios were measured on two-core x86 machines.
 """

@@ -89,13 +89,7 @@ class Paths(Protocol):
 
 
 class StepGenerator(Protocol):
-    """Anything that samples step by step.
-
-    Attributes:
-      lanes: searches that are best run side by side, in threads.
-    """
-
-    lanes: int
+    """Anything that samples step by step."""
 
     def start(
         self,
