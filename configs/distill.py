@@ -36,6 +36,8 @@ def get_config() -> ConfigDict:
     config.dtype = "auto"
     config.remat = "full"
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
+    config.sharding = ConfigDict()
     config.template = "chat"
 
     # Of rl_only, sequence, logit, on_policy and distill_then_rl; see `launch/jobs/distillation.py`.

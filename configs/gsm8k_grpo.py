@@ -53,6 +53,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.dtype = "auto"
     config.remat = "none" if tiny else "full"
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
+    config.sharding = ConfigDict()
 
     config.task = "gsm8k"
     config.template = "chat_r1"

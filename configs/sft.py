@@ -29,6 +29,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.dtype = "auto"
     config.remat = "none" if tiny else "full"
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
+    config.sharding = ConfigDict()
 
     config.data = ""
     config.num_epochs = 1 if tiny else 2

@@ -22,6 +22,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
+    config.sharding = ConfigDict()
     config.template = "plain"
 
     config.tokenizer = ConfigDict({"vocab_size": 768, "documents": 5000})
@@ -174,7 +176,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "budgets": (1, 2, 4, 8, 16, 32, 64) if full else (1, 4) if smoke else (1, 4, 16),
             "tree_arms": (4, 16) if full else (4,),
             "pilots": 2,
-            "how": "last",
+            "aggregation": "last",
             "wait": "wait",
             "shots": 2,
             "max_new_tokens": 112,

@@ -61,7 +61,7 @@ def _run_seed(config, directory, seed):
     from reasoning.tasks import get_task
     from reasoning.tiny_world import corpus
 
-    mesh = runtime.build_mesh(config.mesh)
+    mesh = runtime.build_mesh(config)
     sources = {name: config[name].format(seed=seed) for name in ("teacher", "student")}
     sources = {name: resolve(source) for name, source in sources.items() if source}
     if "student" not in sources and "base" not in config:

@@ -76,11 +76,10 @@ def check(config, topology: str, model: str) -> dict:
     import jax
 
     from launch.parts import flops
-    from models.sharding import make_mesh
     from train.state import abstract_state
 
     devices = _devices(topology)
-    mesh = make_mesh(dict(config.mesh), devices)
+    mesh = runtime.build_mesh(config, devices)
     model_config = _model_config(model).replace(dtype="bfloat16", remat=config.remat)
     language_model, optimizer, step, names = _objective(config, model_config, mesh)
     batch = _abstract_batch(config, step, names)

@@ -4,8 +4,8 @@
         --workdir=runs/gsm8k
 
 Evaluates the model, trains it, evaluates it again. `workdir` gets report.json, rl.png, samples.json
-and the folders `initial` and `rl` (see `launch/parts/stages.py`); `rl/hf` is the trained model. A run
-that was interrupted goes on where it was, by the same command.
+and the folders `initial` and `rl` (see `launch/parts/stages.py`); `rl/hf` is the trained model. A
+run that was interrupted goes on where it was, by the same command.
 """
 
 from absl import flags

@@ -3,8 +3,8 @@
     python -m launch.run_sft --config=configs/sft.py --config.model=DIR_OR_HF_NAME \
         --config.data=FILE.jsonl --workdir=runs/sft
 
-`workdir` gets report.json and the folders `initial` and `sft` (see `launch/parts/stages.py`); `sft/hf` is
-the trained model. A run that was interrupted goes on where it was, by the same command.
+`workdir` gets report.json and the folders `initial` and `sft` (see `launch/parts/stages.py`);
+`sft/hf` is the trained model. A run that was interrupted goes on where it was, by the same command.
 """
 
 from absl import flags

@@ -5,6 +5,7 @@ DeepSeek-R1 (arXiv:2501.12948), table 1.
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
@@ -62,6 +63,12 @@ def opened_by(prompt: str) -> str:
     around; empty for a prompt that leaves the beginning to the model.
     """
     return _OPENED.search(prompt).group()
+
+
+def tagged(steps: Sequence[str], answer: str) -> str:
+    """A response in the R1 format, one step of the chain a line."""
+    chain = "".join(f" {step}\n" for step in steps)
+    return f" {THINK_OPEN}\n{chain}{THINK_CLOSE}{ANSWER_OPEN} {answer}{ANSWER_CLOSE}"
 
 
 def after_chain(text: str) -> str:

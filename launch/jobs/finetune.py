@@ -96,7 +96,7 @@ def run(
 def _open(config: Any, source: Path, directory: Path) -> stages.Workspace:
     """Everything but the weights of the checkpoint."""
     model, tokenizer = open_checkpoint(source, config)
-    mesh = runtime.build_mesh(config.mesh)
+    mesh = runtime.build_mesh(config)
     return stages.Workspace(directory, config, config.seed, mesh, model, tokenizer)
 
 

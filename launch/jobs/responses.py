@@ -44,22 +44,21 @@ def write(
     stages.check_prompts(teacher, [item.prompt for item in items], config.max_new_tokens)
     settings = {name: config[name] for name in ("samples", "max_new_tokens", "temperature")}
     generator = teacher.generator(config.sampler_rows)
-    generator.params = params
     with (
         ResponseLog(directory / "responses.jsonl", settings | {"seed": teacher.seed}) as log,
         jax.set_mesh(teacher.mesh),
     ):
-        teacher_data.collect(
-            generator,
-            log,
-            items,
-            num_samples=config.samples,
-            max_new_tokens=config.max_new_tokens,
-            sampling=SamplingParams(temperature=config.temperature),
-            seed=teacher.seed,
-            batch=BATCH,
-        )
-        generator.params = None
+        with generator.holding(params):
+            teacher_data.collect(
+                generator,
+                log,
+                items,
+                num_samples=config.samples,
+                max_new_tokens=config.max_new_tokens,
+                sampling=SamplingParams(temperature=config.temperature),
+                seed=teacher.seed,
+                batch=BATCH,
+            )
         summary = teacher_data.write_examples(
             directory / DATA_FILE, teacher_data.grade(log, items, config.form)
         )

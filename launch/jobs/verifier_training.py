@@ -3,8 +3,8 @@
 Three are trained on the same solutions, each from the policy's own weights: a process reward model
 on soft step labels, one on hard ones (arXiv:2312.08935), and an outcome reward model
 (arXiv:2110.14168); all may go on learning to write the right ones of these solutions. As in
-`launch.jobs.training` there is a plan, whose making finds what is wrong with the settings, and the work
-itself, which goes on where it was interrupted.
+`launch.jobs.training` there is a plan, whose making finds what is wrong with the settings, and the
+work itself, which goes on where it was interrupted.
 
 A directory holds `labels/` (JSONL by task and chunk) and, for each verifier, `checkpoints/`,
 `metrics.jsonl` and, once it is trained, `hf/`.
@@ -27,7 +27,6 @@ from reasoning.generation.step_splitter import StepSplitter
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
 from reasoning.tasks import Task, get_task
-from reasoning.tiny_world import domains
 from reasoning.training_data.prm_step_labels import (
     LabelledSolution,
     LabelSettings,
@@ -120,12 +119,12 @@ def _planted_errors(
     splitter, count = StepSplitter(work.tokenizer, config.delimiter), config.bench_problems
     parts: tuple[list[Annotated], list[Annotated]] = ([], [])
     for task in tasks:
-        if task.name.partition("?")[0] not in domains.LEVELS:
+        if not task.plants_errors:
             continue
         problems = task.problems("test", 2 * count, work.seed)
         for i, part in enumerate(parts):
             part += process_bench.planted_errors(
-                problems[i * count : (i + 1) * count], template, work.tokenizer, splitter,
+                task, problems[i * count : (i + 1) * count], template, work.tokenizer, splitter,
                 work.seed + i,
             )  # fmt: skip
     return parts
@@ -146,17 +145,13 @@ def train_verifiers(
       `process_bench.measure`, none where no task has planted errors.
     """
     generator = work.generator(plan.config.sampler_rows)
-    generator.params = params
     solutions: list[LabelledSolution] = []
-    try:
-        with jax.set_mesh(work.mesh):
-            for i, (task, problems) in enumerate(plan.problems):
-                solutions += label_steps(
-                    generator, task, problems, plan.template, plan.labelling,
-                    directory / "labels" / str(i),
-                )  # fmt: skip
-    finally:
-        generator.params = None
+    with generator.holding(params), jax.set_mesh(work.mesh):
+        for i, (task, problems) in enumerate(plan.problems):
+            solutions += label_steps(
+                generator, task, problems, plan.template, plan.labelling,
+                directory / "labels" / str(i),
+            )  # fmt: skip
     _train(params, plan, solutions, directory)
     return {"labels": _summary(solutions), "process_bench": _measure(plan, directory)}
 

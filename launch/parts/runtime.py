@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +150,18 @@ def build_model(config: Mapping[str, Any]):
     return LanguageModel(ModelConfig(**config))
 
 
-def build_mesh(config: Mapping[str, int]):
-    """The mesh over all devices."""
-    from models.sharding import make_mesh
+def build_mesh(config: Any, devices: Sequence[Any] | None = None):
+    """The mesh over all devices, or these; the config's sharding rules hold from here on.
 
-    return make_mesh(dict(config))
+    Args:
+      config: a ConfigDict with `mesh`, axis -> size, and perhaps `sharding`, see
+        `models.sharding.set_rules`.
+    """
+    from models.sharding import make_mesh, set_rules
+
+    rules = config.get("sharding") or {}
+    set_rules({name: rules[name] for name in rules})
+    return make_mesh(dict(config.mesh), devices)
 
 
 def as_directory(workdir: str) -> Path:

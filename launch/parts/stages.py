@@ -60,7 +60,7 @@ class Workspace:
     def generator(self, rows: int) -> JaxGenerator:
         """A sampler of `rows` samples at a time, kept, so that only its first use compiles.
 
-        It has no weights: give it some, and take them away when done.
+        It has no weights: use it within `with generator.holding(params):`.
         """
         if rows not in self._generators:
             self._generators[rows] = JaxGenerator(self.model, None, self.tokenizer, rows=rows)
@@ -158,7 +158,7 @@ def evaluation_problems(
         if not spec:
             continue
         task = get_task(spec)
-        count = None if domain in ("knowledge", "chat") else config.problems
+        count = None if task.evaluated_whole else config.problems
         problems = task.problems("test", count, seed)
         if at_most is not None and at_most < len(problems):
             problems = random.Random(seed).sample(problems, at_most)
@@ -188,21 +188,16 @@ def _evaluate(
 ) -> Any:
     """`evaluate`, or a function of its arguments, with responses of these parameters."""
     config = work.config.evaluation
-    generator = work.generator(config.rows)
-    generator.params = params
-    try:
-        with jax.set_mesh(work.mesh):
-            return evaluation(
-                generator,
-                problems,
-                get_template(work.config.template, work.tokenizer),
-                num_samples=samples,
-                max_new_tokens=config.max_new_tokens,
-                sampling=SamplingParams(temperature=config.temperature),
-                seed=work.seed,
-            )
-    finally:
-        generator.params = None  # Their memory is the training's.
+    with work.generator(config.rows).holding(params) as generator, jax.set_mesh(work.mesh):
+        return evaluation(
+            generator,
+            problems,
+            get_template(work.config.template, work.tokenizer),
+            num_samples=samples,
+            max_new_tokens=config.max_new_tokens,
+            sampling=SamplingParams(temperature=config.temperature),
+            seed=work.seed,
+        )
 
 
 def check_prompts(

@@ -24,7 +24,7 @@ def open_workspaces(config: Any, workdir: str, num_seeds: int) -> list[Workspace
     """The workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...; they share a model."""
     directory = runtime.as_directory(workdir)
     runtime.keep_compiled(directory)
-    model, mesh = runtime.build_model(config.model), runtime.build_mesh(config.mesh)
+    model, mesh = runtime.build_model(config.model), runtime.build_mesh(config)
     trained = tokenizer(directory / "tokenizer", config.tokenizer)
     return [
         Workspace(directory / f"seed_{seed}", config, seed, mesh, model, trained)

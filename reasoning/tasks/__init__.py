@@ -25,7 +25,7 @@ from typing import Any
 
 from reasoning.mathematics.answers import extract_answer
 from reasoning.mathematics.options import GradingOptions
-from reasoning.problem import Problem, Verdict
+from reasoning.problem import Problem, Verdict, WorkedSolution
 
 # Name -> module:class. Modules are imported when asked for: some are heavy.
 TASKS = {
@@ -34,9 +34,9 @@ TASKS = {
     "jsonl": "reasoning.tasks.jsonl:Jsonl",
     "rg": "reasoning.tasks.reasoning_gym_task:ReasoningGymTask",
     "tiny_math": "reasoning.tasks.tiny:TinyMath",
-    "tiny_logic": "reasoning.tasks.tiny:TinyWords",
+    "tiny_logic": "reasoning.tasks.tiny:TinyLogic",
     "tiny_code": "reasoning.tasks.tiny:TinyCode",
-    "tiny_knowledge": "reasoning.tasks.tiny:TinyWords",
+    "tiny_knowledge": "reasoning.tasks.tiny:TinyKnowledge",
     "tiny_chat": "reasoning.tasks.tiny:TinyChat",
 }
 
@@ -49,7 +49,14 @@ class Task(abc.ABC):
 
     Attributes:
         name: The spec it was made from; `Problem.task` of its problems.
+        figure: What the mean of `score` is called in reports.
+        evaluated_whole: An evaluation takes all of its test problems, which are few.
+        plants_errors: Whether it has `planted_errors`.
     """
+
+    figure = "pass@1"
+    evaluated_whole = False
+    plants_errors = False
 
     def __init__(self, name: str):
         self.name = name
@@ -82,6 +89,22 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
         """`verify` for many at once, which may use several processor cores."""
+
+    def score(self, problem: Problem, answer: str, verdict: Verdict) -> float:
+        """What an answer counts in an evaluation, from 0 to 1."""
+        return float(verdict.correct)
+
+    def planted_errors(
+        self, problems: Sequence[Problem], rng: random.Random
+    ) -> list[WorkedSolution]:
+        """A worked solution of each problem, some with an error at a known step.
+
+        They measure whether a verifier finds the first wrong step.
+
+        Raises:
+            ValueError: The task has no worked solutions.
+        """
+        raise ValueError(f"task {self.name!r} has no worked solutions to plant errors in")
 
     def group_answers(
         self, problems: Sequence[Problem], answers: Sequence[Sequence[str]]
