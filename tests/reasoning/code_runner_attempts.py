@@ -1,4 +1,4 @@
-"""The table of attempts to break out of the code sandbox, for the tests of it.
+r"""The table of attempts to break out of the code sandbox, for the tests of it.
 
 Each is a program that reads its aims (see `targets`) as JSON on standard input and prints ESCAPED
 if it got what it wanted. Standard library only: it is also run by another user's interpreter.
@@ -7,7 +7,8 @@ Run as a program from the checkout, it makes every attempt under every isolation
 set up, and prints how many were refused; the exit code is 1 if one got out:
 
     python tests/reasoning/code_runner_attempts.py
-    setpriv --reuid=65534 --regid=65534 --clear-groups python3 tests/reasoning/code_runner_attempts.py
+    setpriv --reuid=65534 --regid=65534 --clear-groups \
+        /usr/bin/python3 tests/reasoning/code_runner_attempts.py
 """
 
 import contextlib
