@@ -240,7 +240,7 @@ def score(
     Args:
         dataset, parameters: The task; parameters are pairs.
         seed, index: What the problem is made from.
-        question: What was asked, "" where that is not known.
+        question: What was asked, perhaps with a prompt around it; "" where that is not known.
         answer: The model's, hostile.
 
     Returns:
@@ -248,7 +248,7 @@ def score(
     """
     verifier = _generator(dataset, tuple(map(tuple, parameters)), seed)
     entry = verifier[index]
-    if question and question != entry["question"]:
+    if question and entry["question"].strip() not in question:
         return None
     guard = GUARDS.get(dataset)
     if guard and not guard(answer, entry):
