@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.sampling import SamplingParams
-from reasoning.api_client import ApiClient, ServerError
+from reasoning.api_client import ApiClient, ServerError, token_count
 from reasoning.api_limits import Cancelled, Ledger
 from reasoning.generator import Completion, fold_seed
 from reasoning.response import THINK_CLOSE, THINK_OPEN
@@ -110,7 +110,7 @@ class OpenAIGenerator:
         """
         try:
             listed = self.client.get("/models").get("data")
-            names = [str(entry["id"]) for entry in listed]
+            names = [entry["id"] for entry in listed if isinstance(entry["id"], str)]
         except ServerError as error:
             if "HTTP 404" in str(error) or "HTTP 405" in str(error):
                 return  # A server without this list; the first request will tell.
@@ -120,7 +120,8 @@ class OpenAIGenerator:
         if names and self.model not in names:
             known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
             raise ServerError(
-                f"{self.client.url} has no model {self.model!r}: it has {known}", fatal=True
+                f"{self.client.url} has no model {self.model!r}: it has {self.client.line(known)}",
+                fatal=True,
             )
 
     def estimate(
@@ -287,21 +288,22 @@ class _Job:
         return owner.client.post(
             "/chat/completions" if chat else "/completions",
             {name: value for name, value in body.items() if value is not None},
-            lambda reply: self._completions(reply, chat),
+            lambda reply: self._completions(reply, chat, count),
             prompt_tokens=_most_prompt_tokens(prompt),
             completion_tokens=count * self.max_new_tokens,
             stop=halt,
         )
 
-    def _completions(self, reply: Mapping[str, Any], chat: bool) -> list[Completion]:
+    def _completions(self, reply: Mapping[str, Any], chat: bool, asked: int) -> list[Completion]:
         choices = reply["choices"]
-        if not choices:
+        if not isinstance(choices, list) or not choices:
             raise ValueError("it has no choices")
-        texts = [_chat_text(choice) if chat else choice["text"] for choice in choices]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("a choice has no text")
-        tokens = [_tokens(choice) for choice in choices]
-        counts = _shares((reply.get("usage") or {}).get("completion_tokens"), texts)
+        choices = choices[:asked]
+        texts = [_chat_text(choice) if chat else _text(choice["text"]) for choice in choices]
+        tokens = [_tokens(choice, self.max_new_tokens) for choice in choices]
+        usage = reply.get("usage")
+        total = usage.get("completion_tokens") if isinstance(usage, dict) else None
+        counts = _shares(token_count(total, asked * self.max_new_tokens), texts)
         completions = []
         for choice, text, (ids, logprobs), count in zip(choices, texts, tokens, counts):
             text, finish = self._finish(choice, text)
@@ -321,7 +323,8 @@ class _Job:
         if reason is None:
             raise ValueError("a sample has no end")
         if reason not in ("stop", "length"):
-            raise ServerError(f"{self.owner.client.url}: a sample ended by {reason!r}")
+            said = self.owner.client.line(reason)
+            raise ServerError(f"{self.owner.client.url}: a sample ended by {said!r}")
         finish = "length" if reason == "length" else "stop"
         if not self.stop:
             return text, finish
@@ -338,6 +341,7 @@ class _Job:
                 fatal=True,
             )
         met = choice.get("stop_reason", choice.get("matched_stop"))
+        # Of vLLM it may also be the number of a token.
         return (text + met, "stop_string") if met in self.stop else (text, finish)
 
 
@@ -347,12 +351,20 @@ def _most_prompt_tokens(prompt: str | Messages) -> int:
     return sum(_most_prompt_tokens(str(message["content"])) for message in prompt)
 
 
+def _text(value):
+    """A text of the server's, which may be cut within a character."""
+    if not isinstance(value, str):
+        raise ValueError("a choice has no text")
+    # Half of a surrogate pair stands for no character: no file and no tokenizer takes it.
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _chat_text(choice):
     """The text of an answer, the chain before it in tags."""
     message = choice["message"]
-    text = message["content"] or ""
+    text = _text(message["content"] or "")
     # vLLM and DeepSeek call it the former, newer vLLM the latter.
-    chain = message.get("reasoning_content") or message.get("reasoning")
+    chain = _text(message.get("reasoning_content") or message.get("reasoning") or "")
     if not chain:
         return text
     # One that was cut off has no end.
@@ -360,23 +372,43 @@ def _chat_text(choice):
     return f"{THINK_OPEN}{chain}{THINK_CLOSE if ended else ''}{text}"
 
 
-def _tokens(choice):
-    """Token ids and logprobs of a choice, each None where it is not reported."""
+def _tokens(choice, most):
+    """Token ids and logprobs of a choice, each None where it is not reported.
+
+    Raises:
+      ValueError: they are no numbers of at most `most` tokens.
+    """
     ids = choice.get("token_ids")
-    if ids is not None and not all(type(token) is int for token in ids):
-        raise ValueError("token_ids are no integers")
+    if ids is not None:
+        if not (isinstance(ids, list) and all(type(each) is int for each in ids)):
+            raise ValueError("token_ids are no integers")
+        if not all(0 <= each < 2**31 for each in ids):
+            raise ValueError("a token id is out of range")
     reported = choice.get("logprobs") or {}
     if "content" in reported:  # of a chat
         values = reported["content"] and [token["logprob"] for token in reported["content"]]
     else:
         values = reported.get("token_logprobs")
-    return ids, None if values is None else np.array(values, np.float32)
+    for each in (ids, values):
+        if each is not None and len(each) > most:
+            raise ValueError(f"{len(each)} tokens, though {most} is the most that was asked for")
+    return ids, None if values is None else np.array([_logprob(v) for v in values], np.float32)
+
+
+def _logprob(value):
+    """A log-probability; servers round, so that it may be a little above 0."""
+    if type(value) in (int, float) and -1e30 < value <= 1e-3:  # NaN is in no range
+        return value
+    raise ValueError(f"a log-prob is {value!r:.40}, which is none")
 
 
 def _shares(total: int | None, texts: Sequence[str]) -> list[int]:
-    """Splits a number of tokens in proportion to the texts' bytes; the sum is exact."""
+    """Splits a number of tokens in proportion to the texts' bytes; the sum is exact.
+
+    None, where the number is not known, makes about a token of every four bytes.
+    """
     sizes = [len(text.encode()) + 1 for text in texts]
-    if type(total) is not int or total < 0:
+    if total is None:
         return [-(-size // _BYTES_PER_TOKEN) for size in sizes]
     ends = [total * sum(sizes[: i + 1]) // sum(sizes) for i in range(len(sizes))]
     return [end - start for start, end in zip([0, *ends], ends)]
