@@ -13,7 +13,7 @@ from typing import Any
 
 from reasoning.languages import consistency
 from reasoning.problem import Problem
-from reasoning.repetition import ngrams, repeated_share, words_of
+from reasoning.repetition import count_words, ngrams, repeated_share, words_of
 from reasoning.response import parse_response
 
 NO_FORMAT = "not well formed"
@@ -45,7 +45,7 @@ class Readability:
         if len(lines) < self.min_lines:
             return "chain too short"
         if len(lines) > self.max_lines or any(
-            len(words_of(line)) > self.max_line_words for line in lines
+            count_words(line) > self.max_line_words for line in lines
         ):
             return "chain or paragraph too long"
         if "```" in parsed.chain:
