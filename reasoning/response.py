@@ -6,7 +6,7 @@ DeepSeek-R1 (arXiv:2501.12948), table 1.
 import dataclasses
 import re
 
-from reasoning.scripts import has_visible
+from reasoning.text_measures.scripts import has_visible
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"

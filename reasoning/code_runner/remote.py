@@ -13,7 +13,7 @@ from typing import Any
 from reasoning.code_runner.interface import ProgramRunner
 from reasoning.code_runner.results import Limits, ProgramResult
 from reasoning.code_runner.sandbox import harness
-from reasoning.http_client import (
+from reasoning.server_client.http_client import (
     DeadlineError,
     ExchangeError,
     HttpClient,

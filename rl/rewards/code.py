@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reasoning.code_runner import CallTest, CodeRunner, parse_unit_test
 from reasoning.problem import Problem
-from reasoning.programs import find_program
+from reasoning.code_runner.programs import find_program
 from reasoning.response import after_chain
 from rl.rewards import RewardResult, Sample
 from rl.rewards.format import parse_completion, whole_response
@@ -22,7 +22,7 @@ class CodeReward:
     Attributes:
       require_format: read the program from the answer block of a well-formed response only. Else it
         is found leniently, though never inside the think block. Which code blocks are the program,
-        `reasoning.programs.find_program` says.
+        `reasoning.code_runner.programs.find_program` says.
       partial: the share of tests passed, instead of all or nothing. A program that answers some
         tests by rote then earns something too.
       workers: programs that are run at a time.
