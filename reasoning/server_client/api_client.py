@@ -266,9 +266,7 @@ def _retry_after(value: str | None) -> float:
         return 0.0
 
 
-def _usage(
-    reply: Mapping[str, Any], prompt_tokens: int, completion_tokens: int
-) -> tuple[int, int]:
+def _usage(reply: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> tuple[int, int]:
     """(prompt, completion) tokens that an answer reports.
 
     Where it reports none, or more than the request can have used, the most of the request.

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-
 from models.decoding.sampling import SamplingParams
 from reasoning.generation.generator import Completion, fold_seed
 from reasoning.server_client.api_client import ApiClient, ServerError, token_count

@@ -36,9 +36,7 @@ def chat_text(choice: Mapping[str, Any]) -> str:
     return f"{THINK_OPEN}{chain}{THINK_CLOSE if ended else ''}{text}"
 
 
-def tokens_of(
-    choice: Mapping[str, Any], most: int
-) -> tuple[list[int] | None, np.ndarray | None]:
+def tokens_of(choice: Mapping[str, Any], most: int) -> tuple[list[int] | None, np.ndarray | None]:
     """Token ids and logprobs of a choice, each None where it is not reported.
 
     Raises:

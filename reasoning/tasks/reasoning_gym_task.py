@@ -265,7 +265,6 @@ def _generator(dataset, parameters, seed):
     return _create(dataset, parameters, _BATCH, seed)
 
 
-
 def _create(dataset, parameters, size, seed):
     import reasoning_gym
     from reasoning_gym.factory import DATASETS

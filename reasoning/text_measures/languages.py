@@ -15,10 +15,10 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 
-from reasoning.text_measures.markup import parts_of
 from reasoning.problem import Problem
-from reasoning.text_measures.scripts import LETTER, LETTERS_PER_WORD, runs_by_script
 from reasoning.tasks import vocabularies_of
+from reasoning.text_measures.markup import parts_of
+from reasoning.text_measures.scripts import LETTER, LETTERS_PER_WORD, runs_by_script
 
 # Scripts of languages that a problem's metadata may name, where the script decides.
 _SCRIPT_OF_LANGUAGE = {

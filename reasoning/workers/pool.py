@@ -124,7 +124,7 @@ class WorkerPool:
             self._pending.update((ticket, future) for (ticket, _), future in zip(calls, futures))
         with self._send_lock:
             try:
-                worker_supervisor.send(connection, calls)
+                supervisor.send(connection, calls)
             except OSError:  # the supervisor died; the reader thread ends the futures
                 pass
         return futures
@@ -143,7 +143,7 @@ class WorkerPool:
                 env=os.environ | {"PYTHONHASHSEED": "0"},
             )
         self._connection = ours
-        worker_supervisor.send(ours, [sys.path, *self._setup])
+        supervisor.send(ours, [sys.path, *self._setup])
         threading.Thread(target=self._read, args=(ours,), daemon=True).start()
 
     def _read(self, connection) -> None:
@@ -151,7 +151,7 @@ class WorkerPool:
         outcome, payload = supervisor.CRASHED, None
         while True:
             try:
-                ticket, outcome, payload = worker_supervisor.receive(connection)
+                ticket, outcome, payload = supervisor.receive(connection)
             except (EOFError, OSError):
                 break
             if ticket is None:  # no function to call: the reason is for everyone

@@ -5,11 +5,12 @@ import functools
 from collections.abc import Sequence
 
 from reasoning.code_runner import CallTest, CodeRunner, parse_unit_test
-from reasoning.problem import Problem
 from reasoning.code_runner.programs import find_program
+from reasoning.problem import Problem
 from reasoning.response import after_chain
 from rl.rewards import RewardResult, Sample
 from rl.rewards.format import parse_completion, whole_response
+
 
 @dataclasses.dataclass(frozen=True)
 class CodeReward:

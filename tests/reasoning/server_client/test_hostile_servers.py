@@ -6,13 +6,13 @@ import resource
 import time
 
 import pytest
-from tests.reasoning.server_client.scripted_server import BROKEN, ENDLESS, ScriptedServer, answer
 
+from reasoning.code_runner import Limits, RemoteCodeRunner, RemoteSandboxError, remote
 from reasoning.server_client import http_client
 from reasoning.server_client.api_client import ApiClient, ServerError
 from reasoning.server_client.api_limits import Ledger, Prices
-from reasoning.code_runner import Limits, RemoteCodeRunner, RemoteSandboxError, remote
 from reasoning.server_client.openai_generator import OpenAIGenerator
+from tests.reasoning.server_client.scripted_server import BROKEN, ENDLESS, ScriptedServer, answer
 
 KEY = "sk/very+secret-0123456789"
 TIMEOUT_S = 0.3  # where the server would take for ever

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from reasoning.text_measures.languages import consistency
 from reasoning.problem import Problem
+from reasoning.text_measures.languages import consistency
 
 QUESTIONS = {
     "english": "How many apples are left in the basket?",
@@ -120,7 +120,13 @@ def test_chinese_and_japanese():
     japanese = CHAINS["japanese"]
     for question in (QUESTIONS["japanese"], QUESTIONS["kanji of japan"]):
         assert share(question, japanese) == 1
-        for chain in (chinese, traditional, "三加四等于七", "七個蘋果", chinese.replace("，", "\n")):
+        for chain in (
+            chinese,
+            traditional,
+            "三加四等于七",
+            "七個蘋果",
+            chinese.replace("，", "\n"),
+        ):
             assert share(question, chain) < 0.5, chain
         # A kana here and there makes no Japanese of it.
         assert share(question, chinese + "の") < 0.3

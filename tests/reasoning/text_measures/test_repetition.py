@@ -29,7 +29,18 @@ def test_words(text, words):
 
 @pytest.mark.parametrize(
     "phrase",
-    ["你好", "请再想一想", "りんご", "もう一度", "สวัสดี", "wait ", "ещё раз ", "আবার ", "다시 ", "សួស្តី"],
+    [
+        "你好",
+        "请再想一想",
+        "りんご",
+        "もう一度",
+        "สวัสดี",
+        "wait ",
+        "ещё раз ",
+        "আবার ",
+        "다시 ",
+        "សួស្តី",
+    ],
 )
 def test_what_is_said_again_and_again_is_repetition(phrase):
     assert repeated_share(phrase * 40, 4) > 0.5
