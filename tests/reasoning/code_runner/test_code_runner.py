@@ -249,9 +249,9 @@ HOSTILE_RESULTS = {
     # Hashes are taken modulo 2**61 - 1, so that all of these collide.
     "colliding set": "{i * (2**61 - 1) for i in range(1, 3000)}",
     "colliding set by hand": "hand('{\"set\": [%s]}' % ', '.join("
-    "str(i * (2**61 - 1)) for i in range(1, 47_000)))",
+    "str(i * (2**61 - 1)) for i in range(1, 42_000)))",
     "colliding keys by hand": "hand('{\"dict\": [%s]}' % ', '.join("
-    "'[%d, 0]' % (i * (2**61 - 1)) for i in range(1, 40_000)))",
+    "'[%d, 0]' % (i * (2**61 - 1)) for i in range(1, 35_000)))",
     "deep": "hand('{\"list\": [' * 50_000)",
     "long list": "list(range(100_000))",
     "long text": "'x' * 900_000",
