@@ -40,8 +40,9 @@ def parse_response(text: str, prefilled_think: bool = False) -> Response:
     """Takes a response apart and checks its format, in time linear in its length.
 
     Well formed is: exactly one think block, then exactly one answer block that shows something
-    (invisible characters alone do not), and nothing but white space before, between and after them; so no tag is repeated or nested. An
-    empty chain is allowed (what it is worth, the accuracy decides).
+    (invisible characters alone do not), and nothing but white space before, between and after them;
+    so no tag is repeated or nested. An empty chain is allowed (what it is worth, the accuracy
+    decides).
 
     Args:
         text: The completion, decoded without special tokens.

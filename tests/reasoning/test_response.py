@@ -61,7 +61,8 @@ MALFORMED = [
         (f"<think>a</think><answer>{invisible}</answer>", "empty", invisible.strip())
         for invisible in (
             "\u200b", "\u200b\u200c\u200d\ufeff", "\u2060 \u00ad", "\u3164", "\u2800\u2800",
-            "\u115f\u1160", "\x00", "\x1b", "\u202e\u202c", "\ufe0f", "\U000e0041", "\u00a0", "\u0301",
+            "\u115f\u1160", "\x00", "\x1b", "\u202e\u202c", "\ufe0f", "\U000e0041",
+            "\u00a0", "\u0301",
             "\u3000\u2003", "\u180e", "\ue000", "\U000f0000", "\uffa0", "\u034f",
         )
     ),

@@ -46,8 +46,10 @@ ALWAYS = {
     # what a process may ask about itself; setrlimit can only lower what the sandbox has set
     "getpid": (39, 172), "getppid": (110, 173), "gettid": (186, 178), "getuid": (102, 174),
     "geteuid": (107, 175), "getgid": (104, 176), "getegid": (108, 177), "getresuid": (118, 148),
-    "getresgid": (120, 150), "getgroups": (115, 158), "getpgrp": (111, None), "getrlimit": (97, 163),
-    "setrlimit": (160, 164), "uname": (63, 160), "sysinfo": (99, 179), "umask": (95, 166),
+    "getresgid": (120, 150), "getgroups": (115, 158), "getpgrp": (111, None),
+    "getrlimit": (97, 163),
+    "setrlimit": (160, 164), "uname": (63, 160),
+    "sysinfo": (99, 179), "umask": (95, 166),
     "getrandom": (318, 278), "arch_prctl": (158, None), "wait4": (61, 260), "waitid": (247, 95),
     "exit": (60, 93), "exit_group": (231, 94),
 }  # fmt: skip

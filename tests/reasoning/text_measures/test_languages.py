@@ -63,7 +63,8 @@ SAME = {
 }
 # What no chain of any language loses anything by.
 NOT_WORDS = [
-    "x", "x + y = 5", "$\\frac{\\text{sum}}{2}$", "\\(a \\cdot b\\)", "$$\\sum_{i=1}^n i$$", "π", "θ = 30°",
+    "x", "x + y = 5", "$\\frac{\\text{sum}}{2}$",
+    "\\(a \\cdot b\\)", "$$\\sum_{i=1}^n i$$", "π", "θ = 30°",
     "\\begin{align} total &= price \\times count \\end{align}", "αβγ", "ABC", "sin(x) + log(y)",
     "3 cm", "5 km", "12kg", "f(x)", "x_max", "`total = sum(values)`", "Alice", "Python", "New York",
     "```python\nfor item in items:\n    total += item.price\nprint(total)\n```", "https://example.org/some/page",
@@ -169,7 +170,8 @@ def test_the_question_may_quote_another_language():
         "`We add three and four to get seven apples and then we are done`",
         "```\nWe add three and four to get seven\nand so we are quite done here\n```",
         "$\\text{We add three and four to get seven apples}$",
-        "$\\text{We add three}$ and $\\text{four apples}$ $\\text{to get seven}$ $\\text{quite easily}$",
+        "$\\text{We add three}$ and $\\text{four apples}$"
+        " $\\text{to get seven}$ $\\text{quite easily}$",
         "```\n# We add three and four to get seven = x\n```",
     ],
 )
@@ -182,9 +184,11 @@ def test_prose_does_not_hide(hidden):
     "text",
     [
         "$" * 100_000, "`" * 100_001, "$ " * 50_000, "\\(" * 50_000, "\\[" * 50_000, "“" * 100_000,
-        "\\begin{a}" * 20_000, "a\u0301\u0327" * 30_000, "a" + "\u0301\u0327" * 50_000, "「" * 100_000,
+        "\\begin{a}" * 20_000, "a\u0301\u0327" * 30_000, "a" + "\u0301\u0327" * 50_000,
+        "「" * 100_000,
         "word " * 40_000, "слово " * 30_000, "三角形" * 30_000, "a b " * 40_000, "http://" * 20_000,
-        "\\text{" * 30_000, "$\\text{" * 20_000 + "$", "\n" * 100_000, "`a b c d" * 20_000, "\\" * 100_000,
+        "\\text{" * 30_000, "$\\text{" * 20_000 + "$", "\n" * 100_000, "`a b c d" * 20_000,
+        "\\" * 100_000,
     ],
     ids=range(20),
 )  # fmt: skip
