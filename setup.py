@@ -38,6 +38,9 @@ setup(
         "huggingface-hub>=0.30",
         # Renders the chat templates of HF tokenizers, sandboxed.
         "jinja2>=3.1.6",
+        # Requests to servers that may hang at any point: its asynchronous client can be left at one
+        # deadline over connection, headers, body and trailers, which urllib's cannot.
+        "httpx>=0.27",
         # Progress bars with ETA and tables in the terminal.
         "rich>=13",
         "matplotlib>=3.8",

@@ -7,6 +7,8 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+from reasoning.scripts import has_visible
+
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 
@@ -38,9 +40,10 @@ class Response:
 def parse_response(text: str, prefilled_think: bool = False) -> Response:
     """Takes a response apart and checks its format, in time linear in its length.
 
-    Well formed is: exactly one think block, then exactly one answer block that is not empty, and
-    nothing but white space before, between and after them; so no tag is repeated or nested. An
-    empty chain is allowed (what it is worth, the accuracy decides).
+    Well formed is: exactly one think block, then exactly one answer block that shows something
+    (invisible characters alone do not), and nothing but white space before, between and after them;
+    so no tag is repeated or nested. An empty chain is allowed (what it is worth, the accuracy
+    decides).
 
     Args:
         text: The completion, decoded without special tokens.
@@ -119,6 +122,6 @@ def _format_fault(text, tags):
         return f"text between {THINK_CLOSE} and {ANSWER_OPEN}"
     if text[answer_close.end() :].strip():
         return f"text after {ANSWER_CLOSE}"
-    if not text[answer_open.end() : answer_close.start()].strip():
+    if not has_visible(text[answer_open.end() : answer_close.start()]):
         return "the answer is empty"
     return ""

@@ -16,11 +16,12 @@ To add one, write a subclass of `Task` and name it in `TASKS`.
 
 import abc
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reasoning.mathematics.answers import extract_answer
@@ -39,6 +40,10 @@ TASKS = {
     "tiny_knowledge": "reasoning.tasks.tiny:TinyKnowledge",
     "tiny_chat": "reasoning.tasks.tiny:TinyChat",
 }
+
+# Beginning of the names of tasks whose texts are made of few words -> module:lists of these words
+# by language. They tell languages apart that share a script.
+VOCABULARIES = {"tiny_": "reasoning.tiny_world.language:SOLUTION_WORDS"}
 
 
 class Task(abc.ABC):
@@ -148,6 +153,16 @@ def get_task(spec: str) -> Task:
     except (TypeError, ValueError) as error:
         raise ValueError(f"task {spec!r}: {error}") from None
     return factory(spec, *arguments, **parameters)
+
+
+@functools.lru_cache(maxsize=1024)
+def vocabularies_of(spec: str) -> Mapping[str, frozenset[str]] | None:
+    """The word lists of a task by language, in lower case; None where it has none."""
+    for beginning, place in VOCABULARIES.items():
+        if spec.startswith(beginning):
+            module, _, name = place.partition(":")
+            return getattr(importlib.import_module(module), name)
+    return None
 
 
 def _parameter(spec: str, item: str) -> tuple[str, Any]:

@@ -1,4 +1,9 @@
-"""How much of a text repeats itself."""
+"""How much of a text repeats itself, by n-grams of its words.
+
+What a word is depends on the script. In scripts with spaces it is what stands between them. Chinese
+and Japanese are written without: there a character counts as a word, so that a phrase is found
+again wherever it stands. Of Thai, Lao, Khmer and Burmese four letters do.
+"""
 
 from reasoning.words import ngrams, words_of
 

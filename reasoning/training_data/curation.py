@@ -15,7 +15,7 @@ from reasoning.problem import Problem
 from reasoning.response import parse_response
 from reasoning.text_measures.languages import consistency
 from reasoning.text_measures.repetition import repeated_share
-from reasoning.words import ngrams, words_of
+from reasoning.words import count_words, ngrams, words_of
 
 NO_FORMAT = "not well formed"
 
@@ -46,7 +46,7 @@ class Readability:
         if len(lines) < self.min_lines:
             return "chain too short"
         if len(lines) > self.max_lines or any(
-            len(words_of(line)) > self.max_line_words for line in lines
+            count_words(line) > self.max_line_words for line in lines
         ):
             return "chain or paragraph too long"
         if "```" in parsed.chain:

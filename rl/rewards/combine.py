@@ -4,6 +4,7 @@ This module is imported by worker processes: nothing here imports JAX.
 """
 
 import dataclasses
+import functools
 import importlib
 import json
 import math
@@ -146,14 +147,18 @@ class RewardSet:
 
     def _evaluate(self, samples):
         """Reward name -> a RewardResult or `_Killed` for each sample."""
-        in_workers = [name for name, (_, reward) in self._rewards.items() if _is_text(reward)]
+        described = {
+            name: json.dumps(_describe(reward))
+            for name, (_, reward) in self._rewards.items()
+            if _is_text(reward)
+        }
         calls = [
-            (self._rewards[name][1], sample.prompt, sample.completion, sample.problem)
-            for name in in_workers
+            (description, sample.prompt, sample.completion, _fields(sample.problem))
+            for description in described.values()
             for sample in samples
         ]
         flat = iter(self._pool.map(calls))
-        columns = {name: [next(flat) for _ in samples] for name in in_workers}
+        columns = {name: [_result(next(flat)) for _ in samples] for name in described}
         results = {}
         for name, (_, reward) in self._rewards.items():
             column = columns[name] if name in columns else reward.score_batch(samples)
@@ -284,14 +289,44 @@ class _Raised:
     error: str
 
 
-def _score_text(reward, prompt, completion, problem):
-    """Runs in the workers."""
+def _describe(reward):
+    """A text reward as plain data, from which a worker makes it again."""
+    if isinstance(reward, OnTasks):
+        return {"tasks": reward.tasks, "reward": _describe(reward.reward)}
+    if isinstance(reward, UserReward):
+        return {"key": f"{reward.path}:{reward.function}", "options": {}}
+    (key,) = [name for name, cls in TEXT_REWARDS.items() if type(reward) is cls]
+    return {"key": key, "options": dataclasses.asdict(reward)}
+
+
+@functools.lru_cache
+def _reward_of(description: str):
+    plain = json.loads(description)
+    if "tasks" in plain:
+        return OnTasks(_reward_of(json.dumps(plain["reward"])), tuple(plain["tasks"]))
+    return _build(plain["key"], plain["options"])[1]
+
+
+def _fields(problem):
+    return [problem.task, problem.question, problem.answer, dict(problem.metadata)]
+
+
+def _score_text(description, prompt, completion, problem):
+    """Runs in the workers. Returns [score, reason], or the error as text."""
     try:
-        return reward(prompt, completion, problem)
+        result = _reward_of(description)(prompt, completion, Problem(*problem))
+        return [float(result.score), str(result.reason)]
     except MemoryError:
         raise  # The pool's matter.
     except Exception as error:
-        return _Raised(f"{type(error).__name__}: {error}")
+        return f"{type(error).__name__}: {error}"
+
+
+def _result(reply):
+    """What a worker's reply stands for."""
+    if isinstance(reply, _Killed):
+        return reply
+    return _Raised(reply) if isinstance(reply, str) else RewardResult(*reply)
 
 
 def _fault(result):

@@ -16,8 +16,8 @@ from rl.rewards import RewardResult
 class UserReward:
     """`fn(prompt, completion, problem)` of a Python file; returns a number or a `RewardResult`.
 
-    Holds the place only, so that it pickles: each process loads the file for itself, once. The file
-    may import its neighbours.
+    Holds the place only, which a worker can be told: each process loads the file for itself, once.
+    The file may import its neighbours.
 
     Attributes:
       path: the file, made absolute.
