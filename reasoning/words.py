@@ -6,6 +6,7 @@ again wherever it stands. Of Thai, Lao, Khmer and Burmese four letters do.
 """
 
 import re
+from collections.abc import Mapping
 
 from reasoning.scripts import LETTER, LETTERS_PER_WORD, runs_by_script
 
@@ -52,3 +53,22 @@ def _pieces(letters, length):
 def ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
     """All runs of n words, in order; none where there are fewer words."""
     return list(zip(*(words[i:] for i in range(n))))
+
+
+def vocabulary_share(
+    text: str, language: str, vocabularies: Mapping[str, frozenset[str]]
+) -> float | None:
+    """Share of the text's words that are in one language's list, among those in any list.
+
+    Args:
+      vocabularies: Words in lower case by language.
+
+    Returns:
+      None where no word is in a list.
+    """
+    words = [word.strip(".,!?").lower() for word in text.split()]
+    counts = {
+        name: sum(word in vocabulary for word in words) for name, vocabulary in vocabularies.items()
+    }
+    total = sum(counts.values())
+    return counts[language] / total if total else None

@@ -13,12 +13,13 @@ of characters alone may be either, unless a character of it exists in one of the
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from reasoning.problem import Problem
+from reasoning.scripts import LETTER, LETTERS_PER_WORD, runs_by_script
 from reasoning.tasks import vocabularies_of
 from reasoning.text_measures.markup import parts_of
-from reasoning.scripts import LETTER, LETTERS_PER_WORD, runs_by_script
+from reasoning.words import vocabulary_share
 
 # Scripts of languages that a problem's metadata may name, where the script decides.
 _SCRIPT_OF_LANGUAGE = {
@@ -82,25 +83,6 @@ def consistency(text: str, problem: Problem) -> float | None:
         shares = [script_share(sentences, each, known) for each in ("chinese", "japanese")]
         return max((share for share in shares if share is not None), default=None)
     return script_share(sentences, script, known)
-
-
-def vocabulary_share(
-    text: str, language: str, vocabularies: Mapping[str, frozenset[str]]
-) -> float | None:
-    """Share of the text's words that are in one language's list, among those in any list.
-
-    Args:
-      vocabularies: Words in lower case by language.
-
-    Returns:
-      None where no word is in a list.
-    """
-    words = [word.strip(".,!?").lower() for word in text.split()]
-    counts = {
-        name: sum(word in vocabulary for word in words) for name, vocabulary in vocabularies.items()
-    }
-    total = sum(counts.values())
-    return counts[language] / total if total else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from reasoning.text_measures.languages import vocabulary_share
+from reasoning.words import vocabulary_share
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,6 @@ import threading
 import traceback
 import types
 
-
 LONG_INT_BITS = 4096
 
 
