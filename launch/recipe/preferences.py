@@ -17,6 +17,7 @@ import jax
 from launch import training
 from launch.recipe import sampling
 from launch.report import write_atomically
+from launch.schema.sections import FineTuning
 from launch.stages import Workspace
 from models.hf.export import export_model
 from models.scalar_head import ScalarModel
@@ -104,7 +105,11 @@ def _made_rude(rng: random.Random, problem: Problem, text: str) -> str:
 
 
 def train_reward_model(
-    work: Workspace, params: Any, make_pairs: Callable[[], Pairs], config: Any, directory: Path
+    work: Workspace,
+    params: Any,
+    make_pairs: Callable[[], Pairs],
+    config: FineTuning,
+    directory: Path,
 ) -> dict[str, Any]:
     """Trains a reward model from a policy's parameters, which it leaves alone.
 

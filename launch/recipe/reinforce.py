@@ -5,6 +5,7 @@ from typing import Any
 
 from launch import stages, training
 from launch.recipe import Stage, world
+from launch.schema.rl import RecipeRl
 from launch.stages import Workspace
 from launch.training import ReinforcePlan
 
@@ -13,7 +14,7 @@ def rl_stage(name: str, start: str) -> Stage:
     """RL from the result of the stage `start`, as the config's section `name` says."""
 
     def plan(work: Workspace) -> ReinforcePlan:
-        config = work.config[name]
+        config: RecipeRl = getattr(work.config, name)
         problems = world.training_problems(work, config.problems)
         return training.plan_reinforce(work, problems, config)
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from launch import stages, training
+from launch.schema.sections import FineTuning, Sampling
 from launch.stages import Workspace, check_prompts, evaluation_problems
 from models.sampler import SamplingParams
 from reasoning.curation import Candidate, Decontaminator
@@ -34,7 +35,7 @@ def rng_of(work: Workspace, purpose: str) -> random.Random:
 
 
 def sample(
-    work: Workspace, params: Any, prompts: Sequence[str], config: Any, purpose: str
+    work: Workspace, params: Any, prompts: Sequence[str], config: Sampling, purpose: str
 ) -> list[list[str]]:
     """Texts of `config.samples` completions of each prompt.
 
@@ -108,7 +109,7 @@ def decontaminator(work: Workspace, n: int) -> Decontaminator:
 def train_base(
     work: Workspace,
     directory: Path,
-    config: Any,
+    config: FineTuning,
     collect: Callable[[], Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:
     """SFT of the base model on records that are collected once, as a stage's work.

@@ -8,6 +8,7 @@ from typing import Any
 from launch import search, stages, verifier_training
 from launch.recipe import Stage, verifiers, world
 from launch.report import write_atomically
+from launch.schema.tiny import Search
 from launch.stages import Workspace
 from models.sampler import SamplingParams
 from reasoning.generator import JaxGenerator
@@ -34,7 +35,7 @@ def check(work: Workspace) -> None:
             raise AssertionError(f"search problem {problem.question!r} occurs in the corpus")
 
 
-def _problems(config: Any, split: str, count: int, seed: int) -> list[Problem]:
+def _problems(config: Search, split: str, count: int, seed: int) -> list[Problem]:
     return get_task(config.task).problems(split, count, seed)
 
 

@@ -62,7 +62,7 @@ class TeacherResponses(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sequence(Packed):
+class OnResponses(Packed):
     """SFT on what the teacher wrote."""
 
     epochs: Annotated[int, Setting("passes over the data", unit="passes", least=1)]
@@ -79,7 +79,7 @@ class Sequence(Packed):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Logit(Sequence):
+class Logit(OnResponses):
     """The teacher's distributions at the tokens of what it wrote."""
 
     beta: Beta
@@ -163,7 +163,7 @@ class Distilling(Section):
 
     methods: Annotated[tuple[str, ...], Setting("arms that are run", choices=ARMS)]
     data: TeacherResponses
-    sequence: Sequence
+    sequence: OnResponses
     logit: Logit
     on_policy: OnPolicy
     rl_only: Reinforcement

@@ -22,6 +22,15 @@ LARGEST = 2**31 - 1
 # Characters of a wrong value that an error shows.
 SHOWN = 80
 
+# The schemas of all recipes, by module and class: each may import much.
+RECIPES = (
+    "launch.schema.rl:RlConfig",
+    "launch.schema.supervised:SftConfig",
+    "launch.schema.teacher:TeacherConfig",
+    "launch.schema.distill:DistillConfig",
+    "launch.schema.tiny:TinyConfig",
+)
+
 T = TypeVar("T", bound="Section")
 
 
@@ -142,12 +151,37 @@ def load(schema: type[T], config: Any, path: str = "config") -> T:
     """
     if isinstance(config, schema):
         return config
-    mistakes: list[str] = []
+    mistakes = _Mistakes([], [])
     loaded = _load_section(schema, config, path, mistakes)
-    if mistakes:
-        raise ConfigError(mistakes)
-    assert loaded is not None
-    return loaded
+    if loaded is not None:
+        return loaded
+    if issubclass(schema, Recipe) and (other := _recipe_of(config, schema)) is not None:
+        raise ConfigError(
+            [
+                f"--config is a recipe of {other.entry_point}: {schema.entry_point} takes one such"
+                f" as {schema.example}"
+            ]
+        )
+    raise ConfigError(mistakes.found or mistakes.following)
+
+
+def recipes() -> list[type["Recipe"]]:
+    """The schemas of all recipes."""
+    places = [name.partition(":") for name in RECIPES]
+    return [getattr(importlib.import_module(module), name) for module, _, name in places]
+
+
+def _recipe_of(config: Any, schema: type["Recipe"]) -> type["Recipe"] | None:
+    """The other recipe whose fields a config has; None where there is none."""
+    if not hasattr(config, "keys"):
+        return None
+    names = {str(name) for name in config.keys()}
+    for each in (schema, *recipes()):
+        fields = fields_of(each)
+        needed = {f.name for f in fields if f.default is dataclasses.MISSING}
+        if needed <= names <= {f.name for f in fields}:
+            return None if each is schema else each
+    return None
 
 
 def as_dict(value: Any) -> Any:
@@ -210,10 +244,29 @@ def fields_of(schema: type[Section]) -> list[FieldType]:
     return found
 
 
+@dataclasses.dataclass
+class _Mistakes:
+    """What is wrong with a config.
+
+    Attributes:
+      found: mistakes.
+      following: fields that cannot be computed because of mistakes in others.
+    """
+
+    found: list[str]
+    following: list[str]
+
+    def __len__(self) -> int:
+        return len(self.found) + len(self.following)
+
+    def append(self, mistake: str) -> None:
+        self.found.append(mistake)
+
+
 def _load_section(
-    schema: type[T], config: Any, path: str, mistakes: list[str]
+    schema: type[T], config: Any, path: str, mistakes: _Mistakes
 ) -> T | None:
-    """The section, or None where `mistakes` got longer."""
+    """The section, or None where there are more mistakes than before."""
     if not hasattr(config, "keys"):
         kind = type(config).__name__
         mistakes.append(f"{path} is {_shown(config)}, of type {kind}: it must be a ConfigDict")
@@ -235,8 +288,7 @@ def _load_section(
         try:
             value = config[name]
         except (ArithmeticError, TypeError, ValueError) as error:
-            # A field that is computed from others, of which one is wrong.
-            mistakes.append(f"{where} cannot be computed from the other fields: {error}")
+            mistakes.following.append(f"{where} cannot be computed from other fields: {error}")
             continue
         if value is None and field.optional:
             values[name] = None

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 from launch.schema.fields import Setting
@@ -39,6 +40,8 @@ class SftConfig(Packed, Run):
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
         yield from check_checkpoint("model", self.model)
+        if self.data and not Path(self.data).expanduser().is_file():
+            yield "data", "does not exist"
         if self.task:
             yield from check_task("task", self.task)
         if self.rows % self.microbatches:

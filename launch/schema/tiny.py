@@ -90,6 +90,8 @@ class R1(Section):
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from check_tasks("harmless_problems", self.harmless_problems)
+        if isinstance(self.rl.rewards, str):
+            yield "rl.rewards", "must be a mapping: the reward models are added to it"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

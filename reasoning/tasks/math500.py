@@ -22,6 +22,10 @@ class Math500(MathTask):
         super().__init__(name)
         self._path = path
 
+    def files(self) -> list[str]:
+        path = self._path or os.environ.get("MATH500_PATH")
+        return [path] if path else []
+
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
         if split != "test":
             raise ValueError(f"{self.name} has the split test only, not {split!r}")

@@ -212,14 +212,23 @@ def parse_rewards(spec: str | Mapping[str, Any]) -> dict[str, tuple[float, Any]]
     return rewards
 
 
+def user_rewards(spec: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a spec that is a user's own functions; see `parse_rewards`."""
+    items = _split_text(spec) if isinstance(spec, str) else list(spec.items())
+    return {key: options for key, options in items if ":" in key}
+
+
 def _split_text(spec):
     """`a=0.5,b?x=1&weight=2` -> [("a", {"weight": 0.5}), ("b", {"x": 1, "weight": 2})]."""
     items = []
     for item in filter(None, (part.strip() for part in spec.split(","))):
         key, has_options, options = item.partition("?")
         if not has_options:
-            key, has_weight, weight = item.partition("=")
+            key, has_weight, weight = item.rpartition("=")
+            if ":" in weight:  # The `=` of `some=folder/rewards.py:fn` belongs to the path.
+                key, has_weight = item, ""
             options = f"weight={weight}" if has_weight else ""
+            key = key if has_weight else item
         pairs = [pair.partition("=") for pair in options.split("&") if pair]
         items.append((key, {name: _literal(value) for name, _, value in pairs}))
     return items

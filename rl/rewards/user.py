@@ -65,9 +65,11 @@ def _load(path: str, name: str) -> Callable:
     module = sys.modules[path] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        del sys.modules[path]
+        told = f"it calls sys.exit({error})" if isinstance(error, SystemExit) else error
         raise ValueError(
-            f"reward file {path} does not load: {type(error).__name__}: {error}"
+            f"reward file {path} does not load: {type(error).__name__}: {told}"
         ) from error
     function = getattr(module, name, None)
     if not callable(function):
