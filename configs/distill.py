@@ -18,7 +18,7 @@ cores.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 from configs import optimizer, rl
 
@@ -98,7 +98,7 @@ def get_config() -> ConfigDict:
 
     config.evaluation = ConfigDict(
         {
-            "tasks": {"math": config.get_ref("task")},
+            "tasks": {"math": FieldReference(config.get_ref("task"))},
             "problems": placeholder(int),
             "samples": 1,
             "max_new_tokens": MAX_NEW,

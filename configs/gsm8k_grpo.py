@@ -32,7 +32,7 @@ cores; see there.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 from configs import rl
 
@@ -63,12 +63,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.evaluation = ConfigDict(
         {
             # Follows `task` unless it is set; test problems of every task are never trained on.
-            "tasks": {"math": config.get_ref("task")},
+            "tasks": {"math": FieldReference(config.get_ref("task"))},
             # None is the whole test split; at most so many during training.
             "problems": placeholder(int),
             "problems_during": 256,
             "samples": 1,
-            "max_new_tokens": config.get_ref("max_new_tokens"),
+            "max_new_tokens": FieldReference(config.get_ref("max_new_tokens")),
             "temperature": 0.0,
             "top_p": 1.0,
             "rows": 640,

@@ -41,7 +41,7 @@ general data with rewards by preference models in the last 400 steps of `r1_rl`
 
 from ml_collections import ConfigDict
 
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 from configs import rl, sft
 
@@ -124,10 +124,10 @@ def _rl(stage: str, size: str) -> ConfigDict:
     config.sample_every, config.evaluate_every, config.checkpoint_every = 16, 400, 160
     config.evaluation = ConfigDict(
         {
-            "tasks": {"math": config.get_ref("task")},
+            "tasks": {"math": FieldReference(config.get_ref("task"))},
             "problems": placeholder(int),
             "problems_during": 256,
-            "max_new_tokens": config.get_ref("max_new_tokens"),
+            "max_new_tokens": FieldReference(config.get_ref("max_new_tokens")),
             # As the paper evaluates, D.1.
             "temperature": 0.6,
             "top_p": 0.95,

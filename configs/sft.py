@@ -11,7 +11,7 @@ billion parameters; time depends on the data.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 from configs import optimizer
 
@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.template = "chat_r1"
     config.evaluation = ConfigDict(
         {
-            "tasks": {"math": config.get_ref("task")},
+            "tasks": {"math": FieldReference(config.get_ref("task"))},
             "problems": 200 if tiny else placeholder(int),
             "samples": 1,
             "max_new_tokens": 160 if tiny else 512,

@@ -27,29 +27,38 @@ WORDS = {
 }
 
 
-def define_config(default: str, help_text: str = "the recipe") -> Any:
+def define_config(
+    default: str,
+    help_text: str = "the recipe",
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> Any:
     """Defines `--config`, a config file with its argument, and `--print_config`.
 
     Args:
       default: of `--config`; "" makes it required.
     """
     flags.DEFINE_bool(
-        "print_config", False, "print every field with type, value, unit and meaning, and stop"
-    )
+        "print_config", False, "print every field with type, value, unit and meaning, and stop",
+        flag_values=flag_values,
+    )  # fmt: skip
     arguments = sys.argv[1:]
     path = _config_path(arguments)
     if path is not None and not _asks_for_help(arguments):
         _check_path(path)
     try:
         return config_flags.DEFINE_config_file(
-            "config", default or None, f"{help_text}; --print_config shows its fields"
-        )
-    except Exception as error:  # Whatever the user's file or an override raises.
+            "config", default or None, f"{help_text}; --print_config shows its fields",
+            flag_values=flag_values,
+        )  # fmt: skip
+    except (Exception, SystemExit) as error:  # Whatever a user's file or an override raises.
         _refuse(error, path or default)
 
 
-def read_config(flag: Any, recipe: type[T]) -> T:
+def read_config(flag: Any, recipe: type[T], print_it: bool | None = None) -> T:
     """The config that the command line gives, checked; stops where it was only to be printed.
+
+    Args:
+      print_it: None does what `--print_config` says.
 
     Raises:
       ConfigError: what is wrong with it.
@@ -59,17 +68,19 @@ def read_config(flag: Any, recipe: type[T]) -> T:
     if config is None:
         raise ValueError(f"no config is given: add --config, such as --config={recipe.example}")
     loaded = schema.load(recipe, config)
-    if flags.FLAGS.print_config:
+    if flags.FLAGS.print_config if print_it is None else print_it:
         print_table(loaded)
         sys.exit(0)
     return loaded
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """As absl does, but a mistake is one line on stderr and ends the program with 1."""
     try:
-        return flags.FLAGS(argv)
-    except Exception as error:  # absl's, ml_collections', and whatever a user's config raises.
+        return flag_values(argv)
+    except (Exception, SystemExit) as error:  # Whatever a user's file or an override raises.
+        if _asks_for_help(argv[1:]):
+            raise
         _refuse(error, _config_path(argv[1:]) or "")
 
 
@@ -84,6 +95,8 @@ def explain(error: BaseException, path: str) -> str:
     if isinstance(error, AttributeError):  # ml_collections' of an unknown field.
         while isinstance(inner, Exception) and inner.args:
             inner = inner.args[0]
+        if "get_config" in str(inner):
+            return f"--config={path} has no function get_config"
         name, _, hint = " ".join(str(inner).split()).partition(" Did you mean ")
         close = hint.partition(" instead of ")[0].strip('"')
         return f"the config has no field {name}" + (f"; did you mean {close}?" if close else "")

@@ -8,6 +8,7 @@ from pathlib import Path
 from launch import runtime
 from launch.report import write_atomically
 from launch.schema import as_dict
+from launch.schema.sections import check_rows
 from launch.schema.tiny import TinyConfig, TokenizerTraining
 from launch.stages import Workspace, evaluation_problems
 from models.tokenizer import Tokenizer, train_bpe
@@ -28,6 +29,7 @@ def open_workspaces(
     directory = runtime.as_directory(workdir)
     runtime.keep_compiled(directory)
     model, mesh = runtime.build_model(config.model.settings()), runtime.build_mesh(config.mesh)
+    check_rows(config, mesh.shape["data"] * mesh.shape["fsdp"])
     trained = tokenizer(directory / "tokenizer", config.tokenizer)
     return [
         Workspace(directory / f"seed_{seed}", config, seed, mesh, model, trained)

@@ -28,7 +28,6 @@ from launch.schema.sections import (
     Temperature,
     TooLong,
     check_checkpoint,
-    check_task,
     check_tasks,
     differing_samples,
 )
@@ -223,9 +222,7 @@ class DistillConfig(Distilling, Run):
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
-        if self.task:
-            yield from check_task("task", self.task)
-        elif not self.problems:
+        if not self.task and not self.problems:
             yield "task", "must not be empty: name one, or several in problems"
         yield from check_tasks("problems", self.problems)
         for name in ("teacher", "student"):

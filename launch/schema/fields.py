@@ -17,6 +17,8 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
+from ml_collections import FieldReference
+
 # Larger whole numbers do not fit the integers of the device, and are always a slip.
 LARGEST = 2**31 - 1
 # Characters of a wrong value that an error shows.
@@ -87,6 +89,8 @@ class Setting:
             if not self.empty and not value.strip():
                 return "must not be empty"
         elif isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, int) and abs(value) > LARGEST:
+                return f"must be between -{LARGEST} and {LARGEST}"
             if not math.isfinite(value):
                 return "must be a finite number"
             if value not in self.also and not self._within(value):
@@ -151,7 +155,7 @@ def load(schema: type[T], config: Any, path: str = "config") -> T:
     """
     if isinstance(config, schema):
         return config
-    mistakes = _Mistakes([], [])
+    mistakes = _Mistakes()
     loaded = _load_section(schema, config, path, mistakes)
     if loaded is not None:
         return loaded
@@ -198,6 +202,15 @@ def as_dict(value: Any) -> Any:
 def given(section: Section) -> dict[str, Any]:
     """The fields of a section that are not None, and so not left to a default elsewhere."""
     return {name: value for name, value in as_dict(section).items() if value is not None}
+
+
+def sections(section: Section, path: str = "config") -> Iterator[tuple[str, Section]]:
+    """A section and all sections in it, with their paths."""
+    yield path, section
+    for field in dataclasses.fields(section):  # type: ignore[arg-type]
+        value = getattr(section, field.name)
+        if isinstance(value, Section):
+            yield from sections(value, f"{path}.{field.name}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,17 +263,33 @@ class _Mistakes:
 
     Attributes:
       found: mistakes.
-      following: fields that cannot be computed because of mistakes in others.
+      following: what is wrong with fields that are computed from others, perhaps from wrong ones.
     """
 
-    found: list[str]
-    following: list[str]
+    found: list[str] = dataclasses.field(default_factory=list)
+    following: list[str] = dataclasses.field(default_factory=list)
+    _references: set[int] = dataclasses.field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.found) + len(self.following)
 
-    def append(self, mistake: str) -> None:
-        self.found.append(mistake)
+    def append(self, mistake: str, follows: bool = False) -> None:
+        (self.following if follows else self.found).append(mistake)
+
+    def follows(self, config: Any, name: str) -> bool:
+        """Whether a wrong field is computed from another, or is one with a field that was wrong.
+
+        ml_collections says so in private attributes alone; without them nothing is lost but that a
+        mistake is told several times.
+        """
+        reference = getattr(config, "_fields", {}).get(name)
+        if not isinstance(reference, FieldReference):
+            return False
+        if vars(reference).get("_ops") or isinstance(vars(reference).get("_value"), FieldReference):
+            return True
+        told = id(reference) in self._references
+        self._references.add(id(reference))
+        return told
 
 
 def _load_section(
@@ -279,7 +308,8 @@ def _load_section(
             known = _suggestion(name, fields) or f"; the fields are {', '.join(sorted(fields))}"
             mistakes.append(f"{path}.{name} is unknown{known}")
     values = {}
-    for name, field in fields.items():
+    # Sections last: a field that a section repeats is named where it stands by itself.
+    for name, field in sorted(fields.items(), key=lambda each: each[1].section is not None):
         where = f"{path}.{name}"
         if name not in names:
             if field.default is dataclasses.MISSING:
@@ -288,7 +318,8 @@ def _load_section(
         try:
             value = config[name]
         except (ArithmeticError, TypeError, ValueError) as error:
-            mistakes.following.append(f"{where} cannot be computed from other fields: {error}")
+            line = f"{where} cannot be computed from other fields: {error}"
+            mistakes.append(line, follows=True)
             continue
         if value is None and field.optional:
             values[name] = None
@@ -300,7 +331,8 @@ def _load_section(
                 values[name] = _converted(field.kind, value, field.setting)
             except _Fault as fault:
                 about = f" ({field.setting.help})" if field.setting.help else ""
-                mistakes.append(f"{where}{fault.at}={_shown(fault.value)}: {fault.text}{about}")
+                line = f"{where}{fault.at}={_shown(fault.value)}: {fault.text}{about}"
+                mistakes.append(line, follows=mistakes.follows(config, name))
     if len(mistakes) > before:
         return None
     section = schema(**values)
@@ -343,8 +375,6 @@ def _converted(kind: Any, value: Any, setting: Setting) -> Any:
         raise _Fault(value, fault)
     if kind is float:
         return float(value)
-    if kind is int and abs(value) > LARGEST:
-        raise _Fault(value, f"must be at most {LARGEST}")
     return value
 
 
@@ -419,7 +449,7 @@ def _described(field: FieldType) -> str:
 
 def _at(section: Any, path: str) -> Any:
     for name in path.split("."):
-        section = getattr(section, name)
+        section = section[name] if isinstance(section, Mapping) else getattr(section, name)
     return section
 
 

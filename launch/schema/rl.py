@@ -20,7 +20,6 @@ from launch.schema.sections import (
     Run,
     SamplerRows,
     check_checkpoint,
-    check_task,
     check_tasks,
 )
 
@@ -135,6 +134,11 @@ class Reinforcement(Section):
         return max(1, batches) * self.minibatches * self.epochs
 
     @property
+    def prompt_room(self) -> int:
+        """Tokens that a row must have for a prompt."""
+        return 1
+
+    @property
     def extendable(self) -> bool:
         """Whether the first steps of a longer training are those of this one."""
         return self.optimizer.schedule == "constant"
@@ -145,10 +149,11 @@ class Reinforcement(Section):
             yield "prompts", f"must divide into minibatches={self.minibatches}"
         if self.rows % self.microbatches:
             yield "rows", f"must divide into microbatches={self.microbatches}"
-        if self.row_length <= self.max_new_tokens:
+        if self.row_length < self.prompt_room + self.max_new_tokens:
             yield (
                 "row_length",
-                f"has no room for a prompt and max_new_tokens={self.max_new_tokens}",
+                f"has no room for a prompt of {self.prompt_room} tokens and"
+                f" max_new_tokens={self.max_new_tokens}",
             )
         if self.steps is not None:
             yield from self.optimizer.check_steps(self.steps)
@@ -223,18 +228,15 @@ class RlConfig(Reinforcement, Run):
     ]
     evaluation: RlEvaluation
 
+    @property
+    def prompt_room(self) -> int:
+        return self.max_prompt_tokens
+
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
         yield from check_checkpoint("model", self.model)
-        yield from check_task("task", self.task)
-        if self.row_length < self.max_prompt_tokens + self.max_new_tokens:
-            yield (
-                "row_length",
-                f"is too short for max_prompt_tokens={self.max_prompt_tokens} and"
-                f" max_new_tokens={self.max_new_tokens}",
-            )
         needed = self.prompts * self.group // self.minibatches
-        if self.rows < needed:
+        if self.rows < needed and self.rows % self.microbatches == 0:
             yield (
                 "rows",
                 f"may not hold the {needed} completions of a minibatch: set rows={needed} (rows"

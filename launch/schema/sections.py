@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from launch.schema.fields import Recipe, Section, Setting, given
+from launch.schema.fields import ConfigError, Recipe, Section, Setting, given, sections
 
 REMAT = ("none", "full", "dots")
 DTYPES = ("auto", "float32", "bfloat16")
@@ -195,9 +195,6 @@ class Evaluation(Section):
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from differing_samples(self.samples, self.temperature)
-        for domain, spec in self.tasks.items():
-            if spec:
-                yield from check_task(f"tasks.{domain}", spec)
 
 
 def check_task(field: str, spec: str) -> Iterator[tuple[str, str]]:
@@ -229,6 +226,27 @@ def check_checkpoint(field: str, source: str) -> Iterator[tuple[str, str]]:
         yield field, "is a file: give the folder that holds config.json and the weights"
 
 
+def check_rows(config: Section, shards: int) -> None:
+    """Raises `ConfigError` where rows of a batch do not divide over the devices.
+
+    Args:
+      shards: parts that a batch is split into over the mesh axes `data` and `fsdp`.
+    """
+    mistakes = []
+    for path, section in sections(config):
+        rows = getattr(section, "rows", None)
+        if rows is None or not hasattr(section, "row_length"):
+            continue
+        parts = shards * getattr(section, "microbatches", 1)
+        if rows % parts:
+            mistakes.append(
+                f"{path}.rows={rows}: must be a multiple of {parts}, the data shards of the mesh"
+                " times the microbatches"
+            )
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(Recipe):
     """What every recipe that trains has."""
@@ -240,6 +258,12 @@ class Run(Recipe):
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from check_mesh(self.mesh)
+        own = getattr(self, "task", "")
+        if own:
+            yield from check_task("task", own)
+        for domain, spec in self.evaluation.tasks.items():
+            if spec and spec != own:
+                yield from check_task(f"evaluation.tasks.{domain}", spec)
 
 
 Dtype = Annotated[

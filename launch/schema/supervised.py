@@ -14,7 +14,6 @@ from launch.schema.sections import (
     Run,
     TooLong,
     check_checkpoint,
-    check_task,
 )
 
 
@@ -42,7 +41,5 @@ class SftConfig(Packed, Run):
         yield from check_checkpoint("model", self.model)
         if self.data and not Path(self.data).expanduser().is_file():
             yield "data", "does not exist"
-        if self.task:
-            yield from check_task("task", self.task)
         if self.rows % self.microbatches:
             yield "rows", f"must divide into microbatches={self.microbatches}"
