@@ -352,7 +352,7 @@ def test_errors_of_the_command_line_are_one_line(tmp_path, flag, fault):
 
 
 def test_a_stage_killed_after_its_export_is_done_again(files, tmp_path):
-    config = _config(files, task="")
+    config = _config(files, **{"evaluation.tasks.math": ""})
     model = files / "tiny" / "model"
     work = finetune._open(schema.load(RlConfig, config), model, tmp_path)
     (tmp_path / "rl" / "hf").mkdir(parents=True)
