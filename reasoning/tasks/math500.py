@@ -56,5 +56,5 @@ def _records(path):
     try:
         with open(path, "rb") as file:
             return list(enumerate(json.load(file), start=1))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: no JSON: {error}") from None
