@@ -40,7 +40,6 @@ general data with rewards by preference models in the last 400 steps of `r1_rl`
 """
 
 from ml_collections import ConfigDict
-
 from ml_collections.config_dict import FieldReference, placeholder
 
 from configs import rl, sft

@@ -71,7 +71,9 @@ def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
     # None is as many as `data_epochs` passes over the training problems take.
     config.steps = placeholder(int)
     config.data_epochs = 15.0
-    config.optimizer = optimizer.get_optimizer("constant", learning_rate=1e-6, b2=0.999, weight_decay=0.01)
+    config.optimizer = optimizer.get_optimizer(
+        "constant", learning_rate=1e-6, b2=0.999, weight_decay=0.01
+    )
     config.sample_every = 20
     config.checkpoint_every = 80
     return config

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from launch import flops, report, responses, stages, training
+from launch.distillation_checks import check_lengths, check_vocabulary, named
 from launch.schema import as_dict
 from launch.schema.distill import METHODS, Distilling, Logit, OnPolicy, OnResponses
 from launch.stages import Workspace
@@ -283,7 +284,7 @@ def prepare(
         work = dataclasses.replace(work, model=model)
     data = config.data.responses or str(work.stage_directory("teacher") / responses.DATA_FILE)
     trainer = Distillation(work, teacher, problems, config, data)
-    _check_lengths(work, teacher, problems, config)
+    check_lengths(work, teacher and teacher.work, problems, config)
     if "rl_only" in needed:
         training.plan_reinforce(work, list(problems), config.rl_only)
     for method in sorted(needed & set(METHODS)):
@@ -295,9 +296,9 @@ def prepare(
         step = make_train_step(
             sft.make_loss(work.model), optimizer, work.mesh, accumulate=section.microbatches
         )
-        _named(method, step.check_rows, section.rows)
+        named(method, step.check_rows, section.rows)
         if method != "on_policy" and config.data.responses:
-            _named(method, trainer.plan, trainer.examples(section), section)
+            named(method, trainer.plan, trainer.examples(section), section)
     top_k = config.logit.top_k
     if "logit" in needed and top_k is not None and teacher is not None:
         vocab = distillation.shared_vocab(work.model, teacher.work.model)
@@ -316,55 +317,6 @@ def _adapted(config: Distilling) -> Distilling:
         optimizer = dataclasses.replace(section.optimizer, lr_rules=LR_RULES)
         changes[name] = dataclasses.replace(section, optimizer=optimizer)
     return dataclasses.replace(config, **changes)
-
-
-def _named(section: str, check: Callable[..., Any], *arguments: Any) -> None:
-    """Calls a check, and names the section of the config where it finds a fault."""
-    try:
-        check(*arguments)
-    except ValueError as error:
-        raise ValueError(f"config.{section}: {error}") from None
-
-
-def _check_lengths(
-    work: Workspace, teacher: Teacher | None, problems: Sequence[Problem], config: Distilling
-) -> None:
-    """Finds prompts without room for their response, before anything is sampled."""
-    prompts = _prompts(work, problems)
-    if "on_policy" in config.trained:
-        section = config.on_policy
-        _named(
-            "on_policy", stages.check_prompts, work, prompts, section.max_new_tokens,
-            section.row_length,
-        )  # fmt: skip
-    if teacher is not None and not config.data.responses:
-        asked = _prompts(teacher.work, problems)
-        _named("data", stages.check_prompts, teacher.work, asked, config.data.max_new_tokens)
-    for each in (work, teacher.work) if teacher is not None else (work,):
-        held_out = stages.evaluation_problems(work.config.evaluation, work.seed)
-        for _, of_domain in held_out.values():
-            prompts = _prompts(each, of_domain)
-            _named(
-                "evaluation", stages.check_prompts, each, prompts,
-                work.config.evaluation.max_new_tokens,
-            )  # fmt: skip
-
-
-def _prompts(work: Workspace, problems: Sequence[Problem]) -> list[str]:
-    template = get_template(work.config.template, work.tokenizer)
-    return [template(problem.question) for problem in problems]
-
-
-def check_vocabulary(method: str, student: Workspace, teacher: Workspace) -> None:
-    """Raises `ValueError` unless every id means the same token to student and teacher."""
-    for i in range(max(student.tokenizer.vocab_size, teacher.tokenizer.vocab_size)):
-        ours, theirs = (each.tokenizer.token_bytes(i) for each in (student, teacher))
-        if ours != theirs:
-            raise ValueError(
-                f"method {method!r} compares distributions over tokens, but token {i} is {ours!r}"
-                f" to the student and {theirs!r} to the teacher: choose models of one vocabulary,"
-                " or method 'sequence'"
-            )
 
 
 def distill(

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from launch.schema.fields import ConfigError, Recipe, Section, Setting, given, sections
+from launch.schema.fields import Recipe, Section, Setting, given, sections
+from launch.schema.loading import ConfigError
 
 REMAT = ("none", "full", "dots")
 DTYPES = ("auto", "float32", "bfloat16")

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch.schema.fields import Section, as_dict, fields_of, load, recipes, type_name
+from launch.schema.fields import Section, as_dict, fields_of, type_name
+from launch.schema.loading import load, recipes
+
 
 class Row(NamedTuple):
     """A field of a config."""

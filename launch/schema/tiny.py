@@ -12,7 +12,6 @@ from launch.schema.sections import (
     Counts,
     FineTuning,
     MaxNewTokens,
-    Ngram,
     Pretraining,
     Run,
     SamplerRows,

@@ -14,14 +14,14 @@ from ml_collections import ConfigDict
 from configs import distill_full, gsm8k_grpo, r1_full
 from launch import command_line, compile_check, schema
 from launch.schema import Section, Setting
-from launch.schema.fields import LARGEST, fields_of, recipes
+from launch.schema.fields import LARGEST, fields_of
+from launch.schema.loading import recipes
 from launch.schema.rl import RlConfig
 from launch.schema.sections import check_rows
 from launch.schema.supervised import SftConfig
 from launch.schema.table import page, rows
 from tests.launch import bad_settings
 from tests.launch.bad_settings import CASES, ENTRIES
-
 
 ROOT = Path(__file__).parents[2]
 

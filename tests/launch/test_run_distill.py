@@ -229,11 +229,11 @@ def test_lora_exports_a_merged_model(files):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"methods": ("logits",)}, "methods.0.='logits': must be one of rl_only, sequence.*did you mean logit"),
+        ({"methods": ("logits",)}, "methods.0.='logits': must be one of.*did you mean logit"),
         ({"student": ""}, "there is no student: give a checkpoint by --config.student"),
         ({"teacher": "", "data.responses": ""}, "there is no teacher: give a checkpoint, or"),
         ({"teacher": ""}, "method 'logit' needs a teacher's checkpoint, not its text alone"),
-        ({"sequence.optimizer.warmup_steps": 99}, "config.sequence: warmup_steps=99 .* do not fit in"),
+        ({"sequence.optimizer.warmup_steps": 99}, "config.sequence: warmup_steps=99 .* do not fit"),
         ({"lora.rank": 2, "lora.targets": "q_proj"}, "LoRA targets='q_proj' match none of"),
     ],
 )
