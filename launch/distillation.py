@@ -257,7 +257,7 @@ class Distillation:
 
 
 def _shorter(config: Training, share: float) -> Training:
-    """A share of an arm's epochs, to the nearest whole one: all that was sampled is learned from."""
+    """A share of an arm's epochs, to the nearest whole one: all samples are learned from."""
     return dataclasses.replace(config, epochs=max(1, round(share * config.epochs)))
 
 

@@ -25,7 +25,7 @@ TOKENIZER_SEED = 0
 def open_workspaces(
     config: TinyConfig, workdir: str, num_seeds: int
 ) -> list[Workspace[TinyConfig]]:
-    """The workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...; they share a model."""
+    """The workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...; of one model."""
     directory = runtime.as_directory(workdir)
     runtime.keep_compiled(directory)
     model, mesh = runtime.build_model(config.model.settings()), runtime.build_mesh(config.mesh)

@@ -201,8 +201,8 @@ def test_fields_of_a_users_config_file_are_checked(files, tmp_path):
     with pytest.raises(ValueError, match="stepz is unknown"):
         run_rl.run(config, tmp_path)
     with config.unlocked():
-        del config.stepz, config.steps
-    with pytest.raises(ValueError, match="steps is missing"):
+        del config.stepz, config.prompts
+    with pytest.raises(ValueError, match="prompts is missing"):
         run_rl.run(config, tmp_path)
 
 
@@ -342,7 +342,7 @@ def test_chats_keep_or_break_the_format_as_asked(files, share):
 def test_errors_of_the_command_line_are_one_line(tmp_path, flag, fault):
     done = subprocess.run(
         [sys.executable, "-m", "launch.run_rl", "--config=configs/gsm8k_grpo.py:tiny",
-         "--config.rewards=own.py:letters", "--config.problems=3", "--config.loss.beta=0.1",
+         "--config.rewards=accuracy=1", "--config.problems=3", "--config.loss.beta=0.1",
          f"--workdir={tmp_path}", flag],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
