@@ -99,7 +99,8 @@ def run(
     report.write_report(
         work.directory / "report.json",
         {
-            "config": settings,
+            # With what some fields have come to, such as steps that follow the data.
+            "config": settings | {n: x for n, x in training.settings.items() if x is not None},
             "seeds": 1,
             "wall_seconds": time.monotonic() - start,
             "stages": results,

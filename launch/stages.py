@@ -103,8 +103,8 @@ def run_stage(
     settings = json.loads(json.dumps(settings))
     saved = saved_settings(work, stage)
     done = directory / RESULT_FILE
-    if saved not in (None, settings):
-        if not _extends(saved, settings, extendable):
+    if saved is not None and saved != settings:
+        if extendable is None or not _extends(saved, settings, extendable):
             raise ValueError(
                 f"{directory} holds a {stage} stage of another config:"
                 f" {_differences(saved, settings)}; give another --workdir, or remove that folder"
@@ -127,10 +127,10 @@ def run_stage(
 
 
 def _extends(
-    saved: Mapping[str, Any], settings: Mapping[str, Any], extendable: str | None
+    saved: Mapping[str, Any], settings: Mapping[str, Any], extendable: str
 ) -> bool:
     """Whether the settings differ in nothing but a larger `extendable`."""
-    if extendable is None or saved.get(extendable) is None:
+    if saved.get(extendable) is None:
         return False
     same = {**saved, extendable: settings[extendable]} == settings
     return same and settings[extendable] > saved[extendable]

@@ -229,11 +229,11 @@ def plan_reinforce(
         config.max_new_tokens,
         config.row_length,
     )
-    rewards = config.rewards if rewards is None else rewards
-    with _reward_set(rewards, config, num_workers=1) as reward_set:
+    used = config.rewards if rewards is None else rewards
+    with _reward_set(used, config, num_workers=1) as reward_set:
         reward_set.check(template(problems[0].question), problems[0])
     return ReinforcePlan(
-        config, num_steps, problems, template, rewards, variant, learner, optimizer, step
+        config, num_steps, problems, template, used, variant, learner, optimizer, step
     )
 
 

@@ -168,7 +168,6 @@ class Distilling(Section):
     rl_only: Reinforcement
     distill_then_rl: DistillThenRl
     lora: Lora
-    base: Base | None = None
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
@@ -209,6 +208,7 @@ class DistillConfig(Distilling, Run):
         str, Setting("checkpoint; {seed} is the run's; '' leaves data.responses alone", empty=True)
     ]
     student: Annotated[str, Setting("checkpoint; '' is made from scratch, see base", empty=True)]
+    base: Base | None = None
     dtype: Dtype
     remat: Remat
     task: Annotated[str, Setting("training problems", empty=True)]
@@ -222,7 +222,8 @@ class DistillConfig(Distilling, Run):
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
-        if not self.task and not self.problems:
+        asked = {"on_policy", "rl_only"} & set(self.trained) or not self.data.responses
+        if asked and not self.task and not self.problems:
             yield "task", "must not be empty: name one, or several in problems"
         yield from check_tasks("problems", self.problems)
         for name in ("teacher", "student"):
