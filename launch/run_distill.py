@@ -4,7 +4,7 @@
         --config.student=DIR_OR_HF_NAME --workdir=runs/distill
 
 Evaluates teacher and student, trains the student by each of `--config.methods` and evaluates what
-comes out; the methods are those of `launch/distillation.py`. `workdir` gets report.json and for
+comes out; the methods are those of `launch/jobs/distillation.py`. `workdir` gets report.json and for
 every seed the folders `teacher` (responses.jsonl: what it taught), `base` (the student before) and
 one for each method, whose `hf/` is the trained model. A run that was interrupted goes on where it
 was, by the same command.
@@ -15,7 +15,8 @@ import time
 
 from absl import flags
 
-from launch import runtime, schema
+from launch import schema
+from launch.parts import runtime
 from launch.schema.distill import DistillConfig
 
 
@@ -28,7 +29,7 @@ def run(config, workdir: str, seeds: int = 1) -> None:
     """The whole job; see the module's docstring."""
     config = schema.load(DistillConfig, config)
     # JAX starts here, once XLA's flags are set.
-    from launch import report, stages
+    from launch.parts import report, stages
 
     start = time.monotonic()
     runtime.start_distributed()
@@ -54,10 +55,11 @@ def run(config, workdir: str, seeds: int = 1) -> None:
 
 
 def _run_seed(config, directory, seed):
-    from launch import data_files, distillation, finetune, responses, stages, training
+    from launch.jobs import distillation, finetune, responses, training
+    from launch.parts import data_files, stages
+    from models.checkpoint_source import resolve
     from models.decoder import LanguageModel
     from models.hf.load import load_params
-    from models.hf.source import resolve
     from reasoning.tasks import get_task
     from reasoning.tiny_world import corpus
 

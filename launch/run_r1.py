@@ -12,7 +12,8 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import recipe, runtime, schema
+from launch import recipe, schema
+from launch.parts import runtime
 from launch.schema.tiny import TinyConfig
 
 _CONFIG = runtime.define_config("configs/tiny.py")
@@ -31,7 +32,7 @@ def main(argv):
         raise ValueError(f"--stages={unknown[0]} is unknown; choose from {known}")
     config = runtime.read_config(_CONFIG, TinyConfig)
     # JAX starts here, once XLA's flags are set.
-    from launch import report, stages
+    from launch.parts import report, stages
     from launch.recipe import findings, runner, world
 
     runtime.start_distributed()
@@ -66,7 +67,7 @@ def main(argv):
 
 
 def _show(workdir: Path, seed: int, reported):
-    from launch import report
+    from launch.parts import report
     from train.metrics import METRICS_FILE
 
     report.print_table(reported, _SEEDS.value)

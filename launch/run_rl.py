@@ -4,13 +4,14 @@
         --workdir=runs/gsm8k
 
 Evaluates the model, trains it, evaluates it again. `workdir` gets report.json, rl.png, samples.json
-and the folders `initial` and `rl` (see `launch/stages.py`); `rl/hf` is the trained model. A run
+and the folders `initial` and `rl` (see `launch/parts/stages.py`); `rl/hf` is the trained model. A run
 that was interrupted goes on where it was, by the same command.
 """
 
 from absl import flags
 
-from launch import runtime, schema
+from launch import schema
+from launch.parts import runtime
 from launch.schema.rl import RlConfig
 
 
@@ -23,14 +24,15 @@ def run(config, workdir: str) -> None:
     """The whole job; see the module's docstring."""
     config = schema.load(RlConfig, config)
     # JAX starts here, once XLA's flags are set.
-    from launch import finetune
+    from launch.jobs import finetune
 
     finetune.run(config, workdir, "rl", _prepare)
 
 
 def _prepare(work):
     """Checks everything that RL needs; returns the training."""
-    from launch import data_files, finetune, held_out_rewards, stages, training
+    from launch.jobs import finetune, held_out_rewards, training
+    from launch.parts import data_files, stages
     from reasoning.prompts import get_template
     from reasoning.tasks import get_task
 

@@ -10,7 +10,8 @@ import time
 
 from absl import flags
 
-from launch import recipe, runtime, schema
+from launch import recipe, schema
+from launch.parts import runtime
 from launch.schema.tiny import TinyConfig
 
 _CONFIG = runtime.define_config("configs/tiny.py:search")
@@ -22,7 +23,7 @@ def main(argv):
     start = time.monotonic()
     config = runtime.read_config(_CONFIG, TinyConfig)
     # JAX starts here, once XLA's flags are set.
-    from launch import report, stages
+    from launch.parts import report, stages
     from launch.recipe import runner, world
 
     runtime.start_distributed()

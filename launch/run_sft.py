@@ -3,13 +3,14 @@
     python -m launch.run_sft --config=configs/sft.py --config.model=DIR_OR_HF_NAME \
         --config.data=FILE.jsonl --workdir=runs/sft
 
-`workdir` gets report.json and the folders `initial` and `sft` (see `launch/stages.py`); `sft/hf` is
+`workdir` gets report.json and the folders `initial` and `sft` (see `launch/parts/stages.py`); `sft/hf` is
 the trained model. A run that was interrupted goes on where it was, by the same command.
 """
 
 from absl import flags
 
-from launch import runtime, schema
+from launch import schema
+from launch.parts import runtime
 from launch.schema.supervised import SftConfig
 
 
@@ -24,14 +25,15 @@ def run(config, workdir: str) -> None:
     if not config.data:
         raise ValueError("there are no data: give a JSONL file by --config.data=FILE")
     # JAX starts here, once XLA's flags are set.
-    from launch import finetune
+    from launch.jobs import finetune
 
     finetune.run(config, workdir, "sft", _prepare)
 
 
 def _prepare(work):
     """Reads and checks the data; returns the training."""
-    from launch import data_files, finetune, training
+    from launch.jobs import finetune, training
+    from launch.parts import data_files
     from train.data import load_examples
 
     config = work.config

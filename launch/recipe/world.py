@@ -5,13 +5,13 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from launch import runtime
-from launch.report import write_atomically
+from launch.parts import runtime
+from launch.parts.report import write_atomically
+from launch.parts.stages import Workspace, evaluation_problems
 from launch.schema import as_dict
 from launch.schema.sections import check_rows
 from launch.schema.tiny import TinyConfig, TokenizerTraining
-from launch.stages import Workspace, evaluation_problems
-from models.tokenizer import Tokenizer, train_bpe
+from models.tokens.tokenizer import Tokenizer, train_bpe
 from reasoning import response
 from reasoning.problem import Problem
 from reasoning.prompts import CHAT_TEMPLATE, PLAIN

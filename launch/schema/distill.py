@@ -50,7 +50,11 @@ class TeacherResponses(Section):
     ngram: Ngram
     samples: Samples
     form: Annotated[
-        str, Setting("what a response must look like", choices="reasoning.teacher_data:FORMS")
+        str,
+        Setting(
+            "what a response must look like",
+            choices="reasoning.training_data.teacher_data:FORMS",
+        ),
     ]
     max_new_tokens: MaxNewTokens
     temperature: Temperature
@@ -158,7 +162,7 @@ class Base(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distilling(Section):
-    """Arms of distillation and what they share, as `launch.distillation` reads them."""
+    """Arms of distillation and what they share, as `launch.jobs.distillation` reads them."""
 
     methods: Annotated[tuple[str, ...], Setting("arms that are run", choices=ARMS)]
     data: TeacherResponses

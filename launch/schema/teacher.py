@@ -67,7 +67,11 @@ class TeacherConfig(Recipe):
     ]
     template: Template
     form: Annotated[
-        str, Setting("what a response must look like", choices="reasoning.teacher_data:FORMS")
+        str,
+        Setting(
+            "what a response must look like",
+            choices="reasoning.training_data.teacher_data:FORMS",
+        ),
     ]
     num_samples: Annotated[int, Setting("responses to each problem", least=1)]
     max_new_tokens: MaxNewTokens

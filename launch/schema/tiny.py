@@ -95,7 +95,7 @@ class R1(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verifiers(FineTuning):
-    """Verifiers from the policy's labelled solutions; see `launch/verifier_training.py`."""
+    """Verifiers from the policy's labelled solutions; see `launch/jobs/verifier_training.py`."""
 
     problems: Counts
     solutions: Annotated[int, Setting("sampled for each problem", least=1)]
@@ -109,7 +109,7 @@ class Verifiers(FineTuning):
     chunk: Annotated[int, Setting("problems labelled together", unit="problems", least=1)]
     sampler_rows: SamplerRows
     outcome_at: Annotated[
-        str, Setting("where outcomes are learned", choices="train.process_reward:PLACES")
+        str, Setting("where outcomes are learned", choices="train.objectives.process_reward:PLACES")
     ]
     language_share: Annotated[
         float, Setting("of the loss, for writing right solutions; 0 is none", least=0)

@@ -1,0 +1,146 @@
+"""What `run_rl` and `run_sft` share: from a checkpoint, evaluated before and after, to a report."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from launch.parts import data_files, report, runtime, stages
+from launch.schema import as_dict
+from launch.schema.distill import DistillConfig
+from launch.schema.rl import RlConfig
+from launch.schema.supervised import SftConfig
+from models.checkpoint_source import resolve
+from models.decoder import LanguageModel
+from models.hf.load import load_config, load_params
+from models.tokens.tokenizer import Tokenizer
+from reasoning.prompts import get_template
+from train.metrics import METRICS_FILE
+
+# What the evaluation of the given checkpoint depends on.
+INITIAL_FIELDS = ("model", "dtype", "mesh", "seed", "template", "evaluation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training that has been checked.
+
+    Attributes:
+      run: from parameters and the stage's directory to new parameters.
+      settings: what the result depends on besides the config, such as the content of the data; or
+        what a field of the config comes to.
+      measure: further figures of the evaluation's responses, and the fields they depend on.
+      extendable: a number among the settings that a later run may raise; see `run_stage`.
+    """
+
+    run: Callable[[Any, Path], Any]
+    settings: Mapping[str, Any]
+    measure: stages.Measure | None = None
+    measure_fields: tuple[str, ...] = ()
+    extendable: str | None = None
+
+
+def run(
+    config: RlConfig | SftConfig,
+    workdir: str,
+    stage: str,
+    prepare: Callable[[stages.Workspace], Training],
+) -> None:
+    """Evaluates `config.model`, trains it, evaluates it again, and reports both.
+
+    Args:
+      stage: what the training is called.
+      prepare: checks config and data, before any long work, and returns the training.
+    """
+    start = time.monotonic()
+    runtime.start_distributed()
+    source = resolve(config.model)
+    directory = runtime.as_directory(workdir)
+    runtime.keep_compiled(directory)
+    work = _open(config, source, directory)
+    training = prepare(work)
+    _check_evaluation(work)
+
+    settings = as_dict(config)
+    evaluated = data_files.fingerprints(config.evaluation.tasks.values())
+    initial_fields = (*INITIAL_FIELDS, *(training.measure_fields if training.measure else ()))
+    initial_settings = {name: settings[name] for name in initial_fields}
+    initial_settings["data_sha256"] = evaluated
+    stage_settings = settings | dict(training.settings)
+    stage_settings["data_sha256"] = evaluated | stage_settings["data_sha256"]
+
+    def load():
+        return load_params(source, work.model.config, work.mesh)
+
+    results: dict[str, Mapping[str, Any]] = {}
+    try:
+        if any(config.evaluation.tasks.values()):
+            results["initial"] = stages.run_stage(
+                work,
+                "initial",
+                initial_settings,
+                lambda directory: stages.score(work, directory, load(), training.measure),
+            )
+        results[stage] = stages.run_stage(
+            work,
+            stage,
+            stage_settings,
+            lambda directory: stages.publish(
+                work, directory, training.run(load(), directory), training.measure
+            ),
+            training.extendable,
+        )
+    except stages.Interrupted as interruption:
+        print(f"interrupted: {interruption}; the same command goes on from here")
+        return
+    report.write_report(
+        work.directory / "report.json",
+        {
+            # With what some fields have come to, such as steps that follow the data.
+            "config": settings | {n: x for n, x in training.settings.items() if x is not None},
+            "seeds": 1,
+            "wall_seconds": time.monotonic() - start,
+            "stages": results,
+        },
+    )
+    report.print_table(results, 1)
+    records = report.read_metrics(work.stage_directory(stage) / METRICS_FILE)
+    if any("reward" in record for record in records):
+        report.plot_training(work.directory / f"{stage}.png", {stage: records})
+    report.show_samples(
+        work.directory / "samples.json", {name: work.stage_directory(name) for name in results}
+    )
+    print(f"report: {work.directory / 'report.json'}")
+    print(f"model: {work.stage_directory(stage) / 'hf'}")
+
+
+def _open(config: RlConfig | SftConfig, source: Path, directory: Path) -> stages.Workspace:
+    """Everything but the weights of the checkpoint."""
+    model, tokenizer = open_checkpoint(source, config)
+    mesh = runtime.build_mesh(config.mesh)
+    return stages.Workspace(directory, config, config.seed, mesh, model, tokenizer)
+
+
+def open_checkpoint(
+    source: Path, config: RlConfig | SftConfig | DistillConfig
+) -> tuple[LanguageModel, Tokenizer]:
+    """Model and tokenizer of a checkpoint, computing in `config.dtype`."""
+    dtype = config.dtype
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    model = LanguageModel(load_config(source, dtype=dtype, remat=config.remat))
+    tokenizer = Tokenizer.from_directory(source)
+    tokenizer.check_fits(model.config.vocab_size)
+    return model, tokenizer
+
+
+def _check_evaluation(work: stages.Workspace) -> None:
+    """Finds what would stop the evaluation: absent data, prompts beyond the model's context."""
+    config = work.config.evaluation
+    for _, problems in stages.evaluation_problems(config, work.seed).values():
+        template = get_template(work.config.template, work.tokenizer)
+        prompts = [template(problem.question) for problem in problems]
+        stages.check_prompts(work, prompts, config.max_new_tokens)
