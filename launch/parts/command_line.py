@@ -16,8 +16,6 @@ from launch.schema.table import print_table
 T = TypeVar("T", bound=schema.Recipe)
 
 CONFIGS = Path("configs")
-# Modules among the configs that are no recipes.
-SHARED = ("__init__", "rl", "optimizer", "tiny_student")
 # How Python and absl say that a value is of another type, and how we do.
 WORDS = {
     r"invalid literal for int\(\).*": "must be a whole number",
@@ -149,7 +147,9 @@ def _check_path(given: str) -> None:
         fault = "is a folder"
     else:
         fault = "does not exist"
-    names = [each.stem for each in sorted(CONFIGS.glob("*.py")) if each.stem not in SHARED]
+    names = [
+        each.stem for each in sorted(CONFIGS.glob("*.py")) if "def get_config(" in each.read_text()
+    ]
     close = difflib.get_close_matches(Path(path).stem, names, 1)
     hint = f"did you mean {CONFIGS / close[0]}.py?" if close else (
         f"the recipes in {CONFIGS} are {', '.join(names)}"
