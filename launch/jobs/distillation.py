@@ -299,7 +299,7 @@ def prepare(
         )
         named(method, step.check_rows, section.rows)
         if method != "on_policy" and config.data.responses:
-            named(method, trainer.plan, trainer.examples(section), section)
+            named(method, _plan, trainer, section)
     top_k = config.logit.top_k
     if "logit" in needed and top_k is not None and teacher is not None:
         vocab = distillation.shared_vocab(work.model, teacher.work.model)
@@ -308,6 +308,11 @@ def prepare(
                 f"config.logit.top_k={top_k} exceeds the {vocab} tokens of the vocabulary"
             )
     return trainer
+
+
+def _plan(trainer: Distillation, section: OnResponses) -> None:
+    """Reads the responses at hand and packs them, to see whether that can be done."""
+    trainer.plan(trainer.examples(section), section)
 
 
 def _adapted(config: Distilling) -> Distilling:
