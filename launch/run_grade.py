@@ -77,10 +77,12 @@ def run(task_name: str, responses: str, output: str, console: Console) -> dict[s
         `{"count", "correct", "accuracy": {"mean", "ci95", "n", ...}, "answers_per_second"}`.
     """
     task = get_task(task_name)
-    rows = read_responses(responses, task_name)
     folder = os.path.dirname(os.path.abspath(output))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{folder}: no such folder; create it, or choose another --output")
+    if os.path.isdir(output):
+        raise IsADirectoryError(f"{output}: is a folder; name a file by --output")
+    rows = read_responses(responses, task_name)
     verdicts: list[Verdict] = []
     start = time.perf_counter()
     columns = ("grading", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

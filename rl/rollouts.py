@@ -26,6 +26,7 @@ class Rollouts:
       rewards: `[P, G]`, the weighted sum.
       by_reward: reward name -> `[P, G]`, unweighted.
       reasons: reward name -> P x G reasons in words.
+      notes: what the user should be told about the rewards, a line each.
     """
 
     problems: list[Problem]
@@ -35,6 +36,7 @@ class Rollouts:
     rewards: np.ndarray
     by_reward: dict[str, np.ndarray]
     reasons: dict[str, list[list[str]]]
+    notes: tuple[str, ...] = ()
 
     @property
     def lengths(self) -> np.ndarray:
@@ -49,6 +51,8 @@ class Rollouts:
                 return value[list(keep)]
             if isinstance(value, dict):
                 return {name: pick(column) for name, column in value.items()}
+            if isinstance(value, tuple):
+                return value
             return [value[i] for i in keep]
 
         return Rollouts(**{f.name: pick(getattr(self, f.name)) for f in dataclasses.fields(self)})
@@ -148,6 +152,7 @@ class RolloutSampler:
                 name: [column[start : start + shape[1]] for start in starts]
                 for name, column in scores.reasons.items()
             },
+            notes=tuple(scores.notes),
         )
 
 

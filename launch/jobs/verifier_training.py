@@ -20,6 +20,7 @@ import numpy as np
 
 from launch.jobs import training
 from launch.parts.stages import Workspace, check_prompts
+from launch.schema.tiny import Verifiers
 from models.hf.export import export_model
 from models.hf.load import LoadedModel, load_scalar_model
 from models.scalar_head import ScalarModel
@@ -56,7 +57,7 @@ class VerifierPlan:
         measure on; none where no task has them.
     """
 
-    config: Any
+    config: Verifiers
     problems: list[tuple[Task, list[Problem]]]
     template: PromptTemplate
     labelling: LabelSettings
@@ -65,31 +66,19 @@ class VerifierPlan:
     measurement: list[Annotated]
 
 
-def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
+def plan_verifiers(work: Workspace, config: Verifiers) -> VerifierPlan:
     """Draws the problems and checks all that can be checked before a solution is sampled.
 
     Args:
       work: of the policy.
-      config: a ConfigDict with `problems` (task -> how many), the fields of `LabelSettings` but the
-        seed, `sampler_rows`, `outcome_at` (see `process_reward.outcome_example`), `language_share`
-        (see `process_reward.with_language`; 0 for verdicts alone), `bench_problems` (planted errors
-        to measure on, of each task that has them, and as many again to choose the threshold on),
-        and the fields that `plan_supervised` reads, with `epochs`.
+      config: what is sampled, labelled and trained; `bench_problems` planted errors are measured
+        on, of each task that has them, and as many again choose the threshold.
 
     Raises:
       ValueError: a bad setting, or a prompt without room for its response; one line.
     """
     fields = {f.name for f in dataclasses.fields(LabelSettings)} - {"seed"}
-    given = {name: config[name] for name in fields if name in config}
-    labelling = LabelSettings(**given, seed=work.seed)
-    if config.outcome_at not in process_reward.PLACES:
-        raise ValueError(
-            f"outcome_at={config.outcome_at!r} is unknown; choose one of"
-            f" {', '.join(process_reward.PLACES)}"
-        )
-    for name, least in (("epochs", 1), ("bench_problems", 2), ("language_share", 0)):
-        if config[name] < least:
-            raise ValueError(f"{name}={config[name]}: it must be at least {least}")
+    labelling = LabelSettings(**{name: getattr(config, name) for name in fields}, seed=work.seed)
     if config.language_share and not work.model.config.tie_embeddings:
         raise ValueError(
             f"language_share={config.language_share} needs a model with tied embeddings, and this "
@@ -99,14 +88,12 @@ def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
     for spec, count in config.problems.items():
         task = get_task(spec)
         problems.append((task, task.problems("train", count, work.seed)))
-    if not problems:
-        raise ValueError("problems names no task to train verifiers on: give {task: how many}")
     template = get_template(work.config.template, work.tokenizer)
     prompts = [template(p.question) for _, of_task in problems for p in of_task]
     check_prompts(work, prompts, labelling.max_new_tokens, config.row_length)
     scalar = dataclasses.replace(work, model=ScalarModel(work.model.config))
     # How many steps there will be is known once there are solutions; the settings are known now.
-    optimizer = make_optimizer(config.optimizer.to_dict(), scalar.model.abstract_params, 10**9)
+    optimizer = make_optimizer(config.optimizer.settings(), scalar.model.abstract_params, 10**9)
     loss = process_reward.make_loss(scalar.model)
     make_train_step(loss, optimizer, work.mesh).check_rows(config.rows)
     planted = _planted_errors(work, config, [task for task, _ in problems], template)
@@ -114,7 +101,7 @@ def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
 
 
 def _planted_errors(
-    work: Workspace, config: Any, tasks: Sequence[Task], template: PromptTemplate
+    work: Workspace, config: Verifiers, tasks: Sequence[Task], template: PromptTemplate
 ) -> tuple[list[Annotated], list[Annotated]]:
     splitter, count = StepSplitter(work.tokenizer, config.delimiter), config.bench_problems
     parts: tuple[list[Annotated], list[Annotated]] = ([], [])

@@ -11,6 +11,7 @@ import jax
 from launch.jobs import training
 from launch.parts import stages
 from launch.parts.stages import Workspace, check_prompts, evaluation_problems
+from launch.schema.sections import FineTuning, Sampling
 from models.decoding.sampling import SamplingParams
 from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
@@ -34,7 +35,7 @@ def rng_of(work: Workspace, purpose: str) -> random.Random:
 
 
 def sample(
-    work: Workspace, params: Any, prompts: Sequence[str], config: Any, purpose: str
+    work: Workspace, params: Any, prompts: Sequence[str], config: Sampling, purpose: str
 ) -> list[list[str]]:
     """Texts of `config.samples` completions of each prompt.
 
@@ -104,7 +105,7 @@ def decontaminator(work: Workspace, n: int) -> Decontaminator:
 def train_base(
     work: Workspace,
     directory: Path,
-    config: Any,
+    config: FineTuning,
     collect: Callable[[], Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:
     """SFT of the base model on records that are collected once, as a stage's work.

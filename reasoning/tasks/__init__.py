@@ -80,6 +80,10 @@ class Task(abc.ABC):
             FileNotFoundError: If the data are not there.
         """
 
+    def files(self) -> list[str]:
+        """The user's files that problems are read from, whose content may change."""
+        return []
+
     def extract(self, response: str) -> str | None:
         """The final answer in a response, tagged or not; None where there is none.
 

@@ -21,7 +21,7 @@ from rl.rewards.language import LanguageReward
 from rl.rewards.on_tasks import BatchOnTasks, OnTasks
 from rl.rewards.repetition import RepetitionReward
 from rl.rewards.self_check import SelfCheckReward
-from rl.rewards.user import UserReward
+from rl.rewards.user import WORKER_MEMORY_MB, UserReward
 
 # Rewards of one completion's text, called in worker processes under the time limit. Classes whose
 # instances are rewards; their dataclass fields are the options. Imported by the workers.
@@ -47,6 +47,10 @@ BATCH_REWARDS = {
 }
 
 
+# The largest size of a reward. Means and variances of larger ones lose their meaning in float32.
+LARGEST = 1e9
+
+
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """What a batch of n completions earned.
@@ -55,11 +59,13 @@ class Scores:
       total: float64 `[n]`, the weighted sum.
       by_reward: reward name -> float64 `[n]`, unweighted.
       reasons: reward name -> n reasons.
+      notes: what the user should be told, a line each: calls that were killed and count as 0.
     """
 
     total: np.ndarray
     by_reward: dict[str, np.ndarray]
     reasons: dict[str, list[str]]
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 class RewardSet:
@@ -82,7 +88,7 @@ class RewardSet:
         *,
         num_workers: int = 2,
         timeout_s: float = 5.0,
-        memory_mb: int = 1024,
+        memory_mb: int = WORKER_MEMORY_MB,
     ):
         self._rewards = parse_rewards(spec)
         self._pool = WorkerPool(
@@ -102,12 +108,14 @@ class RewardSet:
         """Rewards each completion.
 
         Raises:
-          ValueError: a reward raised an exception or returned no finite number: a fault of the
-            reward, which would spoil the training unseen.
+          ValueError: a reward raised an exception, returned no number of up to `LARGEST`, or was
+            killed in every call: a fault of the reward, which would spoil the training unseen.
         """
+        evaluated = self._evaluate(samples)
+        notes = _told_of_killed(evaluated)
         results = {
             name: [RewardResult(0.0, r.reason) if isinstance(r, _Killed) else r for r in column]
-            for name, column in self._evaluate(samples).items()
+            for name, column in evaluated.items()
         }
         by_reward = {
             name: np.array([result.score for result in column], np.float64)
@@ -116,8 +124,13 @@ class RewardSet:
         total = np.zeros(len(samples))
         for name, weight in self.weights.items():
             total += weight * by_reward[name]
+        if not np.all(np.abs(total) <= LARGEST):
+            raise ValueError(
+                f"the weighted sum of rewards reaches {total[np.argmax(np.abs(total))]:g}, and may"
+                f" reach ±{LARGEST:g}: give smaller weights"
+            )
         reasons = {name: [result.reason for result in column] for name, column in results.items()}
-        return Scores(total, by_reward, reasons)
+        return Scores(total, by_reward, reasons, notes)
 
     def check(self, prompt: str, problem: Problem) -> None:
         """Tries every reward on an empty completion and on a perfect one, before the long work.
@@ -217,14 +230,23 @@ def parse_rewards(spec: str | Mapping[str, Any]) -> dict[str, tuple[float, Any]]
     return rewards
 
 
+def user_rewards(spec: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a spec that is a user's own functions; see `parse_rewards`."""
+    items = _split_text(spec) if isinstance(spec, str) else list(spec.items())
+    return {key: options for key, options in items if ":" in key}
+
+
 def _split_text(spec):
     """`a=0.5,b?x=1&weight=2` -> [("a", {"weight": 0.5}), ("b", {"x": 1, "weight": 2})]."""
     items = []
     for item in filter(None, (part.strip() for part in spec.split(","))):
         key, has_options, options = item.partition("?")
         if not has_options:
-            key, has_weight, weight = item.partition("=")
+            key, has_weight, weight = item.rpartition("=")
+            if ":" in weight:  # The `=` of `some=folder/rewards.py:fn` belongs to the path.
+                key, has_weight = item, ""
             options = f"weight={weight}" if has_weight else ""
+            key = key if has_weight else item
         pairs = [pair.partition("=") for pair in options.split("&") if pair]
         items.append((key, {name: _literal(value) for name, _, value in pairs}))
     return items
@@ -318,8 +340,10 @@ def _score_text(description, prompt, completion, problem):
         return [float(result.score), str(result.reason)]
     except MemoryError:
         raise  # The pool's matter.
+    except SystemExit as error:
+        return f"sys.exit({error.code!r}){_place(description, error)}: return a number instead"
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}{_place(description, error)}"
 
 
 def _result(reply):
@@ -329,10 +353,45 @@ def _result(reply):
     return _Raised(reply) if isinstance(reply, str) else RewardResult(*reply)
 
 
+def _place(description, error):
+    """Where in the user's file an error arose; nothing for the project's own rewards."""
+    reward = _reward_of(description)
+    reward = getattr(reward, "reward", reward)  # Of a reward that applies to some tasks only.
+    return reward.place(error) if isinstance(reward, UserReward) else ""
+
+
+def _told_of_killed(evaluated):
+    """A line for each reward of which calls were killed.
+
+    Raises:
+      ValueError: all its calls were.
+    """
+    notes = []
+    for name, column in evaluated.items():
+        reasons = [result.reason for result in column if isinstance(result, _Killed)]
+        if not reasons:
+            continue
+        if len(reasons) == len(column) > 1:
+            raise ValueError(
+                f"reward {name!r} gave no result in any of {len(column)} calls: {reasons[0]}; make"
+                " it faster or smaller, or see why its process ends"
+            )
+        notes.append(
+            f"reward {name!r} gave no result in {len(reasons)} of {len(column)} calls, which count"
+            f" as 0: {reasons[0]}"
+        )
+    return notes
+
+
 def _fault(result):
     """What is wrong with a result, or None."""
     if isinstance(result, _Raised):
         return f"failed with {result.error}"
     if isinstance(result, RewardResult) and not math.isfinite(result.score):
         return f"returned {result.score}, which is not a finite number"
+    if isinstance(result, RewardResult) and abs(result.score) > LARGEST:
+        return (
+            f"returned {result.score:g}, beyond ±{LARGEST:g}, where means and variances of a batch"
+            " lose their meaning: scale it down"
+        )
     return None

@@ -44,7 +44,7 @@ def test_a_config_gives_the_rules():
     mesh = {"data": 1, "fsdp": -1}
     runtime.build_mesh(ConfigDict({"mesh": mesh, "sharding": {"heads": None}}))
     assert spec("heads", shape=(8,)) == PartitionSpec(None)
-    runtime.build_mesh(ConfigDict({"mesh": mesh}))
+    runtime.build_mesh(ConfigDict({"mesh": mesh, "sharding": {}}))
     assert spec("heads", shape=(8,)) == PartitionSpec("tensor")
 
 

@@ -11,6 +11,7 @@ from launch.parts.report import write_atomically
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, world
 from launch.recipe.stages import verifiers
+from launch.schema.tiny import Search
 from models.decoding.sampling import SamplingParams
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.generation.jax_steps import JaxStepGenerator
@@ -38,7 +39,7 @@ def check(work: Workspace) -> None:
             raise AssertionError(f"search problem {problem.question!r} occurs in the corpus")
 
 
-def _problems(config: Any, split: str, count: int, seed: int) -> list[Problem]:
+def _problems(config: Search, split: str, count: int, seed: int) -> list[Problem]:
     return get_task(config.task).problems(split, count, seed)
 
 
