@@ -144,7 +144,7 @@ class Search(Section):
         tuple[int, ...], Setting("budgets of tree searches that are calibrated", least=1)
     ]
     pilots: Annotated[int, Setting("samples that difficulty is estimated from", least=1)]
-    how: Annotated[
+    aggregation: Annotated[
         str, Setting("step scores become one", choices="reasoning.verifiers:AGGREGATIONS")
     ]
     wait: Annotated[str, Setting("what budget forcing goes on with")]
