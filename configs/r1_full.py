@@ -98,6 +98,8 @@ def _rl(stage: str, size: str) -> ConfigDict:
     config.task, config.problems = "gsm8k", placeholder(int)
     devices, to_a_row = DEVICES[size]
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": to_a_row})
+    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
+    config.sharding = ConfigDict()
 
     config.loss.update(beta=0.001, clip_low=10.0, clip_high=10.0)
     rewards = "accuracy=1,format=1"

@@ -292,7 +292,7 @@ CASES: list[Case] = [
             "verifiers.bench_problems": (1,),
             "search.budgets": ((2, 4), (0, 1), ()),
             "search.tree_arms": ((3,),),
-            "search.how": ("median",),
+            "search.aggregation": ("median",),
             "search.wait": ("",),
             "search.shots": (0,),
             "search.task": ("tiny_maths",),
