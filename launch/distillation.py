@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from launch import flops, report, responses, stages, training
+from launch import flops, responses, stages, training
 from launch.stages import Workspace
 from models.lora import LR_RULES, LoraConfig, LoraModel
 from models.sampler import SamplingParams
@@ -32,13 +32,15 @@ from rl.on_policy_distillation import OnPolicySource
 from rl.rollouts import RolloutSampler
 from train import distillation, sft, teacher_logprobs
 from train.data import Example
-from train.metrics import METRICS_FILE
+from train.metrics import read_metrics
 from train.optimizer import make_optimizer
 from train.source import fitted
 from train.step import LossFn, make_train_step
 
 METHODS = ("sequence", "logit", "on_policy")
 ARMS = ("rl_only", *METHODS, "distill_then_rl")
+# Stages that train, of those in the directory of a distillation.
+TRAINED = ("base", *ARMS)
 
 TOP_FILE = "teacher_logprobs.npz"
 
@@ -167,7 +169,7 @@ class Distillation:
         )
         params = training.fine_tune(work, params, plan, directory)
         generator.params = None
-        records = report.read_metrics(directory / METRICS_FILE)
+        records = read_metrics(directory)
         sampled, trained = (
             sum(record[name] for record in records)
             for name in ("sampled_tokens", "sequence_tokens")
@@ -185,7 +187,7 @@ class Distillation:
         prompts = [plan.template(problem.question) for problem in self.problems]
         prompt = np.mean([len(ids) for ids in work.tokenizer.encode_batch(prompts)])
         total = 0.0
-        for record in report.read_metrics(directory / METRICS_FILE):
+        for record in read_metrics(directory):
             response = record["response_tokens"]
             per_token = work.model.config.flops_per_token((prompt + response) / 2)
             sampled = config.prompts * (prompt + config.group * response)
@@ -373,6 +375,7 @@ def distill(
             "params": sizes.get(name, work.model.config.num_params),
             "train_flops": result.get("train_flops", 0.0),
             "metrics": result["metrics"],
+            **{key: result[key] for key in ("stopped",) if key in result},
         }
         for name, result in results.items()
     }

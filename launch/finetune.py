@@ -1,8 +1,9 @@
 """What `run_rl` and `run_sft` share: from a checkpoint, evaluated before and after, to a report."""
 
+import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from models.hf.load import load_config, load_params
 from models.hf.source import resolve
 from models.tokenizer import Tokenizer
 from reasoning.prompts import get_template
-from train.metrics import METRICS_FILE
+from train.metrics import read_metrics
 
 # From parameters and the stage's directory to new parameters.
 Train = Callable[[Any, Path], Any]
@@ -31,6 +32,7 @@ def run(
     workdir: str,
     stage: str,
     prepare: Callable[[stages.Workspace], Train],
+    accept_stopped: Sequence[str] = (),
 ) -> None:
     """Evaluates `config.model`, trains it, evaluates it again, and reports both.
 
@@ -38,14 +40,30 @@ def run(
       known: a config with every field there is, to check `config` against.
       stage: what the training is called.
       prepare: checks config and data, before any long work, and returns the training.
+      accept_stopped: `[stage]` takes the last good checkpoint where the training stopped itself.
+
+    Raises:
+      Interrupted: a signal ended it; the same call goes on from there.
+      Stopped: the training stopped itself, and that is not accepted.
     """
-    start = time.monotonic()
     runtime.start_distributed()
     _check_fields(config, known)
+    runtime.check_accepted(accept_stopped, (stage,))
     source = resolve(config.model)
-    directory = runtime.as_directory(workdir)
-    runtime.keep_compiled(directory)
-    work = _open(config, source, directory)
+    with runtime.working_directory(workdir) as directory:
+        runtime.keep_compiled(directory)
+        work = _open(config, source, directory)
+        work = dataclasses.replace(work, accept_stopped=tuple(accept_stopped))
+        _run(work, source, stage, prepare)
+
+
+def _run(
+    work: stages.Workspace,
+    source: Path,
+    stage: str,
+    prepare: Callable[[stages.Workspace], Train],
+) -> None:
+    start, config = time.monotonic(), work.config
     train = prepare(work)
     _check_evaluation(work)
 
@@ -56,23 +74,19 @@ def run(
         return load_params(source, work.model.config, work.mesh)
 
     results: dict[str, Mapping[str, Any]] = {}
-    try:
-        if any(config.evaluation.tasks.values()):
-            results["initial"] = stages.run_stage(
-                work,
-                "initial",
-                initial_settings,
-                lambda directory: stages.score(work, directory, load()),
-            )
-        results[stage] = stages.run_stage(
+    if any(config.evaluation.tasks.values()):
+        results["initial"] = stages.run_stage(
             work,
-            stage,
-            settings,
-            lambda directory: stages.publish(work, directory, train(load(), directory)),
+            "initial",
+            initial_settings,
+            lambda directory: stages.score(work, directory, load()),
         )
-    except stages.Interrupted as interruption:
-        print(f"interrupted: {interruption}; the same command goes on from here")
-        return
+    results[stage] = stages.run_stage(
+        work,
+        stage,
+        settings,
+        lambda directory: stages.publish(work, directory, train(load(), directory)),
+    )
     report.write_report(
         work.directory / "report.json",
         {
@@ -83,7 +97,7 @@ def run(
         },
     )
     report.print_table(results, 1)
-    records = report.read_metrics(work.stage_directory(stage) / METRICS_FILE)
+    records = read_metrics(work.stage_directory(stage))
     if any("reward" in record for record in records):
         report.plot_training(work.directory / f"{stage}.png", {stage: records})
     report.show_samples(

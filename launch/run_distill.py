@@ -12,6 +12,7 @@ was, by the same command.
 
 import json
 import time
+from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
@@ -21,25 +22,34 @@ from launch import runtime
 
 def main(argv):
     del argv
-    run(_CONFIG.value, _WORKDIR.value, _SEEDS.value)
+    run(_CONFIG.value, _WORKDIR.value, _SEEDS.value, _ACCEPT_STOPPED.value)
 
 
-def run(config, workdir: str, seeds: int = 1) -> None:
-    """The whole job; see the module's docstring."""
+def run(config, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()) -> None:
+    """The whole job; see the module's docstring.
+
+    Raises:
+      Interrupted: a signal ended it; the same call goes on from there.
+      Stopped: a training stopped itself, and its stage is not among `accept_stopped`.
+    """
     # JAX starts here, once XLA's flags are set.
-    from launch import report, stages
+    from launch import distillation
+
+    runtime.start_distributed()
+    runtime.check_accepted(accept_stopped, distillation.TRAINED)
+    with runtime.working_directory(workdir) as directory:
+        _run(config, directory, seeds, tuple(accept_stopped))
+
+
+def _run(config, directory, seeds, accept_stopped):
+    from launch import report
 
     start = time.monotonic()
-    runtime.start_distributed()
-    directory = runtime.as_directory(workdir)
     runtime.keep_compiled(directory)
-    by_seed = []
-    try:
-        for seed in range(config.seed, config.seed + seeds):
-            by_seed.append(_run_seed(config, directory / f"seed_{seed}", seed))
-    except stages.Interrupted as interruption:
-        print(f"interrupted: {interruption}; the same command goes on from here")
-        return
+    by_seed = [
+        _run_seed(config, directory / f"seed_{seed}", seed, accept_stopped)
+        for seed in range(config.seed, config.seed + seeds)
+    ]
     combined = report.combine_seeds(by_seed)
     summary = {
         "config": json.loads(config.to_json_best_effort()),
@@ -52,7 +62,7 @@ def run(config, workdir: str, seeds: int = 1) -> None:
     print(f"report: {directory / 'report.json'}")
 
 
-def _run_seed(config, directory, seed):
+def _run_seed(config, directory, seed, accept_stopped):
     from launch import distillation, finetune, stages, training
     from models.decoder import LanguageModel
     from models.hf.load import load_params
@@ -69,7 +79,9 @@ def _run_seed(config, directory, seed):
         raise ValueError("a student made from scratch has its teacher's tokenizer: set teacher")
 
     def workspace(model, tokenizer):
-        return stages.Workspace(directory, config, seed, mesh, model, tokenizer)
+        return stages.Workspace(
+            directory, config, seed, mesh, model, tokenizer, accept_stopped
+        )
 
     teacher = tokenizer = None
     if "teacher" in sources:
@@ -109,4 +121,5 @@ if __name__ == "__main__":
     _CONFIG = config_flags.DEFINE_config_file("config", "configs/distill.py", "the recipe")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/distill", "where everything is written")
     _SEEDS = flags.DEFINE_integer("seeds", 1, "training runs, each its own", lower_bound=1)
+    _ACCEPT_STOPPED = runtime.define_accept_stopped()
     runtime.run_main(main)

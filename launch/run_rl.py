@@ -8,6 +8,8 @@ and the folders `initial` and `rl` (see `launch/stages.py`); `rl/hf` is the trai
 that was interrupted goes on where it was, by the same command.
 """
 
+from collections.abc import Sequence
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -17,15 +19,15 @@ from launch import runtime
 
 def main(argv):
     del argv
-    run(_CONFIG.value, _WORKDIR.value)
+    run(_CONFIG.value, _WORKDIR.value, _ACCEPT_STOPPED.value)
 
 
-def run(config, workdir: str) -> None:
+def run(config, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
     """The whole job; see the module's docstring."""
     # JAX starts here, once XLA's flags are set.
     from launch import finetune
 
-    finetune.run(config, get_config(), workdir, "rl", _prepare)
+    finetune.run(config, get_config(), workdir, "rl", _prepare, accept_stopped)
 
 
 def _prepare(work):
@@ -73,4 +75,5 @@ if __name__ == "__main__":
     # Here, so that a program may import several entry points: flags are global.
     _CONFIG = config_flags.DEFINE_config_file("config", "configs/gsm8k_grpo.py", "the recipe")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/rl", "where everything is written")
+    _ACCEPT_STOPPED = runtime.define_accept_stopped()
     runtime.run_main(main)

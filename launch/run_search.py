@@ -8,6 +8,7 @@ needs and are not there: base, R1-Zero, and the verifiers.
 
 import json
 import time
+from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -16,22 +17,25 @@ from launch import recipe, runtime
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py:search", "the recipe")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
+_ACCEPT_STOPPED = runtime.define_accept_stopped()
 
 
 def main(argv):
     del argv
-    start = time.monotonic()
     # JAX starts here, once XLA's flags are set.
-    from launch import report, stages
+    runtime.start_distributed()
+    runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
+    with runtime.working_directory(_WORKDIR.value) as directory:
+        _run(directory)
+
+
+def _run(directory: Path):
+    from launch import report
     from launch.recipe import runner, world
 
-    runtime.start_distributed()
-    (work,) = world.open_workspaces(_CONFIG.value, _WORKDIR.value, 1)
-    try:
-        results = runner.run_stages(work, recipe.lineage("search"))
-    except stages.Interrupted as interruption:
-        print(f"interrupted: {interruption}; the same command goes on from here")
-        return
+    start = time.monotonic()
+    (work,) = world.open_workspaces(_CONFIG.value, directory, 1, _ACCEPT_STOPPED.value)
+    results = runner.run_stages(work, recipe.lineage("search"))
     path = work.stage_directory("search") / "report.json"
     report.write_report(
         path,

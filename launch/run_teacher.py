@@ -26,12 +26,16 @@ def main(argv):
 
 def run(config, workdir: str, estimate_only: bool = False) -> None:
     """The whole job; see the module's docstring."""
-    # JAX starts here, once XLA's flags are set.
+    with runtime.working_directory(workdir) as directory:
+        _run(config, directory, estimate_only)
+
+
+def _run(config, directory, estimate_only):
+    from launch.endings import Interrupted
     from models.sampling import SamplingParams
     from reasoning import teacher_data
     from reasoning.response_log import ResponseLog
 
-    directory = runtime.as_directory(workdir)
     if config.form not in teacher_data.FORMS:
         raise ValueError(f"form={config.form!r} is unknown; choose one of {teacher_data.FORMS}")
     problems = _problems(config)
@@ -50,8 +54,7 @@ def run(config, workdir: str, estimate_only: bool = False) -> None:
             return
         stopped_by, fault = _collect(generator, log, items, sampling, config)
         if stopped_by:
-            print(f"stopped by {stopped_by}; the same command goes on")
-            return
+            raise Interrupted(stopped_by)
         summary = _write(log, items, config.form, directory, generator)
     _print_summary(summary, directory)
     if fault is not None:

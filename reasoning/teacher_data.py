@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from models.files import atomic_file
 from models.sampling import SamplingParams
 from reasoning.api_client import ServerError
 from reasoning.generator import Completion, Generator, fold_seed
@@ -294,8 +295,7 @@ def write_examples(path: str | os.PathLike, graded: Iterable[Sequence[Graded]]) 
     faults: collections.Counter[str] = collections.Counter()
     columns: dict[str, list[float]] = collections.defaultdict(list)
     responses = 0
-    partial = f"{path}.part"
-    with open(partial, "w", encoding="utf-8", errors="replace") as file:
+    with atomic_file(path, errors="replace") as file:
         for group in graded:
             responses += len(group)
             faults.update(each.fault for each in group)
@@ -307,9 +307,6 @@ def write_examples(path: str | os.PathLike, graded: Iterable[Sequence[Graded]]) 
             for each in group:
                 if not each.fault:
                     file.write(json.dumps(each.example(), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
     metrics = {
         name: (mean_with_ci if name == "response_tokens" else shares_with_ci)(values)
         for name, values in columns.items()

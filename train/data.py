@@ -11,14 +11,13 @@ The loss is on what an assistant wrote and on the token that ends it (on all of 
 Prompt and response are tokenized apart, exactly as they meet when the model is sampled.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from models.files import read_jsonl
 from models.tokenizer import Tokenizer
 
 Example = dict[str, np.ndarray]
@@ -29,29 +28,17 @@ Piece = tuple[str, bool, bool]
 FIELDS = ("messages", "prompt", "response", "text")
 
 
-def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_records(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (where, record) for every line that is not blank; `where` is "FILE:LINE".
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: a line is not a JSON object, or there is none.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"data file {path} does not exist; give the path of a JSONL file")
     empty = True
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            where, empty = f"{path}:{number}", False
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{where}: not JSON ({error}); mend or remove the line") from None
-            if not isinstance(record, dict):
-                raise ValueError(f"{where}: a {type(record).__name__}, not a JSON object")
-            yield where, record
+    for number, record in read_jsonl(path):
+        empty = False
+        yield f"{path}:{number}", record
     if empty:
         raise ValueError(f"data file {path} holds no records")
 
@@ -60,7 +47,7 @@ def load_examples(
     path: str | os.PathLike, tokenizer: Tokenizer, *, add_special_tokens: bool = True
 ) -> list[Example]:
     """All records of a JSONL file as examples; see `encode_records`."""
-    wheres, records = zip(*read_jsonl(path), strict=True)
+    wheres, records = zip(*read_records(path), strict=True)
     return encode_records(records, tokenizer, add_special_tokens=add_special_tokens, wheres=wheres)
 
 

@@ -16,8 +16,8 @@ import jax
 
 from launch import training
 from launch.recipe import sampling
-from launch.report import write_atomically
 from launch.stages import Workspace
+from models.files import read_json, write_atomically
 from models.hf.export import export_model
 from models.scalar_head import ScalarModel
 from reasoning.problem import Problem
@@ -29,7 +29,7 @@ from reasoning.tiny_world.corpus import tagged
 from reasoning.tiny_world.language import LANGUAGES
 from reasoning.verifiers.scalar import SequenceScorer
 from train import reward_model
-from train.data import read_jsonl
+from train.data import read_records
 
 Pairs = list[dict[str, Any]]
 # Share of the pairs that a reward model is measured on.
@@ -119,9 +119,9 @@ def train_reward_model(
     """
     measured = directory / "accuracy.json"
     if measured.exists():
-        return json.loads(measured.read_text())
+        return read_json(measured, "remove it, and the model is measured again")
     sampling.once(directory / "pairs.jsonl", make_pairs)
-    pairs = [pair for _, pair in read_jsonl(directory / "pairs.jsonl")]
+    pairs = [pair for _, pair in read_records(directory / "pairs.jsonl")]
     held_out = pairs[int(len(pairs) * (1 - HELD_OUT)) :]
     scalar = dataclasses.replace(work, model=ScalarModel(work.model.config, bias=False))
     plan = training.plan_supervised(

@@ -7,8 +7,8 @@ from typing import Any
 
 from launch import search, stages, verifier_training
 from launch.recipe import Stage, verifiers, world
-from launch.report import write_atomically
 from launch.stages import Workspace
+from models.files import write_atomically
 from models.sampler import SamplingParams
 from reasoning.generator import JaxGenerator
 from reasoning.problem import Problem

@@ -2,13 +2,14 @@
 
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from launch import runtime
-from launch.report import write_atomically
 from launch.stages import Workspace, evaluation_problems
+from models.files import read_json, write_atomically
+from models.manifest import Damaged, check_manifest, write_manifest
 from models.tokenizer import Tokenizer, train_bpe
 from reasoning import response
 from reasoning.problem import Problem
@@ -20,14 +21,18 @@ from reasoning.tiny_world import corpus
 TOKENIZER_SEED = 0
 
 
-def open_workspaces(config: Any, workdir: str, num_seeds: int) -> list[Workspace]:
+def open_workspaces(
+    config: Any, directory: Path, num_seeds: int, accept_stopped: Sequence[str] = ()
+) -> list[Workspace]:
     """The workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...; they share a model."""
-    directory = runtime.as_directory(workdir)
+    directory = Path(directory)
     runtime.keep_compiled(directory)
     model, mesh = runtime.build_model(config.model), runtime.build_mesh(config.mesh)
     trained = tokenizer(directory / "tokenizer", config.tokenizer)
     return [
-        Workspace(directory / f"seed_{seed}", config, seed, mesh, model, trained)
+        Workspace(
+            directory / f"seed_{seed}", config, seed, mesh, model, trained, tuple(accept_stopped)
+        )
         for seed in range(config.seed, config.seed + num_seeds)
     ]
 
@@ -46,7 +51,8 @@ def tokenizer(directory: Path, config: Any) -> Tokenizer:
     """Trains the tokenizer, or loads it from where it was saved with the same settings."""
     settings = config.to_dict()
     saved = directory / "settings.json"
-    if not saved.exists() or json.loads(saved.read_text()) != settings:
+    remedy = f"remove the folder {directory}, and the tokenizer is trained again"
+    if not saved.exists() or read_json(saved, remedy) != settings:
         saved.unlink(missing_ok=True)
         trained = train_bpe(
             corpus.documents(config.documents, TOKENIZER_SEED),
@@ -60,7 +66,12 @@ def tokenizer(directory: Path, config: Any) -> Tokenizer:
             template=CHAT_TEMPLATE,
         )  # fmt: skip
         trained.save(directory)
+        write_manifest(directory)
         write_atomically(saved, json.dumps(settings))
+    try:
+        check_manifest(directory)
+    except Damaged as error:
+        raise ValueError(f"{error}: {remedy}") from None
     return Tokenizer.from_directory(directory)
 
 

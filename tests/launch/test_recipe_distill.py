@@ -29,7 +29,7 @@ def work(tmp_path_factory):
         for problem in get_task("tiny_math").problems("train", 40, 0)
     ]  # fmt: skip
     (folder / "data.jsonl").write_text("".join(json.dumps({"messages": c}) + "\n" for c in chats))
-    (work,) = world.open_workspaces(config, str(folder), 1)
+    (work,) = world.open_workspaces(config, folder, 1)
     params = work.model.init(jax.random.key(0))
     stages.publish(work, work.stage_directory("r1_zero"), params)
     return work

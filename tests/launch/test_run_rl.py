@@ -16,6 +16,7 @@ import pytest
 from configs import gsm8k_grpo
 from configs import sft as sft_config
 from launch import finetune, make_tiny_checkpoint, run_rl, run_sft, stages, training
+from launch.endings import Interrupted
 from models.hf.load import load_model
 from reasoning.jsonl import read_jsonl
 from reasoning.prompts import R1_SYSTEM
@@ -131,8 +132,8 @@ def test_the_same_command_goes_on_after_a_signal(files, finished, monkeypatch, c
                 os.kill(os.getpid(), signal.SIGTERM)
 
         patched.setattr(training, "_write_samples", interrupt)
-        run_rl.run(_config(files), workdir)
-    assert "the same command goes on" in capsys.readouterr().out
+        with pytest.raises(Interrupted, match="SIGTERM after step 2"):
+            run_rl.run(_config(files), workdir)
     assert not (workdir / "report.json").exists() and not (workdir / "rl" / "hf").exists()
 
     run_rl.run(_config(files), workdir)

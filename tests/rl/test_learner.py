@@ -143,7 +143,9 @@ def test_minibatches_and_epochs(minibatches, epochs):
     for batch in batches:
         assert batch["loss_weights"].sum() == pytest.approx(1.0)
         assert {x.shape for x in batch.values()} == {(ROWS, LENGTH)}
-    assert running.state_dict() == {"batches_drawn": 1, "problems_taken": 4}
+    assert running.state_dict() == {
+        "batches_drawn": 1, "problems_taken": 4, "constant_batches": 0
+    }  # fmt: skip
 
 
 def test_later_updates_are_off_policy():

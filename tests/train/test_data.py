@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.tokenizer import Tokenizer, train_bpe
-from train.data import encode_records, load_examples, read_jsonl
+from train.data import encode_records, load_examples, read_records
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -117,5 +117,5 @@ def test_missing_and_empty_files(tmp_path, tokenizer):
 def test_files_are_read_line_by_line(tmp_path, tokenizer):
     path = tmp_path / "data.jsonl"
     path.write_text('{"text": "It is"}\n\n{"text": "it"}\n')
-    assert [where for where, _ in read_jsonl(path)] == [f"{path}:1", f"{path}:3"]
+    assert [where for where, _ in read_records(path)] == [f"{path}:1", f"{path}:3"]
     assert len(load_examples(path, tokenizer)) == 2
