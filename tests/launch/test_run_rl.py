@@ -217,7 +217,7 @@ def test_sizes_that_follow_from_others_follow_overrides():
 def test_a_variant_keeps_its_settings_unless_they_are_set(files, monkeypatch):
     plans = []
 
-    def stop(config, known, workdir, stage, prepare):
+    def stop(config, known, workdir, stage, prepare, accept_stopped):
         plans.append(prepare)
 
     monkeypatch.setattr(finetune, "run", stop)
@@ -248,7 +248,7 @@ def test_sft_learns_from_a_file_and_exports(files, tmp_path):
     losses = [line["loss"] for line in _records(tmp_path / "run" / "sft" / "metrics.jsonl")]
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     assert load_model(tmp_path / "run" / "sft" / "hf").tokenizer.template
-    for data, fault in [("", "no data"), (str(tmp_path / "none.jsonl"), "does not exist")]:
+    for data, fault in [("", "no data"), (str(tmp_path / "none.jsonl"), "no such file")]:
         config.data = data
         with pytest.raises((ValueError, OSError), match=fault):
             run_sft.run(config, tmp_path / "another")
