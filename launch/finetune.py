@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from launch import report, runtime, stages
+from launch import machine, report, runtime, stages
 from models.decoder import LanguageModel
 from models.hf.load import load_config, load_params
 from models.hf.source import resolve
@@ -94,6 +94,7 @@ def _run(
             "seeds": 1,
             "wall_seconds": time.monotonic() - start,
             "stages": results,
+            "machine": machine.describe(),
         },
     )
     report.print_table(results, 1)

@@ -42,7 +42,7 @@ def run(config, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()
 
 
 def _run(config, directory, seeds, accept_stopped):
-    from launch import report
+    from launch import machine, report
 
     start = time.monotonic()
     runtime.keep_compiled(directory)
@@ -56,6 +56,7 @@ def _run(config, directory, seeds, accept_stopped):
         "seeds": seeds,
         "wall_seconds": time.monotonic() - start,
         "distill": combined,
+        "machine": machine.describe(),
     }
     report.write_report(directory / "report.json", summary)
     report.print_table(combined, seeds)

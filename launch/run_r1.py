@@ -38,7 +38,7 @@ def main(argv):
 
 
 def _run(config, workdir: Path):
-    from launch import report
+    from launch import machine, report
     from launch.recipe import findings, runner, world
 
     start = time.monotonic()
@@ -53,6 +53,7 @@ def _run(config, workdir: Path):
         "stages": {name: each for name, each in combined.items() if "metrics" in each},
     }
     others = {name: each for name, each in combined.items() if "metrics" not in each}
+    summary["machine"] = machine.describe()
     found = findings.findings(by_seed, directories)
     report.write_report(workdir / "report.json", summary | {"findings": found} | others)
     if summary["stages"]:

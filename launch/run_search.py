@@ -30,7 +30,7 @@ def main(argv):
 
 
 def _run(directory: Path):
-    from launch import report
+    from launch import machine, report
     from launch.recipe import runner, world
 
     start = time.monotonic()
@@ -45,6 +45,7 @@ def _run(directory: Path):
             "wall_seconds": time.monotonic() - start,
             "search": results["search"],
             "verifiers": results["verifiers"],
+            "machine": machine.describe(),
         },
     )
     print(f"report: {path}")
