@@ -16,8 +16,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from models.files import read_json, write_atomically
 
@@ -25,6 +25,8 @@ FAILED, RUN_AGAIN = 1, 75
 
 # In the folder of a training that stopped itself: why, and its last good checkpoint.
 STOPPED_FILE = "stopped.json"
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -88,15 +90,14 @@ def read_stop(directory: Path) -> Stop | None:
         raise ValueError(f"{path} is damaged (its fields are others): {remedy}") from None
 
 
-@contextlib.contextmanager
-def signals() -> Iterator[None]:
-    """While entered, SIGINT and SIGTERM raise `Interrupted`; a second SIGINT ends the process.
+def handle_signals() -> None:
+    """From now on SIGINT and SIGTERM raise `Interrupted`, and a second SIGINT ends the process.
 
     It does so at once, whatever the main thread is doing, with `RUN_AGAIN`: a half-written file
     never has the name of a whole one, and worker processes end with their parent. Where a training
     loop runs, `train.stopper` takes the first signal in place of this.
     """
-    previous, interrupted = {}, False
+    interrupted = False
 
     def interrupt(number, frame):
         nonlocal interrupted
@@ -105,21 +106,30 @@ def signals() -> Iterator[None]:
             interrupted = True
             raise Interrupted(signal.Signals(number).name)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, interrupt)
+    for number in _SIGNALS:
+        signal.signal(number, interrupt)
     # Python runs handlers between two instructions of its main thread, which may compute in JAX for
     # long. The number of a signal is in this pipe at once.
     receiver, sender = os.pipe()
     os.set_blocking(sender, False)
-    old_sender = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
     threading.Thread(target=_end_at_second_sigint, args=(receiver,), daemon=True).start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(old_sender)
-        os.close(sender)  # Ends the thread.
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    """For a program that is complete: what comes while Python shuts down changes nothing."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def leave_interrupted() -> NoReturn:
+    """Ends the process with `RUN_AGAIN`, without Python's slow and talkative shutdown.
+
+    Everything that saves has done so when `Interrupted` has passed it.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(RUN_AGAIN)
 
 
 def _end_at_second_sigint(receiver: int) -> None:
@@ -133,4 +143,3 @@ def _end_at_second_sigint(receiver: int) -> None:
                 os.write(2, b"\nended at a second SIGINT; the same command goes on from the last"
                          b" checkpoint\n")  # fmt: skip
             os._exit(RUN_AGAIN)
-    os.close(receiver)

@@ -71,14 +71,14 @@ def run_main(main: Callable[[list[str]], None]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
         try:
-            with endings.signals():
-                # Imports JAX: not for --help, nor before flags are known to be right.
-                prepare_backend()
-                main(argv)
+            endings.handle_signals()
+            prepare_backend()  # Imports JAX: not for --help, nor before flags are known to be right.
+            main(argv)
+            endings.ignore_signals()
         except endings.Interrupted as interruption:
             line = f"interrupted: {interruption}; the same command goes on from here"
             print(line, file=sys.stderr)
-            sys.exit(endings.RUN_AGAIN)
+            endings.leave_interrupted()
         except (ValueError, OSError, endings.Stopped) as error:
             if os.environ.get("ERGO_TRACEBACK"):
                 raise

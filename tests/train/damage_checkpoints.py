@@ -92,14 +92,26 @@ def of_folders(directory: Path) -> Iterator[tuple[str, Damage]]:
     ]
 
 
-def damage_checkpoints(folder: Path, flips: int, seed: int) -> collections.Counter:
-    """(kind of damage, what became of it) -> how often."""
+def damage_checkpoints(
+    folder: Path, flips: int, seed: int, files_of_each: int | None = None
+) -> collections.Counter:
+    """(kind of damage, what became of it) -> how often.
+
+    Args:
+      files_of_each: how many files suffer each kind of damage; None is all.
+    """
     rng = random.Random(seed)
     expected, half = train(folder / "whole", STEPS), folder / "half"
     train(half, HALF)
     newest = half / "checkpoints" / NEWEST
     cases = [("bit flipped", flip(rng)) for _ in range(flips)]
-    cases += [*of_files(newest), *of_folders(newest)]
+    by_kind: dict[str, list] = {}
+    for case in of_files(newest):
+        by_kind.setdefault(case[0], []).append(case)
+    for of_kind in by_kind.values():
+        count = len(of_kind) if files_of_each is None else files_of_each
+        cases += rng.sample(of_kind, count)
+    cases += of_folders(newest)
     counts: collections.Counter = collections.Counter()
     for i, (kind, damage) in enumerate(cases):
         workdir, said = folder / f"case_{i}", []
