@@ -97,6 +97,14 @@ def test_a_manifest_tells_of_every_change(folder):
         check_manifest(folder, only_small=True)
 
 
+def test_a_manifest_that_was_cut_between_two_lines_is_noticed_where_all_files_are_known(folder):
+    path = folder / MANIFEST_FILE
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    check_manifest(folder)
+    with pytest.raises(Damaged, match=f"{path} is damaged: it lacks sub/large"):
+        check_manifest(folder, leave_out=["late"])
+
+
 @pytest.mark.parametrize("content", [b"", b"x  small\n", b"\xff\n", None])
 def test_a_damaged_manifest_is_damage(folder, content):
     (folder / MANIFEST_FILE).unlink()

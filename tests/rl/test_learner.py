@@ -372,12 +372,12 @@ def test_a_constant_reward_is_told_of_ever_more_rarely():
 
 
 def test_the_source_tells_of_rewards_and_remembers_over_a_resume():
-    running = source(ScriptedSampler(lambda *_: 0.0), "grpo")
+    running = source(ScriptedSampler(lambda *_: 0.0), "dr_grpo")
     seen = []
     for _ in range(6):
         running.next(STATE)
         seen += running.notes()
-    resumed = source(ScriptedSampler(lambda *_: 0.0), "grpo")
+    resumed = source(ScriptedSampler(lambda *_: 0.0), "dr_grpo")
     resumed.load_state_dict(running.state_dict())
     for _ in range(4):
         resumed.next(STATE)
