@@ -4,7 +4,7 @@
         --config.student=DIR_OR_HF_NAME --workdir=runs/distill
 
 Evaluates teacher and student, trains the student by each of `--config.methods` and evaluates what
-comes out; the methods are those of `launch/distillation.py`. `workdir` gets report.json and for
+comes out; the methods are those of `launch/jobs/distillation.py`. `workdir` gets report.json and for
 every seed the folders `teacher` (responses.jsonl: what it taught), `base` (the student before) and
 one for each method, whose `hf/` is the trained model. A run that was interrupted goes on where it
 was, by the same command.
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from launch import runtime
+from launch.parts import runtime
 
 
 def main(argv):
@@ -33,7 +33,7 @@ def run(config, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()
       Stopped: a training stopped itself, and its stage is not among `accept_stopped`.
     """
     # JAX starts here, once XLA's flags are set.
-    from launch import distillation
+    from launch.jobs import distillation
 
     runtime.start_distributed()
     runtime.check_accepted(accept_stopped, distillation.TRAINED)
@@ -42,7 +42,7 @@ def run(config, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()
 
 
 def _run(config, directory, seeds, accept_stopped):
-    from launch import machine, report
+    from launch.parts import machine, report
 
     start = time.monotonic()
     runtime.keep_compiled(directory)
@@ -64,10 +64,11 @@ def _run(config, directory, seeds, accept_stopped):
 
 
 def _run_seed(config, directory, seed, accept_stopped):
-    from launch import distillation, finetune, stages, training
+    from launch.jobs import distillation, finetune, training
+    from launch.parts import stages
+    from models.checkpoint_source import resolve
     from models.decoder import LanguageModel
     from models.hf.load import load_params
-    from models.hf.source import resolve
     from reasoning.tasks import get_task
     from reasoning.tiny_world import corpus
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from launch import recipe, runtime
+from launch import recipe
+from launch.parts import runtime
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py", "the recipe")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
@@ -38,7 +39,7 @@ def main(argv):
 
 
 def _run(config, workdir: Path):
-    from launch import machine, report
+    from launch.parts import machine, report
     from launch.recipe import findings, runner, world
 
     start = time.monotonic()
@@ -67,7 +68,7 @@ def _run(config, workdir: Path):
 
 
 def _show(workdir: Path, seed: int, reported):
-    from launch import report
+    from launch.parts import report
     from train.metrics import read_metrics
 
     report.print_table(reported, _SEEDS.value)

@@ -13,7 +13,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from launch import recipe, runtime
+from launch import recipe
+from launch.parts import runtime
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py:search", "the recipe")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
@@ -30,7 +31,7 @@ def main(argv):
 
 
 def _run(directory: Path):
-    from launch import machine, report
+    from launch.parts import machine, report
     from launch.recipe import runner, world
 
     start = time.monotonic()

@@ -16,7 +16,7 @@ import time
 from absl import flags
 from ml_collections import config_flags
 
-from launch import runtime
+from launch.parts import runtime
 
 
 def main(argv):
@@ -31,10 +31,10 @@ def run(config, workdir: str, estimate_only: bool = False) -> None:
 
 
 def _run(config, directory, estimate_only):
-    from launch.endings import Interrupted
-    from models.sampling import SamplingParams
-    from reasoning import teacher_data
-    from reasoning.response_log import ResponseLog
+    from launch.parts.endings import Interrupted
+    from models.decoding.sampling import SamplingParams
+    from reasoning.server_client.response_log import ResponseLog
+    from reasoning.training_data import teacher_data
 
     if config.form not in teacher_data.FORMS:
         raise ValueError(f"form={config.form!r} is unknown; choose one of {teacher_data.FORMS}")
@@ -62,8 +62,8 @@ def _run(config, directory, estimate_only):
 
 
 def _problems(config):
-    from reasoning import teacher_data
     from reasoning.tasks import get_task
+    from reasoning.training_data import teacher_data
 
     if bool(config.task) == bool(config.prompts):
         raise ValueError("give one of --config.task=SPEC and --config.prompts=FILE")
@@ -83,7 +83,7 @@ def _teacher(config):
         raise ValueError(f"template={config.template!r} is unknown; choose one of {TEMPLATES}")
     if teacher.checkpoint:
         from models.hf.load import load_model
-        from reasoning.generator import JaxGenerator
+        from reasoning.generation.jax_generator import JaxGenerator
 
         model, params, tokenizer = load_model(teacher.checkpoint)
         template = get_template(config.template, tokenizer)
@@ -97,9 +97,9 @@ def _teacher(config):
 
 
 def _server(teacher):
-    from reasoning.api_client import ApiClient
-    from reasoning.api_limits import Ledger, RateLimiter, load_prices
-    from reasoning.openai_generator import OpenAIGenerator
+    from reasoning.server_client.api_client import ApiClient
+    from reasoning.server_client.api_limits import Ledger, RateLimiter, load_prices
+    from reasoning.server_client.openai_generator import OpenAIGenerator
 
     prices = load_prices(teacher.prices, teacher.model) if teacher.prices else None
     client = ApiClient(
@@ -121,7 +121,7 @@ def _settings(config):
 
 
 def _print_estimate(generator, missing, config):
-    from reasoning.openai_generator import OpenAIGenerator
+    from reasoning.server_client.openai_generator import OpenAIGenerator
 
     if not isinstance(generator, OpenAIGenerator) or not missing:
         return
@@ -142,9 +142,9 @@ def _print_estimate(generator, missing, config):
 
 def _collect(generator, log, items, sampling, config):
     """Asks for what is missing; returns the signal or error that ended it early, or None."""
-    from reasoning import teacher_data
+    from reasoning.training_data import teacher_data
+    from train.preemption import Stopper
     from train.progress import Progress
-    from train.stopper import Stopper
 
     before = sum(item.key in log.keys for item in items)
     progress = Progress("teacher", len(items), before)
@@ -182,8 +182,8 @@ def _collect(generator, log, items, sampling, config):
 
 
 def _write(log, items, form, directory, generator):
-    from launch.report import write_report
-    from reasoning import teacher_data
+    from launch.parts.report import write_report
+    from reasoning.training_data import teacher_data
 
     start = time.monotonic()
     summary = teacher_data.write_examples(
@@ -203,7 +203,7 @@ def _print_summary(summary, directory):
     from rich.console import Console
     from rich.table import Table
 
-    from launch.report import format_figure
+    from launch.parts.report import format_figure
 
     table = Table("what", "value", title="mean [95 % interval] over problems")
     table.add_row("prompts answered", f"{summary['problems']} of {summary['prompts']}")

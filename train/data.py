@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from models.files import read_jsonl
-from models.tokenizer import Tokenizer
+from models.tokens.tokenizer import Tokenizer
 
 Example = dict[str, np.ndarray]
 

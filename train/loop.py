@@ -12,12 +12,12 @@ import jax
 from models.manifest import Damaged
 from train.checkpoint import Checkpointer
 from train.metrics import MetricWriter
+from train.preemption import Stopper
 from train.progress import Progress
 from train.run_log import Guard, RunLog
 from train.source import Source
 from train.state import TrainState
 from train.step import TrainStep
-from train.stopper import Stopper
 
 # Iterations that a source which does not look at the state works ahead.
 PREFETCH = 2
@@ -83,8 +83,9 @@ def run(
       state: taken over; only its shapes and shardings matter where there is a checkpoint.
       checkpoint_every: steps; one is saved at the end, too.
       log_every: steps; lines hold means over the iterations since the last line (of metrics named
-        `*_max`, maxima), `seconds/source` and `seconds/train` of an iteration, and, if there is
-        a metric `tokens`, `tokens_per_second/train`.
+        `*_max`, maxima; of those named `first_*`, of each iteration's first update),
+        `seconds/source` and `seconds/train` of an iteration, and, if there is a metric `tokens`,
+        `tokens_per_second/train`.
       show: metrics to show with the progress.
       max_skipped: stop after so many updates in a row that were not finite. A run whose last
         update was not finite has stopped, too.

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch import runtime
-from launch.stages import Workspace, evaluation_problems
+from launch.parts import runtime
+from launch.parts.stages import Workspace, evaluation_problems
 from models.files import read_json, write_atomically
 from models.manifest import Damaged, check_manifest, write_manifest
-from models.tokenizer import Tokenizer, train_bpe
+from models.tokens.tokenizer import Tokenizer, train_bpe
 from reasoning import response
 from reasoning.problem import Problem
 from reasoning.prompts import CHAT_TEMPLATE, PLAIN

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reasoning.problem import Problem
-from reasoning.workers import WorkerPool
+from reasoning.workers.pool import WorkerPool
 from rl.rewards import RewardResult
 
 # Seconds that a file may take to load with all that it imports.

@@ -1,11 +1,11 @@
 """Kills trainings of every kind at random moments and compares what they end with.
 
-    python tests/launch/kill_and_resume.py --kills=50
+    python -m tests.launch.kill_and_resume --kills=50
 
 Each job is run once undisturbed. Then it is started, killed by SIGKILL, SIGTERM, SIGINT or two
 SIGINTs at a random moment, started again, and so on; when it has been killed a few times it is left
 to end. Its weights, samples, labels, measurements and logs (but times) must be those of the
-undisturbed run, bit for bit; exit codes must be those of `launch.endings`; and no process may be
+undisturbed run, bit for bit; exit codes must be those of `launch.parts.endings`; and no process may be
 left. Prints a line for each kill and a table; exits 1 where something differed.
 
 Jobs: `rl` (pretraining and RL), `sft`, `verifiers`, `search`, `distill` (all its arms).
@@ -29,13 +29,10 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
+from launch.parts.endings import RUN_AGAIN
+from launch.parts.lock import LOCK_FILE
+
 ROOT = Path(__file__).parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from launch.endings import RUN_AGAIN  # noqa: E402
-from launch.lock import LOCK_FILE  # noqa: E402
-
 KILLS = ("SIGKILL", "SIGTERM", "SIGINT", "two SIGINTs")
 # Kills of a workdir before it is left to end.
 CHAIN = 4
@@ -93,7 +90,7 @@ def make_tiny(folder: Path) -> None:
     records = [{"prompt": f"{a} + {b} =", "answer": a + b} for a in range(10) for b in range(10)]
     problems.write_text("".join(json.dumps(record) + "\n" for record in records))
     code = (
-        "import sys; from pathlib import Path; from launch import make_tiny_checkpoint as m\n"
+        "import sys; from pathlib import Path; from launch import run_make_checkpoint as m\n"
         "from reasoning.tasks import get_task\n"
         "p = get_task('jsonl:' + sys.argv[1]).problems('train', None, 0)\n"
         "m.make_checkpoint(Path(sys.argv[2]), p, well_formed=0.3, vocab_size=320, width=16,"

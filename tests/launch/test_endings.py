@@ -11,16 +11,18 @@ import time
 from pathlib import Path
 
 import jax
-import kill_and_resume
 import numpy as np
 import pytest
 
 from configs import sft as sft_config
-from launch import endings, finetune, lock, make_tiny_checkpoint, run_sft, stages, training
+from launch import run_make_checkpoint, run_sft
+from launch.jobs import finetune, training
+from launch.parts import endings, lock, stages
 from launch.recipe import runner
 from models.hf.load import load_model
 from models.manifest import Damaged
 from reasoning.tasks import get_task
+from tests.launch import kill_and_resume
 from train.checkpoint import Checkpointer
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +35,7 @@ def files(tmp_path_factory):
     records = [{"prompt": f"{a} + {b} =", "answer": a + b} for a in range(8) for b in range(8)]
     (folder / "own.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     problems = get_task(f"jsonl:{folder / 'own.jsonl'}").problems("train", None, 0)
-    make_tiny_checkpoint.make_checkpoint(
+    run_make_checkpoint.make_checkpoint(
         folder / "tiny", problems, well_formed=0.3, vocab_size=320, width=16, layers=1, seed=0
     )
     return folder
@@ -187,7 +189,7 @@ def child(code, **options):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from launch import lock
+from launch.parts import lock
 with lock.locked(Path({directory!r})):
     print("locked", flush=True)
     time.sleep(600)
@@ -253,7 +255,7 @@ def test_of_many_runs_at_once_one_has_the_workdir(tmp_path):
 
 WAITING = """
 import sys, time
-from launch import runtime
+from launch.parts import runtime
 runtime.prepare_backend = lambda: None
 sys.argv = ["run"]
 def main(argv):
@@ -291,7 +293,7 @@ def test_a_second_sigint_ends_at_once_even_within_a_computation():
 
 
 def test_run_main_says_in_a_line_why_a_run_stopped():
-    body = "from launch.endings import Stopped; raise Stopped('sft stopped at step 3')"
+    body = "from launch.parts.endings import Stopped; raise Stopped('sft stopped at step 3')"
     with child(WAITING.format(body=body)) as process:
         _, told = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -299,7 +301,7 @@ def test_run_main_says_in_a_line_why_a_run_stopped():
 
 
 def test_killed_fine_tunings_end_as_if_they_had_not_been(tmp_path):
-    """A few kills; `python tests/launch/kill_and_resume.py` has fifty of every kind of job."""
+    """A few kills; `python -m tests.launch.kill_and_resume` has fifty of every kind of job."""
     outcomes = kill_and_resume.run(["sft"], 3, int(time.time()), tmp_path)
     assert sum(outcomes["sft"].kills.values()) >= 3
     assert not outcomes["sft"].faults and outcomes["sft"].files > 0

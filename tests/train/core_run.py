@@ -15,8 +15,8 @@ import numpy as np  # noqa: E402
 from models.config import ModelConfig  # noqa: E402
 from models.decoder import LanguageModel  # noqa: E402
 from models.sharding import make_mesh  # noqa: E402
-from train import sft  # noqa: E402
 from train.loop import run  # noqa: E402
+from train.objectives import sft  # noqa: E402
 from train.optimizer import make_optimizer  # noqa: E402
 from train.source import PackedSource  # noqa: E402
 from train.state import create_state  # noqa: E402

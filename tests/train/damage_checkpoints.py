@@ -1,6 +1,6 @@
 """Damages checkpoints and exports in every way that a disk or a person may, and counts what passes.
 
-    python tests/train/damage_checkpoints.py --flips=60
+    python -m tests.train.damage_checkpoints --flips=60
 
 A tiny run is trained half way, with three checkpoints on disk. The newest one is damaged; then the
 same run is started again. It must name the damage, go on from an older checkpoint, and end with the
@@ -22,20 +22,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-ROOT = Path(__file__).parents[2]
-for folder in (ROOT, Path(__file__).parent):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
-from bigram import parts  # noqa: E402
 
 from models.config import ModelConfig  # noqa: E402
 from models.decoder import LanguageModel  # noqa: E402
 from models.hf.export import export_model  # noqa: E402
 from models.hf.load import load_params  # noqa: E402
 from models.manifest import Damaged  # noqa: E402
+from tests.train.bigram import parts  # noqa: E402
 from train.checkpoint import Checkpointer  # noqa: E402
 from train.loop import run  # noqa: E402
 from train.metrics import MetricWriter  # noqa: E402

@@ -4,13 +4,13 @@ import math
 import random
 import shutil
 
-import damage_checkpoints
 import jax
 import numpy as np
 import pytest
-from bigram import parts
 
 from models.manifest import Damaged
+from tests.train import damage_checkpoints
+from tests.train.bigram import parts
 from train.checkpoint import Checkpointer
 from train.optimizer import make_optimizer
 from train.state import TrainState
@@ -148,7 +148,7 @@ def test_bad_arguments(tmp_path, trained):
 
 
 def test_damage_is_named_and_never_loaded(tmp_path):
-    """Some of each kind; `python tests/train/damage_checkpoints.py` has them all."""
+    """Some of each kind; `python -m tests.train.damage_checkpoints` has them all."""
     counts = damage_checkpoints.damage_checkpoints(
         tmp_path, flips=6, seed=random.randrange(2**31), files_of_each=3
     )
