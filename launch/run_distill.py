@@ -10,19 +10,21 @@ one for each method, whose `hf/` is the trained model. A run that was interrupte
 was, by the same command.
 """
 
-import json
+import dataclasses
 import time
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import config_flags
 
+from launch import schema
 from launch.parts import runtime
+from launch.schema.distill import DistillConfig
 
 
 def main(argv):
     del argv
-    run(_CONFIG.value, _WORKDIR.value, _SEEDS.value, _ACCEPT_STOPPED.value)
+    config = runtime.read_config(_CONFIG, DistillConfig)
+    run(config, _WORKDIR.value, _SEEDS.value, _ACCEPT_STOPPED.value)
 
 
 def run(config, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()) -> None:
@@ -32,6 +34,7 @@ def run(config, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()
       Interrupted: a signal ended it; the same call goes on from there.
       Stopped: a training stopped itself, and its stage is not among `accept_stopped`.
     """
+    config = schema.load(DistillConfig, config)
     # JAX starts here, once XLA's flags are set.
     from launch.jobs import distillation
 
@@ -52,7 +55,7 @@ def _run(config, directory, seeds, accept_stopped):
     ]
     combined = report.combine_seeds(by_seed)
     summary = {
-        "config": json.loads(config.to_json_best_effort()),
+        "config": schema.as_dict(config),
         "seeds": seeds,
         "wall_seconds": time.monotonic() - start,
         "distill": combined,
@@ -64,21 +67,17 @@ def _run(config, directory, seeds, accept_stopped):
 
 
 def _run_seed(config, directory, seed, accept_stopped):
-    from launch.jobs import distillation, finetune, training
-    from launch.parts import stages
+    from launch.jobs import distillation, finetune, responses, training
+    from launch.parts import data_files, stages
     from models.checkpoint_source import resolve
     from models.decoder import LanguageModel
     from models.hf.load import load_params
     from reasoning.tasks import get_task
     from reasoning.tiny_world import corpus
 
-    mesh = runtime.build_mesh(config.mesh)
-    sources = {name: config[name].format(seed=seed) for name in ("teacher", "student")}
+    mesh = runtime.build_mesh(config)
+    sources = {name: getattr(config, name).format(seed=seed) for name in ("teacher", "student")}
     sources = {name: resolve(source) for name, source in sources.items() if source}
-    if "student" not in sources and "base" not in config:
-        raise ValueError("there is no student: give a checkpoint by --config.student=DIR")
-    if not sources:
-        raise ValueError("a student made from scratch has its teacher's tokenizer: set teacher")
 
     def workspace(model, tokenizer):
         return stages.Workspace(
@@ -91,12 +90,11 @@ def _run_seed(config, directory, seed, accept_stopped):
         # Frozen weights are stored as they are computed with.
         fields = {"param_dtype": model.config.dtype, "remat": "none"}
         model = LanguageModel(model.config.replace(**fields))
-        params = load_params(sources["teacher"], model.config, mesh)
-        teacher = distillation.Teacher(workspace(model, tokenizer), params)
+        teacher = distillation.Teacher(workspace(model, tokenizer), None)
     if "student" in sources:
         work = workspace(*finetune.open_checkpoint(sources["student"], config))
     else:
-        work = workspace(runtime.build_model(config.base.model), tokenizer)
+        work = workspace(runtime.build_model(config.base.model.settings()), tokenizer)
 
     def make_base(directory):
         if "student" in sources:
@@ -112,15 +110,22 @@ def _run_seed(config, directory, seed, accept_stopped):
     ]
     fields = ("dtype", "remat", "mesh", "template", "task", "num_problems", "problems",
               "evaluation", "base")  # fmt: skip
-    known = json.loads(config.to_json_best_effort())
-    settings = {"seed": seed} | {name: known[name] for name in fields if name in known}
+    known = schema.as_dict(config)
+    settings = {"seed": seed} | {name: known[name] for name in fields}
     settings |= {name: str(source) for name, source in sources.items()}
+    settings["data_sha256"] = data_files.fingerprints(
+        [*tasks, *config.evaluation.tasks.values()], responses.paths(config.data.responses)
+    )
+    distillation.prepare(work, teacher, problems, config)
+    if teacher is not None:  # Its weights are read once all else is right.
+        params = load_params(sources["teacher"], teacher.work.model.config, mesh)
+        teacher = dataclasses.replace(teacher, params=params)
     return distillation.distill(work, teacher, problems, config, make_base, settings)
 
 
 if __name__ == "__main__":
     # Here, so that a program may import several entry points: flags are global.
-    _CONFIG = config_flags.DEFINE_config_file("config", "configs/distill.py", "the recipe")
+    _CONFIG = runtime.define_config("configs/distill.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/distill", "where everything is written")
     _SEEDS = flags.DEFINE_integer("seeds", 1, "training runs, each its own", lower_bound=1)
     _ACCEPT_STOPPED = runtime.define_accept_stopped()

@@ -7,17 +7,16 @@ a change of the config just the stages that depend on it are run again; what the
 to `stale/`. The stages are in `launch/recipe/`.
 """
 
-import json
 import time
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch import recipe
+from launch import recipe, schema
 from launch.parts import runtime
+from launch.schema.tiny import TinyConfig
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py", "the recipe")
+_CONFIG = runtime.define_config("configs/tiny.py")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
 _STAGES = flags.DEFINE_list(
     "stages", list(recipe.STAGES), "which stages to run, of " + ", ".join(recipe.STAGES)
@@ -32,10 +31,11 @@ def main(argv):
         known = ", ".join(recipe.STAGES)
         raise ValueError(f"--stages={unknown[0]} is unknown; choose from {known}")
     runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
+    config = runtime.read_config(_CONFIG, TinyConfig)
     # JAX starts here, once XLA's flags are set.
     runtime.start_distributed()
     with runtime.working_directory(_WORKDIR.value) as directory:
-        _run(_CONFIG.value, directory)
+        _run(config, directory)
 
 
 def _run(config, workdir: Path):
@@ -48,7 +48,7 @@ def _run(config, workdir: Path):
     directories = [work.directory for work in works]
     combined = report.combine_seeds(by_seed)
     summary = {
-        "config": json.loads(config.to_json_best_effort()),
+        "config": schema.as_dict(config),
         "seeds": _SEEDS.value,
         "wall_seconds": time.monotonic() - start,
         "stages": {name: each for name, each in combined.items() if "metrics" in each},

@@ -10,6 +10,8 @@ from typing import IO, Any
 # How a text begins that a Windows program saved.
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# A longer line is no record but a file of another kind, and would fill the memory.
+MAX_LINE_MIB = 32
 
 
 @contextlib.contextmanager
@@ -72,12 +74,18 @@ def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a line is no JSON object or no UTF-8; names file and line.
+      ValueError: a line is no JSON object, no UTF-8 or too long; names file and line.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file; give the path of a JSON Lines file")
+    limit = MAX_LINE_MIB * 2**20
     with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(limit + 1), b""), start=1):
+            if len(line) > limit:
+                raise ValueError(
+                    f"{path}:{number}: the line is longer than {MAX_LINE_MIB} MiB; a file of JSON"
+                    " Lines has one record in each"
+                )
             if number == 1:
                 if line.startswith(_UTF16_MARKS):
                     raise ValueError(f"{path}: the file is UTF-16; save it as UTF-8")
@@ -123,10 +131,14 @@ def _parse(line: bytes) -> dict[str, Any]:
         if b"\\u" in line:  # Half of an escaped pair of surrogates is no text.
             json.dumps(record, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"no UTF-8 ({_short(error)})") from None
+        raise ValueError(f"no UTF-8 ({_short(error)}); save the file as UTF-8") from None
     except UnicodeEncodeError:
         raise ValueError("no JSON text (it holds one half of a surrogate pair)") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise ValueError("no record: it is nested too deeply") from None
+    except ValueError as error:
+        if "integer string conversion" in str(error):  # Python's words for it tell of no remedy.
+            error = ValueError("a number has thousands of digits; write it as text")
         raise ValueError(f"no JSON: {_short(error)}") from None
     if not isinstance(record, dict):
         raise ValueError(f"a JSON object is needed, not {type(record).__name__}")

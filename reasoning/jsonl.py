@@ -1,5 +1,6 @@
 """Fields of JSON Lines records, with errors that name the file and the line."""
 
+import math
 import os
 from typing import Any
 
@@ -25,6 +26,8 @@ def text_field(
         raise ValueError(
             f"{path}:{number}: field {name!r} must be text, not {type(value).__name__}"
         )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{path}:{number}: field {name!r} is {value}; give a number, or text")
     text = str(value)
     if not text.strip():
         raise ValueError(f"{path}:{number}: field {name!r} is empty")

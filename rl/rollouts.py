@@ -113,8 +113,9 @@ class RolloutSampler:
     def generate(self, problems: Sequence[Problem], seed: int) -> Rollouts:
         """Samples G completions of each problem. They have no rewards yet: see `score`."""
         prompts = [self.template(problem.question) for problem in problems]
-        completions = self.generator.generate(
-            prompts,
+        prompt_ids = self.generator.tokenizer.encode_batch(prompts)
+        completions = self.generator.generate_from_ids(
+            prompt_ids,
             num_samples=self.group,
             max_new_tokens=self.max_new_tokens,
             sampling=self.sampling,
@@ -123,7 +124,7 @@ class RolloutSampler:
         return Rollouts(
             problems=list(problems),
             prompts=prompts,
-            prompt_ids=self.generator.tokenizer.encode_batch(prompts),
+            prompt_ids=prompt_ids,
             completions=completions,
             rewards=np.zeros((len(prompts), self.group)),
             by_reward={},

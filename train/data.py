@@ -33,7 +33,7 @@ def read_records(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a line is not a JSON object, or there is none.
+      ValueError: a line is no record (see `models.files.read_jsonl`), or there is none.
     """
     empty = True
     for number, record in read_jsonl(path):

@@ -14,6 +14,13 @@ from typing import Any
 from absl import app, flags, logging
 
 from launch.parts import endings, lock
+from launch.parts.command_line import define_config, parse_flags, read_config
+
+__all__ = [
+    "build_mesh", "build_model", "check_accepted", "define_accept_stopped", "define_config",
+    "keep_compiled", "prepare_backend", "read_config", "run_main", "start_distributed",
+    "working_directory",
+]  # fmt: skip
 
 CPU_FLAGS = {
     "--xla_cpu_experimental_ynn_fusion_type": "",
@@ -102,23 +109,12 @@ def run_main(main: Callable[[list[str]], None]) -> None:
         except (ValueError, OSError, endings.Stopped) as error:
             if os.environ.get("ERGO_TRACEBACK"):
                 raise
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            for mistake in getattr(error, "mistakes", [str(error)]):
+                print(f"error: {' '.join(mistake.split())}", file=sys.stderr)
             print("(ERGO_TRACEBACK=1 shows where)", file=sys.stderr)
             sys.exit(endings.FAILED)
 
-    app.run(guarded, flags_parser=_parse_flags)
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    """As absl does, and in one line where a flag sets a field that the config has not."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except AttributeError as error:  # ml_collections': no `flags.Error`, unlike a bad value.
-        while isinstance(error, Exception) and error.args:
-            error = error.args[0]
-        field = " ".join(str(error).split())
-        print(f"error: the config has no field {field}", file=sys.stderr)
-        sys.exit(1)
+    app.run(guarded, flags_parser=parse_flags)
 
 
 def define_accept_stopped() -> flags.FlagHolder[list[str]]:
@@ -178,11 +174,16 @@ def build_model(config: Mapping[str, Any]):
     return LanguageModel(ModelConfig(**config))
 
 
-def build_mesh(config: Mapping[str, int]):
-    """The mesh over all devices."""
-    from models.sharding import make_mesh
+def build_mesh(config: Any, devices: Sequence[Any] | None = None):
+    """The mesh over all devices, or these; the config's sharding rules hold from here on.
 
-    return make_mesh(dict(config))
+    Args:
+      config: has `mesh`, axis -> size, and `sharding`; see `models.sharding.set_rules`.
+    """
+    from models.sharding import make_mesh, set_rules
+
+    set_rules(config.sharding)
+    return make_mesh(dict(config.mesh), devices)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import jax
 from launch.jobs import training
 from launch.parts.stages import Workspace
 from launch.recipe import sampling
+from launch.schema.sections import FineTuning
 from models.files import read_json, write_atomically
 from models.hf.export import export_model
 from models.scalar_head import ScalarModel
@@ -103,7 +104,11 @@ def _made_rude(rng: random.Random, problem: Problem, text: str) -> str:
 
 
 def train_reward_model(
-    work: Workspace, params: Any, make_pairs: Callable[[], Pairs], config: Any, directory: Path
+    work: Workspace,
+    params: Any,
+    make_pairs: Callable[[], Pairs],
+    config: FineTuning,
+    directory: Path,
 ) -> dict[str, Any]:
     """Trains a reward model from a policy's parameters, which it leaves alone.
 

@@ -4,10 +4,12 @@ import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from launch.parts import runtime
 from launch.parts.stages import Workspace, evaluation_problems
+from launch.schema import as_dict
+from launch.schema.sections import check_rows
+from launch.schema.tiny import TinyConfig, TokenizerTraining
 from models.files import read_json, write_atomically
 from models.manifest import Damaged, check_manifest, write_manifest
 from models.tokens.tokenizer import Tokenizer, train_bpe
@@ -22,12 +24,12 @@ TOKENIZER_SEED = 0
 
 
 def open_workspaces(
-    config: Any, directory: Path, num_seeds: int, accept_stopped: Sequence[str] = ()
-) -> list[Workspace]:
-    """The workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...; they share a model."""
-    directory = Path(directory)
+    config: TinyConfig, directory: Path, num_seeds: int, accept_stopped: Sequence[str] = ()
+) -> list[Workspace[TinyConfig]]:
+    """The workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...; of one model."""
     runtime.keep_compiled(directory)
-    model, mesh = runtime.build_model(config.model), runtime.build_mesh(config.mesh)
+    model, mesh = runtime.build_model(config.model.settings()), runtime.build_mesh(config)
+    check_rows(config, mesh.shape["data"] * mesh.shape["fsdp"])
     trained = tokenizer(directory / "tokenizer", config.tokenizer)
     return [
         Workspace(
@@ -47,9 +49,9 @@ def _texts(count: int, seed: int) -> list[str]:
     return corpus.documents(count, seed)
 
 
-def tokenizer(directory: Path, config: Any) -> Tokenizer:
+def tokenizer(directory: Path, config: TokenizerTraining) -> Tokenizer:
     """Trains the tokenizer, or loads it from where it was saved with the same settings."""
-    settings = config.to_dict()
+    settings = as_dict(config)
     saved = directory / "settings.json"
     remedy = f"remove the folder {directory}, and the tokenizer is trained again"
     if not saved.exists() or read_json(saved, remedy) != settings:

@@ -4,6 +4,7 @@ This module is imported by worker processes: nothing here imports JAX.
 """
 
 import dataclasses
+import functools
 import importlib
 import json
 import math
@@ -159,14 +160,18 @@ class RewardSet:
 
     def _evaluate(self, samples):
         """Reward name -> a RewardResult or `_Killed` for each sample."""
-        in_workers = [name for name, (_, reward) in self._rewards.items() if _is_text(reward)]
+        described = {
+            name: json.dumps(_describe(reward))
+            for name, (_, reward) in self._rewards.items()
+            if _is_text(reward)
+        }
         calls = [
-            (self._rewards[name][1], sample.prompt, sample.completion, sample.problem)
-            for name in in_workers
+            (description, sample.prompt, sample.completion, _fields(sample.problem))
+            for description in described.values()
             for sample in samples
         ]
         flat = iter(self._pool.map(calls))
-        columns = {name: [next(flat) for _ in samples] for name in in_workers}
+        columns = {name: [_result(next(flat)) for _ in samples] for name in described}
         results = {}
         for name, (_, reward) in self._rewards.items():
             column = columns[name] if name in columns else reward.score_batch(samples)
@@ -225,14 +230,23 @@ def parse_rewards(spec: str | Mapping[str, Any]) -> dict[str, tuple[float, Any]]
     return rewards
 
 
+def user_rewards(spec: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a spec that is a user's own functions; see `parse_rewards`."""
+    items = _split_text(spec) if isinstance(spec, str) else list(spec.items())
+    return {key: options for key, options in items if ":" in key}
+
+
 def _split_text(spec):
     """`a=0.5,b?x=1&weight=2` -> [("a", {"weight": 0.5}), ("b", {"x": 1, "weight": 2})]."""
     items = []
     for item in filter(None, (part.strip() for part in spec.split(","))):
         key, has_options, options = item.partition("?")
         if not has_options:
-            key, has_weight, weight = item.partition("=")
+            key, has_weight, weight = item.rpartition("=")
+            if ":" in weight:  # The `=` of `some=folder/rewards.py:fn` belongs to the path.
+                key, has_weight = item, ""
             options = f"weight={weight}" if has_weight else ""
+            key = key if has_weight else item
         pairs = [pair.partition("=") for pair in options.split("&") if pair]
         items.append((key, {name: _literal(value) for name, _, value in pairs}))
     return items
@@ -297,20 +311,51 @@ class _Raised:
     error: str
 
 
-def _score_text(reward, prompt, completion, problem):
-    """Runs in the workers."""
+def _describe(reward):
+    """A text reward as plain data, from which a worker makes it again."""
+    if isinstance(reward, OnTasks):
+        return {"tasks": reward.tasks, "reward": _describe(reward.reward)}
+    if isinstance(reward, UserReward):
+        return {"key": f"{reward.path}:{reward.function}", "options": {}}
+    (key,) = [name for name, cls in TEXT_REWARDS.items() if type(reward) is cls]
+    return {"key": key, "options": dataclasses.asdict(reward)}
+
+
+@functools.lru_cache
+def _reward_of(description: str):
+    plain = json.loads(description)
+    if "tasks" in plain:
+        return OnTasks(_reward_of(json.dumps(plain["reward"])), tuple(plain["tasks"]))
+    return _build(plain["key"], plain["options"])[1]
+
+
+def _fields(problem):
+    return [problem.task, problem.question, problem.answer, dict(problem.metadata)]
+
+
+def _score_text(description, prompt, completion, problem):
+    """Runs in the workers. Returns [score, reason], or the error as text."""
     try:
-        return reward(prompt, completion, problem)
+        result = _reward_of(description)(prompt, completion, Problem(*problem))
+        return [float(result.score), str(result.reason)]
     except MemoryError:
         raise  # The pool's matter.
     except SystemExit as error:
-        return _Raised(f"sys.exit({error.code!r}){_place(reward, error)}: return a number instead")
+        return f"sys.exit({error.code!r}){_place(description, error)}: return a number instead"
     except Exception as error:
-        return _Raised(f"{type(error).__name__}: {error}{_place(reward, error)}")
+        return f"{type(error).__name__}: {error}{_place(description, error)}"
 
 
-def _place(reward, error):
+def _result(reply):
+    """What a worker's reply stands for."""
+    if isinstance(reply, _Killed):
+        return reply
+    return _Raised(reply) if isinstance(reply, str) else RewardResult(*reply)
+
+
+def _place(description, error):
     """Where in the user's file an error arose; nothing for the project's own rewards."""
+    reward = _reward_of(description)
     reward = getattr(reward, "reward", reward)  # Of a reward that applies to some tasks only.
     return reward.place(error) if isinstance(reward, UserReward) else ""
 

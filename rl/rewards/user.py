@@ -23,9 +23,9 @@ WORKER_MEMORY_MB = 1024
 class UserReward:
     """`fn(prompt, completion, problem)` of a Python file; returns a number or a `RewardResult`.
 
-    Holds the place only, so that it pickles: each worker process loads the file for itself, once.
-    The process that trains never does, since a file may exit, crash or wait for ever. The file may
-    import its neighbours.
+    Holds the place only, which a worker can be told: each worker process loads the file for itself,
+    once. The process that trains never does, since a file may exit, crash or wait for ever. The file
+    may import its neighbours.
 
     Attributes:
       path: the file, made absolute.

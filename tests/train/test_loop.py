@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.train.bigram import Bigram, parts
 from models.manifest import Damaged
+from tests.train.bigram import Bigram, parts
 from train import progress
 from train.checkpoint import Checkpointer
 from train.loop import Hook, run
