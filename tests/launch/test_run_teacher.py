@@ -166,7 +166,7 @@ def test_the_cap_holds_over_several_runs(server, problems, tmp_path):
     answered = len(server.requests)
     assert answered >= 5
     # What there is, is data already.
-    assert len(list(read_jsonl(tmp_path / "run" / "data.jsonl"))) == answered
+    assert len(list(read_records(tmp_path / "run" / "data.jsonl"))) == answered
     config.teacher.max_cost = 10.0
     run_teacher.run(config, str(tmp_path / "run"))
     assert len(server.requests) == COUNT
