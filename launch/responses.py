@@ -70,7 +70,7 @@ def write(
             f"none of the teacher's {summary['responses']} responses can be imitated"
             f" ({summary['faults']}): set another data.form, or use another teacher"
         )
-    lengths = [len(ids) for ids in teacher.tokenizer.encode_batch([i.prompt for i in items])]
+    lengths = [len(ids) for ids in teacher.tokenizer.encode_prompts([i.prompt for i in items])]
     return flops.sampling(
         teacher.model.config, lengths, np.array([drawn[item.key] for item in items])
     )
@@ -106,7 +106,7 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
         # As a sampled response goes on behind the prompt.
         space = "" if prompt[-1].isspace() else " "
         pairs.append({"prompt": prompt, "response": space + record["messages"][1]["content"]})
-    return encode_records(pairs, work.tokenizer, add_special_tokens=False)
+    return encode_records(pairs, work.tokenizer)
 
 
 def _shares(files: str) -> dict[str, float]:

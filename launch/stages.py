@@ -209,7 +209,7 @@ def check_prompts(
     work: Workspace, prompts: list[str], max_new_tokens: int, room: int | None = None
 ) -> None:
     """Raises `ValueError` where a prompt and its completion exceed the context or `room` tokens."""
-    lengths = [len(ids) for ids in work.tokenizer.encode_batch(prompts)]
+    lengths = [len(ids) for ids in work.tokenizer.encode_prompts(prompts)]
     needed = max(lengths) + max_new_tokens
     context = work.model.config.max_length
     for limit, name in ((context, "the model's context"), (room, "row_length")):

@@ -153,7 +153,7 @@ def _claim(directory: Path, settings: LabelSettings, task: Task, prompts: Sequen
 
 
 def _label_chunk(generator, task, problems, prompts, splitter, settings, number):
-    prompt_ids = generator.tokenizer.encode_batch(prompts)
+    prompt_ids = generator.tokenizer.encode_prompts(prompts)
     samples = generator.generate_from_ids(
         prompt_ids,
         num_samples=settings.solutions,

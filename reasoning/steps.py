@@ -256,7 +256,7 @@ class JaxPaths(HostPaths):
         sampling: SamplingParams,
         seed: int,
     ):
-        prompt_ids = tokenizer.encode_batch(prompts)
+        prompt_ids = tokenizer.encode_prompts(prompts)
         super().__init__([len(ids) for ids in prompt_ids], sampling, seed)
         self._sampler, self._tokenizer = sampler, tokenizer
         self._key = jax.random.key(seed)

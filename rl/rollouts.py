@@ -118,7 +118,7 @@ class RolloutSampler:
         return Rollouts(
             problems=list(problems),
             prompts=prompts,
-            prompt_ids=self.generator.tokenizer.encode_batch(prompts),
+            prompt_ids=self.generator.tokenizer.encode_prompts(prompts),
             completions=completions,
             rewards=np.zeros((len(prompts), self.group)),
             by_reward={},

@@ -147,7 +147,7 @@ def train_reward_model(
 
 def _accuracy(work: Workspace, params: Any, pairs: Pairs) -> dict[str, Any]:
     scorer = SequenceScorer(work.model, params)
-    prompts = work.tokenizer.encode_batch([pair["prompt"] for pair in pairs])
+    prompts = work.tokenizer.encode_prompts([pair["prompt"] for pair in pairs])
     last = []
     for name in ("chosen", "rejected"):
         texts = work.tokenizer.encode_batch([pair[name] for pair in pairs])

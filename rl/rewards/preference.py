@@ -35,7 +35,7 @@ class _PreferenceReward(abc.ABC):
         tokenizer, scorer = _load(self.checkpoint)
         responses = [parse_completion(sample.prompt, sample.completion) for sample in samples]
         # The chat goes on behind the prompt as it does for the policy.
-        prompts = tokenizer.encode_batch([sample.prompt for sample in samples])
+        prompts = tokenizer.encode_prompts([sample.prompt for sample in samples])
         read = tokenizer.encode_batch(
             [self.shown(sample, response) for sample, response in zip(samples, responses)]
         )
