@@ -1,6 +1,7 @@
 """`ModelConfig` from and to the `config.json` of a Hugging Face checkpoint."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from models.config import (
 from models.hf import float8
 
 _CLASSES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "deepseek_v3": "DeepseekV3"}
+
+# Sizes above this are mistakes, and would overflow further on.
+_LARGEST = 2**31 - 1
 
 # What is on top of the decoder. A classifier of one label is a scalar head: that of tokens has a
 # bias, that of sequences has none.
@@ -100,11 +104,12 @@ def config_from_hf(
       ValueError: a missing field, or a setting that the decoder does not implement.
     """
     family = fields.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(
-            f"config.json: model_type={family!r} is not supported; only {', '.join(FAMILIES)} are"
+            f"config.json: model_type={family!r:.80} is not supported; only"
+            f" {', '.join(FAMILIES)} are"
         )
-    for architecture in fields.get("architectures") or ():
+    for architecture in _list(fields, "architectures"):
         if architecture != _CLASSES[family] + head:
             raise _refusal("architectures", [architecture], [_CLASSES[family] + head])
     for field, only in _ONLY.items():
@@ -125,24 +130,30 @@ def config_from_hf(
     else:
         default = 128 if family == "qwen3" else embed // heads
         head_dim = _positive_int(fields, "head_dim", default)
-    config = ModelConfig(
-        family=family,
-        vocab_size=_positive_int(fields, "vocab_size"),
-        embed_dim=embed,
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=_positive_int(fields, "num_key_value_heads", default=heads),
-        head_dim=head_dim,
-        mlp_dim=_positive_int(fields, "intermediate_size"),
-        rope_theta=rope_theta,
-        rope_scaling=rope_scaling,
-        norm_eps=float(fields.get("rms_norm_eps", 1e-6)),
-        tie_embeddings=bool(fields.get("tie_word_embeddings", False)),
-        qkv_bias=family == "qwen2",
-        qk_norm=family == "qwen3",
-        max_length=_positive_int(fields, "max_position_embeddings"),
-        **parts,
-    )
+    sizes = {
+        "vocab_size": _positive_int(fields, "vocab_size"),
+        "num_kv_heads": _positive_int(fields, "num_key_value_heads", default=heads),
+        "mlp_dim": _positive_int(fields, "intermediate_size"),
+        "max_length": _positive_int(fields, "max_position_embeddings"),
+        "norm_eps": _number(fields, "rms_norm_eps", 1e-6),
+        "tie_embeddings": _flag(fields, "tie_word_embeddings", False),
+    }
+    try:
+        config = ModelConfig(
+            family=family,
+            embed_dim=embed,
+            num_layers=layers,
+            num_heads=heads,
+            head_dim=head_dim,
+            rope_theta=rope_theta,
+            rope_scaling=rope_scaling,
+            qkv_bias=family == "qwen2",
+            qk_norm=family == "qwen3",
+            **sizes,
+            **parts,
+        )
+    except ValueError as error:
+        raise ValueError(f"config.json: {error}") from None
     return config.replace(**changes)
 
 
@@ -198,7 +209,7 @@ def config_to_hf(config: ModelConfig, head: str = CAUSAL_LM) -> dict[str, Any]:
 
 
 def _refusal(field: str, value: Any, only: Any) -> ValueError:
-    return ValueError(f"config.json: {field}={value!r} is not supported; only {only!r} is")
+    return ValueError(f"config.json: {field}={value!r:.80} is not supported; only {only!r} is")
 
 
 def _positive_int(fields: Mapping[str, Any], field: str, default: int | None = None) -> int:
@@ -207,26 +218,79 @@ def _positive_int(fields: Mapping[str, Any], field: str, default: int | None = N
         value = default
     if value is None:
         raise ValueError(f"config.json: {field} is missing")
-    if not isinstance(value, int) or value <= 0:
-        raise ValueError(f"config.json: {field}={value!r} is not a positive integer")
+    return _int(field, value, 1)
+
+
+def _int(field: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _LARGEST:
+        kind = "a positive integer" if least else "an integer from 0 on"
+        raise ValueError(f"config.json: {field}={value!r:.80} is not {kind} below 2^31")
     return value
+
+
+def _number(
+    fields: Mapping[str, Any],
+    field: str,
+    default: float,
+    name: str = "",
+    *,
+    zero: bool = False,
+) -> float:
+    """A finite number above zero, or from zero on."""
+    value = fields.get(field)
+    if value is None:
+        value = default
+    # Nothing of the kind is larger, and float32 ends at 3e38.
+    right = not isinstance(value, bool) and isinstance(value, int | float) and value <= 1e30
+    if not right or not (value > 0 or (zero and value == 0)):
+        least = "from 0" if zero else "above 0"
+        raise ValueError(
+            f"config.json: {name or field}={value!r:.80} is not a number {least} and up to 1e30"
+        )
+    return float(value)
+
+
+def _flag(fields: Mapping[str, Any], field: str, default: bool) -> bool:
+    value = fields.get(field)
+    if value is None:
+        value = default
+    if not isinstance(value, bool):
+        raise ValueError(f"config.json: {field}={value!r:.80} is not true or false")
+    return value
+
+
+def _list(fields: Mapping[str, Any], field: str) -> list[str]:
+    value = fields.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"config.json: {field}={value!r:.80} is not a list of names")
+    return value
+
+
+def _object(fields: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    value = fields.get(field)
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"config.json: {field}={value!r:.80} is not an object")
+    return value or {}
 
 
 def _refuse_sliding_window(fields: Mapping[str, Any], num_layers: int) -> None:
     # Published Qwen configs name a window that they do not use; only one in use is refused.
-    if layer_types := fields.get("layer_types"):
+    if layer_types := _list(fields, "layer_types"):
         if other := sorted(set(layer_types) - {"full_attention"}):
             raise _refusal("layer_types", other[0], "full_attention")
-    elif fields.get("use_sliding_window") and fields.get("max_window_layers", 0) < num_layers:
-        raise _refusal("use_sliding_window", True, False)
+    elif _flag(fields, "use_sliding_window", False):
+        first = fields.get("max_window_layers")
+        if _int("max_window_layers", 0 if first is None else first, 0) < num_layers:
+            raise _refusal("use_sliding_window", True, False)
 
 
 def _rope(
     fields: Mapping[str, Any], supported: str
 ) -> tuple[float, RopeScaling | YarnScaling | None]:
     name = "rope_parameters" if fields.get("rope_parameters") else "rope_scaling"
-    rope = fields.get(name) or {}
-    theta = float(rope.get("rope_theta") or fields.get("rope_theta") or 10_000.0)
+    rope = _object(fields, name)
+    holder, prefix = (rope, f"{name}.") if rope.get("rope_theta") is not None else (fields, "")
+    theta = _number(holder, "rope_theta", 10_000.0, f"{prefix}rope_theta")
     for holder, prefix in ((rope, f"{name}."), (fields, "")):
         if (partial := holder.get("partial_rotary_factor")) not in (None, 1):
             raise _refusal(f"{prefix}partial_rotary_factor", partial, 1.0)
@@ -235,17 +299,29 @@ def _rope(
         return theta, None
     if rope_type != supported:
         raise ValueError(
-            f"config.json: {name}.rope_type={rope_type!r} is not supported; only 'default' and "
+            f"config.json: {name}.rope_type={rope_type!r:.80} is not supported; only 'default' and "
             f"{supported!r} are"
         )
     for field, only in (("attention_factor", None), ("truncate", True)):
         if rope.get(field, only) != only:
             raise _refusal(f"{name}.{field}", rope[field], only)
     scaling_class, names = _ROPE_SCALING[rope_type]
-    given = {ours: rope[hf] for ours, hf in names.items() if rope.get(hf) is not None}
+    given: dict[str, Any] = {
+        ours: _number(rope, hf, 0.0, f"{name}.{hf}", zero=ours.startswith("mscale"))
+        for ours, hf in names.items()
+        if rope.get(hf) is not None
+    }
     for field in dataclasses.fields(scaling_class):
         if field.default is dataclasses.MISSING and field.name not in given:
             raise ValueError(f"config.json: {name}.{names[field.name]} is missing")
+    if "original_max_length" in given:
+        hf = names["original_max_length"]
+        given["original_max_length"] = _int(f"{name}.{hf}", rope[hf], 1)
+    if rope_type == "llama3" and given["high_freq_factor"] <= given["low_freq_factor"]:
+        raise ValueError(
+            f"config.json: {name}.high_freq_factor={given['high_freq_factor']} is not above"
+            f" low_freq_factor={given['low_freq_factor']}"
+        )
     return theta, scaling_class(**given)
 
 
@@ -254,7 +330,7 @@ def _deepseek(fields: Mapping[str, Any]) -> dict[str, Any]:
     for field, only in _ONLY_DEEPSEEK.items():
         if fields.get(field, only) != only:
             raise _refusal(field, fields[field], only)
-    quantization = fields.get("quantization_config")
+    quantization = _object(fields, "quantization_config")
     if quantization and {key: quantization.get(key) for key in _FLOAT8} != _FLOAT8:
         raise _refusal("quantization_config", quantization, _FLOAT8)
     optional = {"num_shared", "first_layer"}
@@ -262,13 +338,13 @@ def _deepseek(fields: Mapping[str, Any]) -> dict[str, Any]:
         ours: None if hf == "q_lora_rank" and not fields.get(hf) else _positive_int(fields, hf)
         for ours, hf in _LATENT.items()
     }
-    experts = {
-        ours: fields.get(hf) or 0 if ours in optional else _positive_int(fields, hf)
+    experts: dict[str, Any] = {
+        ours: _int(hf, fields.get(hf) or 0, 0) if ours in optional else _positive_int(fields, hf)
         for ours, hf in _EXPERTS.items()
         if ours not in ("normalize", "scale")
     }
-    experts["normalize"] = bool(fields.get("norm_topk_prob", True))
-    experts["scale"] = float(fields.get("routed_scaling_factor", 1.0))
+    experts["normalize"] = _flag(fields, "norm_topk_prob", True)
+    experts["scale"] = _number(fields, "routed_scaling_factor", 1.0)
     try:
         return {"latent": LatentAttention(**latent), "experts": Experts(**experts)}
     except ValueError as error:
