@@ -10,7 +10,7 @@ import jax
 
 from launch import report, runtime, stages
 from models.decoder import LanguageModel
-from models.hf.load import load_config, load_params
+from models.hf.load import load_config, load_dtype, load_params
 from models.hf.source import resolve
 from models.tokenizer import Tokenizer
 from reasoning.prompts import get_template
@@ -20,6 +20,7 @@ from train.metrics import METRICS_FILE
 Train = Callable[[Any, Path], Any]
 
 DTYPES = ("auto", "float32", "bfloat16")
+EXPORT_DTYPES = (*DTYPES, "float16")
 
 # What the evaluation of the given checkpoint depends on.
 INITIAL_FIELDS = ("model", "dtype", "mesh", "seed", "template", "evaluation")
@@ -97,7 +98,22 @@ def _open(config: Any, source: Path, directory: Path) -> stages.Workspace:
     """Everything but the weights of the checkpoint."""
     model, tokenizer = open_checkpoint(source, config)
     mesh = runtime.build_mesh(config.mesh)
-    return stages.Workspace(directory, config, config.seed, mesh, model, tokenizer)
+    dtype = export_dtype(source, config)
+    return stages.Workspace(directory, config, config.seed, mesh, model, tokenizer, dtype)
+
+
+def export_dtype(source: Path, config: Any) -> str:
+    """The dtype that weights which came from this checkpoint are exported in.
+
+    Raises:
+      ValueError: `config.export_dtype` is unknown.
+    """
+    dtype = config.export_dtype
+    if dtype not in EXPORT_DTYPES:
+        raise ValueError(
+            f"export_dtype={dtype!r} is unknown; choose one of {', '.join(EXPORT_DTYPES)}"
+        )
+    return load_dtype(source) if dtype == "auto" else dtype
 
 
 def open_checkpoint(source: Path, config: Any) -> tuple[LanguageModel, Tokenizer]:

@@ -68,8 +68,8 @@ def _run_seed(config, directory, seed):
     if not sources:
         raise ValueError("a student made from scratch has its teacher's tokenizer: set teacher")
 
-    def workspace(model, tokenizer):
-        return stages.Workspace(directory, config, seed, mesh, model, tokenizer)
+    def workspace(model, tokenizer, dtype=None):
+        return stages.Workspace(directory, config, seed, mesh, model, tokenizer, dtype)
 
     teacher = tokenizer = None
     if "teacher" in sources:
@@ -80,7 +80,8 @@ def _run_seed(config, directory, seed):
         params = load_params(sources["teacher"], model.config, mesh)
         teacher = distillation.Teacher(workspace(model, tokenizer), params)
     if "student" in sources:
-        work = workspace(*finetune.open_checkpoint(sources["student"], config))
+        dtype = finetune.export_dtype(sources["student"], config)
+        work = workspace(*finetune.open_checkpoint(sources["student"], config), dtype)
     else:
         work = workspace(runtime.build_model(config.base.model), tokenizer)
 

@@ -45,6 +45,7 @@ class Workspace:
     Attributes:
       directory: of this run; each stage has a folder in it.
       seed: of this run; every random draw follows from it.
+      export_dtype: of the weights that stages leave behind; None is the model's `param_dtype`.
     """
 
     directory: Path
@@ -53,6 +54,7 @@ class Workspace:
     mesh: Mesh
     model: LanguageModel
     tokenizer: Tokenizer
+    export_dtype: str | None = None
 
     def stage_directory(self, stage: str) -> Path:
         return self.directory / stage
@@ -116,7 +118,14 @@ def saved_settings(work: Workspace, stage: str) -> dict[str, Any] | None:
 def publish(work: Workspace, directory: Path, params: Any) -> dict[str, Any]:
     """Exports a stage's parameters and evaluates them; returns its report."""
     # An export that is there is from a run that was killed before its evaluation was done.
-    export_model(directory / "hf", work.model.config, params, work.tokenizer, overwrite=True)
+    export_model(
+        directory / "hf",
+        work.model.config,
+        params,
+        work.tokenizer,
+        dtype=work.export_dtype,
+        overwrite=True,
+    )
     return score(work, directory, params)
 
 

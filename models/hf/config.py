@@ -1,7 +1,6 @@
 """`ModelConfig` from and to the `config.json` of a Hugging Face checkpoint."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 

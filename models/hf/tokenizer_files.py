@@ -75,9 +75,9 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
     generation, model = optional(GENERATION_FILE), optional("config.json")
     holder = GENERATION_FILE if generation.get("eos_token_id") is not None else "config.json"
     eos = (generation if holder == GENERATION_FILE else model).get("eos_token_id")
-    vocabulary = model.get("vocab_size")
-    if isinstance(vocabulary, bool) or not isinstance(vocabulary, int):
-        vocabulary = max(backend.get_vocab(with_added_tokens=True).values(), default=0) + 1
+    vocabulary = max(backend.get_vocab(with_added_tokens=True).values(), default=0) + 1
+    if isinstance(size := model.get("vocab_size"), int):
+        vocabulary = max(vocabulary, size)  # A model's vocabulary may be padded.
     stop_ids = _token_ids(eos, f"{directory / holder}: eos_token_id", vocabulary)
     return TokenizerFiles(backend, config, template, template_name, stop_ids, generation)
 
