@@ -14,6 +14,7 @@ from reasoning import distillation_data, teacher_data
 from reasoning.curation import Decontaminator
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
+from reasoning.response import without_opening
 from reasoning.response_log import ResponseLog
 from train.data import Example, encode_records, read_jsonl
 
@@ -103,9 +104,10 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
     pairs = []
     for record in records:
         prompt = template(record["messages"][0]["content"])
+        response = without_opening(prompt, record["messages"][1]["content"])
         # As a sampled response goes on behind the prompt.
-        space = "" if prompt[-1].isspace() else " "
-        pairs.append({"prompt": prompt, "response": space + record["messages"][1]["content"]})
+        space = "" if prompt[-1].isspace() or response[:1].isspace() else " "
+        pairs.append({"prompt": prompt, "response": space + response})
     return encode_records(pairs, work.tokenizer)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from reasoning.languages import consistency
 from reasoning.problem import Problem
 from reasoning.repetition import ngrams, repeated_share, words_of
-from reasoning.response import parse_response
+from reasoning.response import parse_response, without_opening
 
 NO_FORMAT = "not well formed"
 
@@ -123,6 +123,7 @@ class Candidate:
 
     Attributes:
       prompt: what it continues when it is trained on.
+      response: whole, with what the prompt opened of it.
     """
 
     problem: Problem
@@ -131,10 +132,10 @@ class Candidate:
     correct: bool
 
     def record(self) -> dict[str, Any]:
-        """For JSONL, in the form that `train.data` reads."""
+        """For JSONL, in the form that `train.data` reads: no tag is opened twice."""
         return {
             "prompt": self.prompt,
-            "response": self.response,
+            "response": without_opening(self.prompt, self.response),
             "task": self.problem.task,
             "question": self.problem.question,
             "answer": self.problem.answer,

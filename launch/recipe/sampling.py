@@ -15,7 +15,7 @@ from reasoning.curation import Candidate, Decontaminator
 from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
-from reasoning.response import parse_response
+from reasoning.response import parse_response, whole_response
 from reasoning.tasks import get_task
 from reasoning.tiny_world.corpus import tagged
 from train.data import load_examples
@@ -74,6 +74,7 @@ def verify(
     by_task: dict[str, list[tuple[Problem, str, str]]] = {}
     for problem, texts in zip(problems, responses, strict=True):
         for text in texts:
+            text = whole_response(template(problem.question), text)
             response, answer = _formatted(text, bare_answers)
             by_task.setdefault(problem.task, []).append((problem, response, answer))
     candidates = []

@@ -16,9 +16,8 @@ from reasoning.api_client import ApiClient
 from reasoning.generator import Generator, JaxGenerator
 from reasoning.judge import ANSWER_RUBRIC, FORMAT_RUBRIC, Judge
 from reasoning.openai_generator import OpenAIGenerator
-from reasoning.response import after_chain, parse_response
+from reasoning.response import after_chain, parse_response, whole_response
 from rl.rewards import RewardResult, Sample
-from rl.rewards.format import whole_response
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +64,8 @@ class JudgeFormatReward(_JudgeReward):
     """How well a response keeps to the format, 0..1; a long one is shown without its middle."""
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
-        cases = [{"response": self._shown(whole_response(sample.prompt, sample.completion))} for sample in samples]
+        texts = [whole_response(sample.prompt, sample.completion) for sample in samples]
+        cases = [{"response": self._shown(text)} for text in texts]
         found = self._judge(FORMAT_RUBRIC).assess(cases)
         return [RewardResult(each.score, each.reason) for each in found]
 
