@@ -10,7 +10,7 @@ import jax
 
 from launch import report, runtime, stages
 from models.decoder import LanguageModel
-from models.hf.load import load_config, load_dtype, load_params
+from models.hf.load import load_config, load_dtype, load_params, load_tokenizer
 from models.hf.source import resolve
 from models.tokenizer import Tokenizer
 from reasoning.prompts import get_template
@@ -124,9 +124,7 @@ def open_checkpoint(source: Path, config: Any) -> tuple[LanguageModel, Tokenizer
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     model = LanguageModel(load_config(source, dtype=dtype, remat=config.remat))
-    tokenizer = Tokenizer.from_directory(source)
-    tokenizer.check_fits(model.config.vocab_size)
-    return model, tokenizer
+    return model, load_tokenizer(source, model.config)
 
 
 def _check_fields(config: Any, known: Any, prefix: str = "") -> None:

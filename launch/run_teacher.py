@@ -76,7 +76,7 @@ def _teacher(config):
     teacher = config.teacher
     if bool(teacher.server) == bool(teacher.checkpoint):
         raise ValueError("give one of --config.teacher.server=URL and --config.teacher.checkpoint")
-    if config.template not in TEMPLATES:
+    if config.template.partition("?")[0] not in TEMPLATES:
         raise ValueError(f"template={config.template!r} is unknown; choose one of {TEMPLATES}")
     if teacher.checkpoint:
         from models.hf.load import load_model

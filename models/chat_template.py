@@ -44,7 +44,8 @@ def render(template: str, *, name: str = "chat template", **variables: Any) -> s
         raise ValueError(f"{name}: its variables cannot be written as JSON: {error}") from None
     reply = _worker.ask(f"{CPU_SECONDS} {request}\n".encode())
     if "error" in reply:
-        raise ValueError(f"{name}: {reply['error']}")
+        place = f", line {reply['line']}" if reply.get("line") else ""
+        raise ValueError(f"{name}{place}: {reply['error']}")
     return reply["text"]
 
 
@@ -56,7 +57,7 @@ class _Worker:
         self._owner: int | None = None
         self._lock = threading.Lock()
 
-    def ask(self, request: bytes) -> dict[str, str]:
+    def ask(self, request: bytes) -> dict[str, Any]:
         with self._lock:
             process = self._running()
             try:

@@ -45,24 +45,24 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def _answer(request: str, max_characters: int) -> dict[str, str]:
-    """`{"text": ...}`, or `{"error": ...}` in one line."""
+def _answer(request: str, max_characters: int) -> dict[str, Any]:
+    """`{"text": ...}`, or `{"error": ..., "line": ...}`; the line is of the template, or None."""
     try:
         template, variables = json.loads(request)
         text = _compile(template).render(**variables)
     except jinja2.TemplateSyntaxError as error:
-        return {"error": f"line {error.lineno}: {error.message}"}
+        return {"error": error.message, "line": error.lineno}
     except MemoryError:
         return {"error": "it needs too much memory"}
     except Exception as error:  # Templates can raise whatever Python can.
-        return {"error": _described(error)}
+        return _described(error)
     if len(text) > max_characters:
         return {"error": f"its text has {len(text)} characters; at most {max_characters} are taken"}
     return {"text": text}
 
 
-def _described(error: Exception) -> str:
-    """The error in one line, with the line of the template where it arose."""
+def _described(error: Exception) -> dict[str, Any]:
+    """The error in one line, and the line of the template where it arose."""
     line, step = None, error.__traceback__
     while step is not None:
         if step.tb_frame.f_code.co_filename == "<template>":
@@ -71,7 +71,7 @@ def _described(error: Exception) -> str:
     message = " ".join(str(error).split())[:300] or type(error).__name__
     if isinstance(error, RecursionError):
         message = "it calls itself without end"
-    return message if line is None else f"line {line}: {message}"
+    return {"error": message, "line": line}
 
 
 @functools.lru_cache

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,10 @@ class Tokenizer:
             add_generation_prompt=add_generation_prompt,
             **variables,
         )
+
+    def template_reads(self, variable: str) -> bool:
+        """Whether the chat template's source names a variable."""
+        return bool(re.search(rf"\b{re.escape(variable)}\b", self.template or ""))
 
     def _special_id(self, kind: str) -> int:
         if kind not in self.special_tokens:

@@ -91,13 +91,15 @@ def _variables(record: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any
         isinstance(tools, list) and all(isinstance(tool, Mapping) for tool in tools)
     ):
         raise ValueError(f"'tools' is {tools!r:.80}; it must be a list of objects")
+    for tool in tools or ():
+        _tool_name(tool)
     thinking = variables.get("enable_thinking")
     if thinking is not None and not isinstance(thinking, bool):
         raise ValueError(f"'enable_thinking' is {thinking!r:.80}; it must be true or false")
     for name, value in variables.items():
         if name in ("messages", "add_generation_prompt"):
             raise ValueError(f"'chat_template_kwargs' must not hold {name!r}")
-        if value not in (None, []) and tokenizer.template and name not in tokenizer.template:
+        if value not in (None, []) and tokenizer.template and not tokenizer.template_reads(name):
             raise ValueError(
                 f"the chat template does not read {name!r}, which the record gives it; remove it"
                 " from the record, or use another template"
@@ -278,10 +280,14 @@ class _Marks:
 
 def _check_tools(tools: Sequence[Mapping[str, Any]] | None, text: str) -> None:
     """Raises `ValueError` where the rendered chat does not name a tool."""
-    for tool in tools or ():
-        function = tool.get("function", tool)
-        name = function.get("name") if isinstance(function, Mapping) else None
-        if not isinstance(name, str):
-            raise ValueError(f"'tools' holds {tool!r:.80}, which has no 'name'")
+    for name in map(_tool_name, tools or ()):
         if name not in text:
             raise ValueError(f"the chat template drops the tool {name!r} of 'tools'")
+
+
+def _tool_name(tool: Mapping[str, Any]) -> str:
+    function = tool.get("function", tool)
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise ValueError(f"'tools' holds {tool!r:.80}, which has no 'name'")
+    return name

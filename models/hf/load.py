@@ -64,8 +64,7 @@ def load_model(source: str | os.PathLike, mesh: Mesh | None = None, **changes: A
     """
     directory = resolve(source)
     config = load_config(directory, **changes)
-    tokenizer = Tokenizer.from_directory(directory)
-    tokenizer.check_fits(config.vocab_size)
+    tokenizer = load_tokenizer(directory, config)
     return LoadedModel(LanguageModel(config), load_params(directory, config, mesh), tokenizer)
 
 
@@ -95,10 +94,20 @@ def load_scalar_model(
             "label"
         )
     config = _config(directory, fields, heads[0], changes)
-    tokenizer = Tokenizer.from_directory(directory)
-    tokenizer.check_fits(config.vocab_size)
+    tokenizer = load_tokenizer(directory, config)
     model = ScalarModel(config, bias=heads[0] == TOKEN_CLASSIFICATION)
     return LoadedModel(model, _load(directory, model, mesh), tokenizer)
+
+
+def load_tokenizer(source: str | os.PathLike, config: ModelConfig) -> Tokenizer:
+    """The tokenizer of a checkpoint; raises `ValueError` where it does not fit the model."""
+    directory = resolve(source)
+    tokenizer = Tokenizer.from_directory(directory)
+    try:
+        tokenizer.check_fits(config.vocab_size)
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from None
+    return tokenizer
 
 
 def load_config(source: str | os.PathLike, **changes: Any) -> ModelConfig:
@@ -190,9 +199,15 @@ def _load(directory: Path, model: Model, mesh: Mesh | None) -> Any:
             node = params
             for key in rule.path[:-1]:
                 node = node.setdefault(key, {})
-            node[rule.path[-1]] = _load_array(
-                rule, tensors, leaf(model.abstract_params, rule.path), leaf(shardings, rule.path)
-            )
+            try:
+                node[rule.path[-1]] = _load_array(
+                    rule,
+                    tensors,
+                    leaf(model.abstract_params, rule.path),
+                    leaf(shardings, rule.path),
+                )
+            except ValueError as error:
+                raise ValueError(f"{directory}: {error}") from None
     return params
 
 

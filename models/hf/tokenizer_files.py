@@ -148,7 +148,7 @@ def _try_out(path: Path) -> None:
     else:
         lines = trial.stdout.decode("utf-8", "replace").strip().splitlines()
         cause = lines[-1] if lines else "it cannot be tried out"
-    raise ValueError(f"{path} is not a tokenizer that can be used: {cause}")
+    raise ValueError(f"{path} is not a tokenizer: {cause}")
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], path: Path) -> None:

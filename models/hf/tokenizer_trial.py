@@ -45,8 +45,9 @@ def _probes(state: Any) -> list[str]:
     parts = {key: state.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")}
     named = sorted(set("".join(_strings(parts))) - set(_CHARACTERS))
     characters = [*_CHARACTERS, *named[:_MOST_CHARACTERS]]
-    runs = [character * _RUN for character in characters]
-    return ["", *runs, "".join(run[:100] + "\0" for run in runs), "".join(characters) * 20]
+    # What would end a match stands behind each run, but not next to it.
+    end = "\0" + "".join(characters)
+    return ["", *(character * _RUN + end for character in characters), end * 20]
 
 
 def _strings(value: Any) -> list[str]:
