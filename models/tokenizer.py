@@ -209,10 +209,10 @@ class Tokenizer:
     def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts that begin a sequence: prompts, rendered chats, whole documents.
 
-        In front is what the tokenizer itself puts there (Llama 3: its `bos_token`), by its
-        post-processor or, where `tokenizer_config.json` has them, by `add_bos_token` and
-        `add_eos_token`. A text that begins with a special token, such as a rendered chat, brings
-        its own beginning and gets no other. Nothing is put behind.
+        In front is what the tokenizer itself puts there: by `add_bos_token` where
+        `tokenizer_config.json` has it (DeepSeek), else by its post-processor (Llama 3). A text that
+        begins with a special token, such as a rendered chat, brings its own beginning and gets no
+        other. Nothing is put behind.
         """
         front, special = self._front
         return [
@@ -287,10 +287,10 @@ class Tokenizer:
     @functools.cached_property
     def _front(self) -> tuple[list[int], frozenset[int]]:
         """What begins a sequence, and the ids of all special tokens."""
-        if "add_bos_token" in self._config or "add_eos_token" in self._config:
-            # These decide alone, as in transformers 5; a tokenizer without a BOS adds none.
-            wanted = self._config.get("add_bos_token") and "bos_token" in self.special_tokens
-            front = [self.bos_id] if wanted else []
+        if isinstance(add_bos := self._config.get("add_bos_token"), bool):
+            # As transformers 4 has it for the classes that write this field. Version 5 looks at the
+            # post-processor only, which in DeepSeek's files does not add the BOS.
+            front = [self.bos_id] if add_bos and "bos_token" in self.special_tokens else []
         else:
             bare, whole = (
                 self._backend.encode("a", add_special_tokens=special).ids
