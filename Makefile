@@ -8,7 +8,7 @@ WORKDIR ?= runs/tiny
 # Of the recipe; README.md has the others.
 STAGES ?= base,r1_zero
 TORCH ?= torch==2.13.0
-TIMED = tests/reasoning/test_hostile_answers.py tests/reasoning/test_math_verifier.py
+TIMED = tests/reasoning/mathematics/test_hostile_answers.py tests/reasoning/mathematics/test_math_verifier.py
 
 .PHONY: r1 test parity bench clean
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from models.tokenizer import Tokenizer
+from models.tokens.tokenizer import Tokenizer
 
 # The template of DeepSeek-R1-Zero (arXiv:2501.12948, table 1).
 R1_ZERO = (

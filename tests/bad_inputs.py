@@ -4,7 +4,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.models import bad_checkpoints as checkpoints
+from tests.models.hf import bad_checkpoints as checkpoints
 from tests.train import bad_records as records
 
 

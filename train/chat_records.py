@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from models.tokenizer import Tokenizer
+from models.tokens.tokenizer import Tokenizer
 
 # What is trained on, and whether an end-of-sequence token follows: (text, trained, ends).
 Piece = tuple[str, bool, bool]

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from models.tokenizer import Tokenizer
+from models.tokens.tokenizer import Tokenizer
 from train.chat_records import Piece, chat_pieces
 
 Example = dict[str, np.ndarray]

@@ -20,9 +20,9 @@ from models.decoder import LanguageModel, Model
 from models.hf.config import config_to_hf
 from models.hf.tensor_files import INDEX_FILE, WEIGHTS_FILE
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors
-from models.hf.tokenizer_files import GENERATION_FILE
 from models.scalar_head import ScalarModel
-from models.tokenizer import Tokenizer
+from models.tokens.tokenizer import Tokenizer
+from models.tokens.tokenizer_files import GENERATION_FILE
 
 
 def export_model(

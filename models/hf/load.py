@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
+from models.checkpoint_source import read_json, resolve
 from models.config import ModelConfig
 from models.decoder import LanguageModel, Model
 from models.hf.config import (
@@ -20,7 +21,6 @@ from models.hf.config import (
     TOKEN_CLASSIFICATION,
     config_from_hf,
 )
-from models.hf.source import read_json, resolve
 from models.hf.tensor_files import (
     bits_are_finite,
     differs,
@@ -32,7 +32,7 @@ from models.hf.tensor_files import (
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors, tensor_rules
 from models.scalar_head import ScalarModel
 from models.sharding import tree_shardings
-from models.tokenizer import Tokenizer
+from models.tokens.tokenizer import Tokenizer
 
 _DTYPES = ("F32", "BF16", "F16")
 
@@ -55,7 +55,7 @@ def load_model(source: str | os.PathLike, mesh: Mesh | None = None, **changes: A
     """Config, weights and tokenizer of a directory or `hf://org/name`.
 
     Args:
-      source: see `models.hf.source.resolve`.
+      source: see `models.checkpoint_source.resolve`.
       mesh: where the weights go; None is the first device.
       **changes: fields of `ModelConfig` to set otherwise, e.g. `dtype="bfloat16"`.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from reasoning.problem import Problem
 from reasoning.response import without_opening
-from reasoning.workers import WorkerPool
+from reasoning.workers.pool import WorkerPool
 from rl.rewards import RewardResult, Sample
 from rl.rewards.format import FormatReward
 from rl.rewards.language import LanguageReward

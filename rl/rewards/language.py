@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from reasoning.languages import consistency
 from reasoning.problem import Problem
 from reasoning.response import parse_response, whole_response
+from reasoning.text_measures.languages import consistency
 from rl.rewards import RewardResult
 
 

@@ -16,9 +16,9 @@ import torch  # noqa: E402
 from models.decoder import LanguageModel  # noqa: E402
 from models.hf.export import export_model  # noqa: E402
 from models.hf.load import load_config, load_model, load_params  # noqa: E402
-from models.tokenizer import Tokenizer  # noqa: E402
-from tests.models import bad_checkpoints as checkpoints  # noqa: E402
-from tests.models.test_tokenizer_rules import RULES, make  # noqa: E402
+from models.tokens.tokenizer import Tokenizer  # noqa: E402
+from tests.models.hf import bad_checkpoints as checkpoints  # noqa: E402
+from tests.models.tokens.test_tokenizer_rules import RULES, make  # noqa: E402
 
 TEXTS = ["What is it?", "", " 12", "<think>it", "<|user|>it", "a<|tool|>b"]
 

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from models.tokenizer import train_bpe
+from models.tokens.tokenizer import train_bpe
 from reasoning.evaluation import evaluate_votes, grade
-from reasoning.generator import Completion
+from reasoning.generation.generator import Completion
 from reasoning.grading import grade_completions
 from reasoning.problem import Problem
 from reasoning.prompts import get_template

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from models.tokenizer import Tokenizer, train_bpe
+from models.tokens.tokenizer import Tokenizer, train_bpe
 from train.data import load_examples
 
 _TURNS = (

@@ -1,0 +1,415 @@
+"""Tokenizers in Hugging Face layout: load, train, encode, decode, chat templates. Free of JAX."""
+
+import functools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from models.checkpoint_source import resolve
+from models.tokens import chat_template
+from models.tokens.tokenizer_files import (
+    CONFIG_FILE,
+    TEMPLATE_FILE,
+    TOKENIZER_FILE,
+    content_of,
+    mark_checked,
+    portable_config,
+    read_tokenizer_files,
+)
+
+
+class Tokenizer:
+    """A HF `tokenizers` tokenizer with its special tokens and its chat template.
+
+    Decoding is the exact inverse of encoding: `clean_up_tokenization_spaces`, which makes
+    transformers 4 drop spaces before punctuation, is ignored.
+    """
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        config: Mapping[str, Any],
+        template: str | None = None,
+        stop_ids: Sequence[int] = (),
+        *,
+        template_name: str = "chat template",
+        generation: Mapping[str, Any] | None = None,
+    ):
+        """Args:
+        backend: maps text to ids.
+        config: fields of `tokenizer_config.json`; those named `*_token` are the special tokens.
+        template: jinja source of the chat template.
+        stop_ids: ids that end a response, besides the `eos_token`.
+        template_name: what errors call the template, such as its file.
+        generation: fields of `generation_config.json`, kept for the export.
+        """
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+        self._config = {key: value for key, value in config.items() if key != "chat_template"}
+        self._stop_ids = tuple(stop_ids)
+        self._embedded: int | None = None
+        self.template = template
+        self._template_name = template_name
+        self.generation = dict(generation or {})
+        self.special_tokens = {
+            key: text
+            for key, value in config.items()
+            if key.endswith("_token") and (text := content_of(value)) is not None
+        }
+
+    @classmethod
+    def from_directory(cls, source: str | os.PathLike) -> "Tokenizer":
+        """The tokenizer of a checkpoint directory or `hf://org/name`.
+
+        The chat template is `chat_template.jinja`, or else the one in `tokenizer_config.json` (of
+        several named ones, the one called "default"). Stop ids are the `eos_token` and the
+        `eos_token_id`s of `generation_config.json`, or else of `config.json`.
+
+        Raises:
+          OSError, ValueError: one line that says which file is missing or malformed.
+        """
+        files = read_tokenizer_files(resolve(source))
+        return cls(
+            files.backend,
+            files.config,
+            files.template,
+            files.stop_ids,
+            template_name=files.template_name,
+            generation=files.generation,
+        )
+
+    def save(self, directory: str | os.PathLike) -> None:
+        """Writes `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`.
+
+        transformers 4.57 and 5 read them. Stop ids besides the `eos_token` belong to
+        `generation_config.json`: see `export_model`.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._backend.save(str(directory / TOKENIZER_FILE))
+        mark_checked(directory / TOKENIZER_FILE)
+        text = json.dumps(portable_config(self._config), indent=2, ensure_ascii=False)
+        (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        if self.template is not None:
+            (directory / TEMPLATE_FILE).write_text(self.template, encoding="utf-8")
+
+    @functools.cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id. A model may have a larger, padded vocabulary."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def check_fits(self, model_vocab_size: int) -> None:
+        """Checks that a model with this vocabulary can embed what the tokenizer produces.
+
+        Added tokens that the model cannot embed are allowed while no text holds them: `encode`
+        refuses one that does.
+
+        Raises:
+          ValueError: the tokenizer's own tokens, or one with a role, are beyond the vocabulary.
+        """
+        if self.vocab_size <= model_vocab_size:
+            return
+        beyond = {i for i in self._backend.get_vocab().values() if i >= model_vocab_size}
+        if beyond - set(self._added_tokens):
+            raise ValueError(
+                f"the tokenizer has {self.vocab_size} tokens but the model's vocab_size is "
+                f"{model_vocab_size}; use the model's own tokenizer"
+            )
+        roles = {kind: self._backend.token_to_id(text) for kind, text in self.special_tokens.items()}
+        roles |= {"eos_token_id": max(self._stop_ids, default=0)}
+        for role, token_id in roles.items():
+            if token_id is not None and token_id >= model_vocab_size:
+                raise ValueError(
+                    f"the tokenizer's {role} is token {token_id}, but the model's vocab_size is "
+                    f"{model_vocab_size}; use the model's own tokenizer"
+                )
+        self._embedded = model_vocab_size
+
+    def token_id(self, token: str) -> int:
+        """The id of a token by its text. Raises `ValueError` where it is not one token."""
+        token_id = self._backend.token_to_id(token)
+        if token_id is None:
+            raise ValueError(f"the tokenizer has no token {token!r}; use one that has, or add it")
+        return token_id
+
+    @property
+    def eos_id(self) -> int:
+        """The id that ends a sequence. Raises `ValueError` where none is declared."""
+        return self._special_id("eos_token")
+
+    @property
+    def bos_id(self) -> int:
+        """The id that begins a sequence. Raises `ValueError` where none is declared."""
+        return self._special_id("bos_token")
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills rows up; `eos_id` where none is declared.
+
+        Nothing may be inferred from this id: what is padding is told by `segment_ids`, since in
+        many tokenizers it is also the id that ends a response.
+        """
+        return self._special_id("pad_token" if "pad_token" in self.special_tokens else "eos_token")
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """All ids that end a response, `eos_id` first. Raises `ValueError` where there is none."""
+        eos = () if "eos_token" not in self.special_tokens and self._stop_ids else (self.eos_id,)
+        return tuple(dict.fromkeys(eos + self._stop_ids))
+
+    def special_ids(self) -> dict[str, Any]:
+        """`bos_token_id`, `eos_token_id` and `pad_token_id` as HF config files hold them."""
+        ids: dict[str, Any] = {
+            f"{kind}_token_id": self._special_id(f"{kind}_token")
+            for kind in ("bos", "pad")
+            if f"{kind}_token" in self.special_tokens
+        }
+        if "eos_token" in self.special_tokens or self._stop_ids:
+            ids["eos_token_id"] = self.stop_ids[0] if len(self.stop_ids) == 1 else [*self.stop_ids]
+        return ids
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text that goes on; special tokens written in it become their ids.
+
+        What begins a sequence is encoded by `encode_prompts`.
+
+        Raises:
+          ValueError: the text is not valid Unicode, or holds a token that the model cannot embed.
+        """
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts, in parallel."""
+        try:
+            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError:
+            raise ValueError(_not_text(texts)) from None
+        except BaseException as error:  # So does a panic of the library derive from.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise ValueError(f"the tokenizer cannot encode a text: {error}") from None
+        ids = [encoding.ids for encoding in encodings]
+        if self._embedded is not None:
+            for each in ids:
+                if each and max(each) >= self._embedded:
+                    token = self._backend.id_to_token(max(each))
+                    raise ValueError(
+                        f"a text holds the token {token!r}, which the model cannot embed: its"
+                        f" vocab_size is {self._embedded}"
+                    )
+        return ids
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that begin a sequence: prompts, rendered chats, whole documents.
+
+        In front is what the tokenizer itself puts there: by `add_bos_token` where
+        `tokenizer_config.json` has it (DeepSeek), else by its post-processor (Llama 3). A text that
+        begins with a special token, such as a rendered chat, brings its own beginning and gets no
+        other. Nothing is put behind.
+        """
+        front, special = self._front
+        return [
+            ids if not front or (ids and ids[0] in special) else [*front, *ids]
+            for ids in self.encode_batch(texts)
+        ]
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Text of ids. Bytes that are no whole UTF-8 character become U+FFFD."""
+        return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The UTF-8 bytes that one token adds to a text.
+
+        Exact for byte-level BPE (Llama 3, Qwen) and for tokens that stand for one byte; otherwise
+        what the token decodes to when another precedes it. Empty for ids that no token has, as in
+        the padded part of a model's vocabulary.
+        """
+        if (added := self._added_tokens.get(token_id)) is not None:
+            return added.encode()
+        token = self._backend.id_to_token(token_id)
+        if token is None:
+            return b""
+        if "ByteLevel" in self._decoder_types:
+            return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+        if "ByteFallback" in self._decoder_types and len(token) == 6 and token.startswith("<0x"):
+            return bytes([int(token[3:5], 16)])
+        once, twice = self.decode([token_id]), self.decode([token_id, token_id])
+        return twice.removeprefix(once).encode()
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = False,
+        **variables: Any,
+    ) -> str:
+        """The text of a conversation, for `encode_prompts`.
+
+        Args:
+          messages: dicts with `role` ("system", "user", "assistant") and `content`.
+          add_generation_prompt: end with what opens an assistant turn.
+          **variables: for the template, e.g. `tools` or `enable_thinking`.
+
+        Raises:
+          ValueError: there is no template, it is malformed, it refuses these messages, or it
+            exceeds the limits of `models.tokens.chat_template`.
+        """
+        if self.template is None:
+            raise ValueError(
+                "the tokenizer has no chat template; use the instruct model's tokenizer or save a "
+                f"{TEMPLATE_FILE} next to its {TOKENIZER_FILE}"
+            )
+        variables = self.special_tokens | {"tools": None, "documents": None} | variables
+        return chat_template.render(
+            self.template,
+            name=self._template_name,
+            messages=list(messages),
+            add_generation_prompt=add_generation_prompt,
+            **variables,
+        )
+
+    def template_reads(self, variable: str) -> bool:
+        """Whether the chat template's source names a variable."""
+        return bool(re.search(rf"\b{re.escape(variable)}\b", self.template or ""))
+
+    def _special_id(self, kind: str) -> int:
+        if kind not in self.special_tokens:
+            raise ValueError(f"the tokenizer declares no {kind}; set it in {CONFIG_FILE}")
+        return self.token_id(self.special_tokens[kind])
+
+    @functools.cached_property
+    def _front(self) -> tuple[list[int], frozenset[int]]:
+        """What begins a sequence, and the ids of all special tokens."""
+        if isinstance(add_bos := self._config.get("add_bos_token"), bool):
+            # As transformers 4 has it for the classes that write this field. Version 5 looks at the
+            # post-processor only, which in DeepSeek's files does not add the BOS.
+            front = [self.bos_id] if add_bos and "bos_token" in self.special_tokens else []
+        else:
+            bare, whole = (
+                self._backend.encode("a", add_special_tokens=special).ids
+                for special in (False, True)
+            )
+            places = range(len(whole) - len(bare) + 1)
+            start = next((i for i in places if whole[i : i + len(bare)] == bare), 0)
+            front = whole[:start]
+        added = self._backend.get_added_tokens_decoder()
+        special = {token_id for token_id, token in added.items() if token.special}
+        roles = {self._backend.token_to_id(text) for text in self.special_tokens.values()}
+        return front, frozenset(special | roles | set(front) - {None})
+
+    @functools.cached_property
+    def _added_tokens(self) -> dict[int, str]:
+        added = self._backend.get_added_tokens_decoder()
+        return {token_id: token.content for token_id, token in added.items()}
+
+    @functools.cached_property
+    def _decoder_types(self) -> frozenset[str]:
+        if self._backend.decoder is None:
+            return frozenset()
+        state = json.loads(self._backend.decoder.__getstate__())
+        return frozenset(each["type"] for each in state.get("decoders", [state]))
+
+
+def train_bpe(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    special_tokens: Sequence[str] = (),
+    text_tokens: Sequence[str] = (),
+    eos_token: str = "<|endoftext|>",
+    bos_token: str | None = None,
+    pad_token: str | None = None,
+    template: str | None = None,
+) -> Tokenizer:
+    """Trains byte-level BPE (arXiv:1508.07909, over bytes as GPT-2) with digits split one by one.
+
+    Every text can be encoded, and decodes to itself. The same texts in any order give the same
+    tokenizer.
+
+    Args:
+      texts: the corpus.
+      vocab_size: largest number of tokens, special ones and the 256 bytes included. A small corpus
+        may offer fewer.
+      special_tokens: control tokens such as `<|im_start|>`; decoding may skip them.
+      text_tokens: strings that are one token each and yet plain text, such as `<think>`.
+      eos_token: ends a sequence; a special token, as are `bos_token` and `pad_token`.
+      template: jinja source of the chat template.
+
+    Raises:
+      ValueError: no texts, or a `vocab_size` without room for bytes and listed tokens.
+    """
+    named = {"eos_token": eos_token, "bos_token": bos_token, "pad_token": pad_token}
+    named = {kind: token for kind, token in named.items() if token is not None}
+    special = list(dict.fromkeys([*named.values(), *special_tokens]))
+    least = 256 + len(special) + len(text_tokens)
+    if vocab_size < least:
+        raise ValueError(
+            f"vocab_size={vocab_size} is too small; 256 bytes and {least - 256} listed tokens need "
+            f"at least {least}"
+        )
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            # A digit may take the space before it along, so that " 7" costs one token.
+            pre_tokenizers.Split(tokenizers.Regex(r" ?\d"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(text_tokens),
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_nonempty(texts), trainer)
+    backend.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in text_tokens])
+    config = named | {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+    }
+    return Tokenizer(backend, config, template)
+
+
+def _nonempty(texts: Iterable[str]) -> Iterator[str]:
+    empty = True
+    for text in texts:
+        empty = False
+        yield text
+    if empty:
+        raise ValueError("there are no texts to train a tokenizer on")
+
+
+def _not_text(texts: Sequence[Any]) -> str:
+    """Why the library refuses one of these texts."""
+    for text in texts:
+        if not isinstance(text, str):
+            return f"{text!r:.80} is a {type(text).__name__}; only text can be tokenized"
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return f"a text holds {text[error.start]!r}, half of a character: it is no valid Unicode"
+    return "a text cannot be tokenized"
+
+
+def _byte_of_character() -> dict[str, int]:
+    # Byte-level BPE writes each byte as a printable character (GPT-2): printable Latin-1 bytes as
+    # themselves, the others, in order, as the characters from 256 on.
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), 256),
+    ]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTE_OF_CHARACTER = _byte_of_character()
