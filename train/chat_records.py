@@ -134,7 +134,7 @@ def _calls(message: Mapping[str, Any], i: int) -> list[Mapping[str, Any]]:
     """The functions that a message calls, each with `name` and `arguments`."""
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
-        raise ValueError(f"message {i}: 'tool_calls' is {calls!r:.80}; it must be a list of objects")
+        raise ValueError(f"message {i}: 'tool_calls' is {calls!r:.80}, not a list of objects")
     functions = [call.get("function", call) for call in calls]
     for function in functions:
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
@@ -145,7 +145,7 @@ def _calls(message: Mapping[str, Any], i: int) -> list[Mapping[str, Any]]:
 def _parts(message: Mapping[str, Any]) -> list[Any]:
     """What a message says, blank parts left out."""
     values = [value for name, value in message.items() if name not in _ABOUT]
-    return [value for value in values if value and not (isinstance(value, str) and not value.strip())]
+    return [value for value in values if (value.strip() if isinstance(value, str) else value)]
 
 
 def _rendered(

@@ -22,9 +22,10 @@ from models.hf.export import export_model
 from models.scalar_head import ScalarModel
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
-from reasoning.response import parse_response, tagged, whole_response, without_opening
+from reasoning.response import parse_response, whole_response, without_opening
 from reasoning.statistics import share_with_ci
 from reasoning.tiny_world import chat
+from reasoning.tiny_world.corpus import tagged
 from reasoning.tiny_world.language import LANGUAGES
 from reasoning.verifiers.scalar import SequenceScorer
 from train.data import read_jsonl

@@ -15,8 +15,9 @@ from models.decoding.sampling import SamplingParams
 from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
-from reasoning.response import parse_response, tagged, whole_response
+from reasoning.response import parse_response, whole_response
 from reasoning.tasks import get_task
+from reasoning.tiny_world.corpus import tagged
 from reasoning.training_data.curation import Candidate, Decontaminator
 from train.data import load_examples
 

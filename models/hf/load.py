@@ -85,7 +85,8 @@ def load_scalar_model(
     architecture = str(architectures[0] if isinstance(architectures, list) else architectures)
     heads = [h for h in (TOKEN_CLASSIFICATION, SEQUENCE_CLASSIFICATION) if architecture.endswith(h)]
     labels = fields.get("id2label") or (0, 1)
-    labels = len(labels) if isinstance(labels, Sized) else 0  # transformers leaves out the default, 2.
+    # transformers leaves out the default, 2.
+    labels = len(labels) if isinstance(labels, Sized) else 0
     if not heads or labels != 1:
         what = f"{labels} labels" if heads else f"architecture {architecture}"
         raise ValueError(

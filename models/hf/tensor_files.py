@@ -79,7 +79,7 @@ def stored_dtype(tensors: Mapping[str, Any]) -> str:
 
 
 def differs(tensors: Mapping[str, Any], one: str, other: str) -> bool:
-    """Whether two matrices are both there and differ; reads no further than the first rows that do."""
+    """Whether two matrices are both there and differ; reads up to the first rows that do."""
     if one not in tensors or other not in tensors:
         return False
     a, b = tensors[one], tensors[other]

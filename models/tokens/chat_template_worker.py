@@ -1,7 +1,7 @@
-"""Renders chat templates in a process of its own, so that a template cannot hang or fill the caller.
+"""Renders chat templates in a process of its own, which may hang or be killed.
 
-Run as a script by `models.tokens.chat_template`. It reads one JSON request a line from standard input and
-writes one JSON reply a line. It imports nothing of the project, so it starts fast.
+Run as a script by `models.tokens.chat_template`. It reads one JSON request a line from standard
+input and writes one JSON reply a line. It imports nothing of the project, so it starts fast.
 """
 
 import datetime

@@ -122,7 +122,8 @@ class Tokenizer:
                 f"the tokenizer has {self.vocab_size} tokens but the model's vocab_size is "
                 f"{model_vocab_size}; use the model's own tokenizer"
             )
-        roles = {kind: self._backend.token_to_id(text) for kind, text in self.special_tokens.items()}
+        tokens = self.special_tokens
+        roles = {kind: self._backend.token_to_id(text) for kind, text in tokens.items()}
         roles |= {"eos_token_id": max(self._stop_ids, default=0)}
         for role, token_id in roles.items():
             if token_id is not None and token_id >= model_vocab_size:
@@ -395,7 +396,7 @@ def _not_text(texts: Sequence[Any]) -> str:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            return f"a text holds {text[error.start]!r}, half of a character: it is no valid Unicode"
+            return f"a text holds {text[error.start]!r}, half of a character"
     return "a text cannot be tokenized"
 
 

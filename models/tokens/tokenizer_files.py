@@ -225,5 +225,5 @@ def _token_ids(value: Any, name: str, vocabulary: int) -> tuple[int, ...]:
         if isinstance(token_id, bool) or not isinstance(token_id, int):
             raise ValueError(f"{name}={value!r:.80} is not a token id, or a list of token ids")
         if not 0 <= token_id < vocabulary:
-            raise ValueError(f"{name}={value!r:.80} is not within 0..{vocabulary - 1}, the token ids")
+            raise ValueError(f"{name}={value!r:.80} is not within 0..{vocabulary - 1}")
     return tuple(ids)

@@ -1,7 +1,7 @@
 """Loads a `tokenizer.json` and encodes hostile texts, in a process that may be killed for it.
 
-Run as a script by `models.tokens.tokenizer_files`, with the file and the address space that it may use.
-The exit status is 0 if all went well; else the last line of standard output says what went wrong.
+Run as a script by `models.tokens.tokenizer_files`, with the file and the address space that it may
+use. The exit status is 0 if all went well; else standard output says in one line what went wrong.
 """
 
 import json

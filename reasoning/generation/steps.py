@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from models.paths.places import ROOT
 
 from models.cpu.lanes import cpu_cores
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
+from models.paths.path_pool import ROOT
 from models.paths.path_sampler import FINISH_REASONS, PathSampler
 from models.tokens.stopping import TokenAutomaton
 from models.tokens.tokenizer import Tokenizer
@@ -78,7 +78,7 @@ class Paths(Protocol):
           sampling: for this step, instead of what the paths were started with.
 
         Raises:
-          ValueError: see `models.paths.places.check_places`.
+          ValueError: see `models.paths.path_pool.check_places`.
         """
         ...
 

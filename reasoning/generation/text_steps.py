@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from models.paths.places import EMPTY, ROOT, at, put
 
 from models.decoding.sampling import SamplingParams
 from models.paths import path_pool
+from models.paths.path_pool import EMPTY, ROOT, at, put
 from reasoning.generation.generator import Generator
 from reasoning.generation.steps import HostPaths, Places, Step, Told
 

@@ -14,8 +14,7 @@ from typing import Any
 from reasoning.problem import Problem
 from reasoning.response import parse_response, without_opening
 from reasoning.text_measures.languages import consistency
-from reasoning.text_measures.repetition import repeated_share
-from reasoning.words import ngrams, words_of
+from reasoning.text_measures.repetition import ngrams, repeated_share, words_of
 
 NO_FORMAT = "not well formed"
 

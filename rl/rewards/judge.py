@@ -133,6 +133,7 @@ def _of_checkpoint(checkpoint: str, max_new_tokens: int) -> _Parts:
         return tokenizer.apply_chat_template(messages, add_generation_prompt=True)
 
     def fits(prompt: str) -> bool:
-        return len(tokenizer.encode_prompts([prompt])[0]) + max_new_tokens <= model.config.max_length
+        [ids] = tokenizer.encode_prompts([prompt])
+        return len(ids) + max_new_tokens <= model.config.max_length
 
     return JaxGenerator(model, params, tokenizer), template, fits

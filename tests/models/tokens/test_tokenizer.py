@@ -52,7 +52,8 @@ def test_ids_and_texts_equal_those_of_transformers(name):
         assert skipped == case["decoded_without_special"]
     texts = [case["text"] for case in expected["texts"]]
     assert tokenizer.encode_batch(texts) == [case["ids"] for case in expected["texts"]]
-    assert tokenizer.encode_prompts(texts) == [case["ids_with_special"] for case in expected["texts"]]
+    prompts = [case["ids_with_special"] for case in expected["texts"]]
+    assert tokenizer.encode_prompts(texts) == prompts
 
 
 @pytest.mark.parametrize("name", NAMES)
