@@ -63,7 +63,7 @@ class Readability:
 class Decontaminator:
     """Finds texts that share n words in a row with the evaluation.
 
-    Words are `reasoning.words.words_of`. An evaluation text of fewer than n words must occur
+    Words are `words_of`. An evaluation text of fewer than n words must occur
     as a whole.
 
     Args:
