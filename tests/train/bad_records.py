@@ -35,6 +35,8 @@ TEMPLATES = {
         "{% set call = call.function or call %}{{ call.name }}({{ call.arguments|tojson }})"
         "{% endfor %}"
     ),
+    # Knows that there are tools, and does not say which.
+    "counts tools": "{% if tools %}{{ tools|length }} tools{% endif %}" + _turns("{{ m.content }}"),
     # Has no place for a text beside calls, and none for numbers.
     "calls only": _turns(
         "{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}{% else %}{{ m.content }}"
@@ -118,6 +120,9 @@ RECORDS: dict[str, tuple[str, Any, str]] = {
     "messages without roles": ("plain", {"messages": [{"content": "4"}]}, "'role'"),
     "tools that the template ignores": (
         "plain", said(content="4") | {"tools": [TOOL]}, "does not read 'tools'"
+    ),
+    "tools that the template does not name": (
+        "counts tools", said(content="4") | {"tools": [TOOL]}, "drops the tool 'add'"
     ),
     "tools without names": ("renders all", said(content="4") | {"tools": [{}]}, "'name'"),
     "tools as text": ("renders all", said(content="4") | {"tools": "[]"}, "'[]'"),
