@@ -4,7 +4,7 @@ r"""Grades responses that a model gave elsewhere.
 
 Each record of `responses` has `answer` (the reference, as the task's data have it) and `response`
 (all the model wrote). `output` repeats the records with `correct` and `reason` added. GSM8K takes
-less than a millisecond an answer, MATH-500 about ten.
+less than a millisecond an answer, MATH-500 a few. `docs/grading.md` has the conventions.
 """
 
 import json

@@ -1,81 +1,128 @@
-"""One spelling for mathematical answers, and plain quantities read exactly. Nothing is evaluated.
+"""One spelling for mathematical answers. Nothing is evaluated.
 
-`canonical` maps the many ways to write an answer (LaTeX, Unicode, Markdown, plain text) to one;
-`parse_quantity` reads numbers with units, percent signs and currencies, by regular expressions that
-take time linear in the length.
+`canonical` maps the many ways to write an answer (LaTeX, Unicode, Markdown, plain text) to one, by
+regular expressions that take time linear in the length.
 """
 
-import dataclasses
 import re
 import unicodedata
 from fractions import Fraction
 
 # Signs with a LaTeX or ASCII name.
 _SIGNS = str.maketrans({
-    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ",
+    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "×": r"\times ", "·": r"\cdot ",
     "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "⁄": "/", "∕": "/", "√": r"\sqrt ", "∞": r"\infty ",
+    "∛": r"\sqrt[3]", "∜": r"\sqrt[4]", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ",
     "π": r"\pi ", "°": r"\degree ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "≤": r"\le ",
     "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∓": r"\mp ", "≈": r"\approx ", "∅": r"\emptyset ",
-    "’": "'", "‘": "'", "“": '"', "”": '"', "，": ", ", "、": ", ", "θ": r"\theta ",
-    "⟨": r"\langle ", "⟩": r"\rangle ", "…": r"\ldots ",
+    "’": "'", "‘": "'", "′": "'", "“": '"', "”": '"', "，": ", ", "、": ", ", "。": ".",
+    "⟨": r"\langle ", "⟩": r"\rangle ", "…": r"\ldots ", "⋯": r"\ldots ", "→": r"\to ",
+    "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "θ": r"\theta ",
+    "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ", "ℝ": r"\mathbb{R}",
+    "ℤ": r"\mathbb{Z}", "«": "", "»": "", "¬": r"\neg ", "∖": r"\setminus ",
 })  # fmt: skip
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾", "0123456789+-()")
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿ", "0123456789+-()n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
-_GROUP = r"\{[^{}]*\}"
+_END = r"(?![A-Za-z])"
+_FUNCTIONS = (
+    "pi|sqrt|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp|theta|gcd|lcm"
+)
+# Macros that set text; what they hold is language, or a number or letter in another face.
+_FACES = re.compile(
+    r"\\(?:math(?:rm|sf|it|tt|normal|bf)|text(?:rm|bf|it|sf|normal)?|mbox|hbox|operatorname\*?"
+    r"|boldsymbol|bm)\s*\{((?:[^{}]|\{[^{}]{0,9}\})*)\}"
+)
+_BEFORE_TEXT = [
+    (re.compile(r"^\s*~"), r"\\sim "),
+    (re.compile(r"\\(?:bf|rm|it|sf|tt)(?![A-Za-z])"), " "),
+    (re.compile(r"^\s*\\text\{[^{}]{1,40}:\s*\}"), ""),
+    (re.compile(r"\\hspace\*?\s*\{[^{}]*\}|\\h?fill" + _END), " "),
+    (re.compile(r"\\\\\s*\[[^\[\]]{0,9}\]|\\cr" + _END), r"\\\\"),
+    (re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|(?<!\\)~"), " "),
+]
 _LATEX_SPELLINGS = [
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![A-Za-z])"), ""),
+    (re.compile(rf"\\[dtc]frac{_END}"), r"\\frac"),
+    (re.compile(rf"\\[dt]binom{_END}"), r"\\binom"),
     (
-        re.compile(r"\\(?:math(?:rm|bf|it)|text(?:rm|bf|it)|mbox|operatorname)(?=\s*\{)"),
-        r"\\text",
+        re.compile(
+            rf"\\(?:left|right)\s*\.|\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle"
+            rf"|limits|nolimits|mathstrut){_END}"
+        ),
+        "",
     ),
     (re.compile(r"\\!\s*|\{,\}(?=\d)\s*"), lambda match: "," if "," in match.group() else ""),
-    (re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|~"), " "),
     (
-        re.compile(r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\}|\\degree(?![A-Za-z]))"),
+        re.compile(rf"\^\s*(?:\\circ{_END}|\{{\s*\\circ\s*\}}|\{{?\s*\\degree{_END}\s*\}}?)"),
         r"\\degree ",
     ),
     (re.compile(r"(?<!\\)\\([%$#&])"), r"\1"),
-    (re.compile(r"\\(?:leq|leqslant)(?![A-Za-z])"), r"\\le "),
-    (re.compile(r"\\(?:geq|geqslant)(?![A-Za-z])"), r"\\ge "),
-    (re.compile(r"\\neq(?![A-Za-z])"), r"\\ne "),
-    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
-    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
-    (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset "),
+    (re.compile(rf"\\(?:leq|leqslant){_END}|<=(?!>)|=<"), r"\\le "),
+    (re.compile(rf"\\(?:geq|geqslant){_END}|>="), r"\\ge "),
+    (re.compile(rf"\\(?:neq|not\s*=){_END}|!="), r"\\ne "),
+    (re.compile(rf"\\(?:lt){_END}"), "<"),
+    (re.compile(rf"\\(?:gt){_END}"), ">"),
+    (re.compile(rf"\\(?:simeq|doteq){_END}"), r"\\approx "),
+    (re.compile(rf"\\(?:[lr]?vert|lvert|rvert){_END}"), "|"),
+    (re.compile(rf"\\lbrace{_END}"), r"\\{"),
+    (re.compile(rf"\\rbrace{_END}"), r"\\}"),
+    (re.compile(rf"\\varnothing{_END}|\\\{{\s*\\\}}"), r"\\emptyset "),
+    (re.compile(rf"\\(?:dots|cdots|dotsc|dotsb|ldotp){_END}|\.\.\.+"), r"\\ldots "),
+    (re.compile(rf"\\(?:lor|vee){_END}"), r"\\text{ or }"),
+    (re.compile(rf"\\bar{_END}"), r"\\overline"),
     (re.compile(r"\*\*"), "^"),
     # Functions and constants as plain words; a word in \text{...} was taken out before.
-    (
-        re.compile(
-            r"(?<![\\A-Za-z])(pi|sqrt|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|theta)"
-            r"(?![A-Za-z])"
-        ),
-        r"\\\1 ",
-    ),
+    (re.compile(r"(?<![\\A-Za-z])sqrt\s*(\d+)"), r"\\sqrt{\1}"),
+    (re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS}){_END}"), r"\\\1 "),
     (re.compile(r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])"), r"\\infty "),
-    # x^12 means x^{12} to everyone but LaTeX.
-    (re.compile(r"\^\s*(-?\d{2,}|-\d)"), r"^{\1}"),
+    # x^12 means x^{12} to everyone but LaTeX; log_10 likewise.
+    (re.compile(r"([_^])\s*(-?\d{2,}|-\s*\d|-\s*[A-Za-z])"), r"\1{\2}"),
+    (re.compile(r"\{([^{}]{1,40})\\choose(?![A-Za-z])([^{}]{1,40})\}"), r"\\binom{\1}{\2}"),
+    (re.compile(r"([^{}]{1,40})\\choose(?![A-Za-z])([^{}]{1,40})"), r"\\binom{\1}{\2}"),
     # \frac12, \frac1{2}, \frac{1}2
     (
-        re.compile(rf"\\frac\s*({_GROUP}|[\dA-Za-z])\s*({_GROUP}|[\dA-Za-z])"),
+        re.compile(r"\\frac\s*(\{[^{}]*\}|[\dA-Za-z])\s*(\{[^{}]*\}|[\dA-Za-z])"),
         lambda match: rf"\frac{{{_unbraced(match[1])}}}{{{_unbraced(match[2])}}}",
     ),
     (re.compile(r"\\sqrt\s*(?:(\d)(?!\d)|\(([^()]*)\))"), r"\\sqrt{\1\2}"),
+    # A matrix in brackets of its own, and a system of equations behind a brace.
+    (
+        re.compile(
+            r"[(\[]\s*\\begin\{array\}(?:\{[^{}]*\})?((?:(?!\\begin).){1,1500}?)\\end\{array\}\s*[)\]]",
+            re.DOTALL,
+        ),
+        r"\\begin{pmatrix}\1\\end{pmatrix}",
+    ),
+    (re.compile(r"(\\(?:begin|end))\{(?:[bB]|small)matrix\}"), r"\1{pmatrix}"),
+    (
+        re.compile(
+            r"(?:\\\{\s*)?\\begin\{(cases|array|aligned|gathered)\}(?:\{[lcr|]*\})?"
+            r"((?:(?!\\begin).){1,1500}?)\\end\{\1\}",
+            re.DOTALL,
+        ),
+        lambda match: match[2].replace(r"\\", ", ").replace("&", " ").strip(" ,"),
+    ),
 ]
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WRAPPED = [
     re.compile(pattern, re.DOTALL)
-    for pattern in (
-        r"\\\[(.*)\\\]",
-        r"\\\((.*)\\\)",
-        r"\*\*([^*]*)\*\*",
-        r"`([^`]*)`",
-    )
+    for pattern in (r"\\\[(.*)\\\]", r"\\\((.*)\\\)", r"`([^`]*)`", r'"([^"]*)"')
 ]
+# Bold and underlined text of Markdown, not the power of Python: "**73** apples", "__73__".
+_BOLD = re.compile(
+    r"(?<![\w)\]}*])\*\*(?=[^\s*])((?:[^*]|\*(?!\*)){1,400}?)(?<=[^\s*])\*\*(?![\w*(])"
+)
+_UNDERLINED = re.compile(r"(?<![\w)\]}])__(?=[^\s_])([^_]+?)(?<=\S)__(?!\w)")
+_DANGLING = re.compile(r"^(?:\*\*|__)\s*|\s*(?:\*\*|__)$")
+_MAX_LENGTH = 20_000
 _DOLLAR = re.compile(r"(?<!\\)\$")
-_BOXED = re.compile(r"\\f?boxed\s*\{")
+_BOXED = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
 _BRACES = re.compile(r"\\[{}\\]|[{}]")
+_HEADING = re.compile(
+    r"^(?:(?:the |my )?(?:final |correct )?(?:answer|ans|solution)\s*(?:is\b|:|=))+\s*", re.I
+)
+_ONE_LETTER = re.compile(r"([a-z])\s?:\s(?=\S)")
 # Spaces matter only between two letters or digits ("1 8", "\cot x"), and behind a comma, where they
 # tell a list of numbers from the thousands of one.
 _LOOSE_SPACE = re.compile(r"(?<![A-Za-z0-9,]) | (?![A-Za-z0-9])|(?<=,) (?!\d)")
@@ -85,34 +132,69 @@ def canonical(text: str) -> str:
     """The text in one spelling, unwrapped from `$...$`, `\\boxed{...}`, Markdown and full stops."""
     text = _plain_characters(text)
     text = unwrap(text)
+    text = _HEADING.sub("", text)
+    text = _ONE_LETTER.sub(r"\1=", text, count=1) if _ONE_LETTER.match(text) else text
+    text = unwrap(text)
     # What \text{...} holds is language: keep the rules below away from it.
     words: list[str] = []
 
     def take_out(match):
-        words.append(match[1])
+        words.append(match[1].strip())
         return f"\x00{len(words) - 1}\x00"
 
-    for pattern, replacement in _LATEX_SPELLINGS[:3]:
+    for pattern, replacement in _BEFORE_TEXT:
+        text = pattern.sub(replacement, text)
+    for _ in range(4):  # a face inside a face
+        before, text = text, _FACES.sub(_plain_face, text)
+        if text == before:
+            break
+    text = _TEXT.sub(take_out, text)
+    for pattern, replacement in _LATEX_SPELLINGS:
         text = pattern.sub(replacement, text)
     text = _TEXT.sub(take_out, text)
-    for pattern, replacement in _LATEX_SPELLINGS[3:]:
-        text = pattern.sub(replacement, text)
     text = " ".join(text.split())
     text = text.replace(" ,", ",")
     text = _LOOSE_SPACE.sub("", text)
-    text = re.sub("\x00(\\d+)\x00", lambda match: rf"\text{{{words[int(match[1])].strip()}}}", text)
+    text = re.sub("\x00(\\d+)\x00", lambda match: rf"\text{{{words[int(match[1])]}}}", text)
     return text.lstrip(" ,;:=").rstrip(" .,;:=")
+
+
+def _plain_face(match):
+    """A number or symbol in another face as itself; anything else as \\text{...}."""
+    face, held = match.group().split("{", 1)[0], match[1]
+    inner = held.strip()
+    if re.fullmatch(r"[-+]?[\d.,/]*\d[\d.,/]*|/", inner):
+        return f" {inner} "
+    if re.search("math|bold|bm", face):
+        if re.fullmatch("[ei]", inner) and "bf" not in face:
+            return f" {inner} "
+        if re.fullmatch("[A-Za-z]", inner) and re.search("bf|bold|bm", face):
+            return rf"\vec{{{inner}}}"
+    if "operatorname" in face and re.fullmatch(_FUNCTIONS, inner):
+        return rf"\{inner} "
+    # \mathrm{cm^2}: the power does not belong to the text.
+    power = re.fullmatch(r"(.*[A-Za-z])\s*(\^\{?\d\}?)\s*", held, re.DOTALL)
+    held, power = (power[1], power[2]) if power else (held, "")
+    held = held.replace("{", "").replace("}", "")
+    return rf"\text{{{held}}}{power}"
 
 
 def unwrap(text: str) -> str:
     """Takes away what encloses the whole text: dollar signs, boxes, bold, quotes, full stops."""
+    if len(text) > _MAX_LENGTH:  # no answer that anything looks into
+        return text.strip()
     for _ in range(8):  # layers; more is no answer but an attack
         before = text
-        text = text.strip().rstrip(".").strip()
+        text = text.strip()
+        if not text.endswith(".."):
+            text = text.rstrip(".").strip()
         for pattern in _WRAPPED:
             match = pattern.fullmatch(text)
             if match:
                 text = match[1]
+        text = _UNDERLINED.sub(r"\1", _BOLD.sub(r"\1", text))
+        if text.count("**") == 1 or text.count("__") == 1:
+            text = _DANGLING.sub("", text)
         # "$18$ dollars": signs in pairs are LaTeX's, a single one is money.
         if len(_DOLLAR.findall(text)) % 2 == 0:
             text = _DOLLAR.sub("", text)
@@ -143,8 +225,11 @@ def _plain_characters(text):
     if text.isascii():
         return text
     # Runs of super- and subscripts first: they would decompose to digits on the line.
-    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿ]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
     text = re.sub("[₀-₉]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
+    # A root sign goes with the whole number behind it, and not with its first digit.
+    text = re.sub(r"√\s*(\d+)", r"\\sqrt{\1}", text)
+    text = re.sub(r"(?<=[√∛∜])\s*(\d+|[A-Za-z])", r"{\1}", text)
     return "".join(_plain_character(c) for c in text)
 
 
@@ -163,6 +248,8 @@ def _plain_character(c):
         return ""
     if "！" <= c <= "～":  # full-width ASCII
         return chr(ord(c) - 0xFEE0)
+    if 0x1D400 <= ord(c) <= 0x1D7FF:  # mathematical letters
+        return unicodedata.normalize("NFKC", c).translate(_SIGNS)
     if unicodedata.decomposition(c).startswith("<fraction>"):
         value = Fraction(unicodedata.numeric(c)).limit_denominator(10)
         return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
@@ -170,202 +257,4 @@ def _plain_character(c):
 
 
 def _unbraced(group):
-    return group[1:-1] if group.startswith("{") else group
-
-
-@dataclasses.dataclass(frozen=True)
-class Quantity:
-    """A number that was written out, with what stood next to it.
-
-    Attributes:
-        value: The number as written, so 50 for "50%".
-        decimals: Digits after the point, or None if the number is no plain decimal.
-        significant: Number of significant digits written.
-        percent: Whether a percent sign followed.
-        base: The subscript, as in 52_8, or "".
-        unit: The unit in one spelling, or "".
-    """
-
-    value: Fraction
-    decimals: int | None = None
-    significant: int = 0
-    percent: bool = False
-    base: str = ""
-    unit: str = ""
-
-
-_CURRENCIES = {"$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yen"}
-# More digits than any answer has, and few enough to convert at once.
-_MAX_DIGITS = 400
-_INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:[ ]\d{3})+|\d+)"
-_QUANTITY = re.compile(
-    rf"""
-    (?P<sign>[+-]?) (?P<currency>[$€£¥]?) (?P<sign2>[+-]?)
-    (?:
-        (?P<whole>{_INTEGER})? [ ]? \\frac\{{(?P<up>-?{_INTEGER})\}}\{{(?P<down>{_INTEGER})\}}
-      | (?:(?P<whole2>{_INTEGER})[ ])? (?P<up2>{_INTEGER})/(?P<down2>{_INTEGER})
-      | (?P<integer>{_INTEGER})? (?P<fraction>\.\d*)?
-        (?: (?:[eE]|(?:\\times|\\cdot|\*|x)[ ]?10\^) (?P<exponent>[+-]?\d+|\{{[+-]?\d+\}}) )?
-    )
-    (?: _ (?P<base>\d|\{{\d+\}}) )?
-    (?P<percent>\s*(?:%|\\text\{{\s*percent\s*\}}|percent\b))?
-    (?P<unit>.*)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-# "x =", "f(2) =", "\angle ABC =": a name without any number of its own that could be an answer.
-_NAME = re.compile(r"(?:\\?[A-Za-z]++(?:_\{?\w\}?)?|\\text\{[^{}]*\}|\([^()=]{1,12}\)| ){1,8}")
-
-
-def split_name(text: str) -> tuple[str, str]:
-    """`"x=5"` as `("x", "5")`; the name is empty where there is none, or where it is no name."""
-    name, sign, value = text.partition("=")
-    if sign and 0 < len(name) < 60 and _NAME.fullmatch(name.strip()):
-        return name.strip(), value.strip()
-    return "", text
-
-
-def parse_quantity(text: str) -> Quantity | None:
-    """The quantity a canonical text spells out, or None where it is anything else."""
-    match = _QUANTITY.fullmatch(text)
-    if not match or sum(c.isdigit() for c in text) > _MAX_DIGITS:
-        return None
-    unit = _read_unit(match["unit"])
-    if unit is None:
-        return None
-    if match["currency"]:
-        unit = _CURRENCIES[match["currency"]]  # what the money is for is not compared
-    negative = (match["sign"] + match["sign2"]).count("-") % 2
-    if len(match["sign"] + match["sign2"]) > 1:
-        return None
-    up, down = match["up"] or match["up2"], match["down"] or match["down2"]
-    decimals, significant = None, 0
-    if up:
-        if _integer(down) == 0:
-            return None
-        whole = match["whole"] or match["whole2"]
-        if whole and "-" in up:
-            return None
-        value = Fraction(_integer(up), _integer(down)) + (_integer(whole) if whole else 0)
-    else:
-        integer, fraction = match["integer"] or "", (match["fraction"] or "")[1:]
-        if not integer and not fraction:
-            return None
-        exponent = int((match["exponent"] or "0").strip("{}"))
-        if abs(exponent) > _MAX_DIGITS:
-            return None
-        decimals = len(fraction) - exponent
-        digits = re.sub("[, ]", "", integer) + fraction
-        significant = len(digits.lstrip("0"))
-        value = Fraction(int(digits)) / Fraction(10) ** decimals
-    return Quantity(
-        value=-value if negative else value,
-        decimals=decimals,
-        significant=significant,
-        percent=bool(match["percent"]),
-        base=(match["base"] or "").strip("{}"),
-        unit=unit,
-    )
-
-
-# Fewest significant digits for a decimal to stand for a number that is no finite decimal.
-_MIN_SIGNIFICANT = 6
-
-
-def is_rounded(decimal: Quantity, exact: Fraction, min_significant: int = _MIN_SIGNIFICANT) -> bool:
-    """Whether a decimal is another number rounded, or cut off, at the digits it gives."""
-    if decimal.decimals is None or decimal.significant < min_significant:
-        return False
-    # In units of the last digit given.
-    scale = Fraction(10) ** decimal.decimals
-    given, wanted = abs(decimal.value) * scale, abs(exact) * scale
-    same_sign = (decimal.value < 0) == (exact < 0)
-    return same_sign and (abs(given - wanted) <= Fraction(1, 2) or given <= wanted < given + 1)
-
-
-def terminates(fraction: Fraction) -> bool:
-    """Whether a fraction is a finite decimal: its denominator has no prime factors but 2 and 5."""
-    denominator = fraction.denominator
-    for prime in (2, 5):
-        while denominator % prime == 0:
-            denominator //= prime
-    return denominator == 1
-
-
-def _integer(digits):
-    return int(re.sub("[, ]", "", digits))
-
-
-_TRAILING_UNIT = re.compile(r"\\text\{[^{}]*\}(?:\^(?:\{[23]\}|[23]))?$|\\degree$")
-
-
-def split_unit(text: str) -> tuple[str, str]:
-    """`"8\\pi\\text{ cm}"` as `("8\\pi", "cm")`; the unit is empty where there is none."""
-    match = _TRAILING_UNIT.search(text)
-    unit = _read_unit(match.group()) if match and match.start() else None
-    return (text[: match.start()], unit) if unit else (text, "")
-
-
-_UNIT_ALIASES = {
-    "inch": "inch", "in": "inch", "foot": "foot", "feet": "foot", "ft": "foot", "yd": "yard",
-    "cm": "cm", "centimeter": "cm", "centimetre": "cm", "m": "m", "meter": "m", "metre": "m",
-    "km": "km", "kilometer": "km", "kilometre": "km", "mm": "mm", "millimeter": "mm",
-    "g": "g", "gram": "g", "kg": "kg", "kilogram": "kg", "mg": "mg", "lb": "pound", "lbs": "pound",
-    "oz": "ounce", "s": "second", "sec": "second", "min": "minute", "hr": "hour", "h": "hour",
-    "ml": "ml", "milliliter": "ml", "l": "liter", "litre": "liter", "mi": "mile", "deg": "degree",
-    "usd": "dollar", "mph": "mile / hour", "kph": "km / hour", "per": "/", "sq": "square",
-}  # fmt: skip
-# Words that change the number before them, or join it to another: no units.
-_NOT_UNITS = frozenset(
-    """
-    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
-    sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety
-    hundred hundreds thousand thousands million millions billion billions trillion dozen dozens
-    score
-    half halves third thirds quarter quarters fourth fourths fifth fifths sixth eighth tenth tenths
-    hundredth hundredths thousandth percent percentage squared cubed factorial plus minus times
-    divided over mod modulo point and or not nor but either maybe perhaps possibly if else unless
-    until wrong incorrect negative versus vs approximately about to x e i oo pi sqrt sin cos tan log
-    ln exp equals is are was lambda import
-    """.split()
-)
-_UNIT = re.compile(r"[A-Za-z][A-Za-z' .-]*(?:/[A-Za-z ]+)?(?:\^(?:\{[23]\}|[23]))?", re.DOTALL)
-
-
-def _read_unit(text):
-    """One spelling of a unit, "" for none, None if the text is no unit."""
-    if not text:
-        return ""
-    if text == r"\degree":
-        return "degree"
-    if text in _CURRENCIES:
-        return _CURRENCIES[text]
-    marked = r"\text" in text
-    separated = text[0] == " "
-    plain = _TEXT.sub(r" \1", text).strip().lower()
-    if not marked and plain.startswith("(") and plain.endswith(")"):
-        plain = plain[1:-1]
-    plain = plain.replace(r"\degree", " degree").strip()
-    if len(plain) > 80 or not _UNIT.fullmatch(plain):
-        return None
-    power = "^2" if "^2" in plain or "^{2}" in plain else "^3" if "^" in plain else ""
-    words = re.sub(r"\^\{?\d\}?", "", plain).replace("/", " / ").replace(".", " ").split()
-    if len(words) > 8 or any(word in _NOT_UNITS for word in words):
-        return None
-    if not marked:
-        # Without \text or a space, letters behind a number are variables, unless well known.
-        known = words[0] in _UNIT_ALIASES and (len(words[0]) > 1 or separated)
-        wordlike = len(words[0]) > 2 and re.search("[aeiou]", words[0])
-        if not known and not (wordlike and (separated or len(words[0]) > 3)):
-            return None
-    if words[0] in ("square", "sq", "cubic"):
-        power = "^3" if words[0] == "cubic" else "^2"
-        words = words[1:] or ["unit"]
-    return " ".join(_UNIT_ALIASES.get(word, _UNIT_ALIASES.get(_singular(word), _singular(word)))
-                    for word in words) + power  # fmt: skip
-
-
-def _singular(word):
-    if word.endswith("ches") or word.endswith("shes"):
-        return word[:-2]
-    return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 2 else word
+    return group[1:-1].strip() if group.startswith("{") else group

@@ -8,10 +8,14 @@ A task is named by a spec, `name[:argument][?key=value&key=value...]`:
     rg:chain_sum?min_terms=3       any reasoning-gym task, with its parameters
     tiny_math, tiny_logic, ...     the domains of the tiny world
 
+Tasks with mathematical answers also take the switches of `GradingOptions`, as in
+`math500:FILE?units=required`.
+
 To add one, write a subclass of `Task` and name it in `TASKS`.
 """
 
 import abc
+import dataclasses
 import importlib
 import inspect
 import json
@@ -20,6 +24,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reasoning.mathematics.answers import extract_answer
+from reasoning.mathematics.options import GradingOptions
 from reasoning.problem import Problem, Verdict
 
 # Name -> module:class. Modules are imported when asked for: some are heavy.
@@ -110,9 +115,14 @@ def get_task(spec: str) -> Task:
     factory = getattr(importlib.import_module(module), class_name)
     arguments = [argument] if argument else []
     parameters = dict(_parameter(spec, item) for item in query.split("&") if item)
+    signature = inspect.signature(factory)
     try:
-        inspect.signature(factory).bind(spec, *arguments, **parameters)
-    except TypeError as error:
+        if "grading" in signature.parameters:
+            switches = {field.name for field in dataclasses.fields(GradingOptions)}
+            chosen = {key: parameters.pop(key) for key in switches & parameters.keys()}
+            parameters["grading"] = GradingOptions(**chosen)
+        signature.bind(spec, *arguments, **parameters)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"task {spec!r}: {error}") from None
     return factory(spec, *arguments, **parameters)
 

@@ -4,6 +4,7 @@ import json
 import os
 
 from reasoning.jsonl import read_jsonl, text_field
+from reasoning.mathematics.options import DEFAULT, GradingOptions
 from reasoning.problem import Problem
 from reasoning.tasks import draw
 from reasoning.tasks.math_task import MathTask
@@ -16,10 +17,13 @@ class Math500(MathTask):
         name: The spec.
         path: A JSON array or JSON Lines file of objects with `problem` and `answer`; by default the
             environment variable MATH500_PATH.
+        grading: The conventions to grade by.
     """
 
-    def __init__(self, name: str, path: str | None = None):
-        super().__init__(name)
+    def __init__(
+        self, name: str, path: str | None = None, *, grading: GradingOptions = DEFAULT
+    ):
+        super().__init__(name, grading)
         self._path = path
 
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:

@@ -31,7 +31,7 @@ class _Worker:
         deadline: When the first must be done, in `time.monotonic()` seconds.
     """
 
-    def __init__(self, fn, memory_bytes, unrelated):
+    def __init__(self, fn, memory_bytes, cpu_s, unrelated):
         self.calls = collections.deque()
         self.deadline = None
         self.connection, theirs = multiprocessing.Pipe()
@@ -39,28 +39,41 @@ class _Worker:
         if self.pid == 0:
             for connection in (*unrelated, self.connection):
                 connection.close()  # else the other side's end would keep us, or others, alive
-            _work(fn, memory_bytes, theirs)
+            _work(fn, memory_bytes, cpu_s, theirs)
         theirs.close()
 
     def kill(self):
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        """Ends the process.
+
+        Returns:
+            The number of the signal that had ended it before, or 0.
+        """
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        _, status = os.waitpid(self.pid, 0)
         self.connection.close()
+        return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
-def _work(fn, memory_bytes, connection):
+def _work(fn, memory_bytes, cpu_s, connection):
     """Body of a worker; never returns."""
+    # The kernel ends the process with this signal when a call has used up its processor time.
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         while True:
             for ticket, payload in connection.recv():
+                signal.setitimer(signal.ITIMER_PROF, cpu_s)
                 try:
                     result = RETURNED, pickle.dumps(fn(*pickle.loads(payload)))
                 except MemoryError:
                     os._exit(1)
                 except Exception:
                     result = RAISED, traceback.format_exc()
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 connection.send((ticket, *result))
     except (EOFError, OSError):
         os._exit(0)  # the supervisor is gone
@@ -68,13 +81,14 @@ def _work(fn, memory_bytes, connection):
         os._exit(1)  # whatever else was raised (SystemExit, ...) must not unwind into its code
 
 
-def _supervise(parent, fn, num_workers, timeout_s, memory_bytes):
+def _supervise(parent, fn, num_workers, timeout_s, memory_bytes, cpu_s):
     """Serves calls until the parent closes the connection."""
     queue = collections.deque()
     workers = []
 
     def start_worker():
-        workers.append(_Worker(fn, memory_bytes, [parent, *(w.connection for w in workers)]))
+        unrelated = [parent, *(w.connection for w in workers)]
+        workers.append(_Worker(fn, memory_bytes, cpu_s, unrelated))
 
     def give_work(worker):
         share = max(1, min(_CHUNK, len(queue) // (4 * num_workers)))
@@ -88,7 +102,9 @@ def _supervise(parent, fn, num_workers, timeout_s, memory_bytes):
                 pass
 
     def replace(worker, outcome):
-        worker.kill()
+        ended_by = worker.kill()
+        if outcome == CRASHED and ended_by == signal.SIGPROF:
+            outcome = TIMED_OUT
         workers.remove(worker)
         if worker.calls:
             ticket, _ = worker.calls.popleft()

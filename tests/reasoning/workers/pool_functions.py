@@ -10,6 +10,11 @@ def square(x):
     return x * x
 
 
+def slow_square(x):
+    time.sleep(0.005)
+    return x * x
+
+
 def pid_and_square(x):
     return os.getpid(), x * x
 
@@ -21,6 +26,8 @@ def misbehave(how):
             pass
     elif how == "sleep":
         time.sleep(60)
+    elif how == "nap":
+        time.sleep(0.8)
     elif how == "tower":
         return 9**9**9
     elif how == "exit":

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from reasoning.workers.pool import WorkerError, WorkerPool
+from reasoning.workers.pool import MAX_STARTS, WorkerError, WorkerPool
 from tests.reasoning.workers import pool_functions
 
 FATAL = ["exit", "sys.exit", "segfault", "kill", "memory"]
@@ -74,11 +74,49 @@ def test_large_arguments_and_results_do_not_deadlock(pool):
     assert pool.map([(text,) for text in texts]) == texts
 
 
-def test_a_killed_supervisor_is_replaced():
-    with WorkerPool(pool_functions.misbehave, 1, timeout_s=30, on_crash="died") as pool:
+def test_processor_time_is_limited_and_waiting_is_not():
+    with WorkerPool(
+        pool_functions.misbehave, 1, timeout_s=60, cpu_s=0.3, on_timeout="long", on_crash="died"
+    ) as pool:
+        start = time.monotonic()
+        assert pool.map([("a",), ("loop",), ("b",), ("tower",), ("c",)]) == [
+            "a",
+            "long",
+            "b",
+            "long",
+            "c",
+        ]
+        assert time.monotonic() - start < 30  # not the sixty seconds of the clock
+        assert pool("nap") == "nap"  # longer than the limit, but asleep
+
+
+def test_calls_of_a_killed_supervisor_are_made_again():
+    with WorkerPool(pool_functions.slow_square, 2, timeout_s=30, on_crash="died") as pool:
+        assert pool(3) == 9
+        threading.Timer(0.3, os.kill, (pool._process.pid, signal.SIGKILL)).start()
+        assert pool.map([(x,) for x in range(250)]) == [x * x for x in range(250)]
+
+
+def test_calls_whose_supervisors_are_all_killed_end_with_a_result_of_their_own():
+    with WorkerPool(
+        pool_functions.misbehave, 1, timeout_s=60, on_crash="died", on_lost="lost"
+    ) as pool:
         assert pool("a") == "a"
-        threading.Timer(0.2, os.kill, (pool._process.pid, signal.SIGKILL)).start()
-        assert pool.map([("sleep",), ("b",)]) == ["died", "died"]
+        killed = []
+
+        def kill_each():
+            while len(killed) < MAX_STARTS:
+                pid = pool._process.pid
+                if pid not in killed:
+                    time.sleep(0.3)
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+                time.sleep(0.01)
+
+        killer = threading.Thread(target=kill_each)
+        killer.start()
+        assert pool.map([("sleep",), ("b",)]) == ["lost", "lost"]
+        killer.join()
         assert pool("c") == "c"
 
 
