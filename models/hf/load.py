@@ -281,7 +281,8 @@ def _read_shard(
     first = [part.start for part in lead]
     for row in np.ndindex(*shard.shape[: rule.stacked]):
         name = rule.name([start + number for start, number in zip(first, row, strict=True)])
-        shard[row] = rule.read(tensors[name], shape, rest)
+        with np.errstate(over="ignore"):  # What overflows is refused below.
+            shard[row] = rule.read(tensors[name], shape, rest)
         if not bits_are_finite(shard[row]):
             raise ValueError(
                 f"the weights {name} hold values that are not finite in {abstract.dtype}; the"
