@@ -10,67 +10,79 @@ one for each method, whose `hf/` is the trained model. A run that was interrupte
 was, by the same command.
 """
 
-import json
+import dataclasses
 import time
+from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import config_flags
 
+from launch import schema
 from launch.parts import runtime
+from launch.schema.distill import DistillConfig
 
 
 def main(argv):
     del argv
-    run(_CONFIG.value, _WORKDIR.value, _SEEDS.value)
+    config = runtime.read_config(_CONFIG, DistillConfig)
+    run(config, _WORKDIR.value, _SEEDS.value, _ACCEPT_STOPPED.value)
 
 
-def run(config, workdir: str, seeds: int = 1) -> None:
-    """The whole job; see the module's docstring."""
+def run(config, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()) -> None:
+    """The whole job; see the module's docstring.
+
+    Raises:
+      Interrupted: a signal ended it; the same call goes on from there.
+      Stopped: a training stopped itself, and its stage is not among `accept_stopped`.
+    """
+    config = schema.load(DistillConfig, config)
     # JAX starts here, once XLA's flags are set.
-    from launch.parts import report, stages
+    from launch.jobs import distillation
+
+    runtime.start_distributed()
+    runtime.check_accepted(accept_stopped, distillation.TRAINED)
+    with runtime.working_directory(workdir) as directory:
+        _run(config, directory, seeds, tuple(accept_stopped))
+
+
+def _run(config, directory, seeds, accept_stopped):
+    from launch.parts import machine, report
 
     start = time.monotonic()
-    runtime.start_distributed()
-    directory = runtime.as_directory(workdir)
     runtime.keep_compiled(directory)
-    by_seed = []
-    try:
-        for seed in range(config.seed, config.seed + seeds):
-            by_seed.append(_run_seed(config, directory / f"seed_{seed}", seed))
-    except stages.Interrupted as interruption:
-        print(f"interrupted: {interruption}; the same command goes on from here")
-        return
+    by_seed = [
+        _run_seed(config, directory / f"seed_{seed}", seed, accept_stopped)
+        for seed in range(config.seed, config.seed + seeds)
+    ]
     combined = report.combine_seeds(by_seed)
     summary = {
-        "config": json.loads(config.to_json_best_effort()),
+        "config": schema.as_dict(config),
         "seeds": seeds,
         "wall_seconds": time.monotonic() - start,
         "distill": combined,
+        "machine": machine.describe(),
     }
     report.write_report(directory / "report.json", summary)
     report.print_table(combined, seeds)
     print(f"report: {directory / 'report.json'}")
 
 
-def _run_seed(config, directory, seed):
-    from launch.jobs import distillation, finetune, training
-    from launch.parts import stages
+def _run_seed(config, directory, seed, accept_stopped):
+    from launch.jobs import distillation, finetune, responses, training
+    from launch.parts import data_files, stages
     from models.checkpoint_source import resolve
     from models.decoder import LanguageModel
     from models.hf.load import load_params
     from reasoning.tasks import get_task
     from reasoning.tiny_world import corpus
 
-    mesh = runtime.build_mesh(config.mesh)
-    sources = {name: config[name].format(seed=seed) for name in ("teacher", "student")}
+    mesh = runtime.build_mesh(config)
+    sources = {name: getattr(config, name).format(seed=seed) for name in ("teacher", "student")}
     sources = {name: resolve(source) for name, source in sources.items() if source}
-    if "student" not in sources and "base" not in config:
-        raise ValueError("there is no student: give a checkpoint by --config.student=DIR")
-    if not sources:
-        raise ValueError("a student made from scratch has its teacher's tokenizer: set teacher")
 
     def workspace(model, tokenizer, dtype=None):
-        return stages.Workspace(directory, config, seed, mesh, model, tokenizer, dtype)
+        return stages.Workspace(
+            directory, config, seed, mesh, model, tokenizer, accept_stopped, dtype
+        )
 
     teacher = tokenizer = None
     if "teacher" in sources:
@@ -78,13 +90,12 @@ def _run_seed(config, directory, seed):
         # Frozen weights are stored as they are computed with.
         fields = {"param_dtype": model.config.dtype, "remat": "none"}
         model = LanguageModel(model.config.replace(**fields))
-        params = load_params(sources["teacher"], model.config, mesh)
-        teacher = distillation.Teacher(workspace(model, tokenizer), params)
+        teacher = distillation.Teacher(workspace(model, tokenizer), None)
     if "student" in sources:
         dtype = finetune.export_dtype(sources["student"], config)
         work = workspace(*finetune.open_checkpoint(sources["student"], config), dtype)
     else:
-        work = workspace(runtime.build_model(config.base.model), tokenizer)
+        work = workspace(runtime.build_model(config.base.model.settings()), tokenizer)
 
     def make_base(directory):
         if "student" in sources:
@@ -100,15 +111,23 @@ def _run_seed(config, directory, seed):
     ]
     fields = ("dtype", "remat", "mesh", "template", "task", "num_problems", "problems",
               "evaluation", "base")  # fmt: skip
-    known = json.loads(config.to_json_best_effort())
-    settings = {"seed": seed} | {name: known[name] for name in fields if name in known}
+    known = schema.as_dict(config)
+    settings = {"seed": seed} | {name: known[name] for name in fields}
     settings |= {name: str(source) for name, source in sources.items()}
+    settings["data_sha256"] = data_files.fingerprints(
+        [*tasks, *config.evaluation.tasks.values()], responses.paths(config.data.responses)
+    )
+    distillation.prepare(work, teacher, problems, config)
+    if teacher is not None:  # Its weights are read once all else is right.
+        params = load_params(sources["teacher"], teacher.work.model.config, mesh)
+        teacher = dataclasses.replace(teacher, params=params)
     return distillation.distill(work, teacher, problems, config, make_base, settings)
 
 
 if __name__ == "__main__":
     # Here, so that a program may import several entry points: flags are global.
-    _CONFIG = config_flags.DEFINE_config_file("config", "configs/distill.py", "the recipe")
+    _CONFIG = runtime.define_config("configs/distill.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/distill", "where everything is written")
     _SEEDS = flags.DEFINE_integer("seeds", 1, "training runs, each its own", lower_bound=1)
+    _ACCEPT_STOPPED = runtime.define_accept_stopped()
     runtime.run_main(main)

@@ -5,9 +5,11 @@ r"""Grades responses that a model gave elsewhere.
 Each record of `responses` has `answer` (the reference, as the task's data have it) and `response`
 (all the model wrote). `output` repeats the records with `correct` and `reason` added. GSM8K takes
 less than a millisecond an answer, MATH-500 a few. `docs/grading.md` has the conventions.
+
+Records of a reasoning-gym task also have `metadata`, as its problems come with: `seed` and `index`,
+from which the problem is made again. Nothing in a graded file is run.
 """
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from reasoning.grading import grade_completions
-from reasoning.jsonl import read_jsonl, text_field
+from reasoning.jsonl import read_jsonl, text_field, write_jsonl
 from reasoning.problem import Problem, Verdict
 from reasoning.statistics import share_with_ci
 from reasoning.tasks import Task, get_task
@@ -76,10 +78,12 @@ def run(task_name: str, responses: str, output: str, console: Console) -> dict[s
         `{"count", "correct", "accuracy": {"mean", "ci95", "n", ...}, "answers_per_second"}`.
     """
     task = get_task(task_name)
-    rows = read_responses(responses, task_name)
     folder = os.path.dirname(os.path.abspath(output))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{folder}: no such folder; create it, or choose another --output")
+    if os.path.isdir(output):
+        raise IsADirectoryError(f"{output}: is a folder; name a file by --output")
+    rows = read_responses(responses, task_name)
     verdicts: list[Verdict] = []
     start = time.perf_counter()
     columns = ("grading", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -90,13 +94,11 @@ def run(task_name: str, responses: str, output: str, console: Console) -> dict[s
             progress.update(bar, completed=len(verdicts))
     seconds = time.perf_counter() - start
 
-    # Written aside and renamed, so that no half-written file takes the place of a whole one.
-    partial = f"{output}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        for (record, _, _), verdict in zip(rows, verdicts, strict=True):
-            graded = record | {"correct": verdict.correct, "reason": verdict.reason}
-            file.write(json.dumps(graded, ensure_ascii=False) + "\n")
-    os.replace(partial, output)
+    graded = (
+        record | {"correct": verdict.correct, "reason": verdict.reason}
+        for (record, _, _), verdict in zip(rows, verdicts, strict=True)
+    )
+    write_jsonl(output, graded)
 
     correct = sum(verdict.correct for verdict in verdicts)
     summary = {

@@ -6,42 +6,47 @@ Takes the stages of `launch.run_r1` that are in the work directory, and runs tho
 needs and are not there: base, R1-Zero, and the verifiers.
 """
 
-import json
 import time
+from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch import recipe
+from launch import recipe, schema
 from launch.parts import runtime
+from launch.schema.tiny import TinyConfig
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py:search", "the recipe")
+_CONFIG = runtime.define_config("configs/tiny.py:search")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
+_ACCEPT_STOPPED = runtime.define_accept_stopped()
 
 
 def main(argv):
     del argv
-    start = time.monotonic()
+    config = runtime.read_config(_CONFIG, TinyConfig)
     # JAX starts here, once XLA's flags are set.
-    from launch.parts import report, stages
+    runtime.start_distributed()
+    runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
+    with runtime.working_directory(_WORKDIR.value) as directory:
+        _run(config, directory)
+
+
+def _run(config: TinyConfig, directory: Path):
+    from launch.parts import machine, report
     from launch.recipe import runner, world
 
-    runtime.start_distributed()
-    (work,) = world.open_workspaces(_CONFIG.value, _WORKDIR.value, 1)
-    try:
-        results = runner.run_stages(work, recipe.lineage("search"))
-    except stages.Interrupted as interruption:
-        print(f"interrupted: {interruption}; the same command goes on from here")
-        return
+    start = time.monotonic()
+    (work,) = world.open_workspaces(config, directory, 1, _ACCEPT_STOPPED.value)
+    results = runner.run_stages(work, recipe.lineage("search"))
     path = work.stage_directory("search") / "report.json"
     report.write_report(
         path,
         {
-            "config": json.loads(_CONFIG.value.to_json_best_effort()),
+            "config": schema.as_dict(config),
             "seeds": 1,
             "wall_seconds": time.monotonic() - start,
             "search": results["search"],
             "verifiers": results["verifiers"],
+            "machine": machine.describe(),
         },
     )
     print(f"report: {path}")

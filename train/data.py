@@ -12,14 +12,13 @@ loss is on what an assistant wrote and on the token that ends it (on all of a pl
 and response are tokenized apart, exactly as they meet when the model is sampled.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from models.files import read_jsonl
 from models.tokens.tokenizer import Tokenizer
 from train.chat_records import Piece, chat_pieces
 
@@ -27,63 +26,25 @@ Example = dict[str, np.ndarray]
 
 FIELDS = ("messages", "prompt", "response", "text")
 
-# Longer lines are no training data but a damaged file.
-MAX_LINE_BYTES = 64 * 2**20
 
-
-def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_records(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (where, record) for every line that is not blank; `where` is "FILE:LINE".
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a line is not a JSON object of valid Unicode, or is longer than
-        `MAX_LINE_BYTES`; or there is none.
+      ValueError: a line is no record (see `models.files.read_jsonl`), or there is none.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"data file {path} does not exist; give the path of a JSONL file")
-    number = records = 0
-    with path.open("rb") as file:
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")  # A byte order mark.
-            if line.strip():
-                records += 1
-                yield f"{path}:{number}", _parse(line, f"{path}:{number}")
-    if not records:
+    empty = True
+    for number, record in read_jsonl(path):
+        empty = False
+        yield f"{path}:{number}", record
+    if empty:
         raise ValueError(f"data file {path} holds no records")
-
-
-def _parse(line: bytes, where: str) -> dict[str, Any]:
-    if len(line) > MAX_LINE_BYTES:
-        raise ValueError(f"{where}: a line of over {MAX_LINE_BYTES} bytes; split or remove it")
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: not UTF-8 text ({error}); save the file as UTF-8") from None
-    try:
-        record = json.loads(text)
-    except RecursionError:
-        raise ValueError(f"{where}: nested too deeply; mend or remove the line") from None
-    except ValueError as error:  # Numbers of too many digits raise a plain ValueError.
-        raise ValueError(f"{where}: not JSON ({error}); mend or remove the line") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{where}: a {type(record).__name__}, not a JSON object")
-    if "\\u" in text:
-        try:
-            json.dumps(record, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            half = error.object[error.start]
-            raise ValueError(
-                f"{where}: holds {half!r}, half of a character; mend or remove the line"
-            ) from None
-    return record
 
 
 def load_examples(path: str | os.PathLike, tokenizer: Tokenizer) -> list[Example]:
     """All records of a JSONL file as examples; see `encode_records`."""
-    wheres, records = zip(*read_jsonl(path), strict=True)
+    wheres, records = zip(*read_records(path), strict=True)
     return encode_records(records, tokenizer, wheres=wheres)
 
 

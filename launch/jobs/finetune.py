@@ -1,90 +1,127 @@
 """What `run_rl` and `run_sft` share: from a checkpoint, evaluated before and after, to a report."""
 
-import json
+import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from launch.parts import report, runtime, stages
+from launch.parts import data_files, machine, report, runtime, stages
+from launch.schema import as_dict
+from launch.schema.distill import DistillConfig
+from launch.schema.rl import RlConfig
+from launch.schema.supervised import SftConfig
 from models.checkpoint_source import resolve
 from models.decoder import LanguageModel
 from models.hf.load import load_config, load_dtype, load_params, load_tokenizer
 from models.tokens.tokenizer import Tokenizer
 from reasoning.prompts import get_template
-from train.metrics import METRICS_FILE
-
-# From parameters and the stage's directory to new parameters.
-Train = Callable[[Any, Path], Any]
-
-DTYPES = ("auto", "float32", "bfloat16")
-EXPORT_DTYPES = (*DTYPES, "float16")
+from train.metrics import read_metrics
 
 # What the evaluation of the given checkpoint depends on.
 INITIAL_FIELDS = ("model", "dtype", "mesh", "seed", "template", "evaluation")
 
 
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training that has been checked.
+
+    Attributes:
+      run: from parameters and the stage's directory to new parameters.
+      settings: what the result depends on besides the config, such as the content of the data; or
+        what a field of the config comes to.
+      measure: further figures of the evaluation's responses, and the fields they depend on.
+      extendable: a number among the settings that a later run may raise; see `run_stage`.
+    """
+
+    run: Callable[[Any, Path], Any]
+    settings: Mapping[str, Any]
+    measure: stages.Measure | None = None
+    measure_fields: tuple[str, ...] = ()
+    extendable: str | None = None
+
+
 def run(
-    config: Any,
-    known: Any,
+    config: RlConfig | SftConfig,
     workdir: str,
     stage: str,
-    prepare: Callable[[stages.Workspace], Train],
+    prepare: Callable[[stages.Workspace], Training],
+    accept_stopped: Sequence[str] = (),
 ) -> None:
     """Evaluates `config.model`, trains it, evaluates it again, and reports both.
 
     Args:
-      known: a config with every field there is, to check `config` against.
       stage: what the training is called.
       prepare: checks config and data, before any long work, and returns the training.
+      accept_stopped: `[stage]` takes the last good checkpoint where the training stopped itself.
+
+    Raises:
+      Interrupted: a signal ended it; the same call goes on from there.
+      Stopped: the training stopped itself, and that is not accepted.
     """
-    start = time.monotonic()
     runtime.start_distributed()
-    _check_fields(config, known)
+    runtime.check_accepted(accept_stopped, (stage,))
     source = resolve(config.model)
-    directory = runtime.as_directory(workdir)
-    runtime.keep_compiled(directory)
-    work = _open(config, source, directory)
-    train = prepare(work)
+    with runtime.working_directory(workdir) as directory:
+        runtime.keep_compiled(directory)
+        work = _open(config, source, directory)
+        work = dataclasses.replace(work, accept_stopped=tuple(accept_stopped))
+        _run(work, source, stage, prepare)
+
+
+def _run(
+    work: stages.Workspace,
+    source: Path,
+    stage: str,
+    prepare: Callable[[stages.Workspace], Training],
+) -> None:
+    start, config = time.monotonic(), work.config
+    training = prepare(work)
     _check_evaluation(work)
 
-    settings = json.loads(config.to_json_best_effort())
-    initial_settings = {name: settings[name] for name in INITIAL_FIELDS}
+    settings = as_dict(config)
+    evaluated = data_files.fingerprints(config.evaluation.tasks.values())
+    initial_fields = (*INITIAL_FIELDS, *(training.measure_fields if training.measure else ()))
+    initial_settings = {name: settings[name] for name in initial_fields}
+    initial_settings["data_sha256"] = evaluated
+    stage_settings = settings | dict(training.settings)
+    stage_settings["data_sha256"] = evaluated | stage_settings["data_sha256"]
 
     def load():
         return load_params(source, work.model.config, work.mesh)
 
     results: dict[str, Mapping[str, Any]] = {}
-    try:
-        if any(config.evaluation.tasks.values()):
-            results["initial"] = stages.run_stage(
-                work,
-                "initial",
-                initial_settings,
-                lambda directory: stages.score(work, directory, load()),
-            )
-        results[stage] = stages.run_stage(
+    if any(config.evaluation.tasks.values()):
+        results["initial"] = stages.run_stage(
             work,
-            stage,
-            settings,
-            lambda directory: stages.publish(work, directory, train(load(), directory)),
+            "initial",
+            initial_settings,
+            lambda directory: stages.score(work, directory, load(), training.measure),
         )
-    except stages.Interrupted as interruption:
-        print(f"interrupted: {interruption}; the same command goes on from here")
-        return
+    results[stage] = stages.run_stage(
+        work,
+        stage,
+        stage_settings,
+        lambda directory: stages.publish(
+            work, directory, training.run(load(), directory), training.measure
+        ),
+        training.extendable,
+    )
     report.write_report(
         work.directory / "report.json",
         {
-            "config": settings,
+            # With what some fields have come to, such as steps that follow the data.
+            "config": settings | {n: x for n, x in training.settings.items() if x is not None},
             "seeds": 1,
             "wall_seconds": time.monotonic() - start,
             "stages": results,
+            "machine": machine.describe(),
         },
     )
     report.print_table(results, 1)
-    records = report.read_metrics(work.stage_directory(stage) / METRICS_FILE)
+    records = read_metrics(work.stage_directory(stage))
     if any("reward" in record for record in records):
         report.plot_training(work.directory / f"{stage}.png", {stage: records})
     report.show_samples(
@@ -94,48 +131,35 @@ def run(
     print(f"model: {work.stage_directory(stage) / 'hf'}")
 
 
-def _open(config: Any, source: Path, directory: Path) -> stages.Workspace:
+def _open(config: RlConfig | SftConfig, source: Path, directory: Path) -> stages.Workspace:
     """Everything but the weights of the checkpoint."""
     model, tokenizer = open_checkpoint(source, config)
-    mesh = runtime.build_mesh(config.mesh)
-    dtype = export_dtype(source, config)
-    return stages.Workspace(directory, config, config.seed, mesh, model, tokenizer, dtype)
+    mesh = runtime.build_mesh(config)
+    return stages.Workspace(
+        directory,
+        config,
+        config.seed,
+        mesh,
+        model,
+        tokenizer,
+        export_dtype=export_dtype(source, config),
+    )
 
 
-def export_dtype(source: Path, config: Any) -> str:
-    """The dtype that weights which came from this checkpoint are exported in.
-
-    Raises:
-      ValueError: `config.export_dtype` is unknown.
-    """
-    dtype = config.export_dtype
-    if dtype not in EXPORT_DTYPES:
-        raise ValueError(
-            f"export_dtype={dtype!r} is unknown; choose one of {', '.join(EXPORT_DTYPES)}"
-        )
-    return load_dtype(source) if dtype == "auto" else dtype
+def export_dtype(source: Path, config: RlConfig | SftConfig | DistillConfig) -> str:
+    """The dtype that weights which came from this checkpoint are exported in."""
+    return load_dtype(source) if config.export_dtype == "auto" else config.export_dtype
 
 
-def open_checkpoint(source: Path, config: Any) -> tuple[LanguageModel, Tokenizer]:
+def open_checkpoint(
+    source: Path, config: RlConfig | SftConfig | DistillConfig
+) -> tuple[LanguageModel, Tokenizer]:
     """Model and tokenizer of a checkpoint, computing in `config.dtype`."""
     dtype = config.dtype
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     model = LanguageModel(load_config(source, dtype=dtype, remat=config.remat))
     return model, load_tokenizer(source, model.config)
-
-
-def _check_fields(config: Any, known: Any, prefix: str = "") -> None:
-    """A config file of the user's may lack fields, or have some that nothing reads."""
-    for name in sorted(set(config) ^ set(known)):
-        fault = "is unknown" if name in config else "is missing"
-        raise ValueError(
-            f"config field {prefix}{name} {fault}; there are {', '.join(sorted(known))}"
-        )
-    if "evaluation" in known:
-        _check_fields(config.evaluation, known.evaluation, "evaluation.")
 
 
 def _check_evaluation(work: stages.Workspace) -> None:

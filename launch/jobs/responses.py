@@ -9,6 +9,7 @@ import numpy as np
 
 from launch.parts import flops, stages
 from launch.parts.stages import Workspace
+from launch.schema.distill import TeacherResponses
 from models.decoding.sampling import SamplingParams
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
@@ -16,7 +17,7 @@ from reasoning.response import without_opening
 from reasoning.server_client.response_log import ResponseLog
 from reasoning.training_data import distillation_data, teacher_data
 from reasoning.training_data.curation import Decontaminator
-from train.data import Example, encode_records, read_jsonl
+from train.data import Example, encode_records, read_records
 
 DATA_FILE = "data.jsonl"
 # Prompts whose answers a kill may lose.
@@ -24,7 +25,11 @@ BATCH = 1024
 
 
 def write(
-    teacher: Workspace, params: Any, problems: Sequence[Problem], config: Any, directory: Path
+    teacher: Workspace,
+    params: Any,
+    problems: Sequence[Problem],
+    config: TeacherResponses,
+    directory: Path,
 ) -> float:
     """Asks the teacher, and writes those of its responses that it is to be imitated in.
 
@@ -43,24 +48,25 @@ def write(
     template = get_template(teacher.config.template, teacher.tokenizer)
     items = teacher_data.make_items(problems, template)
     stages.check_prompts(teacher, [item.prompt for item in items], config.max_new_tokens)
-    settings = {name: config[name] for name in ("samples", "max_new_tokens", "temperature")}
+    settings = {
+        name: getattr(config, name) for name in ("samples", "max_new_tokens", "temperature")
+    }
     generator = teacher.generator(config.sampler_rows)
-    generator.params = params
     with (
         ResponseLog(directory / "responses.jsonl", settings | {"seed": teacher.seed}) as log,
         jax.set_mesh(teacher.mesh),
     ):
-        teacher_data.collect(
-            generator,
-            log,
-            items,
-            num_samples=config.samples,
-            max_new_tokens=config.max_new_tokens,
-            sampling=SamplingParams(temperature=config.temperature),
-            seed=teacher.seed,
-            batch=BATCH,
-        )
-        generator.params = None
+        with generator.holding(params):
+            teacher_data.collect(
+                generator,
+                log,
+                items,
+                num_samples=config.samples,
+                max_new_tokens=config.max_new_tokens,
+                sampling=SamplingParams(temperature=config.temperature),
+                seed=teacher.seed,
+                batch=BATCH,
+            )
         summary = teacher_data.write_examples(
             directory / DATA_FILE, teacher_data.grade(log, items, config.form)
         )
@@ -89,7 +95,7 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
       FileNotFoundError, ValueError: in one line that names the file, or file and line.
     """
     shares = _shares(files)
-    sources = {path: [_pair(where, r) for where, r in read_jsonl(path)] for path in shares}
+    sources = {path: [_pair(where, r) for where, r in read_records(path)] for path in shares}
     records = distillation_data.mix(sources, shares, work.seed)
     if ngram is not None:
         chosen = stages.evaluation_problems(work.config.evaluation, work.seed)
@@ -109,6 +115,11 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
         space = "" if prompt[-1].isspace() or response[:1].isspace() else " "
         pairs.append({"prompt": prompt, "response": space + response})
     return encode_records(pairs, work.tokenizer)
+
+
+def paths(files: str) -> list[str]:
+    """The files of a mixture; see `read`."""
+    return list(_shares(files)) if files else []
 
 
 def _shares(files: str) -> dict[str, float]:

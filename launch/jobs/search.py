@@ -12,11 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.parts.report import format_figure
-from reasoning.jsonl import write_jsonl
+from models.files import salvage_jsonl, write_jsonl
 from reasoning.problem import Problem
 from reasoning.search.adaptive import Adaptive, Arm, Outcome, difficulty, fit_plans
 from reasoning.search.best_of_n import scored_samples
-from reasoning.search.common.evaluation import Entry, Measured, cheapest, difference, measure
+from reasoning.search.common.evaluation import (
+    Entry,
+    Measured,
+    cheapest,
+    difference,
+    measure,
+)
 from reasoning.search.common.sample_bank import SampleBank, ScoreBank
 from reasoning.search.interface import Policy, SearchResult
 from reasoning.search.methods import ADAPTIVE_ARMS, EXTENDS_PILOTS, ONE_RESPONSE, ORACLE
@@ -56,11 +62,10 @@ def compare(
     """
     done = {}
     if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                measured = Measured.from_record(json.loads(line))
-            except ValueError:  # The line that a kill cut short, which is the last one.
-                break
+        records, damaged = salvage_jsonl(path)
+        for number in damaged:  # A kill may cut the last one short.
+            print(f"{path}:{number}: the line is not whole; it is measured again", flush=True)
+        for measured in map(Measured.from_record, records):
             done[measured.method, measured.budget] = measured
         write_jsonl(path, [each.record() for each in done.values()])
     wanted = [(name, budget) for name in entries for budget in budgets.get(name, ())]
@@ -114,7 +119,7 @@ def fit_adaptive(
     budgets: Sequence[int],
     *,
     pilots: int,
-    how: str,
+    aggregation: str,
     seed: int,
 ) -> Adaptive:
     """The adaptive strategy that does best on the calibration problems.
@@ -123,7 +128,7 @@ def fit_adaptive(
       calibrated: measurements of the arms on `problems`.
     """
     prm = entries["best_of_n_prm"].verifier
-    samples, meters = scored_samples(policy, prm, problems, pilots, how, seed)
+    samples, meters = scored_samples(policy, prm, problems, pilots, aggregation, seed)
     outcomes = {
         Arm(each.method, each.budget): Outcome(each.correct, each.tokens)
         for each in calibrated
@@ -142,7 +147,7 @@ def fit_adaptive(
     for name in ADAPTIVE_ARMS:
         entry = entries[name]
         methods[name] = (entry.method, None if entry.verifier is prm else entry.verifier)
-    return Adaptive(methods, plans, how)
+    return Adaptive(methods, plans, aggregation)
 
 
 def findings(measured: Sequence[Measured]) -> list[str]:

@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from launch.parts.stages import Interrupted, Workspace, check_prompts
+from launch.parts.endings import Interrupted, Stop, Stopped, read_stop
+from launch.parts.stages import Workspace, check_prompts
+from launch.schema import as_dict
+from launch.schema.distill import OnPolicy
+from launch.schema.rl import Reinforcement
+from launch.schema.sections import Packed, Pretraining
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
 from reasoning.problem import Problem
@@ -28,7 +34,7 @@ from rl.sampler_guard import SamplerGuard
 from rl.variants import Variant, get_variant
 from train.checkpoint import Checkpointer
 from train.data import Example, encode_records
-from train.loop import Hook, run
+from train.loop import Hook, Result, run
 from train.metrics import MetricWriter
 from train.objectives import sft
 from train.optimizer import Optimizer, make_optimizer
@@ -56,7 +62,7 @@ class SupervisedPlan:
 def plan_supervised(
     work: Workspace,
     examples: list[Example],
-    config: Any,
+    config: Packed,
     *,
     epochs: int = 1,
     microbatches: int = 1,
@@ -81,7 +87,9 @@ def plan_supervised(
         examples = [examples[i] for i in short_first(lengths, curriculum, work.seed)]
     source = packed(work, examples, config, epochs, too_long, shuffle=curriculum == 1)
     num_steps = source.count_batches()
-    optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
+    optimizer = make_optimizer(
+        config.optimizer.settings(), work.model.abstract_params, num_steps
+    )
     step = make_train_step(
         make_loss(work.model),
         optimizer,
@@ -92,7 +100,7 @@ def plan_supervised(
     )
     step.check_rows(config.rows)
     return SupervisedPlan(
-        settings={"supervised": config.to_dict(), "seed": work.seed},
+        settings={"supervised": as_dict(config), "seed": work.seed},
         source=source,
         num_steps=num_steps,
         optimizer=optimizer,
@@ -105,7 +113,7 @@ def plan_supervised(
 def packed(
     work: Workspace,
     examples: list[Example],
-    config: Any,
+    config: Packed | OnPolicy,
     epochs: int | None = None,
     too_long: str = "error",
     shuffle: bool = True,
@@ -125,22 +133,29 @@ def packed(
     )
 
 
-def pretrain(work: Workspace, texts: list[str], config: Any, directory: Path) -> Any:
+def pretrain(work: Workspace, texts: list[str], config: Pretraining, directory: Path) -> Any:
     """A base model from scratch: next-token prediction on `texts`, once through."""
     examples = encode_records([{"text": text} for text in texts], work.tokenizer)
     plan = plan_supervised(work, examples, config)
     state = create_state(work.model, plan.optimizer, work.mesh, jax.random.key(work.seed))
-    return _supervise(state, plan, directory)
+    return _supervise(work, state, plan, directory)
 
 
 def fine_tune(work: Workspace, params: Any, plan: SupervisedPlan, directory: Path) -> Any:
     """Trains as planned from `params`, which it takes over."""
     state = state_from_params(work.model, params, plan.optimizer, work.mesh)
-    return _supervise(state, plan, directory)
+    return _supervise(work, state, plan, directory)
 
 
-def _supervise(state: TrainState, plan: SupervisedPlan, directory: Path) -> Any:
-    with Checkpointer(directory / "checkpoints", config=plan.settings) as checkpointer:
+def _supervise(
+    work: Workspace, state: TrainState, plan: SupervisedPlan, directory: Path
+) -> Any:
+    _refuse_stopped(work, directory)
+    with Checkpointer(
+        directory / "checkpoints", config=plan.settings, best_metric="loss", best_mode="min"
+    ) as checkpointer:
+        if (stop := read_stop(directory)) is not None:
+            return _last_good(work, directory, stop, checkpointer, state)
         result = run(
             state,
             plan.step,
@@ -152,14 +167,15 @@ def _supervise(state: TrainState, plan: SupervisedPlan, directory: Path) -> Any:
             checkpoint_every=plan.checkpoint_every,
             log_every=plan.log_every,
         )
-    return _finished(result).params
+    return _finished(work, directory, result)
 
 
 @dataclasses.dataclass(frozen=True)
 class ReinforcePlan:
     """RL with verifiable rewards, all but the weights; to make one is to check its config."""
 
-    config: Any
+    config: Reinforcement
+    num_steps: int
     problems: list[Problem]
     template: PromptTemplate
     rewards: str | Mapping[str, Any]
@@ -170,15 +186,10 @@ class ReinforcePlan:
 
 
 def policy_step(
-    model: LanguageModel, optimizer: Optimizer, mesh: Mesh, config: Any
+    model: LanguageModel, optimizer: Optimizer, mesh: Mesh, config: Reinforcement
 ) -> tuple[Variant, TrainStep]:
     """The RL algorithm that a config names, and its train step."""
-    overrides = {}
-    for name in ("advantage", "loss"):
-        fields = config.get(name, {}).items()
-        # None leaves a field as the variant has it.
-        overrides[name] = {field: value for field, value in fields if value is not None}
-    variant = get_variant(config.variant, **overrides)
+    variant = get_variant(config.variant, **config.overrides())
     step = make_train_step(
         make_policy_loss(model, variant.loss, config.temperature),
         optimizer,
@@ -193,7 +204,7 @@ def policy_step(
 def plan_reinforce(
     work: Workspace,
     problems: list[Problem],
-    config: Any,
+    config: Reinforcement,
     *,
     rewards: Mapping[str, Any] | None = None,
 ) -> ReinforcePlan:
@@ -213,8 +224,12 @@ def plan_reinforce(
         minibatches=config.minibatches,
         epochs=config.epochs,
         recompute_old=config.recompute_old,
+        max_resamples=config.max_resamples,
     )
-    optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, config.steps)
+    num_steps = config.num_steps(len(problems))
+    optimizer = make_optimizer(
+        config.optimizer.settings(), work.model.abstract_params, num_steps
+    )
     variant, step = policy_step(work.model, optimizer, work.mesh, config)
     step.check_rows(config.rows)
     template = get_template(work.config.template, work.tokenizer)
@@ -224,12 +239,22 @@ def plan_reinforce(
         config.max_new_tokens,
         config.row_length,
     )
-    if rewards is None:
-        rewards = config.rewards if isinstance(config.rewards, str) else config.rewards.to_dict()
-    with RewardSet(rewards, num_workers=1) as reward_set:
+    used = config.rewards if rewards is None else rewards
+    with _reward_set(used, config, num_workers=1) as reward_set:
         reward_set.check(template(problems[0].question), problems[0])
     return ReinforcePlan(
-        config, problems, template, rewards, variant, learner, optimizer, step
+        config, num_steps, problems, template, used, variant, learner, optimizer, step
+    )
+
+
+def _reward_set(
+    rewards: str | Mapping[str, Any], config: Reinforcement, num_workers: int
+) -> RewardSet:
+    return RewardSet(
+        rewards,
+        num_workers=num_workers,
+        timeout_s=config.reward_timeout_s,
+        memory_mb=config.reward_memory_mb,
     )
 
 
@@ -240,31 +265,39 @@ def reinforce(
     directory: Path,
     *,
     evaluation: Callable[[Any], Mapping[str, float]] | None = None,
+    evaluate_every: int | None = None,
 ) -> Any:
     """RL with verifiable rewards from `params`, which it takes over.
 
-    A run that its guard stops as collapsed goes back to the best checkpoint.
-
     Args:
-      evaluation: params -> metrics, called every `config.evaluate_every` steps.
+      evaluation: params -> metrics, called every `evaluate_every` steps.
+
+    Raises:
+      Stopped: the reward collapsed, or updates were not finite; or that was so before, and the
+        stage is not among `work.accept_stopped`.
     """
     config = plan.config
+    _refuse_stopped(work, directory)
     reference = None
     if plan.variant.loss.beta > 0:
         reference = jax.tree.map(lambda x: x.copy(), params)
     renewal = None
-    if config.get("reference_every") is not None:
+    if config.reference_every is not None:
         # Of the two latest checkpoints, each of which may be a rollout's updates late.
         horizon = 2 * (config.checkpoint_every + config.minibatches * config.epochs)
         renewal = ReferenceRenewal(config.reference_every, directory / "reference", horizon)
     state = state_from_params(work.model, params, plan.optimizer, work.mesh)
-    settings = {"rl": config.to_dict(), "seed": work.seed}
+    settings = {"rl": as_dict(config) | {"steps": plan.num_steps}, "seed": work.seed}
+    if config.extendable:  # Its steps do not depend on how many will follow.
+        settings["rl"] |= {"steps": None, "data_epochs": None}
     with (
-        RewardSet(plan.rewards, num_workers=config.reward_workers) as reward_set,
+        _reward_set(plan.rewards, config, config.reward_workers) as reward_set,
         Checkpointer(
             directory / "checkpoints", config=settings, best_metric="reward"
         ) as checkpointer,
     ):
+        if (stop := read_stop(directory)) is not None:
+            return _last_good(work, directory, stop, checkpointer, state)
         generator = work.generator(config.sampler_rows)
         source = PolicySource(
             work.model,
@@ -287,8 +320,8 @@ def reinforce(
         hooks = [
             Hook(config.sample_every, lambda step, state: _write_samples(writer, step, source.last))
         ]
-        if evaluation is not None:
-            hooks.append(Hook(config.evaluate_every, lambda step, state: evaluation(state.params)))
+        if evaluation is not None and evaluate_every is not None:
+            hooks.append(Hook(evaluate_every, lambda step, state: evaluation(state.params)))
         # A run with a user's rewards alone has no format to watch.
         measured = {"reward", "entropy", *reward_set.weights}
         rules = {name: rule for name, rule in DEFAULT_RULES.items() if name in measured}
@@ -296,7 +329,7 @@ def reinforce(
             state,
             plan.step,
             source,
-            num_steps=config.steps,
+            num_steps=plan.num_steps,
             title=directory.name,
             writer=writer,
             checkpointer=checkpointer,
@@ -307,18 +340,59 @@ def reinforce(
             show=("reward", "accuracy", "format", "response_tokens"),
         )
         generator.params = None
-        if result.stop_reason and not result.interrupted:
-            best = checkpointer.best_step()
-            print(f"{directory.name}: {result.stop_reason}; best checkpoint: step {best}")
-            if best is not None:
-                return checkpointer.restore(result.state, best)[0].params
-    return _finished(result).params
+    return _finished(work, directory, result)
 
 
-def _finished(result):
+def _finished(work: Workspace, directory: Path, result: Result) -> Any:
+    """The parameters of a training that is complete.
+
+    Raises:
+      Interrupted: a signal ended it.
+      Stopped: it stopped itself, which is noted in its directory.
+    """
     if result.interrupted:
         raise Interrupted(result.stop_reason)
-    return result.state
+    reason = result.stop_reason
+    if reason is None and not _finite(result.state.params):
+        reason = "its weights are not finite"
+    if reason is None:
+        return result.state.params
+    stop = Stop(reason, result.step, result.good_step)
+    if jax.process_index() == 0:
+        stop.write(directory)
+    raise Stopped(stop.told(directory, work.stage_of(directory)))
+
+
+def _refuse_stopped(work: Workspace, directory: Path) -> None:
+    """Raises `Stopped` where a training has stopped itself before, and that is not accepted."""
+    stop, stage = read_stop(directory), work.stage_of(directory)
+    if stop is not None and (stage not in work.accept_stopped or stop.good_step is None):
+        raise Stopped(stop.told(directory, stage))
+
+
+def _last_good(
+    work: Workspace, directory: Path, stop: Stop, checkpointer: Checkpointer, like: TrainState
+) -> Any:
+    """The parameters of the last good checkpoint of a training that stopped itself."""
+    params = checkpointer.restore(like, stop.good_step)[0].params
+    if not _finite(params):
+        raise Stopped(
+            f"the weights of checkpoint {stop.good_step} in {directory} are not finite either: train"
+            " anew, with another config"
+        )
+    print(
+        f"{directory.name}: stopped at step {stop.step} ({stop.reason}); the checkpoint of step"
+        f" {stop.good_step} is taken, as --accept_stopped={work.stage_of(directory)} says",
+        flush=True,
+    )
+    return params
+
+
+def _finite(params: Any) -> bool:
+    def all_finite(params):
+        return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]).all()
+
+    return bool(jax.jit(all_finite)(params))
 
 
 def _write_samples(writer: MetricWriter, step: int, rollouts: Rollouts) -> None:

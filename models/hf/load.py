@@ -21,6 +21,7 @@ from models.hf.config import (
     TOKEN_CLASSIFICATION,
     config_from_hf,
 )
+from models.hf.families import get_family
 from models.hf.tensor_files import (
     bits_are_finite,
     differs,
@@ -30,6 +31,7 @@ from models.hf.tensor_files import (
     tensor_names,
 )
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors, tensor_rules
+from models.manifest import MANIFEST_FILE, Damaged, check_manifest, has_manifest
 from models.scalar_head import ScalarModel
 from models.sharding import tree_shardings
 from models.tokens.tokenizer import Tokenizer
@@ -192,6 +194,7 @@ def _load(directory: Path, model: Model, mesh: Mesh | None) -> Any:
         shardings = jax.tree.map(lambda _: one, model.abstract_params)
     else:
         shardings = tree_shardings(model.abstract_params, model.logical_axes, mesh)
+    _check_undamaged(directory)
     with contextlib.ExitStack() as stack:
         tensors = open_tensors(directory, stack)
         _check_tensors(directory, model, tensors)
@@ -212,6 +215,18 @@ def _load(directory: Path, model: Model, mesh: Mesh | None) -> Any:
     return params
 
 
+def _check_undamaged(directory: Path) -> None:
+    """Compares an export of this project with its checksums; other checkpoints have none."""
+    if has_manifest(directory):
+        try:
+            check_manifest(directory)
+        except Damaged as error:
+            raise Damaged(
+                f"{error}; export it again, or, if you changed the file yourself, remove"
+                f" {directory / MANIFEST_FILE}"
+            ) from None
+
+
 def _check_tensors(directory: Path, model: Model, tensors: Mapping[str, Any]) -> None:
     expected = {name: shape for name, shape, *_ in stored_tensors(model)}
     extra = {name for name in tensors if not _ROTARY.fullmatch(name)} - set(expected)
@@ -222,7 +237,7 @@ def _check_tensors(directory: Path, model: Model, tensors: Mapping[str, Any]) ->
                 f"{directory}: {_HEAD} differs from {_EMBEDDING}, but the config ties them; load it"
                 " with tie_embeddings=False"
             )
-    if model.config.family == "deepseek_v3":
+    if get_family(model.config.family).further_layers:
         found = {name: _LAYER.fullmatch(name) for name in extra}
         behind = model.config.num_layers
         extra -= {name for name, layer in found.items() if layer and int(layer[1]) >= behind}

@@ -21,6 +21,7 @@ _MOST_CHARACTERS = 200
 
 
 def main() -> int:
+    """Tries the file out; returns the exit status."""
     path, memory_bytes = sys.argv[1], int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -3,14 +3,14 @@
 import re
 
 from reasoning.mathematics.options import DEFAULT, GradingOptions
-from reasoning.mathematics.quantity import parse_quantity
+from reasoning.mathematics.reading.quantity import parse_quantity
+from reasoning.mathematics.reading.text import canonical, unwrap
 from reasoning.mathematics.sentences import (
     first_sentence,
     mathematics,
     only_number,
     without_clause,
 )
-from reasoning.mathematics.text import canonical, unwrap
 from reasoning.response import after_chain
 
 _ANSWER_TAG = re.compile(r"</?answer>")

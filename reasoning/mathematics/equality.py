@@ -8,8 +8,8 @@ import functools
 import hashlib
 from fractions import Fraction
 
-from reasoning.mathematics.latex import read
-from reasoning.mathematics.trees import Tree, Unreadable
+from reasoning.mathematics.reading.latex import read
+from reasoning.mathematics.reading.trees import Tree, Unreadable
 from reasoning.mathematics.values import (
     Undefined,
     Value,

@@ -3,9 +3,9 @@
 import re
 from fractions import Fraction
 
-from reasoning.mathematics import units
 from reasoning.mathematics.options import GradingOptions
-from reasoning.mathematics.quantity import (
+from reasoning.mathematics.reading import units
+from reasoning.mathematics.reading.quantity import (
     Quantity,
     is_float,
     is_rounded,

@@ -9,9 +9,9 @@ from reasoning.mathematics.equality import (
     parse,
     proportional,
 )
+from reasoning.mathematics.reading.splitting import split_relation, with_signs
+from reasoning.mathematics.reading.trees import Unreadable
 from reasoning.mathematics.sets import compare_sets
-from reasoning.mathematics.splitting import split_relation, with_signs
-from reasoning.mathematics.trees import Unreadable
 
 SameValue = Callable[[str, str], bool]
 # A name without any number of its own that could be an answer: "x", "f(2)", "\angle ABC", "Profit".

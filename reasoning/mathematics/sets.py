@@ -8,14 +8,14 @@ from fractions import Fraction
 import mpmath
 
 from reasoning.mathematics.equality import names, number, parse
-from reasoning.mathematics.splitting import (
+from reasoning.mathematics.reading.splitting import (
     elements,
     inner_elements,
     is_enclosed,
     split_at,
     split_relation,
 )
-from reasoning.mathematics.trees import Unreadable
+from reasoning.mathematics.reading.trees import Unreadable
 from reasoning.mathematics.values import Undefined, evaluate, is_real, same_value
 
 Bound = Fraction | float

@@ -14,16 +14,14 @@ from typing import Any
 from reasoning.mathematics.equality import number, parse, same_expression
 from reasoning.mathematics.numbers import same_quantity, unit_fault
 from reasoning.mathematics.options import GradingOptions
-from reasoning.mathematics.quantity import (
+from reasoning.mathematics.reading.quantity import (
     Quantity,
     is_float,
     is_rounded,
     parse_quantity,
     split_unit,
 )
-from reasoning.mathematics.relations import compare_relations, is_name
-from reasoning.mathematics.sets import compare_sets, looks_like_set
-from reasoning.mathematics.splitting import (
+from reasoning.mathematics.reading.splitting import (
     RELATION,
     elements,
     inner_elements,
@@ -32,10 +30,12 @@ from reasoning.mathematics.splitting import (
     split_relation,
     with_signs,
 )
-from reasoning.mathematics.text import canonical
-from reasoning.mathematics.trees import Unreadable, worked_out
+from reasoning.mathematics.reading.text import canonical
+from reasoning.mathematics.reading.trees import Unreadable, worked_out
+from reasoning.mathematics.reading.words import is_text, same_words
+from reasoning.mathematics.relations import compare_relations, is_name
+from reasoning.mathematics.sets import compare_sets, looks_like_set
 from reasoning.mathematics.values import Undefined, as_fraction, is_real
-from reasoning.mathematics.words import is_text, same_words
 
 # A pair of answers that takes most paths, to fill the caches of what is imported late.
 WARM_UP = (

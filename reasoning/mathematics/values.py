@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import mpmath
 
-from reasoning.mathematics.trees import Tree, Unreadable
+from reasoning.mathematics.reading.trees import Tree, Unreadable
 
 Value = Fraction | mpmath.mpf | mpmath.mpc
 

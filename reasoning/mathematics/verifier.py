@@ -23,10 +23,10 @@ from reasoning.mathematics.numbers import (
     spelled_number,
 )
 from reasoning.mathematics.options import DEFAULT, GradingOptions
-from reasoning.mathematics.quantity import Quantity, parse_quantity
-from reasoning.mathematics.text import canonical
-from reasoning.mathematics.units import read_unit
-from reasoning.mathematics.words import is_text, meaning, same_words
+from reasoning.mathematics.reading.quantity import Quantity, parse_quantity
+from reasoning.mathematics.reading.text import canonical
+from reasoning.mathematics.reading.units import read_unit
+from reasoning.mathematics.reading.words import is_text, meaning, same_words
 from reasoning.problem import Verdict
 from reasoning.workers.pool import WorkerPool
 

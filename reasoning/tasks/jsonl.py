@@ -36,6 +36,9 @@ class Jsonl(MathTask):
         super().__init__(name, grading)
         self._path, self._test_path = path, test
 
+    def files(self) -> list[str]:
+        return [self._path] + ([self._test_path] if self._test_path else [])
+
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
         if split not in ("train", "test"):
             raise ValueError(f"{self.name} has the splits train and test, not {split!r}")

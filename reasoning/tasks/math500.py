@@ -26,6 +26,10 @@ class Math500(MathTask):
         super().__init__(name, grading)
         self._path = path
 
+    def files(self) -> list[str]:
+        path = self._path or os.environ.get("MATH500_PATH")
+        return [path] if path else []
+
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
         if split != "test":
             raise ValueError(f"{self.name} has the split test only, not {split!r}")
@@ -56,5 +60,5 @@ def _records(path):
     try:
         with open(path, "rb") as file:
             return list(enumerate(json.load(file), start=1))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: no JSON: {error}") from None

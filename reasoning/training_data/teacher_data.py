@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from models.decoding.sampling import SamplingParams
+from models.files import atomic_file
 from reasoning.generation.generator import Completion, Generator, fold_seed
 from reasoning.jsonl import read_jsonl, text_field
 from reasoning.problem import Problem
@@ -171,7 +172,7 @@ def _record(item: Item, completions: Sequence[Completion], generator) -> dict[st
 
 
 @dataclasses.dataclass(frozen=True)
-class Graded:
+class TeacherResponse:
     """One response, judged.
 
     Attributes:
@@ -199,7 +200,7 @@ class Graded:
         }
 
 
-def grade(log: ResponseLog, items: Sequence[Item], form: str) -> Iterator[list[Graded]]:
+def grade(log: ResponseLog, items: Sequence[Item], form: str) -> Iterator[list[TeacherResponse]]:
     """Yields the graded responses of each answered item, in the order they were logged.
 
     A response is training data if it was not cut off, is the first of its wording for its problem,
@@ -263,7 +264,7 @@ def _graded(item, sample, verdict, form, seen):
     if not fault:
         seen.add(text)
     correct = None if verdict is None else verdict.correct
-    return Graded(item, text, sample["tokens"], correct, not malformed, fault)
+    return TeacherResponse(item, text, sample["tokens"], correct, not malformed, fault)
 
 
 def _form_fault(text, form):
@@ -283,7 +284,9 @@ def _form_fault(text, form):
     return "" if chain.strip() and answer.strip() else "an empty chain or answer"
 
 
-def write_examples(path: str | os.PathLike, graded: Iterable[Sequence[Graded]]) -> dict[str, Any]:
+def write_examples(
+    path: str | os.PathLike, graded: Iterable[Sequence[TeacherResponse]]
+) -> dict[str, Any]:
     """Writes what is training data to a JSONL file, which is whole or not there.
 
     Returns:
@@ -294,8 +297,7 @@ def write_examples(path: str | os.PathLike, graded: Iterable[Sequence[Graded]]) 
     faults: collections.Counter[str] = collections.Counter()
     columns: dict[str, list[float]] = collections.defaultdict(list)
     responses = 0
-    partial = f"{path}.part"
-    with open(partial, "w", encoding="utf-8", errors="replace") as file:
+    with atomic_file(path, errors="replace") as file:
         for group in graded:
             responses += len(group)
             faults.update(each.fault for each in group)
@@ -307,9 +309,6 @@ def write_examples(path: str | os.PathLike, graded: Iterable[Sequence[Graded]]) 
             for each in group:
                 if not each.fault:
                     file.write(json.dumps(each.example(), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
     metrics = {
         name: (mean_with_ci if name == "response_tokens" else shares_with_ci)(values)
         for name, values in columns.items()

@@ -8,7 +8,7 @@ from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
 from reasoning.response import whole_response
 from reasoning.tasks import Task
-from reasoning.verifiers.rescoring import Path, RescoringTracker
+from reasoning.verifiers.rescoring import RescoringTracker, ResponseSoFar
 
 # Of a path that has not ended: the oracle judges answers, and there is none yet.
 UNDECIDED = 0.5
@@ -51,7 +51,7 @@ class RuleVerifier:
         """See `reasoning.verifiers.Verifier`; a path that goes on is scored `UNDECIDED`."""
         del limits
 
-        def score(paths: Sequence[Path]) -> list[float]:
+        def score(paths: Sequence[ResponseSoFar]) -> list[float]:
             ended = [path.ended for path in paths]
             judged = [
                 (problems[p.problem], whole_response(prompts[p.problem], p.text))

@@ -11,9 +11,9 @@ This bounds time and memory. It is no sandbox: the function must not execute wha
 import atexit
 import dataclasses
 import itertools
+import json
 import multiprocessing.connection
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -51,7 +51,8 @@ class WorkerPool:
 
     Args:
         fn: A function at the top level of an importable module; not of `__main__`. Arguments and
-            results must pickle.
+            results are plain JSON data: None, bool, int, float, str, list and dict with text for
+            keys. A tuple arrives as a list.
         num_workers: Number of processes.
         timeout_s: Wall-clock limit of one call in seconds; waiting for a free worker not counted.
         cpu_s: Limit of one call in processor seconds, so that the outcome does not depend on what
@@ -107,9 +108,10 @@ class WorkerPool:
         """Results of `fn(*args)` for each tuple, in order.
 
         Raises:
-            WorkerError: If `fn` raised in one of the calls.
+            WorkerError: If `fn` raised in one of the calls, or its result is not JSON.
+            TypeError, ValueError: If an argument is not JSON.
         """
-        futures = self._submit([pickle.dumps(tuple(args)) for args in args_list])
+        futures = self._submit([json.dumps(args) for args in args_list])
         return [future.result() for future in futures]
 
     def __call__(self, *args) -> Any:
@@ -130,7 +132,7 @@ class WorkerPool:
     def __exit__(self, *exc_info) -> None:
         self.close()
 
-    def _submit(self, payloads: list[bytes]) -> list[Future]:
+    def _submit(self, payloads: list[str]) -> list[Future]:
         if not payloads:
             return []
         with self._lock:
@@ -147,7 +149,9 @@ class WorkerPool:
     def _send(self, connection, calls):
         with self._send_lock:
             try:
-                connection.send([(ticket, call.payload) for ticket, call in calls.items()])
+                supervisor.send(
+                    connection, [(ticket, call.payload) for ticket, call in calls.items()]
+                )
             except OSError:  # the supervisor died; the reader thread makes the calls again
                 pass
 
@@ -161,9 +165,11 @@ class WorkerPool:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for us, and `_end` finds all its processes
+                # Sets have one order in every run, so that verdicts cannot depend on it.
+                env=os.environ | {"PYTHONHASHSEED": "0"},
             )
         self._connection = ours
-        ours.send((sys.path, *self._setup))
+        supervisor.send(ours, [sys.path, *self._setup])
         threading.Thread(target=self._read, args=(ours,), daemon=True).start()
 
     def _read(self, connection) -> None:
@@ -171,7 +177,7 @@ class WorkerPool:
         outcome, payload = supervisor.CRASHED, None
         while True:
             try:
-                ticket, outcome, payload = connection.recv()
+                ticket, outcome, payload = supervisor.receive(connection)
             except (EOFError, OSError):
                 break
             if ticket is None:  # no function to call: the reason is for everyone
@@ -211,9 +217,11 @@ class WorkerPool:
             future.set_result(self._outcomes[outcome])
         else:
             try:
-                future.set_result(pickle.loads(payload))
-            except Exception as error:  # pickles there and not here: the caller must know
-                future.set_exception(WorkerError(f"the result does not unpickle: {error!r}"))
+                result = json.loads(payload)
+            except (ValueError, TypeError, RecursionError) as error:
+                future.set_exception(WorkerError(f"the result is no JSON: {error!r}"))
+            else:
+                future.set_result(result)
 
 
 def _end(process: subprocess.Popen) -> None:

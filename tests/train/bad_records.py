@@ -144,13 +144,13 @@ RECORDS: dict[str, tuple[str, Any, str]] = {
     "no kind of record": ("plain", {"question": "2 + 2?", "answer": "4"}, "answer, question"),
     "a response that is a number": ("plain", {"prompt": "2 + 2?", "response": 4}, "a int"),
     "nested too deeply": ("plain", b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
-    "a lone surrogate": ("plain", b'{"text": "a\\ud800"}', "\\ud800"),
+    "a lone surrogate": ("plain", b'{"text": "a\\ud800"}', "surrogate"),
     "10,000 digits": ("plain", b'{"text": "a", "n": ' + b"9" * 10_000 + b"}", "digits"),
     "Latin-1": ("plain", '{"text": "Größe"}'.encode("latin-1"), "UTF-8"),
     "UTF-16": ("plain", '{"text": "a"}'.encode("utf-16"), "UTF-8"),
-    "no JSON": ("plain", b"{'text': 'a'}", "not JSON"),
-    "a list": ("plain", b"[1]", "a list"),
-    "a huge line": ("plain", b'{"text": "' + b"a" * (65 * 2**20) + b'"}', "bytes"),
+    "no JSON": ("plain", b"{'text': 'a'}", "no JSON"),
+    "a list": ("plain", b"[1]", "not list"),
+    "a huge line": ("plain", b'{"text": "' + b"a" * (65 * 2**20) + b'"}', "32 MiB"),
 }  # fmt: skip
 
 

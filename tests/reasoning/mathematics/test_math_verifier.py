@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from reasoning.mathematics.quantity import parse_quantity
-from reasoning.mathematics.text import canonical
+from reasoning.mathematics.reading.quantity import parse_quantity
+from reasoning.mathematics.reading.text import canonical
 from reasoning.mathematics.verifier import verify_math, verify_math_all
 
 # Reference, answer.

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reasoning.mathematics.equality import number, parse, proportional, same_expression
-from reasoning.mathematics.latex import read
-from reasoning.mathematics.quantity import is_float, is_rounded, parse_quantity
+from reasoning.mathematics.reading.latex import read
+from reasoning.mathematics.reading.quantity import is_float, is_rounded, parse_quantity
+from reasoning.mathematics.reading.text import canonical
+from reasoning.mathematics.reading.trees import Unreadable
+from reasoning.mathematics.reading.units import read_unit
 from reasoning.mathematics.sets import read_set
-from reasoning.mathematics.text import canonical
-from reasoning.mathematics.trees import Unreadable
-from reasoning.mathematics.units import read_unit
 
 NUMBERS = st.fractions(max_denominator=50).filter(lambda v: abs(v) < 1000)
 

@@ -50,9 +50,30 @@ def test_calls_over_the_limit_are_killed_and_the_others_kept(pool):
 def test_an_exception_of_the_function_is_raised_here_with_its_traceback(pool):
     with pytest.raises(WorkerError, match="no such thing"):
         pool.map([("a",), ("raise",)])
-    with pytest.raises(WorkerError, match="pickle"):
-        pool("unpicklable")
+    for how in ("not JSON", "deep"):
+        with pytest.raises(WorkerError, match="JSON|Recursion"):
+            pool(how)
     assert pool("a") == "a"
+    with pytest.raises(TypeError, match="JSON"):
+        pool({"a"})
+
+
+@pytest.mark.parametrize("kind", ["pickle", "ticket", "number", "deep", "long"])
+def test_a_worker_that_writes_what_it_likes_costs_only_its_own_call(pool, kind, tmp_path):
+    """The text it was given has taken it over: it must not reach this process or other calls."""
+    canary = tmp_path / "canary"
+    results = pool.map([("a",), (f"forge {kind} {canary}",), ("b",), ("c",)])
+    assert results == ["a", "died", "b", "c"]
+    assert not canary.exists()
+    assert pool.map([(str(i),) for i in range(50)]) == [str(i) for i in range(50)]
+
+
+def test_sets_have_one_order_in_every_pool():
+    orders = []
+    for _ in range(2):
+        with WorkerPool(pool_functions.order_of_a_set, 1, timeout_s=10) as pool:
+            orders.append(pool([f"word {i}" for i in range(50)]))
+    assert orders[0] == orders[1]
 
 
 def test_threads_share_a_pool(pool):

@@ -2,7 +2,7 @@
 
 import re
 
-from reasoning.mathematics.trees import Unreadable
+from reasoning.mathematics.reading.trees import Unreadable
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"

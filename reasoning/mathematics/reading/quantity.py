@@ -7,7 +7,7 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from reasoning.mathematics.units import CURRENCIES, CURRENCY_PATTERN, read_unit
+from reasoning.mathematics.reading.units import CURRENCIES, CURRENCY_PATTERN, read_unit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import re
 
-from reasoning.mathematics.text import closing_brace
-from reasoning.mathematics.trees import Unreadable
+from reasoning.mathematics.reading.text import closing_brace
+from reasoning.mathematics.reading.trees import Unreadable
 
 _BRACKETS = re.compile(r"\\[{}]|[(\[{}\])]")
 _OPENING, _CLOSING = ("(", "[", "{", r"\{"), (")", "]", "}", r"\}")

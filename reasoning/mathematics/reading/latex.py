@@ -5,7 +5,7 @@ Whatever it does not know is an error, so that no part of an answer can be dropp
 
 import re
 
-from reasoning.mathematics.tokens import (
+from reasoning.mathematics.reading.tokens import (
     DECORATIONS,
     ENDS,
     FUNCTION_LETTERS,
@@ -15,7 +15,7 @@ from reasoning.mathematics.tokens import (
     TRIGONOMETRIC,
     tokenize,
 )
-from reasoning.mathematics.trees import Tree, Unreadable, number_tree
+from reasoning.mathematics.reading.trees import Tree, Unreadable, number_tree
 
 _MAX_DEPTH = 60
 
