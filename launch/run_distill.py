@@ -79,9 +79,9 @@ def _run_seed(config, directory, seed, accept_stopped):
     sources = {name: getattr(config, name).format(seed=seed) for name in ("teacher", "student")}
     sources = {name: resolve(source) for name, source in sources.items() if source}
 
-    def workspace(model, tokenizer):
+    def workspace(model, tokenizer, dtype=None):
         return stages.Workspace(
-            directory, config, seed, mesh, model, tokenizer, accept_stopped
+            directory, config, seed, mesh, model, tokenizer, accept_stopped, dtype
         )
 
     teacher = tokenizer = None
@@ -92,7 +92,8 @@ def _run_seed(config, directory, seed, accept_stopped):
         model = LanguageModel(model.config.replace(**fields))
         teacher = distillation.Teacher(workspace(model, tokenizer), None)
     if "student" in sources:
-        work = workspace(*finetune.open_checkpoint(sources["student"], config))
+        dtype = finetune.export_dtype(sources["student"], config)
+        work = workspace(*finetune.open_checkpoint(sources["student"], config), dtype)
     else:
         work = workspace(runtime.build_model(config.base.model.settings()), tokenizer)
 

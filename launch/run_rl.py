@@ -41,7 +41,7 @@ def _prepare(work):
     config = work.config
     problems = get_task(config.task).problems("train", config.problems, work.seed)
     template = get_template(config.template, work.tokenizer)
-    prompts = work.tokenizer.encode_batch([template(problem.question) for problem in problems])
+    prompts = work.tokenizer.encode_prompts([template(problem.question) for problem in problems])
     kept = [p for p, ids in zip(problems, prompts) if len(ids) <= config.max_prompt_tokens]
     if not kept:
         raise ValueError(

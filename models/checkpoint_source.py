@@ -76,7 +76,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{path.parent} has no {path.name}; is it a model directory in Hugging Face layout?"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"{path} is not valid JSON: it is nested too deeply") from None
+    except ValueError as error:  # Also bytes that are not UTF-8, and numbers of too many digits.
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, not a JSON object")

@@ -1,6 +1,8 @@
 """Named prompt templates: from a question to the text that a model continues."""
 
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from models.tokens.tokenizer import Tokenizer
 
@@ -45,24 +47,42 @@ def get_template(name: str, tokenizer: Tokenizer) -> PromptTemplate:
     answer starts with "Let's think step by step";
     `r1_zero` is for base models; `chat`, `chat_r1` and `chat_direct` use the tokenizer's chat
     template, the last two with a system prompt that asks for the R1 format, or for no reasoning.
+    Variables for the chat template follow a question mark: `chat?enable_thinking=false`.
 
     Raises:
-      ValueError: an unknown name, or a chat template that the tokenizer lacks.
+      ValueError: an unknown name, a chat template that the tokenizer lacks, or a variable that it
+        does not read.
     """
+    name, _, options = name.partition("?")
     raw = {"plain": PLAIN, "think": THINK, "cot": COT, "r1_zero": R1_ZERO}
-    if name in raw:
+    if name in raw and not options:
         return lambda question: raw[name].format(question=question)
     if name not in TEMPLATES:
         raise ValueError(f"template={name!r} is unknown; choose one of {', '.join(TEMPLATES)}")
+    variables = _variables(name, options, tokenizer)
     systems = {"chat_r1": R1_SYSTEM, "chat_direct": DIRECT_SYSTEM}
     system = [{"role": "system", "content": systems[name]}] if name in systems else []
 
     def chat(question: str) -> str:
         messages = [*system, {"role": "user", "content": question}]
-        return tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, **variables)
 
     chat("a question")  # a missing or refusing template is reported now
     return chat
+
+
+def _variables(name: str, options: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    """`a=1&b=true` -> {"a": 1, "b": True}; text that is not JSON stays text."""
+    variables = {}
+    for option in filter(None, options.split("&")):
+        key, _, value = option.partition("=")
+        if not name.startswith("chat") or not tokenizer.template_reads(key):
+            raise ValueError(f"template={name}?{options}: nothing reads {key!r}; leave it out")
+        try:
+            variables[key] = json.loads(value)
+        except ValueError:
+            variables[key] = value
+    return variables
 
 
 def few_shot(template: PromptTemplate, examples: Sequence[tuple[str, str]]) -> PromptTemplate:

@@ -15,7 +15,7 @@ from launch.schema.rl import RlConfig
 from launch.schema.supervised import SftConfig
 from models.checkpoint_source import resolve
 from models.decoder import LanguageModel
-from models.hf.load import load_config, load_params
+from models.hf.load import load_config, load_dtype, load_params, load_tokenizer
 from models.tokens.tokenizer import Tokenizer
 from reasoning.prompts import get_template
 from train.metrics import read_metrics
@@ -135,7 +135,20 @@ def _open(config: RlConfig | SftConfig, source: Path, directory: Path) -> stages
     """Everything but the weights of the checkpoint."""
     model, tokenizer = open_checkpoint(source, config)
     mesh = runtime.build_mesh(config)
-    return stages.Workspace(directory, config, config.seed, mesh, model, tokenizer)
+    return stages.Workspace(
+        directory,
+        config,
+        config.seed,
+        mesh,
+        model,
+        tokenizer,
+        export_dtype=export_dtype(source, config),
+    )
+
+
+def export_dtype(source: Path, config: RlConfig | SftConfig | DistillConfig) -> str:
+    """The dtype that weights which came from this checkpoint are exported in."""
+    return load_dtype(source) if config.export_dtype == "auto" else config.export_dtype
 
 
 def open_checkpoint(
@@ -146,9 +159,7 @@ def open_checkpoint(
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     model = LanguageModel(load_config(source, dtype=dtype, remat=config.remat))
-    tokenizer = Tokenizer.from_directory(source)
-    tokenizer.check_fits(model.config.vocab_size)
-    return model, tokenizer
+    return model, load_tokenizer(source, model.config)
 
 
 def _check_evaluation(work: stages.Workspace) -> None:

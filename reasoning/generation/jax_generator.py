@@ -55,7 +55,7 @@ class JaxGenerator:
     ) -> list[list[Completion]]:
         """See `Generator`; `seed` and a prompt's place decide what is drawn for it."""
         return self.generate_from_ids(
-            self.tokenizer.encode_batch(prompts),
+            self.tokenizer.encode_prompts(prompts),
             num_samples=num_samples,
             max_new_tokens=max_new_tokens,
             sampling=sampling,

@@ -82,7 +82,7 @@ class JaxPaths(HostPaths):
         seed: int,
         check: SamplerCheck,
     ):
-        prompt_ids = tokenizer.encode_batch(prompts)
+        prompt_ids = tokenizer.encode_prompts(prompts)
         super().__init__([len(ids) for ids in prompt_ids], sampling, seed)
         self._sampler, self._tokenizer, self._check = sampler, tokenizer, check
         self._params, self._prompt_ids = params, prompt_ids

@@ -54,7 +54,7 @@ class TextPaths(HostPaths):
         seed: int,
     ):
         tokenizer = getattr(generator, "tokenizer", None)
-        ids = tokenizer.encode_batch(prompts) if tokenizer else [[]] * len(prompts)
+        ids = tokenizer.encode_prompts(prompts) if tokenizer else [[]] * len(prompts)
         super().__init__([len(each) for each in ids], sampling, seed)
         self._generator, self._prompts, self._delimiter = generator, list(prompts), delimiter
         capacity, self._width, self._most, self._step_tokens = limits

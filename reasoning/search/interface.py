@@ -147,7 +147,7 @@ def prompt_lengths(policy: Policy, prompts: Sequence[str]) -> list[int]:
     tokenizer = getattr(policy.generator, "tokenizer", None)
     if tokenizer is None:
         return [0] * len(prompts)
-    return [len(ids) for ids in tokenizer.encode_batch(prompts)]
+    return [len(ids) for ids in tokenizer.encode_prompts(prompts)]
 
 
 def sample(

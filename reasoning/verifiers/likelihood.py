@@ -85,7 +85,7 @@ class SelfCertainty:
     ) -> list[list[np.ndarray]]:
         """See `Verifier`; an empty response scores 0."""
         del problems
-        prompt_ids = self._tokenizer.encode_batch(prompts)
+        prompt_ids = self._tokenizer.encode_prompts(prompts)
         responses = [[completion.token_ids for completion in group] for group in completions]
         certainties = self._scorer.of_responses(prompt_ids, responses)
         # The distribution of a token stands where the token before it is read.

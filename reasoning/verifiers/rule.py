@@ -6,6 +6,7 @@ import numpy as np
 
 from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
+from reasoning.response import whole_response
 from reasoning.tasks import Task
 from reasoning.verifiers.rescoring import RescoringTracker, ResponseSoFar
 
@@ -31,8 +32,11 @@ class RuleVerifier:
         completions: Sequence[Sequence[Completion]],
     ) -> list[list[np.ndarray]]:
         """See `reasoning.verifiers.Verifier`."""
-        del prompts
-        flat = [(p, c.text) for p, group in zip(problems, completions, strict=True) for c in group]
+        flat = [
+            (problem, whole_response(prompt, completion.text))
+            for problem, prompt, group in zip(problems, prompts, completions, strict=True)
+            for completion in group
+        ]
         verdicts = iter(self._verdicts(flat))
         return [[np.array([next(verdicts)]) for _ in group] for group in completions]
 
@@ -45,11 +49,15 @@ class RuleVerifier:
         **limits: int,
     ) -> RescoringTracker:
         """See `reasoning.verifiers.Verifier`; a path that goes on is scored `UNDECIDED`."""
-        del prompts, limits
+        del limits
 
         def score(paths: Sequence[ResponseSoFar]) -> list[float]:
             ended = [path.ended for path in paths]
-            judged = [(problems[p.problem], p.text) for p, end in zip(paths, ended) if end]
+            judged = [
+                (problems[p.problem], whole_response(prompts[p.problem], p.text))
+                for p, end in zip(paths, ended)
+                if end
+            ]
             verdicts = iter(self._verdicts(judged))
             return [next(verdicts) if end else UNDECIDED for end in ended]
 

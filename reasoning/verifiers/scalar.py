@@ -173,7 +173,7 @@ class ScalarVerifier(abc.ABC):
     ) -> list[list[np.ndarray]]:
         """See `reasoning.verifiers.Verifier`."""
         del problems
-        prompt_ids = self.tokenizer.encode_batch(prompts)
+        prompt_ids = self.tokenizer.encode_prompts(prompts)
         responses = [[self._ids(completion) for completion in group] for group in completions]
         values = self._scorer.of_responses(prompt_ids, responses)
         scores = []
@@ -199,7 +199,7 @@ class ScalarVerifier(abc.ABC):
 
         Reads each step once where token ids are scored, and whole paths anew where texts are.
         """
-        prompt_ids = self.tokenizer.encode_batch(prompts)
+        prompt_ids = self.tokenizer.encode_prompts(prompts)
         if self._reads_ids:
             shape = (capacity, width, max_new_tokens, step_tokens)
             scorer = self._path_scorers.get(shape)
