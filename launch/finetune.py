@@ -9,9 +9,8 @@ from typing import Any
 import jax
 
 from launch import report, runtime, stages
+from models.checkpoint import load_config, load_params, load_tokenizer, locate
 from models.decoder import LanguageModel
-from models.hf.load import load_config, load_params
-from models.hf.source import resolve
 from models.tokenizer import Tokenizer
 from reasoning.prompts import get_template
 from train.metrics import METRICS_FILE
@@ -42,7 +41,7 @@ def run(
     start = time.monotonic()
     runtime.start_distributed()
     _check_fields(config, known)
-    source = resolve(config.model)
+    source = locate(config.model)
     directory = runtime.as_directory(workdir)
     runtime.keep_compiled(directory)
     work = _open(config, source, directory)
@@ -108,7 +107,7 @@ def open_checkpoint(source: Path, config: Any) -> tuple[LanguageModel, Tokenizer
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     model = LanguageModel(load_config(source, dtype=dtype, remat=config.remat))
-    tokenizer = Tokenizer.from_directory(source)
+    tokenizer = load_tokenizer(source)
     tokenizer.check_fits(model.config.vocab_size)
     return model, tokenizer
 

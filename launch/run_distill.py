@@ -54,15 +54,14 @@ def run(config, workdir: str, seeds: int = 1) -> None:
 
 def _run_seed(config, directory, seed):
     from launch import distillation, finetune, stages, training
+    from models.checkpoint import load_params, locate
     from models.decoder import LanguageModel
-    from models.hf.load import load_params
-    from models.hf.source import resolve
     from reasoning.tasks import get_task
     from reasoning.tiny_world import corpus
 
     mesh = runtime.build_mesh(config.mesh)
     sources = {name: config[name].format(seed=seed) for name in ("teacher", "student")}
-    sources = {name: resolve(source) for name, source in sources.items() if source}
+    sources = {name: locate(source) for name, source in sources.items() if source}
     if "student" not in sources and "base" not in config:
         raise ValueError("there is no student: give a checkpoint by --config.student=DIR")
     if not sources:

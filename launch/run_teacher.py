@@ -79,7 +79,7 @@ def _teacher(config):
     if config.template not in TEMPLATES:
         raise ValueError(f"template={config.template!r} is unknown; choose one of {TEMPLATES}")
     if teacher.checkpoint:
-        from models.hf.load import load_model
+        from models.checkpoint import load_model
         from reasoning.generator import JaxGenerator
 
         model, params, tokenizer = load_model(teacher.checkpoint)

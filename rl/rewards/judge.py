@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
-from models.hf.load import load_model
+from models.checkpoint import load_model
 from reasoning.api_client import ApiClient
 from reasoning.generator import Generator, JaxGenerator
 from reasoning.judge import ANSWER_RUBRIC, FORMAT_RUBRIC, Judge

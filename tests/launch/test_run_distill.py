@@ -14,7 +14,7 @@ from launch import flops, make_tiny_checkpoint, responses, run_distill
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
-from models.hf.load import load_model
+from models.checkpoint import load_model
 from models.tokenizer import train_bpe
 from reasoning.tasks import get_task
 

@@ -16,7 +16,7 @@ import pytest
 from configs import gsm8k_grpo
 from configs import sft as sft_config
 from launch import finetune, make_tiny_checkpoint, run_rl, run_sft, stages, training
-from models.hf.load import load_model
+from models.checkpoint import load_model
 from reasoning.jsonl import read_jsonl
 from reasoning.prompts import R1_SYSTEM
 from reasoning.response import parse_response

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 
 from models.hf import export
 from models.hf.export import export_model
-from models.hf.load import load_config, load_model, load_params
+from models.checkpoint import load_model
+from models.hf.load import load_config, load_params
 from models.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"

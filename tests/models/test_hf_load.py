@@ -15,7 +15,8 @@ from models.attention import rope_frequencies
 from models.config import FAMILIES, RopeScaling, YarnScaling
 from models.decoder import LanguageModel
 from models.hf import source
-from models.hf.load import load_config, load_model, load_params
+from models.checkpoint import load_model
+from models.hf.load import load_config, load_params
 from models.hf.tensors import tensor_rules
 from models.named_configs import NAMED_CONFIGS
 

@@ -15,7 +15,7 @@ from launch import run_distill  # noqa: E402
 from models.config import ModelConfig  # noqa: E402
 from models.decoder import LanguageModel  # noqa: E402
 from models.hf.export import export_model  # noqa: E402
-from models.hf.load import load_model  # noqa: E402
+from models.checkpoint import load_model  # noqa: E402
 from models.sampler import SamplingParams  # noqa: E402
 from models.tokenizer import train_bpe  # noqa: E402
 from reasoning.generator import JaxGenerator  # noqa: E402
