@@ -10,6 +10,7 @@ import gguf
 import jax
 import numpy as np
 from gguf import GGMLQuantizationType, LlamaFileType
+from jax.experimental import multihost_utils
 
 from models.config import ModelConfig
 from models.decoder import LanguageModel
@@ -86,8 +87,6 @@ def export_gguf(
     else:
         _write(path, config, fields, factors, kind, tensors)
     if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
         multihost_utils.sync_global_devices(f"export {path}")
     return path
 
@@ -172,11 +171,11 @@ def _tensors(config: ModelConfig, params: Any, kind: str) -> Iterator[np.ndarray
             stored = np.empty_like(tensor)
             stored[order] = tensor
             tensor = stored
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # Reported below.
             written = gguf.quantize(tensor, _stored_as(shape, kind))
-        # Blocks of q8_0 begin with a scale of 16 bits.
-        largest = tensor if kind == "f32" else np.abs(tensor).astype(np.float16)
-        if not np.isfinite(largest).all():
+            # Blocks of q8_0 begin with a scale of 16 bits.
+            rounded = tensor if kind == "f32" else tensor.astype(np.float16)
+        if not np.isfinite(rounded).all():
             raise ValueError(
                 f"{gguf_name(hf_name)} has values that are not finite or too large for {kind}: the"
                 " model is broken, or needs kind=f32"

@@ -170,7 +170,7 @@ class Header:
         return TensorInfo(stored, shape, offset, row_bytes)
 
     def integer(self, name: str, default: int | None = None, least: int = 1) -> int:
-        """A whole number of at least `least`. Raises `ValueError` where it is missing or no such."""
+        """A whole number, `least` or more. Raises `ValueError` where it is missing or no such."""
         value = self._field(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self._fault(name, value, f"a whole number of at least {least}")

@@ -1,4 +1,4 @@
-"""Names, order of rows and numbers of a GGUF file's tensors, as Hugging Face checkpoints have them."""
+"""A GGUF file's tensors as a Hugging Face checkpoint has them: names, order of rows, numbers."""
 
 import functools
 import re

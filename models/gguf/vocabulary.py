@@ -332,13 +332,13 @@ def _trained_here() -> pre_tokenizers.PreTokenizer:
 def _digits_stand_alone(vocabulary: Mapping[str, int], added: Set[str]) -> bool:
     """Whether GPT-2's splitting gives the same tokens as `_trained_here`, for decimal digits 0-9.
 
-    It keeps digits together, and splits white space before them otherwise. That makes no difference
-    where no token joins a digit to more than the space before it, nor two characters of white space.
+    GPT-2 keeps digits together, and of white space before a digit it splits off the last character.
+    That makes no difference where no token joins a digit to more than the space before it, and none
+    of several characters of white space ends in another one than a plain space.
     """
-    spaces = {_CHARACTER_OF_BYTE[ord(character)] for character in " \t\n\r\v\f"}
-    space = _CHARACTER_OF_BYTE[ord(" ")]
+    space, *others = (_CHARACTER_OF_BYTE[ord(character)] for character in " \t\n\r\v\f")
     for token in vocabulary.keys() - added:
-        if len(token) > 1 and set(token) <= spaces:
+        if len(token) > 1 and set(token) <= {space, *others} and token[-1] != space:
             return False
         if set(token) & set("0123456789") and len(token.removeprefix(space)) > 1:
             return False

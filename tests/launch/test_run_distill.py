@@ -11,10 +11,10 @@ import pytest
 from configs import distill as distill_config
 from configs import tiny_distill
 from launch import flops, make_tiny_checkpoint, responses, run_distill
+from models.checkpoint import load_model
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
-from models.checkpoint import load_model
 from models.tokenizer import train_bpe
 from reasoning.tasks import get_task
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from models.checkpoint import load_model
 from models.hf import export
 from models.hf.export import export_model
-from models.checkpoint import load_model
 from models.hf.load import load_config, load_params
 from models.tokenizer import Tokenizer
 

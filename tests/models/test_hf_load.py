@@ -12,10 +12,10 @@ from huggingface_hub import errors
 from safetensors.numpy import load_file, save_file
 
 from models.attention import rope_frequencies
+from models.checkpoint import load_model
 from models.config import FAMILIES, RopeScaling, YarnScaling
 from models.decoder import LanguageModel
 from models.hf import source
-from models.checkpoint import load_model
 from models.hf.load import load_config, load_params
 from models.hf.tensors import tensor_rules
 from models.named_configs import NAMED_CONFIGS

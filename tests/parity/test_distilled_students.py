@@ -12,10 +12,10 @@ import torch  # noqa: E402
 
 from configs import distill, tiny_distill  # noqa: E402
 from launch import run_distill  # noqa: E402
+from models.checkpoint import load_model  # noqa: E402
 from models.config import ModelConfig  # noqa: E402
 from models.decoder import LanguageModel  # noqa: E402
 from models.hf.export import export_model  # noqa: E402
-from models.checkpoint import load_model  # noqa: E402
 from models.sampler import SamplingParams  # noqa: E402
 from models.tokenizer import train_bpe  # noqa: E402
 from reasoning.generator import JaxGenerator  # noqa: E402
