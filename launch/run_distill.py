@@ -1,8 +1,9 @@
 """Distillation: the ability of a reasoner in a smaller student.
 
-    python -m launch.run_distill --config=configs/distill.py --config.teacher=DIR_OR_HF_NAME \
-        --config.student=DIR_OR_HF_NAME --workdir=runs/distill
+    python -m launch.run_distill --config=configs/distill.py --config.teacher=MODEL \
+        --config.student=MODEL --workdir=runs/distill
 
+Both are any model that `models.checkpoint` opens.
 Evaluates teacher and student, trains the student by each of `--config.methods` and evaluates what
 comes out; the methods are those of `launch/distillation.py`. `workdir` gets report.json and for
 every seed the folders `teacher` (responses.jsonl: what it taught), `base` (the student before) and
