@@ -1,4 +1,4 @@
-"""Opens a model wherever it comes from: Hugging Face layout or GGUF, on disk, the Hub or in a package.
+"""Opens a model from wherever it is: Hugging Face layout or GGUF, on disk, on the Hub, in a package.
 
     DIR                      a directory in Hugging Face layout
     hf://org/name[@revision] a repository of the Hugging Face Hub
@@ -25,7 +25,7 @@ _GGUF, _PIP = "gguf:", "pip:"
 
 
 def locate(source: str | os.PathLike) -> Path:
-    """Where a model lies: a directory in Hugging Face layout, downloaded if need be, or a GGUF file.
+    """Where a model lies: a directory in Hugging Face layout, downloaded if need be, or a file.
 
     Args:
       source: one of the forms above; what this function returned before stays as it is.
@@ -35,7 +35,9 @@ def locate(source: str | os.PathLike) -> Path:
     """
     text = str(source)
     if not text:
-        raise ValueError("no model is given: name a directory, hf://org/name, gguf:FILE or pip:PACKAGE")
+        raise ValueError(
+            "no model is given: name a directory, hf://org/name, gguf:FILE or pip:PACKAGE"
+        )
     if text.startswith(_PIP):
         return find_packaged(text.removeprefix(_PIP))
     path = Path(text.removeprefix(_GGUF)).expanduser()
