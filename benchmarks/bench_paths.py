@@ -17,7 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from launch.runtime import prepare_backend
+from launch.parts.runtime import prepare_backend
 
 prepare_backend()
 
@@ -25,13 +25,13 @@ import jax
 import numpy as np
 
 from models.config import ModelConfig
+from models.cpu.lanes import cpu_cores, in_threads
 from models.decoder import LanguageModel
-from models.lanes import cpu_cores, in_threads
-from models.path_scorer import PathScorer
-from models.paths import LENGTH, ROOT, PathSampler
-from models.sampler import Sampler
+from models.decoding.sampler import Sampler
+from models.paths.path_sampler import LENGTH, ROOT, PathSampler
+from models.paths.path_scorer import PathScorer
 from models.scalar_head import ScalarModel
-from models.stopping import TokenAutomaton
+from models.tokens.stopping import TokenAutomaton
 
 CONFIG = ModelConfig(
     family="qwen3", vocab_size=768, embed_dim=128, num_layers=4, num_heads=4, num_kv_heads=1,

@@ -5,7 +5,7 @@
 Every side has a process of its own, without the other's libraries, and they take turns, so that a
 machine whose speed drifts drifts for all, and no side's threads and memory are in another's way;
 medians and ratios are what to quote. transformers runs twice: as it comes, and with the allocator set
-as this project's entry points set it (`launch.runtime.prepare_backend`), so that both kinds of gain
+as this project's entry points set it (`launch.parts.runtime.prepare_backend`), so that both kinds of gain
 can be told apart.
 
 SFT is measured on rows without padding (the same shapes to the letter), and on documents of the tiny
@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from launch.runtime import prepare_backend
+from launch.parts.runtime import prepare_backend
 
 # In processes that were told so, see `_side`.
 if os.environ.get("BENCH_ALLOCATOR", "kept") == "kept":
@@ -35,13 +35,13 @@ import numpy as np
 
 from models.config import ModelConfig
 from models.decoder import LanguageModel
+from models.decoding.sampler import Sampler
 from models.hf.export import export_model
-from models.packing import pack, place
-from models.sampler import Sampler
 from models.sharding import make_mesh
-from models.tokenizer import train_bpe
+from models.tokens.packing import pack, place
+from models.tokens.tokenizer import train_bpe
 from reasoning.tiny_world import corpus
-from train import sft
+from train.objectives import sft
 from train.optimizer import make_optimizer
 from train.state import state_from_params
 from train.step import make_train_step

@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
     config.template = "chat"
 
-    # Of rl_only, sequence, logit, on_policy and distill_then_rl; see `launch/distillation.py`.
+    # Of rl_only, sequence, logit, on_policy and distill_then_rl; see `launch/jobs/distillation.py`.
     config.methods = ("sequence",)
     # Training problems, drawn at random; None is all. Or several tasks, with how many of each.
     config.task = "gsm8k"
@@ -83,7 +83,7 @@ def get_config() -> ConfigDict:
             "checkpoint_every": 100,
         }
     )
-    # `beta` is 0 for forward KL, 1 for reverse KL; see `train/distillation.py`. The `top_k`
+    # `beta` is 0 for forward KL, 1 for reverse KL; see `train/objectives/distillation.py`. The `top_k`
     # likeliest tokens of the teacher are stored once; None computes all of its distribution along.
     config.logit = ConfigDict(config.sequence.to_dict() | {"beta": 0.0, "temperature": 1.0})
     config.logit.top_k = placeholder(int)

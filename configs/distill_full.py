@@ -22,7 +22,7 @@ and keep their rotary base.
 
 Whether a student fits a machine, without having it:
 
-    python -m launch.compile_check --config=configs/distill_full.py:qwen2.5-32b \
+    python -m launch.run_preflight --config=configs/distill_full.py:qwen2.5-32b \
         --topology=v5p:4x4x4
 """
 

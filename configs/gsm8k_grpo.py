@@ -26,7 +26,7 @@ samples a prompt, learning rate 1e-6, KL in the loss with coefficient 0.001 and 
 updates a rollout batch, prompts up to 512 tokens, 15 epochs) with the batch of its run that reached
 56.7 (256 prompts, responses up to 512 tokens).
 
-`configs/gsm8k_grpo.py:tiny` is for the checkpoint of `launch.make_tiny_checkpoint`, on two CPU
+`configs/gsm8k_grpo.py:tiny` is for the checkpoint of `launch.run_make_checkpoint`, on two CPU
 cores; see there.
 """
 

@@ -14,7 +14,7 @@ Stage by stage, each from what the one before has written (STAGE,SIZE follow the
 `r1_zero` is the RL without a cold start. The data of the paper are not published: bring your own
 (`launch.run_teacher` makes SFT data). Whether a stage fits a machine, without having it:
 
-    python -m launch.compile_check --config=configs/r1_full.py:reasoning_rl,qwen2.5-7b \
+    python -m launch.run_preflight --config=configs/r1_full.py:reasoning_rl,qwen2.5-7b \
         --topology=v5p:4x4x4
 
 `deepseek-v3` is the paper's own model of 671 billion weights, and for 512 devices of 95 GiB

@@ -7,7 +7,7 @@ A record is {"messages": [...]}, {"prompt", "response"} or {"text"}, see `train/
 `--config.task=gsm8k`, say, the model is evaluated before and after. Defaults suit models of a few
 billion parameters; time depends on the data.
 
-`configs/sft.py:tiny` is for the checkpoint of `launch.make_tiny_checkpoint`, on two CPU cores.
+`configs/sft.py:tiny` is for the checkpoint of `launch.run_make_checkpoint`, on two CPU cores.
 """
 
 from ml_collections import ConfigDict

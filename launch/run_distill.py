@@ -5,7 +5,7 @@
 
 Both are any model that `models.checkpoint` opens.
 Evaluates teacher and student, trains the student by each of `--config.methods` and evaluates what
-comes out; the methods are those of `launch/distillation.py`. `workdir` gets report.json and for
+comes out; the methods are those of `launch/jobs/distillation.py`. `workdir` gets report.json and for
 every seed the folders `teacher` (responses.jsonl: what it taught), `base` (the student before) and
 one for each method, whose `hf/` is the trained model. A run that was interrupted goes on where it
 was, by the same command.
@@ -17,7 +17,7 @@ import time
 from absl import flags
 from ml_collections import config_flags
 
-from launch import runtime
+from launch.parts import runtime
 
 
 def main(argv):
@@ -28,7 +28,7 @@ def main(argv):
 def run(config, workdir: str, seeds: int = 1) -> None:
     """The whole job; see the module's docstring."""
     # JAX starts here, once XLA's flags are set.
-    from launch import report, stages
+    from launch.parts import report, stages
 
     start = time.monotonic()
     runtime.start_distributed()
@@ -54,8 +54,10 @@ def run(config, workdir: str, seeds: int = 1) -> None:
 
 
 def _run_seed(config, directory, seed):
-    from launch import distillation, finetune, stages, training
-    from models.checkpoint import load_params, locate
+    from launch.jobs import distillation, finetune, training
+    from launch.parts import stages
+    from models.checkpoint import load_params
+    from models.checkpoint_source import locate
     from models.decoder import LanguageModel
     from reasoning.tasks import get_task
     from reasoning.tiny_world import corpus

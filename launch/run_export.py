@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import runtime
+from launch.parts import runtime
 
 
 def main(argv):

@@ -14,7 +14,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from launch import recipe, runtime
+from launch import recipe
+from launch.parts import runtime
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py", "the recipe")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
@@ -31,7 +32,7 @@ def main(argv):
         known = ", ".join(recipe.STAGES)
         raise ValueError(f"--stages={unknown[0]} is unknown; choose from {known}")
     # JAX starts here, once XLA's flags are set.
-    from launch import report, stages
+    from launch.parts import report, stages
     from launch.recipe import findings, runner, world
 
     runtime.start_distributed()
@@ -66,7 +67,7 @@ def main(argv):
 
 
 def _show(workdir: Path, seed: int, reported):
-    from launch import report
+    from launch.parts import report
     from train.metrics import METRICS_FILE
 
     report.print_table(reported, _SEEDS.value)

@@ -4,7 +4,7 @@
         --workdir=runs/gsm8k
 
 Evaluates the model, trains it, evaluates it again. `workdir` gets report.json, rl.png, samples.json
-and the folders `initial` and `rl` (see `launch/stages.py`); `rl/hf` is the trained model. A run
+and the folders `initial` and `rl` (see `launch/parts/stages.py`); `rl/hf` is the trained model. A run
 that was interrupted goes on where it was, by the same command.
 """
 
@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs.gsm8k_grpo import get_config
-from launch import runtime
+from launch.parts import runtime
 
 
 def main(argv):
@@ -23,14 +23,15 @@ def main(argv):
 def run(config, workdir: str) -> None:
     """The whole job; see the module's docstring."""
     # JAX starts here, once XLA's flags are set.
-    from launch import finetune
+    from launch.jobs import finetune
 
     finetune.run(config, get_config(), workdir, "rl", _prepare)
 
 
 def _prepare(work):
     """Checks everything that RL needs; returns the training."""
-    from launch import stages, training
+    from launch.jobs import training
+    from launch.parts import stages
     from reasoning.prompts import get_template
     from reasoning.tasks import get_task
 

@@ -12,7 +12,8 @@ import time
 from absl import flags
 from ml_collections import config_flags
 
-from launch import recipe, runtime
+from launch import recipe
+from launch.parts import runtime
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py:search", "the recipe")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
@@ -22,7 +23,7 @@ def main(argv):
     del argv
     start = time.monotonic()
     # JAX starts here, once XLA's flags are set.
-    from launch import report, stages
+    from launch.parts import report, stages
     from launch.recipe import runner, world
 
     runtime.start_distributed()

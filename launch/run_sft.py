@@ -3,7 +3,7 @@
     python -m launch.run_sft --config=configs/sft.py --config.model=MODEL \
         --config.data=FILE.jsonl --workdir=runs/sft
 
-`workdir` gets report.json and the folders `initial` and `sft` (see `launch/stages.py`); `sft/hf` is
+`workdir` gets report.json and the folders `initial` and `sft` (see `launch/parts/stages.py`); `sft/hf` is
 the trained model. A run that was interrupted goes on where it was, by the same command.
 """
 
@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs.sft import get_config
-from launch import runtime
+from launch.parts import runtime
 
 
 def main(argv):
@@ -22,14 +22,14 @@ def main(argv):
 def run(config, workdir: str) -> None:
     """The whole job; see the module's docstring."""
     # JAX starts here, once XLA's flags are set.
-    from launch import finetune
+    from launch.jobs import finetune
 
     finetune.run(config, get_config(), workdir, "sft", _prepare)
 
 
 def _prepare(work):
     """Reads and checks the data; returns the training."""
-    from launch import training
+    from launch.jobs import training
     from train.data import load_examples
 
     config = work.config

@@ -16,7 +16,7 @@ import time
 from absl import flags
 from ml_collections import config_flags
 
-from launch import runtime
+from launch.parts import runtime
 
 
 def main(argv):
@@ -27,9 +27,9 @@ def main(argv):
 def run(config, workdir: str, estimate_only: bool = False) -> None:
     """The whole job; see the module's docstring."""
     # JAX starts here, once XLA's flags are set.
-    from models.sampling import SamplingParams
-    from reasoning import teacher_data
-    from reasoning.response_log import ResponseLog
+    from models.decoding.sampling import SamplingParams
+    from reasoning.server_client.response_log import ResponseLog
+    from reasoning.training_data import teacher_data
 
     directory = runtime.as_directory(workdir)
     if config.form not in teacher_data.FORMS:
@@ -59,8 +59,8 @@ def run(config, workdir: str, estimate_only: bool = False) -> None:
 
 
 def _problems(config):
-    from reasoning import teacher_data
     from reasoning.tasks import get_task
+    from reasoning.training_data import teacher_data
 
     if bool(config.task) == bool(config.prompts):
         raise ValueError("give one of --config.task=SPEC and --config.prompts=FILE")
@@ -80,7 +80,7 @@ def _teacher(config):
         raise ValueError(f"template={config.template!r} is unknown; choose one of {TEMPLATES}")
     if teacher.checkpoint:
         from models.checkpoint import load_model
-        from reasoning.generator import JaxGenerator
+        from reasoning.generation.jax_generator import JaxGenerator
 
         model, params, tokenizer = load_model(teacher.checkpoint)
         template = get_template(config.template, tokenizer)
@@ -94,9 +94,9 @@ def _teacher(config):
 
 
 def _server(teacher):
-    from reasoning.api_client import ApiClient
-    from reasoning.api_limits import Ledger, RateLimiter, load_prices
-    from reasoning.openai_generator import OpenAIGenerator
+    from reasoning.server_client.api_client import ApiClient
+    from reasoning.server_client.api_limits import Ledger, RateLimiter, load_prices
+    from reasoning.server_client.openai_generator import OpenAIGenerator
 
     prices = load_prices(teacher.prices, teacher.model) if teacher.prices else None
     client = ApiClient(
@@ -118,7 +118,7 @@ def _settings(config):
 
 
 def _print_estimate(generator, missing, config):
-    from reasoning.openai_generator import OpenAIGenerator
+    from reasoning.server_client.openai_generator import OpenAIGenerator
 
     if not isinstance(generator, OpenAIGenerator) or not missing:
         return
@@ -139,9 +139,9 @@ def _print_estimate(generator, missing, config):
 
 def _collect(generator, log, items, sampling, config):
     """Asks for what is missing; returns the signal or error that ended it early, or None."""
-    from reasoning import teacher_data
+    from reasoning.training_data import teacher_data
+    from train.preemption import Stopper
     from train.progress import Progress
-    from train.stopper import Stopper
 
     before = sum(item.key in log.keys for item in items)
     progress = Progress("teacher", len(items), before)
@@ -179,8 +179,8 @@ def _collect(generator, log, items, sampling, config):
 
 
 def _write(log, items, form, directory, generator):
-    from launch.report import write_report
-    from reasoning import teacher_data
+    from launch.parts.report import write_report
+    from reasoning.training_data import teacher_data
 
     start = time.monotonic()
     summary = teacher_data.write_examples(
@@ -200,7 +200,7 @@ def _print_summary(summary, directory):
     from rich.console import Console
     from rich.table import Table
 
-    from launch.report import format_figure
+    from launch.parts.report import format_figure
 
     table = Table("what", "value", title="mean [95 % interval] over problems")
     table.add_row("prompts answered", f"{summary['problems']} of {summary['prompts']}")

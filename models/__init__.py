@@ -8,7 +8,7 @@ Shape legend, used in every name suffix of this package (`x_BTD` is `[batch, len
     L  layers                     K  key/value heads (N is a multiple of K)
     V  vocabulary                 H  head dimension
     E  experts of a layer         C  experts that a token is sent to
-    R  rank of a latent           (`models.mla`; elsewhere query heads of a key head)
+    R  rank of a latent           (`models.layers.mla`; elsewhere query heads of a key head)
     P  prompts held by the sampler
     G  samples drawn for each prompt
     W  columns of the generated part of the KV cache

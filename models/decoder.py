@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models import attention
 from models.config import ModelConfig
-from models.layers import MLP, Projection, RMSNorm, normal
-from models.mla import LatentAttention
-from models.moe import MoE
+from models.layers import attention
+from models.layers.dense import MLP, Projection, RMSNorm, normal
+from models.layers.mla import LatentAttention
+from models.layers.moe import MoE
+from models.layers.rope import apply_rope, rope_angles
 from models.sharding import constrain
 
 # (q_BTNH, k_BTKH, v_BTKH, cache, layer index) -> (output_BTNH, cache)
@@ -48,8 +49,8 @@ class Attention(nnx.Module):
         v_BTKH = constrain(self.v(x_BTD), "batch", "length", "kv_heads", "head_dim")
         if self.config.qk_norm:
             q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
-        q_BTNH = attention.apply_rope(q_BTNH, rope_BT2F)
-        k_BTKH = attention.apply_rope(k_BTKH, rope_BT2F)
+        q_BTNH = apply_rope(q_BTNH, rope_BT2F)
+        k_BTKH = apply_rope(k_BTKH, rope_BT2F)
         out_BTNH, cache = attend(q_BTNH, k_BTKH, v_BTKH, cache, layer)
         return self.o(constrain(out_BTNH, "batch", "length", "heads", "head_dim")), cache
 
@@ -84,7 +85,7 @@ class LoopWeights:
       params: the parameters themselves.
       stacks: the stacked layers by name, cut apart; None where the scans stay rolled up.
       head: `[D, V]`, the head as a product reads it fastest.
-      rope: `[length, 2, rope_dim / 2]`, `attention.rope_angles` of every position.
+      rope: `[length, 2, rope_dim / 2]`, `rope_angles` of every position.
     """
 
     params: Any
@@ -119,7 +120,7 @@ class Decoder(nnx.Module):
         x_BTD = table_VD[tokens_BT].astype(self.config.dtype)
         x_BTD = constrain(x_BTD, "batch", "length", "residual")
         if self.loop_weights is None:
-            rope_BT2F = attention.rope_angles(positions_BT, self.config)
+            rope_BT2F = rope_angles(positions_BT, self.config)
         else:
             rope_BT2F = self.loop_weights.rope[positions_BT]
             rope_BT2F = constrain(rope_BT2F, "batch", "length", None, None)
@@ -230,7 +231,7 @@ class Model(abc.ABC):
                 )
                 for name, layers in config.stacks.items()
             }
-        rope = attention.rope_angles(jnp.arange(length), config)
+        rope = rope_angles(jnp.arange(length), config)
         return LoopWeights(params, stacks, self.bind(params).head(), rope)
 
     def hidden(self, params, tokens_BT, positions_BT, segment_ids_BT) -> jax.Array:

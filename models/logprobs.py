@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from models.reductions import row_max, row_sum
+from models.cpu.reductions import row_max, row_sum
 
 # Float32 logits that one device holds at a time: 2**26 are 256 MiB.
 MAX_LOGITS = 2**26

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from models.config import ModelConfig
 from models.decoder import Decoder, LanguageModel
-from models.layers import Projection
+from models.layers.dense import Projection
 
 # For `train.optimizer`: adapters are trained, everything else has neither gradient nor state.
 LR_RULES = ((r".*/adapter/(a|b)", 1.0), ("rest", 0.0))

@@ -8,7 +8,7 @@ from flax import nnx
 
 from models.config import ModelConfig
 from models.decoder import Decoder, Model
-from models.layers import Projection
+from models.layers.dense import Projection
 
 
 class ScalarDecoder(Decoder):

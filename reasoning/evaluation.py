@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from models.sampler import SamplingParams
-from reasoning.generator import Completion, Generator
-from reasoning.languages import consistency
+from models.decoding.sampling import SamplingParams
+from reasoning.candidate import Candidate
+from reasoning.generation.generator import Completion, Generator
 from reasoning.problem import Problem, Verdict
 from reasoning.prompts import PromptTemplate
-from reasoning.reflection import count_self_checks
 from reasoning.response import Response, parse_response
-from reasoning.search.interface import Candidate
-from reasoning.search.voting import elect
 from reasoning.statistics import mean_with_ci, shares_with_ci
 from reasoning.tasks import Task
+from reasoning.text_measures.languages import consistency
+from reasoning.text_measures.reflection import count_self_checks
+from reasoning.voting import elect
 
 # What a domain's figure is called where it is not pass@1.
 _FIGURES = {"knowledge": "accuracy", "chat": "win_rate"}

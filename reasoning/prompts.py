@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from models.tokenizer import Tokenizer
+from models.tokens.tokenizer import Tokenizer
 
 # The template of DeepSeek-R1-Zero (arXiv:2501.12948, table 1).
 R1_ZERO = (

@@ -2,7 +2,7 @@
 
 The student samples, and the train step moves it towards the teacher's distributions along what it
 sampled, where imitation of the teacher's own text would leave it alone with its mistakes. The
-loss is that of `train.distillation`; it does not reach through the sampling.
+loss is that of `train.objectives.distillation`; it does not reach through the sampling.
 """
 
 import time

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from models.packing import pack, place
-from models.sampler import SamplingParams
-from reasoning.generator import Completion, JaxGenerator
+from models.decoding.sampling import SamplingParams
+from models.tokens.packing import pack, place
+from reasoning.generation.generator import Completion
+from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
 from rl.rewards import Sample
 from rl.rewards.combine import RewardSet

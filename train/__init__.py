@@ -14,10 +14,10 @@
     run_log.py      metrics on their way from the device to guards, files and the display
     metrics.py      metric and sample files of a run
     progress.py     a bar on a terminal, plain lines elsewhere
-    stopper.py      signals and preemption
+    preemption.py   signals and preemption
 
 Batches are dicts of `[rows, length]` arrays: tokens, positions, segment_ids (0 is padding, 1.. the
-packed sequences of a row, see `models.packing`) and loss_weights, all aligned to the predicted
+packed sequences of a row, see `models.tokens.packing`) and loss_weights, all aligned to the predicted
 token. A loss is `sum(loss_weights * token_loss)`, so that packing, gradient accumulation and
 sharding are sums; a second term of it has weights of its own, such as language_weights.
 """

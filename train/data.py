@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from models.tokenizer import Tokenizer
+from models.tokens.tokenizer import Tokenizer
 
 Example = dict[str, np.ndarray]
 

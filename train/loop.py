@@ -11,12 +11,12 @@ import jax
 
 from train.checkpoint import Checkpointer
 from train.metrics import MetricWriter
+from train.preemption import Stopper
 from train.progress import Progress
 from train.run_log import Guard, RunLog
 from train.source import Source
 from train.state import TrainState
 from train.step import TrainStep
-from train.stopper import Stopper
 
 # Iterations that a source which does not look at the state works ahead.
 PREFETCH = 2

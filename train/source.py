@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from models.packing import Placement, pack, place, place_apart
+from models.tokens.packing import Placement, pack, place, place_apart
 
 Batch = Mapping[str, np.ndarray]
 

@@ -6,7 +6,7 @@
     r1_zero -> verifiers -> search                        what more compute at inference buys
     r1_zero -> distill                                    its reasoning in a smaller student
 
-To add one, write `launch/recipe/NAME.py` with a `STAGE`, and name it in `STAGES`, after the stages
+To add one, write `launch/recipe/stages/NAME.py` with a `STAGE`, and name it in `STAGES`, after the stages
 that it needs. Nothing here imports JAX, so that a command line can be read before it starts.
 """
 
@@ -33,7 +33,7 @@ class Stage:
         needs depend on. The seed and `evaluation` go without saying.
       run: `(work, directory) -> report`: does the stage's work in its directory and returns what
         `report.json` has of it. A mapping with `metrics` stands among the report's `stages` (see
-        `launch.stages.publish`, which makes one of trained parameters); anything else stands under
+        `launch.parts.stages.publish`, which makes one of trained parameters); anything else stands under
         the stage's own name.
       check: `(work)`: finds what is wrong with config and data, before any stage runs.
     """
@@ -45,7 +45,7 @@ class Stage:
 
 
 def get_stage(name: str) -> Stage:
-    return importlib.import_module(f"launch.recipe.{name}").STAGE
+    return importlib.import_module(f"launch.recipe.stages.{name}").STAGE
 
 
 def lineage(name: str) -> list[str]:

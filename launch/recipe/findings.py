@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.report import read_metrics
+from launch.parts.report import read_metrics
 from reasoning.statistics import mean_with_ci
 from train.metrics import METRICS_FILE
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import jax
 
-from launch import training
+from launch.jobs import training
+from launch.parts.report import write_atomically
+from launch.parts.stages import Workspace
 from launch.recipe import sampling
-from launch.report import write_atomically
-from launch.stages import Workspace
 from models.hf.export import export_model
 from models.scalar_head import ScalarModel
 from reasoning.problem import Problem
@@ -28,8 +28,8 @@ from reasoning.tiny_world import chat
 from reasoning.tiny_world.corpus import tagged
 from reasoning.tiny_world.language import LANGUAGES
 from reasoning.verifiers.scalar import SequenceScorer
-from train import reward_model
 from train.data import read_jsonl
+from train.objectives import reward_model
 
 Pairs = list[dict[str, Any]]
 # Share of the pairs that a reward model is measured on.
@@ -110,7 +110,7 @@ def train_reward_model(
 
     Args:
       make_pairs: called where there are no pairs on disk yet; those of one prompt stand together.
-      config: what `launch.training.plan_supervised` reads, and `epochs`.
+      config: what `launch.jobs.training.plan_supervised` reads, and `epochs`.
       directory: gets `pairs.jsonl`, `hf/` with the weights and `accuracy.json`; where that is
         there, nothing is done.
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from launch import stages, training
+from launch.jobs import training
+from launch.jobs.training import ReinforcePlan
+from launch.parts import stages
+from launch.parts.stages import Workspace
 from launch.recipe import Stage, world
-from launch.stages import Workspace
-from launch.training import ReinforcePlan
 
 
 def rl_stage(name: str, start: str) -> Stage:

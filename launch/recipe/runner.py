@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from launch import stages
+from launch.parts import stages
+from launch.parts.stages import Workspace
 from launch.recipe import STAGES, get_stage, lineage
-from launch.stages import Workspace
 
 
 def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:
     evaluated again.
 
     Returns:
-      Stage -> its report, as `launch.stages.run_stage` returns it.
+      Stage -> its report, as `launch.parts.stages.run_stage` returns it.
 
     Raises:
       FileNotFoundError, ValueError: an input is not there or of another config, or a stage's check

@@ -8,16 +8,17 @@ from typing import Any
 
 import jax
 
-from launch import stages, training
-from launch.stages import Workspace, check_prompts, evaluation_problems
-from models.sampler import SamplingParams
-from reasoning.curation import Candidate, Decontaminator
+from launch.jobs import training
+from launch.parts import stages
+from launch.parts.stages import Workspace, check_prompts, evaluation_problems
+from models.decoding.sampling import SamplingParams
 from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
 from reasoning.response import parse_response
 from reasoning.tasks import get_task
 from reasoning.tiny_world.corpus import tagged
+from reasoning.training_data.curation import Candidate, Decontaminator
 from train.data import load_examples
 
 # A model that has seen several problems on a page may go on with the next one.
@@ -114,7 +115,7 @@ def train_base(
     """SFT of the base model on records that are collected once, as a stage's work.
 
     Args:
-      config: what `launch.training.plan_supervised` reads, and `epochs`.
+      config: what `launch.jobs.training.plan_supervised` reads, and `epochs`.
     """
     data = directory / "data.jsonl"
     once(data, collect)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from launch import runtime
-from launch.report import write_atomically
-from launch.stages import Workspace, evaluation_problems
-from models.tokenizer import Tokenizer, train_bpe
+from launch.parts import runtime
+from launch.parts.report import write_atomically
+from launch.parts.stages import Workspace, evaluation_problems
+from models.tokens.tokenizer import Tokenizer, train_bpe
 from reasoning import response
 from reasoning.problem import Problem
 from reasoning.prompts import CHAT_TEMPLATE, PLAIN

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from models.attention import rope_frequencies
 from models.config import ModelConfig, RopeScaling, YarnScaling
 from models.gguf.header import Header
 from models.gguf.tensors import ROPE_FACTORS, GgufTensor, count_layers
+from models.layers.rope import rope_frequencies
 
 # llama.cpp's names of architectures are those of `ModelConfig.family`.
 ARCHITECTURES = ("llama", "qwen2", "qwen3")

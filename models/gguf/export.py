@@ -19,7 +19,7 @@ from models.gguf.tensors import ROPE_FACTORS, gguf_name, row_order
 from models.gguf.vocabulary import fields_of_tokenizer
 from models.hf.export import gather
 from models.hf.tensors import stored_tensors
-from models.tokenizer import Tokenizer
+from models.tokens.tokenizer import Tokenizer
 
 # How matrices are stored, by the name of it; vectors stay float32.
 TYPES = {

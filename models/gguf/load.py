@@ -15,7 +15,7 @@ from models.gguf.tensors import ROPE_FACTORS, GgufTensor, gguf_name, row_order
 from models.gguf.vocabulary import tokenizer_from_gguf
 from models.hf.load import place_tensors
 from models.hf.tensors import stored_tensors
-from models.tokenizer import Tokenizer
+from models.tokens.tokenizer import Tokenizer
 
 
 def load_config(path: str | os.PathLike, **changes: Any) -> ModelConfig:

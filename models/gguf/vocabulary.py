@@ -10,7 +10,7 @@ from gguf import TokenType
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from models.gguf.header import Header
-from models.tokenizer import BYTE_OF_CHARACTER, Tokenizer
+from models.tokens.tokenizer import BYTE_OF_CHARACTER, Tokenizer
 
 BYTE_LEVEL_BPE = "gpt2"
 TEMPLATE = "tokenizer.chat_template"
@@ -320,7 +320,7 @@ def _name_of_splitting(state: Mapping[str, Any]) -> str:
 
 
 def _trained_here() -> pre_tokenizers.PreTokenizer:
-    """The splitting of `models.tokenizer.train_bpe`."""
+    """The splitting of `models.tokens.tokenizer.train_bpe`."""
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(tokenizers.Regex(r" ?\d"), "isolated"),

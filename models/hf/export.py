@@ -21,7 +21,7 @@ from models.hf.config import config_to_hf
 from models.hf.load import INDEX_FILE, WEIGHTS_FILE
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors
 from models.scalar_head import ScalarModel
-from models.tokenizer import Tokenizer
+from models.tokens.tokenizer import Tokenizer
 
 
 def export_model(

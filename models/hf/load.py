@@ -13,15 +13,15 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 
+from models.checkpoint_source import read_json, resolve
 from models.config import ModelConfig
 from models.decoder import LanguageModel, Model
 from models.hf import float8
 from models.hf.config import SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION, config_from_hf
-from models.hf.source import read_json, resolve
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors, tensor_rules
 from models.scalar_head import ScalarModel
 from models.sharding import tree_shardings
-from models.tokenizer import Tokenizer
+from models.tokens.tokenizer import Tokenizer
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

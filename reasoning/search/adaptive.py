@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from reasoning.budget import Meter
-from reasoning.generator import Completion, fold_seed
+from reasoning.candidate import Candidate
+from reasoning.generation.generator import Completion, fold_seed
 from reasoning.problem import Problem
 from reasoning.search import interface
 from reasoning.search.best_of_n import draw_samples, score_samples, scored_samples
-from reasoning.search.interface import Candidate, Policy, SearchMethod, SearchResult
+from reasoning.search.interface import Policy, SearchMethod, SearchResult
 from reasoning.verifiers import Verifier
 
 

@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
+from reasoning.search.common.scored_paths import ROOT, Path, ScoredPaths, distinct
+from reasoning.search.common.step_search import StepSearch
 from reasoning.search.interface import Policy
-from reasoning.search.scored_paths import ROOT, Path, ScoredPaths, distinct
-from reasoning.search.tree import StepSearch
 
 
 @dataclasses.dataclass(frozen=True)

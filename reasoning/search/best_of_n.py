@@ -7,12 +7,14 @@ reward, or the oracle (arXiv:2110.14168; arXiv:2305.20050).
 import dataclasses
 from collections.abc import Sequence
 
+from reasoning import voting
 from reasoning.budget import Meter
-from reasoning.generator import Completion
+from reasoning.candidate import Candidate
+from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
-from reasoning.search import interface, voting
+from reasoning.search import interface
 from reasoning.search.budget_forcing import close_chains
-from reasoning.search.interface import Candidate, Policy, SearchResult
+from reasoning.search.interface import Policy, SearchResult
 from reasoning.verifiers import Verifier, aggregate
 
 

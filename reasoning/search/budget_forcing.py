@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.sampler import SamplingParams
+from models.decoding.sampling import SamplingParams
 from reasoning.budget import Meter
-from reasoning.generator import Completion, fold_seed
+from reasoning.generation.generator import Completion, fold_seed
 from reasoning.problem import Problem
 from reasoning.response import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 from reasoning.search import interface

@@ -6,9 +6,9 @@ narrows down on variants of one path, subtrees that never compete keep the candi
 
 import dataclasses
 
+from reasoning.search.common.scored_paths import ROOT, Path, ScoredPaths
+from reasoning.search.common.step_search import StepSearch
 from reasoning.search.interface import Policy
-from reasoning.search.scored_paths import ROOT, Path, ScoredPaths
-from reasoning.search.tree import StepSearch
 
 
 @dataclasses.dataclass(frozen=True)

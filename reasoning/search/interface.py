@@ -8,13 +8,14 @@ from typing import Protocol
 import numpy as np
 
 from models.config import ModelConfig
-from models.sampler import SamplingParams
+from models.decoding.sampling import SamplingParams
 from reasoning.budget import Meter, Spent
-from reasoning.generator import Completion, Generator
+from reasoning.candidate import Candidate
+from reasoning.generation.generator import Completion, Generator
+from reasoning.generation.steps import StepGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate
 from reasoning.response import opened_by, parse_response
-from reasoning.steps import StepGenerator
 from reasoning.tasks import Task
 from reasoning.verifiers import Verifier
 
@@ -63,25 +64,6 @@ class Policy:
                 f"step_tokens={self.step_tokens} exceeds max_new_tokens={self.max_new_tokens}:"
                 " a step cannot be longer than its response"
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """One response that a search arrived at.
-
-    Attributes:
-      response: whole, as generated.
-      answer: what is found in it, None where nothing is.
-      score: of its verifier, higher is better; None without one.
-      tokens: its length.
-      complete: it ended by itself, not at a limit.
-    """
-
-    response: str
-    answer: str | None
-    score: float | None
-    tokens: int
-    complete: bool
 
 
 @dataclasses.dataclass(frozen=True)

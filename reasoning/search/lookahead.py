@@ -6,9 +6,9 @@ the end of the rollout ranks them, and the rollout is thrown away. Its tokens co
 
 import dataclasses
 
-from models.sampler import SamplingParams
+from models.decoding.sampling import SamplingParams
 from reasoning.search.beam import BeamSearch
-from reasoning.search.scored_paths import Path, ScoredPaths
+from reasoning.search.common.scored_paths import Path, ScoredPaths
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,10 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from models.sampler import SamplingParams
+from models.decoding.sampling import SamplingParams
+from reasoning.search.common.scored_paths import ROOT, Path, ScoredPaths, distinct
+from reasoning.search.common.step_search import StepSearch
 from reasoning.search.interface import Policy
-from reasoning.search.scored_paths import ROOT, Path, ScoredPaths, distinct
-from reasoning.search.tree import StepSearch
 
 # Keys and values of so many paths are kept at a time, for all problems of a batch together.
 MAX_PLACES = 8192

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from models.sampler import SamplingParams
+from models.decoding.sampling import SamplingParams
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate
 from reasoning.search import interface

@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 
+from reasoning import voting
+from reasoning.candidate import Candidate
 from reasoning.problem import Problem
-from reasoning.search import interface, voting
+from reasoning.search import interface
 from reasoning.search.best_of_n import scored_samples
-from reasoning.search.interface import Candidate, Policy, SearchResult
+from reasoning.search.interface import Policy, SearchResult
 from reasoning.verifiers import Verifier
 
 WEIGHTS = {"count": voting.by_count, "score": voting.by_score, "rank": voting.by_rank}

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reasoning.generator import Completion, fold_seed
+from reasoning.generation.generator import Completion, fold_seed
+from reasoning.generation.step_splitter import StepSplitter
 from reasoning.problem import Problem
 from reasoning.search import interface
 from reasoning.search.budget_forcing import close_chains
 from reasoning.search.interface import Policy, SearchResult
-from reasoning.step_split import StepSplitter
 from reasoning.verifiers import Verifier, aggregate
 
 

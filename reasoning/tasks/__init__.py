@@ -19,7 +19,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from reasoning.answers import extract_answer
+from reasoning.mathematics.answers import extract_answer
 from reasoning.problem import Problem, Verdict
 
 # Name -> module:class. Modules are imported when asked for: some are heavy.
@@ -66,7 +66,7 @@ class Task(abc.ABC):
     def extract(self, response: str) -> str | None:
         """The final answer in a response, tagged or not; None where there is none.
 
-        `reasoning.answers.extract_answer`, unless the task's answers look different.
+        `reasoning.mathematics.answers.extract_answer`, unless the task's answers look different.
         """
         return extract_answer(response)
 

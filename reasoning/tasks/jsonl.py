@@ -13,7 +13,7 @@ _QUESTION_FIELDS = ("prompt", "question", "problem")
 class Jsonl(MathTask):
     """Records with `prompt` (or `question`) and `answer`; other fields become metadata.
 
-    Answers are verified as mathematics or words (`reasoning.math_verifier`). Without a file of test
+    Answers are verified as mathematics or words (`reasoning.mathematics.verifier`). Without a file of test
     problems, one problem in ten is held out for test, chosen by a hash of its question.
 
     Args:

@@ -3,13 +3,13 @@
 import itertools
 from collections.abc import Sequence
 
-from reasoning.math_verifier import verify_math_all
+from reasoning.mathematics.verifier import verify_math_all
 from reasoning.problem import Problem, Verdict
 from reasoning.tasks import Task
 
 
 class MathTask(Task):
-    """Verifies by `reasoning.math_verifier`."""
+    """Verifies by `reasoning.mathematics.verifier`."""
 
     def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
         pairs = zip(problems, answers, strict=True)

@@ -17,10 +17,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from reasoning.math_verifier import verify_math_all
+from reasoning.mathematics.verifier import verify_math_all
 from reasoning.problem import Problem, Verdict
 from reasoning.tasks import Task
-from reasoning.workers import WorkerPool
+from reasoning.workers.pool import WorkerPool
 
 # Wall-clock seconds for one verdict, and the longest answer that is looked into.
 TIME_LIMIT_S = 1.2

@@ -5,7 +5,7 @@ import itertools
 import operator
 from collections.abc import Sequence
 
-from reasoning.answers import extract_answer
+from reasoning.mathematics.answers import extract_answer
 from reasoning.problem import Problem, Verdict
 from reasoning.response import after_chain, parse_response
 from reasoning.tasks import Task

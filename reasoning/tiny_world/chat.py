@@ -8,7 +8,7 @@ import difflib
 import random
 
 from reasoning.problem import Problem
-from reasoning.repetition import words_of
+from reasoning.text_measures.repetition import words_of
 from reasoning.tiny_world.domains import NAMES
 from reasoning.tiny_world.language import LANGUAGES
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from models.config import ModelConfig
-from reasoning.generator import Completion
+from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
 
 Places = Sequence[Sequence[int]]

@@ -9,8 +9,8 @@ import numpy as np
 
 from models.decoder import LanguageModel
 from models.logprobs import map_columns
-from models.tokenizer import Tokenizer
-from reasoning.generator import Completion
+from models.tokens.tokenizer import Tokenizer
+from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
 from reasoning.verifiers import Tracker
 from reasoning.verifiers.scalar import SequenceScorer

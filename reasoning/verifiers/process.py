@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.scalar_head import ScalarModel
-from models.tokenizer import Tokenizer
-from reasoning.step_split import StepSplitter
+from models.tokens.tokenizer import Tokenizer
+from reasoning.generation.step_splitter import StepSplitter
 from reasoning.verifiers.scalar import ScalarVerifier
 
 
 class ProcessVerifier(ScalarVerifier):
     """The probability, after each step, that the solution is right so far.
 
-    Trained by `train.process_reward`; what "right" means is its labels' affair.
+    Trained by `train.objectives.process_reward`; what "right" means is its labels' affair.
     """
 
     def __init__(

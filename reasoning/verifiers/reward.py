@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reasoning.generator import Completion
+from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
 from reasoning.verifiers.rescoring import Path, RescoringTracker
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reasoning.generator import Completion
+from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
 from reasoning.tasks import Task
 from reasoning.verifiers.rescoring import Path, RescoringTracker

@@ -10,11 +10,11 @@ import numpy as np
 from scipy import special
 
 from models.decoder import Model
-from models.packing import pack, place
-from models.path_scorer import PathScorer
+from models.paths.path_scorer import PathScorer
 from models.scalar_head import ScalarModel
-from models.tokenizer import Tokenizer
-from reasoning.generator import Completion
+from models.tokens.packing import pack, place
+from models.tokens.tokenizer import Tokenizer
+from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
 from reasoning.verifiers import Tracker
 from reasoning.verifiers.rescoring import Path, RescoringTracker

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from models.path_pool import PathPool
-from models.path_scorer import PathScorer
+from models.paths.path_pool import PathPool
+from models.paths.path_scorer import PathScorer
 
 
 class StepwiseTracker:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from reasoning.problem import Problem
-from reasoning.workers import WorkerPool
+from reasoning.workers.pool import WorkerPool
 from rl.rewards import RewardResult, Sample
 from rl.rewards.format import FormatReward, opens_chain
 from rl.rewards.language import LanguageReward

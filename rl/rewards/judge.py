@@ -12,11 +12,12 @@ import functools
 from collections.abc import Callable, Sequence
 
 from models.checkpoint import load_model
-from reasoning.api_client import ApiClient
-from reasoning.generator import Generator, JaxGenerator
-from reasoning.judge import ANSWER_RUBRIC, FORMAT_RUBRIC, Judge
-from reasoning.openai_generator import OpenAIGenerator
+from reasoning.generation.generator import Generator
+from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.response import after_chain, parse_response
+from reasoning.server_client.api_client import ApiClient
+from reasoning.server_client.judge import ANSWER_RUBRIC, FORMAT_RUBRIC, Judge
+from reasoning.server_client.openai_generator import OpenAIGenerator
 from rl.rewards import RewardResult, Sample
 from rl.rewards.format import whole_response
 

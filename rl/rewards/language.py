@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from reasoning.languages import consistency
 from reasoning.problem import Problem
+from reasoning.text_measures.languages import consistency
 from rl.rewards import RewardResult
 from rl.rewards.format import parse_completion
 

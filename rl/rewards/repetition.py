@@ -7,7 +7,7 @@ length reward was hacked by repetition.
 import dataclasses
 
 from reasoning.problem import Problem
-from reasoning.repetition import repeated_share
+from reasoning.text_measures.repetition import repeated_share
 from rl.rewards import RewardResult
 
 

@@ -3,14 +3,14 @@
 import dataclasses
 
 from reasoning.problem import Problem
-from reasoning.reflection import count_self_checks
+from reasoning.text_measures.reflection import count_self_checks
 from rl.rewards import RewardResult
 from rl.rewards.format import parse_completion
 
 
 @dataclasses.dataclass(frozen=True)
 class SelfCheckReward:
-    """1 if the chain has a reflective word (`reasoning.reflection`), else 0."""
+    """1 if the chain has a reflective word (`reasoning.text_measures.reflection`), else 0."""
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
         count = count_self_checks(parse_completion(prompt, completion).chain or "")

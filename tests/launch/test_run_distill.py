@@ -10,12 +10,14 @@ import pytest
 
 from configs import distill as distill_config
 from configs import tiny_distill
-from launch import flops, make_tiny_checkpoint, responses, run_distill
+from launch import run_distill, run_make_checkpoint
+from launch.jobs import responses
+from launch.parts import flops
 from models.checkpoint import load_model
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
-from models.tokenizer import train_bpe
+from models.tokens.tokenizer import train_bpe
 from reasoning.tasks import get_task
 
 ARMS = ("rl_only", "sequence", "logit", "on_policy", "distill_then_rl")
@@ -36,7 +38,7 @@ def files(tmp_path_factory):
     )
     problems = get_task(f"jsonl:{folder / 'own.jsonl'}").problems("train", None, 0)
     for name, width in (("teacher", 24), ("student", 16)):
-        make_tiny_checkpoint.make_checkpoint(
+        run_make_checkpoint.make_checkpoint(
             folder / name, problems, well_formed=0.5, vocab_size=VOCAB, width=width, layers=1,
             seed=0,
         )  # fmt: skip

@@ -15,15 +15,9 @@ import pytest
 
 from configs import gsm8k_grpo
 from configs import sft as sft_config
-from launch import (
-    finetune,
-    make_tiny_checkpoint,
-    run_export,
-    run_rl,
-    run_sft,
-    stages,
-    training,
-)
+from launch import run_export, run_make_checkpoint, run_rl, run_sft
+from launch.jobs import finetune, training
+from launch.parts import stages
 from models.checkpoint import load_model
 from reasoning.jsonl import read_jsonl
 from reasoning.prompts import R1_SYSTEM
@@ -48,7 +42,7 @@ def files(tmp_path_factory):
         "def letters(prompt, completion, problem):\n"
         "    return completion.count(problem.metadata['letter']) / 4\n"
     )
-    make_tiny_checkpoint.make_checkpoint(
+    run_make_checkpoint.make_checkpoint(
         folder / "tiny",
         get_task(f"jsonl:{folder / 'own.jsonl'}").problems("train", None, 0),
         well_formed=0.3,
@@ -281,7 +275,7 @@ def test_training_from_a_gguf_file_is_the_same(files, tmp_path):
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_chats_keep_or_break_the_format_as_asked(files, share):
     problems = get_task(f"jsonl:{files / 'own.jsonl'}").problems("train", None, 0)
-    chats = make_tiny_checkpoint.make_chats(problems, share, seed=0)
+    chats = run_make_checkpoint.make_chats(problems, share, seed=0)
     formed = [parse_response(chat["messages"][-1]["content"]).well_formed for chat in chats]
     assert np.mean(formed) == share
 

@@ -9,17 +9,17 @@ import time
 from pathlib import Path
 
 import jax
-import misbehaving_server as bad
 import pytest
-from misbehaving_server import MODEL, running_server
 
 from configs.teacher import get_config
 from launch import run_teacher
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
-from models.tokenizer import train_bpe
+from models.tokens.tokenizer import train_bpe
 from reasoning.prompts import CHAT_TEMPLATE
+from tests import misbehaving_server as bad
+from tests.misbehaving_server import MODEL, running_server
 from train.data import read_jsonl
 
 ROOT = Path(__file__).parents[2]

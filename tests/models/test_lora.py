@@ -11,13 +11,13 @@ from flax.traverse_util import flatten_dict
 
 from models.config import Experts, LatentAttention, ModelConfig
 from models.decoder import LanguageModel
+from models.decoding.sampler import Sampler
 from models.hf.export import export_model
 from models.hf.load import load_config, load_params
 from models.lora import LR_RULES, LoraConfig, LoraModel
-from models.packing import pack, place
-from models.sampler import Sampler
 from models.sharding import make_mesh, partition_spec
-from train import sft
+from models.tokens.packing import pack, place
+from train.objectives import sft
 from train.optimizer import make_optimizer
 from train.state import state_from_params
 from train.step import make_train_step

@@ -17,12 +17,13 @@ transformers = pytest.importorskip("transformers")
 import torch  # noqa: E402
 from tokenizers import pre_tokenizers  # noqa: E402
 
-from models.checkpoint import load_model, locate  # noqa: E402
+from models.checkpoint import load_model  # noqa: E402
+from models.checkpoint_source import locate  # noqa: E402
+from models.decoding.sampling import SamplingParams  # noqa: E402
 from models.gguf.export import export_gguf  # noqa: E402
 from models.gguf.packages import PACKAGES  # noqa: E402
-from models.sampler import SamplingParams  # noqa: E402
-from reasoning.generator import JaxGenerator  # noqa: E402
-from tests.models import gguf_files, test_gguf_vocabulary  # noqa: E402
+from reasoning.generation.jax_generator import JaxGenerator  # noqa: E402
+from tests.models.gguf import gguf_files, test_gguf_vocabulary  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-3

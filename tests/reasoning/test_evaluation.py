@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from models.sampler import SamplingParams
+from models.decoding.sampling import SamplingParams
 from reasoning.evaluation import evaluate, evaluate_votes, grade
-from reasoning.generator import Completion
+from reasoning.generation.generator import Completion
 from reasoning.problem import Problem, Verdict
 from reasoning.tasks import Task
 

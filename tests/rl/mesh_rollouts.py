@@ -10,16 +10,25 @@ import types
 
 import jax
 import numpy as np
-from tiny_policy import LENGTH, MAX_NEW, MODEL, PROBLEMS, ROWS, TEMPERATURE, TOKENIZER, TextRewards
-from tiny_policy import params as tiny_params
 
-from models.sampler import SamplingParams
+from models.decoding.sampling import SamplingParams
 from models.sharding import make_mesh
-from reasoning.generator import JaxGenerator
+from reasoning.generation.jax_generator import JaxGenerator
 from rl.learner import LearnerConfig, PolicySource, ProblemStream, make_policy_loss
 from rl.losses import mean_metrics
 from rl.rollouts import RolloutSampler
 from rl.variants import get_variant
+from tests.rl.tiny_policy import (
+    LENGTH,
+    MAX_NEW,
+    MODEL,
+    PROBLEMS,
+    ROWS,
+    TEMPERATURE,
+    TOKENIZER,
+    TextRewards,
+)
+from tests.rl.tiny_policy import params as tiny_params
 from train.optimizer import make_optimizer
 from train.state import state_from_params
 from train.step import make_train_step

@@ -8,13 +8,13 @@ import zlib
 import jax
 import numpy as np
 import pytest
-import tiny_policy
-from tiny_policy import GROUP, LENGTH, PROBLEMS, ROWS, ScriptedSampler
 
 from reasoning.problem import Problem
 from rl.advantages import group_advantages, token_weights
 from rl.learner import LearnerConfig, PolicySource, ProblemStream
 from rl.variants import get_variant
+from tests.rl import tiny_policy
+from tests.rl.tiny_policy import GROUP, LENGTH, PROBLEMS, ROWS, ScriptedSampler
 
 MANY = [Problem("sum", f"question {i}", "") for i in range(10)]
 STATE = types.SimpleNamespace(params=None)

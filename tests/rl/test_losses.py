@@ -5,12 +5,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import policy_loss_oracle as oracle
 import pytest
 
 from rl.advantages import token_weights
 from rl.losses import PolicyLossConfig, mean_metrics, policy_loss
 from rl.variants import VARIANTS, get_variant
+from tests.rl import policy_loss_oracle as oracle
 
 GARBAGE = (np.inf, -np.inf, np.nan, 1e30, -7.0)
 MAX_TOKENS = 16

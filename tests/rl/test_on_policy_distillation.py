@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_policy
-from tiny_policy import LENGTH, MODEL, PROBLEMS, ROWS, TOKENIZER
 
 from models.sharding import make_mesh
-from reasoning.generator import JaxGenerator
+from reasoning.generation.jax_generator import JaxGenerator
 from rl.learner import ProblemStream
 from rl.on_policy_distillation import OnPolicySource
 from rl.rollouts import RolloutSampler
-from train.distillation import make_loss
+from tests.rl import tiny_policy
+from tests.rl.tiny_policy import LENGTH, MODEL, PROBLEMS, ROWS, TOKENIZER
 from train.loop import run
+from train.objectives.distillation import make_loss
 from train.optimizer import make_optimizer
 from train.source import PackedSource
 from train.state import state_from_params

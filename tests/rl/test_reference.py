@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_policy
-from tiny_policy import GROUP, LENGTH, PROBLEMS, ROWS
 
 from rl.learner import LearnerConfig, PolicySource, ProblemStream
 from rl.reference import ReferenceRenewal
 from rl.variants import get_variant
+from tests.rl import tiny_policy
+from tests.rl.tiny_policy import GROUP, LENGTH, PROBLEMS, ROWS
 from train.state import TrainState
 
 FIRST = {"w": jnp.full(3, -1.0)}

@@ -5,11 +5,11 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-import tiny_policy
-from tiny_policy import GROUP, LENGTH, MAX_NEW, PROBLEMS, ROWS, TOKENIZER
 
-from models.sampler import SamplingParams
+from models.decoding.sampling import SamplingParams
 from rl.rollouts import RolloutSampler, pack_rollouts
+from tests.rl import tiny_policy
+from tests.rl.tiny_policy import GROUP, LENGTH, MAX_NEW, PROBLEMS, ROWS, TOKENIZER
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import numpy as np
 
 from models.config import ModelConfig
 from models.decoder import LanguageModel
-from models.sampler import SamplingParams
-from models.tokenizer import train_bpe
-from reasoning.generator import Completion, JaxGenerator
+from models.decoding.sampling import SamplingParams
+from models.tokens.tokenizer import train_bpe
+from reasoning.generation.generator import Completion
+from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
 from rl.learner import make_policy_loss
 from rl.losses import PolicyLossConfig

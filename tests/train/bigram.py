@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.sharding import make_mesh
-from train import sft
+from train.objectives import sft
 from train.optimizer import make_optimizer
 from train.source import PackedSource
 from train.state import abstract_state, create_state

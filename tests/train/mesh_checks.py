@@ -14,7 +14,7 @@ from models.decoder import LanguageModel
 from models.sharding import make_mesh, tree_shardings
 from rl.learner import make_policy_loss
 from rl.losses import PolicyLossConfig
-from train import distillation, sft
+from train.objectives import distillation, sft
 from train.optimizer import make_optimizer
 from train.state import state_from_params
 from train.step import make_train_step

@@ -17,10 +17,10 @@ from flax.traverse_util import flatten_dict
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.sharding import make_mesh
-from train import sft
 from train.checkpoint import Checkpointer
 from train.loop import run
 from train.metrics import MetricWriter
+from train.objectives import sft
 from train.optimizer import make_optimizer
 from train.source import PackedSource
 from train.state import create_state

@@ -6,8 +6,8 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from bigram import parts
 
+from tests.train.bigram import parts
 from train.checkpoint import Checkpointer
 from train.optimizer import make_optimizer
 from train.state import TrainState

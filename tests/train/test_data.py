@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from models.tokenizer import Tokenizer, train_bpe
+from models.tokens.tokenizer import Tokenizer, train_bpe
 from train.data import encode_records, load_examples, read_jsonl
 
 TEMPLATE = (

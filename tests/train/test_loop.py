@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bigram import Bigram, parts
 
-from train import progress, sft
+from tests.train.bigram import Bigram, parts
+from train import progress
 from train.checkpoint import Checkpointer
 from train.loop import Hook, run
 from train.metrics import MetricWriter, read_metrics
+from train.objectives import sft
 from train.source import Source
 
 TIMES = ("seconds/source", "seconds/train", "tokens_per_second/train")

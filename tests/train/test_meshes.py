@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bigram import parts
 from flax.traverse_util import flatten_dict
 
+from tests.train.bigram import parts
 from train.loop import run
 from train.metrics import read_metrics
 

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bigram import Bigram, examples, parts
 
 from models.config import ModelConfig
 from models.decoder import LanguageModel
-from models.packing import pack, place, place_apart
 from models.sharding import make_mesh
-from train import sft
+from models.tokens.packing import pack, place, place_apart
+from tests.train.bigram import Bigram, examples, parts
+from train.objectives import sft
 from train.optimizer import make_optimizer
 from train.state import abstract_state, create_state, state_from_params
 from train.step import make_train_step

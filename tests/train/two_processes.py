@@ -9,15 +9,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from bigram import Bigram, examples
 from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
 from models.sharding import make_mesh
-from train import sft
+from tests.train.bigram import Bigram, examples
 from train.checkpoint import Checkpointer
 from train.loop import run
 from train.metrics import MetricWriter
+from train.objectives import sft
 from train.optimizer import make_optimizer
 from train.source import PackedSource
 from train.state import create_state

@@ -1,0 +1,1 @@
+"""Jobs put together from a config: training, distillation, verifiers, search comparisons."""

@@ -1,0 +1,384 @@
+"""Distillation put together from a config: a teacher's reasoning in a smaller student.
+
+Three methods, and two arms to compare them with:
+
+    sequence         SFT on what the teacher wrote (DeepSeek-R1-Distill; arXiv:2501.12948)
+    logit            the teacher's distributions at the tokens of what it wrote
+    on_policy        the teacher's distributions at the tokens of what the student wrote (GKD)
+    rl_only          RL with verifiable rewards from the same student, without a teacher
+    distill_then_rl  a method with a share of its training, then RL with a share of RL's own
+
+Each starts from the same student and is reported with the FLOPs that it took from there: sampling
+by teacher and student, the teacher's forward passes, and three times the student's for an update.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from launch.jobs import responses, training
+from launch.parts import flops, report, stages
+from launch.parts.stages import Workspace
+from models.decoding.sampling import SamplingParams
+from models.lora import LR_RULES, LoraConfig, LoraModel
+from reasoning.problem import Problem
+from reasoning.prompts import get_template
+from rl.learner import ProblemStream
+from rl.on_policy_distillation import OnPolicySource
+from rl.rollouts import RolloutSampler
+from train.data import Example
+from train.metrics import METRICS_FILE
+from train.objectives import distillation, sft, teacher_logprobs
+from train.optimizer import make_optimizer
+from train.source import fitted
+from train.step import LossFn, make_train_step
+
+METHODS = ("sequence", "logit", "on_policy")
+ARMS = ("rl_only", *METHODS, "distill_then_rl")
+
+TOP_FILE = "teacher_logprobs.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """Whom to learn from: a workspace with its model and tokenizer, and its parameters.
+
+    The parameters may be None where they are not needed yet.
+    """
+
+    work: Workspace
+    params: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """A student, its teacher, and what they are trained and sampled with.
+
+    Attributes:
+      work: of the student.
+      teacher: None where all that is wanted of it is in `data`.
+      problems: whose prompts the student answers, on-policy and in RL.
+      config: has a section for each arm that is run.
+      data: files of the teacher's responses; see `launch.jobs.responses.read`.
+      sampling_flops: that `data` cost.
+    """
+
+    work: Workspace
+    teacher: Teacher | None
+    problems: Sequence[Problem]
+    config: Any
+    data: str
+    sampling_flops: float = 0.0
+
+    def run(
+        self, arm: str, params: Any, directory: Path, distilled: tuple[Any, float] | None = None
+    ) -> tuple[Any, float]:
+        """Trains the student, whose `params` are taken over; returns new ones and the FLOPs.
+
+        Args:
+          distilled: for `distill_then_rl`, what its method has returned already, where RL is to go
+            on from there; `params` are not needed then.
+        """
+        adapted = isinstance(self.work.model, LoraModel)
+        if adapted:
+            params = self.work.model.attach(params, jax.random.key(self.work.seed))
+        if arm == "distill_then_rl":
+            config = self.config.distill_then_rl
+            method = getattr(self, config.method)
+            if distilled is None:
+                distilled = method(params, directory / config.method, config.share)
+            params, spent = distilled
+            params, more = self.rl_only(params, directory / "rl", config.rl_share)
+            spent += more
+        else:
+            params, spent = getattr(self, arm)(params, directory)
+        return self.work.model.merge(params) if adapted else params, spent
+
+    def sequence(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
+        config = _shorter(self.config.sequence, share)
+        examples = self.examples(config)
+        params = training.fine_tune(self.work, params, self.plan(examples, config), directory)
+        return params, self._cost(examples, config)
+
+    def logit(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
+        config, teacher = _shorter(self.config.logit, share), self.teacher
+        examples = self.examples(config)
+        passes = config.epochs
+        if config.top_k is None:
+            plan = self.plan(
+                examples, config, lambda model: self._divergence(config), teacher.params
+            )
+        else:
+            top_loss = functools.partial(
+                distillation.make_top_loss, beta=config.beta, temperature=config.temperature
+            )
+            plan = self.plan(self._with_top(examples, config, directory), config, top_loss)
+            passes = 1
+        params = training.fine_tune(self.work, params, plan, directory)
+        seen = flops.forward(teacher.work.model.config, _lengths(examples))
+        return params, self._cost(examples, config) + passes * seen
+
+    def on_policy(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
+        config, work = self.config.on_policy, self.work
+        steps = max(1, round(share * config.steps))
+        optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, steps)
+        step = make_train_step(
+            self._divergence(config),
+            optimizer,
+            work.mesh,
+            accumulate=config.microbatches,
+            constants=self.teacher.params,
+        )
+        generator = work.generator(config.sampler_rows)
+        sampler = RolloutSampler(
+            generator,
+            get_template(work.config.template, work.tokenizer),
+            None,
+            group=config.group,
+            max_new_tokens=config.max_new_tokens,
+            sampling=SamplingParams(temperature=config.sampling_temperature),
+        )
+        off_policy = None
+        if config.on_policy_share < 1:
+            off_policy = training.packed(work, self.examples(config), config)
+        source = OnPolicySource(
+            sampler,
+            ProblemStream(self.problems, work.seed),
+            prompts=config.prompts,
+            rows=config.rows,
+            row_length=config.row_length,
+            microbatches=config.microbatches,
+            seed=work.seed,
+            share=config.on_policy_share,
+            off_policy=off_policy,
+        )
+        plan = training.SupervisedPlan(
+            settings={"on_policy": config.to_dict(), "steps": steps, "seed": work.seed},
+            source=source,
+            num_steps=steps,
+            optimizer=optimizer,
+            step=step,
+            checkpoint_every=config.checkpoint_every,
+            log_every=1,
+        )
+        params = training.fine_tune(work, params, plan, directory)
+        generator.params = None
+        records = report.read_metrics(directory / METRICS_FILE)
+        sampled, trained = (
+            sum(record[name] for record in records)
+            for name in ("sampled_tokens", "sequence_tokens")
+        )
+        context = trained / (2 * steps * config.prompts * config.group)
+        student = work.model.config.flops_per_token(context)
+        teacher = self.teacher.work.model.config.flops_per_token(context)
+        return params, sampled * student + trained * (flops.UPDATE * student + teacher)
+
+    def rl_only(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
+        config, work = self.config.rl_only.copy_and_resolve_references(), self.work
+        config.steps = max(1, round(share * config.steps))
+        plan = training.plan_reinforce(work, list(self.problems), config)
+        params = training.reinforce(work, params, plan, directory)
+        prompts = [plan.template(problem.question) for problem in self.problems]
+        prompt = np.mean([len(ids) for ids in work.tokenizer.encode_batch(prompts)])
+        total = 0.0
+        for record in report.read_metrics(directory / METRICS_FILE):
+            response = record["response_tokens"]
+            per_token = work.model.config.flops_per_token((prompt + response) / 2)
+            sampled = config.prompts * (prompt + config.group * response)
+            # `tokens` are those of completions with an advantage, each trained after its prompt.
+            trained = record["tokens"] * (1 + prompt / response)
+            total += per_token * (sampled + flops.UPDATE * trained)
+        return params, total
+
+    def _divergence(self, config):
+        return distillation.make_loss(
+            self.work.model,
+            self.teacher.work.model,
+            beta=config.beta,
+            temperature=config.temperature,
+        )
+
+    def examples(self, config: Any) -> list[Example]:
+        """The teacher's responses, as far as they fit in a row."""
+        examples = responses.read(self.work, self.data, self.config.data.ngram)
+        return fitted(examples, config.row_length, config.too_long)
+
+    def _with_top(self, examples, config, directory):
+        """With the teacher's log-probs of its `top_k` likeliest tokens, made once and kept."""
+        path = directory / TOP_FILE
+        if not path.exists():
+            model = self.teacher.work.model
+            computed = teacher_logprobs.compute(
+                model,
+                self.teacher.params,
+                examples,
+                config.top_k,
+                mesh=self.work.mesh,
+                rows=config.rows,
+                row_length=config.row_length,
+                temperature=config.temperature,
+                vocab=distillation.shared_vocab(self.work.model, model),
+            )
+            teacher_logprobs.save(path, computed)
+        return teacher_logprobs.load(path, examples)
+
+    def plan(
+        self,
+        examples: list[Example],
+        config: Any,
+        make_loss: Callable[[Any], LossFn] = sft.make_loss,
+        constants: Any = None,
+    ) -> training.SupervisedPlan:
+        """Training on `examples`; next-token prediction by default."""
+        return training.plan_supervised(
+            self.work,
+            examples,
+            config,
+            epochs=config.epochs,
+            microbatches=config.microbatches,
+            curriculum=config.curriculum,
+            make_loss=make_loss,
+            constants=constants,
+        )
+
+    def _cost(self, examples, config):
+        """FLOPs of the teacher's sampling and the student's updates."""
+        update = flops.UPDATE * flops.forward(self.work.model.config, _lengths(examples))
+        return self.sampling_flops + config.epochs * update
+
+
+def _shorter(config: Any, share: float) -> Any:
+    """A share of an arm's epochs, to the nearest whole one: all that was sampled is learned from."""
+    config = config.copy_and_resolve_references()
+    config.epochs = max(1, round(share * config.epochs))
+    return config
+
+
+def _lengths(examples):
+    return [len(example["tokens"]) for example in examples]
+
+
+def prepare(
+    work: Workspace, teacher: Teacher | None, problems: Sequence[Problem], config: Any
+) -> Distillation:
+    """Finds what is wrong with the arguments of `distill` before any long work.
+
+    Raises:
+      ValueError: an unknown arm, a bad setting, models that do not share the vocabulary where a
+        method needs one, or responses that are no data; one line.
+    """
+    if unknown := [arm for arm in config.methods if arm not in ARMS]:
+        raise ValueError(f"method {unknown[0]!r} is unknown; choose of {', '.join(ARMS)}")
+    needed = {part for arm in config.methods for part in _parts(config, arm)}
+    if teacher is None and not config.data.responses:
+        raise ValueError("there is no teacher: give a checkpoint, or data.responses")
+    for method in sorted(needed & {"logit", "on_policy"}):
+        if teacher is None:
+            raise ValueError(f"method {method!r} needs a teacher's checkpoint, not its text alone")
+        check_vocabulary(method, work, teacher.work)
+    if config.lora.rank:
+        config = config.copy_and_resolve_references()
+        for name in set(config) & {"rl_only", *METHODS}:
+            config[name].optimizer.lr_rules = LR_RULES
+        model = LoraModel(work.model.config, LoraConfig(**config.lora))
+        work = dataclasses.replace(work, model=model)
+    data = config.data.responses or str(work.stage_directory("teacher") / responses.DATA_FILE)
+    trainer = Distillation(work, teacher, problems, config, data)
+    if "rl_only" in needed:
+        training.plan_reinforce(work, list(problems), config.rl_only)
+    if "on_policy" in needed:
+        optimizer, steps = config.on_policy.optimizer.to_dict(), config.on_policy.steps
+        make_optimizer(optimizer, work.model.abstract_params, steps)
+    if config.data.responses:
+        for method in sorted(needed & {"sequence", "logit"}):
+            trainer.plan(trainer.examples(config[method]), config[method])
+    return trainer
+
+
+def check_vocabulary(method: str, student: Workspace, teacher: Workspace) -> None:
+    """Raises `ValueError` unless every id means the same token to student and teacher."""
+    for i in range(max(student.tokenizer.vocab_size, teacher.tokenizer.vocab_size)):
+        ours, theirs = (each.tokenizer.token_bytes(i) for each in (student, teacher))
+        if ours != theirs:
+            raise ValueError(
+                f"method {method!r} compares distributions over tokens, but token {i} is {ours!r}"
+                f" to the student and {theirs!r} to the teacher: choose models of one vocabulary,"
+                " or method 'sequence'"
+            )
+
+
+def distill(
+    work: Workspace,
+    teacher: Teacher | None,
+    problems: Sequence[Problem],
+    config: Any,
+    make_base: Callable[[Path], Any],
+    settings: Mapping[str, Any],
+) -> dict[str, dict[str, Any]]:
+    """Runs arms from one student and reports them beside their teacher and the student's start.
+
+    Whatever is complete in `work.directory` is not run again.
+
+    Args:
+      work: of the student.
+      teacher: with the same config; None where `config.data.responses` is all there is of it.
+      config: `methods`, the arms to run; `data`; `lora`; and the sections of `Distillation`.
+      make_base: stage directory -> the student's parameters, which every arm starts from.
+      settings: JSON-able; all that teacher and student depend on.
+
+    Returns:
+      `teacher`, `base` and each arm -> `{"wall_seconds", "params", "train_flops", "metrics"}`.
+      Teacher and base were trained before, so their `train_flops` are 0.
+    """
+    trainer = prepare(work, teacher, problems, config)
+
+    def of_teacher(directory):
+        spent = 0.0
+        if not config.data.responses:
+            spent = responses.write(teacher.work, teacher.params, problems, config.data, directory)
+        return stages.score(teacher.work, directory, teacher.params) | {"sampling_flops": spent}
+
+    def of_base(directory):
+        return stages.publish(work, directory, make_base(directory))
+
+    def of_arm(arm, directory):
+        method, distilled = config.distill_then_rl.method, None
+        whole = arm == "distill_then_rl" and config.distill_then_rl.share == 1
+        if whole and method in results and not config.lora.rank:
+            distilled = stages.load_stage(work, method), results[method]["train_flops"]
+        base = None if distilled else stages.load_stage(work, "base")
+        params, spent = trainer.run(arm, base, directory, distilled)
+        return stages.publish(work, directory, params) | {"train_flops": spent}
+
+    results, sizes = {}, {}
+    data_settings = {**settings, "data": config.data.to_dict()}
+    if teacher is not None:
+        results["teacher"] = stages.run_stage(work, "teacher", data_settings, of_teacher)
+        sizes["teacher"] = teacher.work.model.config.num_params
+        trainer = dataclasses.replace(
+            trainer, sampling_flops=results["teacher"]["sampling_flops"]
+        )
+    results["base"] = stages.run_stage(work, "base", settings, of_base)
+    for arm in config.methods:
+        sections = {part: config[part].to_dict() for part in (arm, "lora", *_parts(config, arm))}
+        train = functools.partial(of_arm, arm)
+        results[arm] = stages.run_stage(work, arm, data_settings | sections, train)
+    return {
+        name: {
+            "wall_seconds": result["wall_seconds"],
+            "params": sizes.get(name, work.model.config.num_params),
+            "train_flops": result.get("train_flops", 0.0),
+            "metrics": result["metrics"],
+        }
+        for name, result in results.items()
+    }
+
+
+def _parts(config, arm):
+    """The sections that say how an arm trains."""
+    return (config.distill_then_rl.method, "rl_only") if arm == "distill_then_rl" else (arm,)

@@ -1,0 +1,134 @@
+"""A teacher's responses: asked for, kept, and turned into what a student is trained on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from launch.parts import flops, stages
+from launch.parts.stages import Workspace
+from models.decoding.sampling import SamplingParams
+from reasoning.problem import Problem
+from reasoning.prompts import get_template
+from reasoning.server_client.response_log import ResponseLog
+from reasoning.training_data import distillation_data, teacher_data
+from reasoning.training_data.curation import Decontaminator
+from train.data import Example, encode_records, read_jsonl
+
+DATA_FILE = "data.jsonl"
+# Prompts whose answers a kill may lose.
+BATCH = 1024
+
+
+def write(
+    teacher: Workspace, params: Any, problems: Sequence[Problem], config: Any, directory: Path
+) -> float:
+    """Asks the teacher, and writes those of its responses that it is to be imitated in.
+
+    What was answered before is not asked again. Leaves `responses.jsonl`, all of them, and
+    `data.jsonl`; see `reasoning.training_data.teacher_data`.
+
+    Args:
+      config: samples (of each problem), max_new_tokens, temperature, sampler_rows, and form.
+
+    Returns:
+      FLOPs of sampling, of what was not kept too.
+
+    Raises:
+      ValueError: no response is worth keeping.
+    """
+    template = get_template(teacher.config.template, teacher.tokenizer)
+    items = teacher_data.make_items(problems, template)
+    stages.check_prompts(teacher, [item.prompt for item in items], config.max_new_tokens)
+    settings = {name: config[name] for name in ("samples", "max_new_tokens", "temperature")}
+    generator = teacher.generator(config.sampler_rows)
+    generator.params = params
+    with (
+        ResponseLog(directory / "responses.jsonl", settings | {"seed": teacher.seed}) as log,
+        jax.set_mesh(teacher.mesh),
+    ):
+        teacher_data.collect(
+            generator,
+            log,
+            items,
+            num_samples=config.samples,
+            max_new_tokens=config.max_new_tokens,
+            sampling=SamplingParams(temperature=config.temperature),
+            seed=teacher.seed,
+            batch=BATCH,
+        )
+        generator.params = None
+        summary = teacher_data.write_examples(
+            directory / DATA_FILE, teacher_data.grade(log, items, config.form)
+        )
+        drawn = {record["key"]: [each["tokens"] for each in record["samples"]] for record in log}
+    print(f"teacher: {summary['kept']} of {summary['responses']} responses kept", flush=True)
+    if not summary["kept"]:
+        raise ValueError(
+            f"none of the teacher's {summary['responses']} responses can be imitated"
+            f" ({summary['faults']}): set another data.form, or use another teacher"
+        )
+    lengths = [len(ids) for ids in teacher.tokenizer.encode_batch([i.prompt for i in items])]
+    return flops.sampling(
+        teacher.model.config, lengths, np.array([drawn[item.key] for item in items])
+    )
+
+
+def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
+    """Questions and answers in the template and the tokens of `work`, in random order.
+
+    Args:
+      files: JSONL of chats, as `write` and `launch.run_teacher` leave them; or several with their
+        shares of the mixture, `A.jsonl=3,B.jsonl=1`.
+      ngram: leave out what shares so many words in a row with a question of the evaluation.
+
+    Raises:
+      FileNotFoundError, ValueError: in one line that names the file, or file and line.
+    """
+    shares = _shares(files)
+    sources = {path: [_pair(where, r) for where, r in read_jsonl(path)] for path in shares}
+    records = distillation_data.mix(sources, shares, work.seed)
+    if ngram is not None:
+        chosen = stages.evaluation_problems(work.config.evaluation, work.seed)
+        held_out = [problem.question for _, problems in chosen.values() for problem in problems]
+        kept = distillation_data.clean(records, Decontaminator(held_out, ngram))
+        if not kept:
+            raise ValueError(f"all records of {files} share words with the evaluation")
+        if len(kept) < len(records):
+            print(f"{len(records) - len(kept)} records share words with the evaluation: left out")
+        records = kept
+    template = get_template(work.config.template, work.tokenizer)
+    pairs = []
+    for record in records:
+        prompt = template(record["messages"][0]["content"])
+        # As a sampled response goes on behind the prompt.
+        space = "" if prompt[-1].isspace() else " "
+        pairs.append({"prompt": prompt, "response": space + record["messages"][1]["content"]})
+    return encode_records(pairs, work.tokenizer, add_special_tokens=False)
+
+
+def _shares(files: str) -> dict[str, float]:
+    shares = {}
+    for part in files.split(","):
+        path, _, share = part.rpartition("=")
+        try:
+            shares[path or part] = float(share) if path else 1.0
+        except ValueError:
+            raise ValueError(f"data.responses: {share!r} in {part!r} is no share") from None
+    return shares
+
+
+def _pair(where: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record without its system prompt: the student's template has its own."""
+    try:
+        messages = [each for each in record["messages"] if each["role"] != "system"]
+        if [each["role"] for each in messages] == ["user", "assistant"]:
+            if all(isinstance(each["content"], str) for each in messages):
+                return {"messages": messages}
+    except (TypeError, KeyError):
+        pass
+    raise ValueError(
+        f"{where}: needs 'messages' of one user and one assistant, with 'role' and 'content'"
+    )

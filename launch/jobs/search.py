@@ -1,0 +1,231 @@
+"""Comparing search methods on a model: measured, resumable, with a table and a plot."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from launch.parts.report import format_figure
+from reasoning.jsonl import write_jsonl
+from reasoning.problem import Problem
+from reasoning.search.adaptive import Adaptive, Arm, Outcome, difficulty, fit_plans
+from reasoning.search.best_of_n import scored_samples
+from reasoning.search.common.evaluation import Entry, Measured, cheapest, difference, measure
+from reasoning.search.common.sample_bank import SampleBank, ScoreBank
+from reasoning.search.interface import Policy, SearchResult
+from reasoning.search.methods import ADAPTIVE_ARMS, EXTENDS_PILOTS, ONE_RESPONSE, ORACLE
+from train.progress import Progress
+
+
+def bank(
+    policy: Policy, entries: Mapping[str, Entry], size: int
+) -> tuple[Policy, dict[str, Entry]]:
+    """The same methods, with samples and scores of whole responses shared between them."""
+    generator = SampleBank(policy.generator, size, policy.max_new_tokens, policy.sampling)
+    banks: dict[int, ScoreBank] = {}
+    shared = {}
+    for name, entry in entries.items():
+        verifier = entry.verifier
+        if verifier is not None:
+            verifier = banks.setdefault(id(entry.verifier), ScoreBank(entry.verifier))
+        shared[name] = Entry(entry.method, verifier)
+    return dataclasses.replace(policy, generator=generator), shared
+
+
+def compare(
+    policy: Policy,
+    entries: Mapping[str, Entry],
+    problems: Sequence[Problem],
+    budgets: Mapping[str, Sequence[int]],
+    path: Path,
+    *,
+    seed: int,
+    title: str,
+) -> list[Measured]:
+    """Measures methods at budgets; what `path` has already is not measured again.
+
+    Args:
+      budgets: method -> its budgets.
+      path: of a JSONL file, a line a measurement, each complete when it is written.
+    """
+    done = {}
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                measured = Measured.from_record(json.loads(line))
+            except ValueError:  # The line that a kill cut short, which is the last one.
+                break
+            done[measured.method, measured.budget] = measured
+        write_jsonl(path, [each.record() for each in done.values()])
+    wanted = [(name, budget) for name in entries for budget in budgets.get(name, ())]
+    progress = Progress(title, len(wanted), sum(each in done for each in wanted))
+    policy, entries = bank(policy, entries, max(b for each in budgets.values() for b in each))
+    with path.open("a") as file:
+        for name, budget in wanted:
+            if (name, budget) in done:
+                continue
+            if name in ONE_RESPONSE and (name, 1) in done:
+                measured = dataclasses.replace(done[name, 1], budget=budget)
+            else:
+                measured, results = measure(name, entries[name], policy, problems, budget, seed)
+                if budget == max(budgets[name]):
+                    _write_samples(path.with_name(f"{path.stem}_samples"), name, results, measured)
+            file.write(json.dumps(measured.record()) + "\n")
+            file.flush()
+            done[name, budget] = measured
+            shown = {"accuracy": measured.accuracy, "tokens": float(measured.tokens.mean())}
+            told = "  ".join(f"{key} {value:.3g}" for key, value in shown.items())
+            progress.say(f"{title}: {name}@{budget}  {told}")
+            progress.update(len(done), shown)
+    progress.close()
+    return [done[each] for each in wanted]
+
+
+def _write_samples(
+    directory: Path, name: str, results: Sequence[SearchResult], measured: Measured
+) -> None:
+    """The first few answers with their chains apart."""
+    records = [
+        {
+            "question": result.problem.question,
+            "reference": result.problem.answer,
+            "chain": result.chain,
+            "answer": result.answer,
+            "correct": bool(correct),
+            "candidates": len(result.candidates),
+            "spent": dataclasses.asdict(result.spent),
+        }
+        for result, correct in zip(results[:8], measured.correct)
+    ]
+    write_jsonl(directory / f"{name}.jsonl", records)
+
+
+def fit_adaptive(
+    policy: Policy,
+    entries: Mapping[str, Entry],
+    calibrated: Sequence[Measured],
+    problems: Sequence[Problem],
+    budgets: Sequence[int],
+    *,
+    pilots: int,
+    how: str,
+    seed: int,
+) -> Adaptive:
+    """The adaptive strategy that does best on the calibration problems.
+
+    Args:
+      calibrated: measurements of the arms on `problems`.
+    """
+    prm = entries["best_of_n_prm"].verifier
+    samples, meters = scored_samples(policy, prm, problems, pilots, how, seed)
+    outcomes = {
+        Arm(each.method, each.budget): Outcome(each.correct, each.tokens)
+        for each in calibrated
+        if each.method in ADAPTIVE_ARMS
+    }
+    plans = fit_plans(
+        outcomes,
+        difficulty(samples),
+        np.array([meter.spent.generated_tokens for meter in meters]),
+        pilots=pilots,
+        extends_pilots=EXTENDS_PILOTS,
+        budgets=budgets,
+        unit_tokens=np.mean([each.tokens.mean() for each in calibrated if each.budget == 1]),
+    )
+    methods = {}
+    for name in ADAPTIVE_ARMS:
+        entry = entries[name]
+        methods[name] = (entry.method, None if entry.verifier is prm else entry.verifier)
+    return Adaptive(methods, plans, how)
+
+
+def findings(measured: Sequence[Measured]) -> list[str]:
+    """What the comparison shows of the claims that are made for these methods, in words."""
+    by = {(each.method, each.budget): each for each in measured}
+    curves: dict[str, list[Measured]] = {}
+    for each in measured:
+        curves.setdefault(each.method, []).append(each)
+    lines = []
+
+    def compare_two(better, other):
+        if better in by and other in by:
+            figure = difference(by[better], by[other])
+            lines.append(
+                f"{better[0]}@{better[1]} less {other[0]}@{other[1]}:"
+                f" {format_figure(figure, True)} points"
+            )
+
+    compare_two(("cot", 1), ("direct", 1))
+    for budget in sorted({each.budget for each in measured} - {1}):
+        compare_two(("majority", budget), ("cot", 1))
+        compare_two(("best_of_n_prm", budget), ("majority", budget))
+        compare_two(("weighted_majority", budget), ("majority", budget))
+    for rival in ("best_of_n_prm", "best_of_n_orm"):
+        target = max(curves.get(rival, []), key=lambda each: each.accuracy, default=None)
+        for name in ("beam", "dvts", "lookahead", "mcts", "adaptive"):
+            if target is None or name not in curves:
+                continue
+            match = cheapest(curves[name], target.accuracy)
+            share = "at no budget"
+            if match is not None:
+                share = f"with {match.tokens.mean() / target.tokens.mean():.2f} of its tokens"
+            lines.append(
+                f"{name} reaches the best of {rival} ({target.accuracy:.3f} at {target.budget})"
+                f" {share}"
+            )
+    for each in curves.get("adaptive", []):
+        rivals = [
+            m
+            for m in measured
+            if m.method not in ("adaptive", ORACLE) and m.budget == each.budget
+        ]
+        best = max(rivals, key=lambda m: m.accuracy)
+        figure = format_figure(difference(each, best), True)
+        lines.append(
+            f"adaptive@{each.budget} less the best single method, {best.method}: {figure} points"
+        )
+    return lines
+
+
+def print_table(records: Sequence[Mapping[str, Any]]) -> None:
+    """Accuracy and tokens of every method at every budget."""
+    budgets = sorted({record["budget"] for record in records})
+    table = Table(
+        "method", *(f"{b}" for b in budgets),
+        title="accuracy (%) [95 % interval] / generated tokens a problem, by budget in responses",
+    )  # fmt: skip
+    by: dict[str, dict[int, str]] = {}
+    for record in records:
+        shown = f"{format_figure(record['accuracy'], True)} / {record['tokens']:.0f}"
+        by.setdefault(record["method"], {})[record["budget"]] = shown
+    for name, row in by.items():
+        table.add_row(name, *(row.get(b, "") for b in budgets))
+    Console(width=max(100, 24 + 27 * len(budgets))).print(table)
+
+
+def plot(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Accuracy against generated tokens, one line a method, with 95 % intervals."""
+    figure, axis = plt.subplots(figsize=(9, 6))
+    for i, name in enumerate(dict.fromkeys(record["method"] for record in records)):
+        own = [record for record in records if record["method"] == name]
+        if name in ONE_RESPONSE:
+            own = own[:1]
+        mean = np.array([record["accuracy"]["mean"] for record in own])
+        low, high = np.array([record["accuracy"]["ci95"] for record in own]).T
+        tokens = [record["tokens"] for record in own]
+        axis.errorbar(
+            tokens, mean, [mean - low, high - mean], label=name, capsize=2, linewidth=1.1,
+            marker="osv^D<>pP*Xhd"[i % 13], markersize=4, color=plt.get_cmap("tab20")(i % 20),
+        )  # fmt: skip
+    axis.set(xscale="log", xlabel="generated tokens a problem", ylabel="accuracy")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, ncols=2)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,337 @@
+"""Training put together from a config: pretraining, SFT and RL.
+
+Each comes in two parts: a plan, which is everything but the weights and whose making finds what is
+wrong with config, data and rewards, and the training itself.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from launch.parts.stages import Interrupted, Workspace, check_prompts
+from models.decoder import LanguageModel
+from models.decoding.sampling import SamplingParams
+from reasoning.problem import Problem
+from reasoning.prompts import PromptTemplate, get_template
+from reasoning.training_data.distillation_data import short_first
+from rl.collapse_guard import DEFAULT_RULES, CollapseGuard
+from rl.learner import LearnerConfig, PolicySource, ProblemStream, make_policy_loss
+from rl.losses import mean_metrics
+from rl.reference import ReferenceRenewal
+from rl.rewards.combine import RewardSet
+from rl.rollouts import Rollouts, RolloutSampler
+from rl.variants import Variant, get_variant
+from train.checkpoint import Checkpointer
+from train.data import Example, encode_records
+from train.loop import Hook, run
+from train.metrics import MetricWriter
+from train.objectives import sft
+from train.optimizer import Optimizer, make_optimizer
+from train.source import PackedSource, Source
+from train.state import TrainState, create_state, state_from_params
+from train.step import LossFn, Metrics, TrainStep, make_train_step
+
+# Rollouts shown in samples.jsonl at a time.
+SAMPLES_SHOWN = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedPlan:
+    """Training on examples, all but the weights; to make one is to check its config and data."""
+
+    settings: Mapping[str, Any]
+    source: Source
+    num_steps: int
+    optimizer: Optimizer
+    step: TrainStep
+    checkpoint_every: int
+    log_every: int
+
+
+def plan_supervised(
+    work: Workspace,
+    examples: list[Example],
+    config: Any,
+    *,
+    epochs: int = 1,
+    microbatches: int = 1,
+    too_long: str = "error",
+    curriculum: int = 1,
+    make_loss: Callable[[Any], LossFn] = sft.make_loss,
+    finalize: Callable[[Metrics], Metrics] = lambda metrics: metrics,
+    constants: Any = None,
+) -> SupervisedPlan:
+    """Packs `examples` and makes their train step.
+
+    Args:
+      curriculum: stages that each epoch goes through, of ever longer examples; 1 shuffles all.
+      make_loss: model -> loss; next-token prediction by default.
+      finalize, constants: see `make_train_step`.
+
+    Raises:
+      ValueError: an example that does not fit, a bad setting; one line.
+    """
+    if curriculum > 1:
+        lengths = [len(example["tokens"]) for example in examples]
+        examples = [examples[i] for i in short_first(lengths, curriculum, work.seed)]
+    source = packed(work, examples, config, epochs, too_long, shuffle=curriculum == 1)
+    num_steps = source.count_batches()
+    optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
+    step = make_train_step(
+        make_loss(work.model),
+        optimizer,
+        work.mesh,
+        accumulate=microbatches,
+        finalize=finalize,
+        constants=constants,
+    )
+    step.check_rows(config.rows)
+    return SupervisedPlan(
+        settings={"supervised": config.to_dict(), "seed": work.seed},
+        source=source,
+        num_steps=num_steps,
+        optimizer=optimizer,
+        step=step,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+    )
+
+
+def packed(
+    work: Workspace,
+    examples: list[Example],
+    config: Any,
+    epochs: int | None = None,
+    too_long: str = "error",
+    shuffle: bool = True,
+) -> PackedSource:
+    """Batches of `config.rows` rows of `config.row_length`; without `epochs` there is no end."""
+    # Few at a time where their order matters: packing does not keep it.
+    window = {} if shuffle else {"window": 4 * config.rows}
+    return PackedSource(
+        examples,
+        rows=config.rows,
+        row_length=config.row_length,
+        seed=work.seed,
+        num_epochs=epochs,
+        too_long=too_long,
+        shuffle=shuffle,
+        **window,
+    )
+
+
+def pretrain(work: Workspace, texts: list[str], config: Any, directory: Path) -> Any:
+    """A base model from scratch: next-token prediction on `texts`, once through."""
+    examples = encode_records([{"text": text} for text in texts], work.tokenizer)
+    plan = plan_supervised(work, examples, config)
+    state = create_state(work.model, plan.optimizer, work.mesh, jax.random.key(work.seed))
+    return _supervise(state, plan, directory)
+
+
+def fine_tune(work: Workspace, params: Any, plan: SupervisedPlan, directory: Path) -> Any:
+    """Trains as planned from `params`, which it takes over."""
+    state = state_from_params(work.model, params, plan.optimizer, work.mesh)
+    return _supervise(state, plan, directory)
+
+
+def _supervise(state: TrainState, plan: SupervisedPlan, directory: Path) -> Any:
+    with Checkpointer(directory / "checkpoints", config=plan.settings) as checkpointer:
+        result = run(
+            state,
+            plan.step,
+            plan.source,
+            num_steps=plan.num_steps,
+            title=directory.name,
+            writer=MetricWriter(directory),
+            checkpointer=checkpointer,
+            checkpoint_every=plan.checkpoint_every,
+            log_every=plan.log_every,
+        )
+    return _finished(result).params
+
+
+@dataclasses.dataclass(frozen=True)
+class ReinforcePlan:
+    """RL with verifiable rewards, all but the weights; to make one is to check its config."""
+
+    config: Any
+    problems: list[Problem]
+    template: PromptTemplate
+    rewards: str | Mapping[str, Any]
+    variant: Variant
+    learner: LearnerConfig
+    optimizer: Optimizer
+    step: TrainStep
+
+
+def policy_step(
+    model: LanguageModel, optimizer: Optimizer, mesh: Mesh, config: Any
+) -> tuple[Variant, TrainStep]:
+    """The RL algorithm that a config names, and its train step."""
+    overrides = {}
+    for name in ("advantage", "loss"):
+        fields = config.get(name, {}).items()
+        # None leaves a field as the variant has it.
+        overrides[name] = {field: value for field, value in fields if value is not None}
+    variant = get_variant(config.variant, **overrides)
+    step = make_train_step(
+        make_policy_loss(model, variant.loss, config.temperature),
+        optimizer,
+        mesh,
+        accumulate=config.microbatches,
+        normalize_weights=False,
+        finalize=mean_metrics,
+    )
+    return variant, step
+
+
+def plan_reinforce(
+    work: Workspace,
+    problems: list[Problem],
+    config: Any,
+    *,
+    rewards: Mapping[str, Any] | None = None,
+) -> ReinforcePlan:
+    """Makes whatever RL on `problems` needs, and tries the rewards.
+
+    Args:
+      rewards: in the place of `config.rewards`.
+
+    Raises:
+      ValueError: a bad setting or reward, a prompt without room for its completion; one line.
+    """
+    learner = LearnerConfig(
+        prompts=config.prompts,
+        rows=config.rows,
+        row_length=config.row_length,
+        microbatches=config.microbatches,
+        minibatches=config.minibatches,
+        epochs=config.epochs,
+        recompute_old=config.recompute_old,
+    )
+    optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, config.steps)
+    variant, step = policy_step(work.model, optimizer, work.mesh, config)
+    step.check_rows(config.rows)
+    template = get_template(work.config.template, work.tokenizer)
+    check_prompts(
+        work,
+        [template(problem.question) for problem in problems],
+        config.max_new_tokens,
+        config.row_length,
+    )
+    if rewards is None:
+        rewards = config.rewards if isinstance(config.rewards, str) else config.rewards.to_dict()
+    with RewardSet(rewards, num_workers=1) as reward_set:
+        reward_set.check(template(problems[0].question), problems[0])
+    return ReinforcePlan(
+        config, problems, template, rewards, variant, learner, optimizer, step
+    )
+
+
+def reinforce(
+    work: Workspace,
+    params: Any,
+    plan: ReinforcePlan,
+    directory: Path,
+    *,
+    evaluation: Callable[[Any], Mapping[str, float]] | None = None,
+) -> Any:
+    """RL with verifiable rewards from `params`, which it takes over.
+
+    A run that its guard stops as collapsed goes back to the best checkpoint.
+
+    Args:
+      evaluation: params -> metrics, called every `config.evaluate_every` steps.
+    """
+    config = plan.config
+    reference = None
+    if plan.variant.loss.beta > 0:
+        reference = jax.tree.map(lambda x: x.copy(), params)
+    renewal = None
+    if config.get("reference_every") is not None:
+        # Of the two latest checkpoints, each of which may be a rollout's updates late.
+        horizon = 2 * (config.checkpoint_every + config.minibatches * config.epochs)
+        renewal = ReferenceRenewal(config.reference_every, directory / "reference", horizon)
+    state = state_from_params(work.model, params, plan.optimizer, work.mesh)
+    settings = {"rl": config.to_dict(), "seed": work.seed}
+    with (
+        RewardSet(plan.rewards, num_workers=config.reward_workers) as reward_set,
+        Checkpointer(
+            directory / "checkpoints", config=settings, best_metric="reward"
+        ) as checkpointer,
+    ):
+        generator = work.generator(config.sampler_rows)
+        source = PolicySource(
+            work.model,
+            RolloutSampler(
+                generator,
+                plan.template,
+                reward_set,
+                group=config.group,
+                max_new_tokens=config.max_new_tokens,
+                sampling=SamplingParams(temperature=config.temperature),
+            ),
+            ProblemStream(plan.problems, work.seed),
+            plan.variant,
+            plan.learner,
+            seed=work.seed,
+            reference_params=reference,
+            renewal=renewal,
+        )
+        writer = MetricWriter(directory)
+        hooks = [
+            Hook(config.sample_every, lambda step, state: _write_samples(writer, step, source.last))
+        ]
+        if evaluation is not None:
+            hooks.append(Hook(config.evaluate_every, lambda step, state: evaluation(state.params)))
+        # A run with a user's rewards alone has no format to watch.
+        measured = {"reward", "entropy", *reward_set.weights}
+        rules = {name: rule for name, rule in DEFAULT_RULES.items() if name in measured}
+        result = run(
+            state,
+            plan.step,
+            source,
+            num_steps=config.steps,
+            title=directory.name,
+            writer=writer,
+            checkpointer=checkpointer,
+            checkpoint_every=config.checkpoint_every,
+            hooks=hooks,
+            guards=[CollapseGuard(rules)],
+            log_every=1,
+            show=("reward", "accuracy", "format", "response_tokens"),
+        )
+        generator.params = None
+        if result.stop_reason and not result.interrupted:
+            best = checkpointer.best_step()
+            print(f"{directory.name}: {result.stop_reason}; best checkpoint: step {best}")
+            if best is not None:
+                return checkpointer.restore(result.state, best)[0].params
+    return _finished(result).params
+
+
+def _finished(result):
+    if result.interrupted:
+        raise Interrupted(result.stop_reason)
+    return result.state
+
+
+def _write_samples(writer: MetricWriter, step: int, rollouts: Rollouts) -> None:
+    """The first completion of the first few prompts, with what it earned and why."""
+    writer.write_samples(
+        step,
+        [
+            {
+                "prompt": rollouts.prompts[i],
+                "response": rollouts.completions[i][0].text,
+                "answer": rollouts.problems[i].answer,
+                "reward": float(rollouts.rewards[i, 0]),
+                "reasons": {name: column[i][0] for name, column in rollouts.reasons.items()},
+            }
+            for i in range(min(SAMPLES_SHOWN, len(rollouts.prompts)))
+        ],
+    )

@@ -1,0 +1,283 @@
+"""Verifiers from a policy: its solutions are sampled, labelled by rollouts, and learned from.
+
+Three are trained on the same solutions, each from the policy's own weights: a process reward model
+on soft step labels, one on hard ones (arXiv:2312.08935), and an outcome reward model
+(arXiv:2110.14168); all may go on learning to write the right ones of these solutions. As in
+`launch.jobs.training` there is a plan, whose making finds what is wrong with the settings, and the work
+itself, which goes on where it was interrupted.
+
+A directory holds `labels/` (JSONL by task and chunk) and, for each verifier, `checkpoints/`,
+`metrics.jsonl` and, once it is trained, `hf/`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from launch.jobs import training
+from launch.parts.stages import Workspace, check_prompts
+from models.hf.export import export_model
+from models.hf.load import LoadedModel, load_scalar_model
+from models.scalar_head import ScalarModel
+from reasoning.generation.step_splitter import StepSplitter
+from reasoning.problem import Problem
+from reasoning.prompts import PromptTemplate, get_template
+from reasoning.tasks import Task, get_task
+from reasoning.tiny_world import domains
+from reasoning.training_data.prm_step_labels import (
+    LabelledSolution,
+    LabelSettings,
+    hard_labels,
+    label_steps,
+)
+from reasoning.verifiers import process_bench
+from reasoning.verifiers.outcome import OutcomeVerifier
+from reasoning.verifiers.process import ProcessVerifier
+from reasoning.verifiers.process_bench import Annotated
+from train.data import Example
+from train.objectives import process_reward
+from train.optimizer import make_optimizer
+from train.step import make_train_step
+
+PROCESS_SOFT, PROCESS_HARD, OUTCOME = "process_soft", "process_hard", "outcome"
+VERIFIERS = (PROCESS_SOFT, PROCESS_HARD, OUTCOME)
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifierPlan:
+    """Verifiers of a policy, all but the weights; to make one is to check its config.
+
+    Attributes:
+      work: the policy's, with the scalar model in the place of the policy.
+      choice, measurement: planted errors, to choose the threshold of `process_bench` on and to
+        measure on; none where no task has them.
+    """
+
+    config: Any
+    problems: list[tuple[Task, list[Problem]]]
+    template: PromptTemplate
+    labelling: LabelSettings
+    work: Workspace
+    choice: list[Annotated]
+    measurement: list[Annotated]
+
+
+def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
+    """Draws the problems and checks all that can be checked before a solution is sampled.
+
+    Args:
+      work: of the policy.
+      config: a ConfigDict with `problems` (task -> how many), the fields of `LabelSettings` but the
+        seed, `sampler_rows`, `outcome_at` (see `process_reward.outcome_example`), `language_share`
+        (see `process_reward.with_language`; 0 for verdicts alone), `bench_problems` (planted errors
+        to measure on, of each task that has them, and as many again to choose the threshold on),
+        and the fields that `plan_supervised` reads, with `epochs`.
+
+    Raises:
+      ValueError: a bad setting, or a prompt without room for its response; one line.
+    """
+    fields = {f.name for f in dataclasses.fields(LabelSettings)} - {"seed"}
+    given = {name: config[name] for name in fields if name in config}
+    labelling = LabelSettings(**given, seed=work.seed)
+    if config.outcome_at not in process_reward.PLACES:
+        raise ValueError(
+            f"outcome_at={config.outcome_at!r} is unknown; choose one of"
+            f" {', '.join(process_reward.PLACES)}"
+        )
+    for name, least in (("epochs", 1), ("bench_problems", 2), ("language_share", 0)):
+        if config[name] < least:
+            raise ValueError(f"{name}={config[name]}: it must be at least {least}")
+    if config.language_share and not work.model.config.tie_embeddings:
+        raise ValueError(
+            f"language_share={config.language_share} needs a model with tied embeddings, and this "
+            "one has an LM head of its own, which a verifier does not keep: set it to 0"
+        )
+    problems = []
+    for spec, count in config.problems.items():
+        task = get_task(spec)
+        problems.append((task, task.problems("train", count, work.seed)))
+    if not problems:
+        raise ValueError("problems names no task to train verifiers on: give {task: how many}")
+    template = get_template(work.config.template, work.tokenizer)
+    prompts = [template(p.question) for _, of_task in problems for p in of_task]
+    check_prompts(work, prompts, labelling.max_new_tokens, config.row_length)
+    scalar = dataclasses.replace(work, model=ScalarModel(work.model.config))
+    # How many steps there will be is known once there are solutions; the settings are known now.
+    optimizer = make_optimizer(config.optimizer.to_dict(), scalar.model.abstract_params, 10**9)
+    loss = process_reward.make_loss(scalar.model)
+    make_train_step(loss, optimizer, work.mesh).check_rows(config.rows)
+    planted = _planted_errors(work, config, [task for task, _ in problems], template)
+    return VerifierPlan(config, problems, template, labelling, scalar, *planted)
+
+
+def _planted_errors(
+    work: Workspace, config: Any, tasks: Sequence[Task], template: PromptTemplate
+) -> tuple[list[Annotated], list[Annotated]]:
+    splitter, count = StepSplitter(work.tokenizer, config.delimiter), config.bench_problems
+    parts: tuple[list[Annotated], list[Annotated]] = ([], [])
+    for task in tasks:
+        if task.name.partition("?")[0] not in domains.LEVELS:
+            continue
+        problems = task.problems("test", 2 * count, work.seed)
+        for i, part in enumerate(parts):
+            part += process_bench.planted_errors(
+                problems[i * count : (i + 1) * count], template, work.tokenizer, splitter,
+                work.seed + i,
+            )  # fmt: skip
+    return parts
+
+
+def train_verifiers(
+    work: Workspace, params: Any, plan: VerifierPlan, directory: Path
+) -> dict[str, Any]:
+    """Samples, labels, trains and measures.
+
+    Args:
+      work: of the policy.
+      params: the policy's; they are not taken over.
+
+    Returns:
+      `{"labels": {...}, "process_bench": {"soft": {...}, "hard": {...}}}`: how many solutions and
+      steps there are, what they cost in tokens, the mean label; and the figures of
+      `process_bench.measure`, none where no task has planted errors.
+    """
+    generator = work.generator(plan.config.sampler_rows)
+    generator.params = params
+    solutions: list[LabelledSolution] = []
+    try:
+        with jax.set_mesh(work.mesh):
+            for i, (task, problems) in enumerate(plan.problems):
+                solutions += label_steps(
+                    generator, task, problems, plan.template, plan.labelling,
+                    directory / "labels" / str(i),
+                )  # fmt: skip
+    finally:
+        generator.params = None
+    _train(params, plan, solutions, directory)
+    return {"labels": _summary(solutions), "process_bench": _measure(plan, directory)}
+
+
+def load_process_verifier(
+    plan: VerifierPlan, directory: Path, name: str = PROCESS_SOFT
+) -> ProcessVerifier:
+    """One of the two trained process verifiers, for responses of the policy's generator."""
+    return ProcessVerifier(
+        *_load(plan, directory / name),
+        generator_tokenizer=plan.work.tokenizer,
+        delimiter=plan.labelling.delimiter,
+    )
+
+
+def load_outcome_verifier(plan: VerifierPlan, directory: Path) -> OutcomeVerifier:
+    """The trained outcome verifier, for responses of the policy's generator."""
+    return OutcomeVerifier(
+        *_load(plan, directory / OUTCOME), generator_tokenizer=plan.work.tokenizer
+    )
+
+
+def _load(plan: VerifierPlan, directory: Path) -> LoadedModel:
+    config = plan.work.model.config
+    # A checkpoint does not hold what is a matter of the run.
+    settings = {name: getattr(config, name) for name in ("dtype", "param_dtype", "scan_unroll")}
+    return load_scalar_model(directory / "hf", plan.work.mesh, **settings)
+
+
+def training_examples(
+    plan: VerifierPlan, solutions: Sequence[LabelledSolution]
+) -> dict[str, list[Example]]:
+    """Training examples of each verifier, by its name; one for each solution."""
+    config = plan.config
+    prompts = plan.work.tokenizer.encode_batch([each.prompt for each in solutions])
+    examples: dict[str, list[Example]] = {name: [] for name in VERIFIERS}
+    for ids, each in zip(prompts, solutions, strict=True):
+        tokens, ends = each.token_ids, each.step_ends
+        hard, outcome = hard_labels(each.labels), float(each.correct)
+        made = {
+            PROCESS_SOFT: process_reward.process_example(ids, tokens, ends, each.labels),
+            PROCESS_HARD: process_reward.process_example(ids, tokens, ends, hard),
+            OUTCOME: process_reward.outcome_example(ids, tokens, outcome, config.outcome_at),
+        }
+        for name, example in made.items():
+            if config.language_share:
+                example = process_reward.with_language(
+                    example, len(ids), config.language_share, each.correct
+                )
+            examples[name].append(example)
+    return examples
+
+
+def _plan_training(
+    plan: VerifierPlan, examples: Mapping[str, list[Example]]
+) -> dict[str, training.SupervisedPlan]:
+    """Plans that share one compiled step: their batches differ in labels and weights alone."""
+    config, plans = plan.config, {}
+    for name, of_verifier in examples.items():
+        planned = training.plan_supervised(
+            plan.work,
+            of_verifier,
+            config,
+            epochs=config.epochs,
+            make_loss=process_reward.make_loss,
+            finalize=process_reward.mean_metrics,
+        )
+        shared = next(iter(plans.values()), planned)
+        plans[name] = dataclasses.replace(
+            planned, step=shared.step, settings=planned.settings | {"verifier": name}
+        )
+    return plans
+
+
+def _train(
+    params: Any, plan: VerifierPlan, solutions: Sequence[LabelledSolution], directory: Path
+) -> None:
+    model = plan.work.model
+    waiting = [name for name in VERIFIERS if not (directory / name / "hf").exists()]
+    plans = _plan_training(plan, training_examples(plan, solutions))
+    for name in waiting:
+        # The policy's weights are copied, since training takes its own over.
+        key = jax.random.fold_in(jax.random.key(plan.work.seed), VERIFIERS.index(name))
+        start = model.from_language_model(jax.tree.map(lambda x: x.copy(), params), key)
+        trained = training.fine_tune(plan.work, start, plans[name], directory / name)
+        export_model(
+            directory / name / "hf", model.config, trained, plan.work.tokenizer, scalar_head=model
+        )
+
+
+def _summary(solutions: Sequence[LabelledSolution]) -> dict[str, Any]:
+    labels = np.concatenate([each.labels for each in solutions])
+    return {
+        "solutions": len(solutions),
+        "correct": float(np.mean([each.correct for each in solutions])),
+        "steps": len(labels),
+        "mean_label": float(labels.mean()),
+        "generated_tokens": sum(each.generated_tokens for each in solutions),
+        "prefill_tokens": sum(each.prefill_tokens for each in solutions),
+    }
+
+
+def _measure(plan: VerifierPlan, directory: Path) -> dict[str, Any]:
+    """ProcessBench of the two process verifiers."""
+    figures = {}
+    for label, name in (("soft", PROCESS_SOFT), ("hard", PROCESS_HARD)) if plan.choice else ():
+        verifier = load_process_verifier(plan, directory, name)
+        with jax.set_mesh(plan.work.mesh):
+            chosen_on, scores = (
+                process_bench.step_scores(verifier, part)
+                for part in (plan.choice, plan.measurement)
+            )
+        choice, errors = ([e.first_error for e in p] for p in (plan.choice, plan.measurement))
+        threshold = process_bench.choose_threshold(chosen_on, choice)
+        figures[label] = process_bench.measure(scores, errors, threshold, plan.work.seed)
+        figures[label]["threshold"] = threshold
+        # Errors of each kind by themselves.
+        for kind in dict.fromkeys(e.kind for e in plan.measurement if e.kind):
+            own = [i for i, e in enumerate(plan.measurement) if e.kind in (None, kind)]
+            part = process_bench.measure(
+                [scores[i] for i in own], [errors[i] for i in own], threshold, plan.work.seed
+            )
+            figures[label][f"{kind}_accuracy"] = part["error_accuracy"]
+    return figures

@@ -1,0 +1,21 @@
+"""The base model: next-token prediction from scratch on the tiny world's corpus."""
+
+from pathlib import Path
+from typing import Any
+
+from launch.jobs import training
+from launch.parts import stages
+from launch.parts.stages import Workspace
+from launch.recipe import Stage, world
+
+
+def check(work: Workspace) -> None:
+    world.assert_held_out(work, world.asked_in(work))
+
+
+def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    params = training.pretrain(work, world.texts(work), work.config.pretrain, directory)
+    return stages.publish(work, directory, params)
+
+
+STAGE = Stage(needs=(), fields=("model", "tokenizer", "pretrain"), run=run, check=check)

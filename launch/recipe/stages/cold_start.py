@@ -1,0 +1,70 @@
+"""Cold start: SFT of the base model on long, readable chains that R1-Zero wrote.
+
+As DeepSeek-R1's authors gathered theirs (arXiv:2501.12948, 2.3.1): R1-Zero is asked, bare or behind
+worked examples that check themselves, and what is right and readable is kept, put into one format.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from launch.parts import stages
+from launch.parts.stages import Workspace
+from launch.recipe import Stage, sampling, world
+from reasoning.jsonl import write_jsonl
+from reasoning.problem import Problem
+from reasoning.prompts import few_shot, get_template
+from reasoning.tiny_world.corpus import worked_example
+from reasoning.tiny_world.language import LANGUAGES
+from reasoning.training_data.curation import Candidate, Readability, curate
+
+
+def _prompts(work: Workspace, problems: list[Problem]) -> list[str]:
+    """Each problem behind worked examples of its task, in its language; bare where shots are 0."""
+    template = get_template(work.config.template, work.tokenizer)
+    if not work.config.cold_start.shots:
+        return [template(problem.question) for problem in problems]
+    rng = sampling.rng_of(work, "cold start examples")
+    prompts = []
+    for problem in problems:
+        language = LANGUAGES[problem.metadata["language"]]
+        examples = [
+            worked_example(rng, problem.task, language) for _ in range(work.config.cold_start.shots)
+        ]
+        prompts.append(few_shot(template, examples)(problem.question))
+    return prompts
+
+
+def check(work: Workspace) -> None:
+    config = work.config.cold_start
+    prompts = _prompts(work, world.training_problems(work, config.problems))
+    stages.check_prompts(work, prompts, config.max_new_tokens)
+
+
+def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
+    config = work.config.cold_start
+    problems = world.training_problems(work, config.problems)
+    texts = sampling.sample(
+        work, stages.load_stage(work, "r1_zero"), _prompts(work, problems), config, "cold start"
+    )
+    candidates = sampling.verify(work, problems, texts)
+    # Long chains are wanted, so of each problem the longest are taken.
+    candidates.sort(key=lambda each: -len(each.response))
+    kept, counts = curate(
+        candidates,
+        Readability(min_lines=2),
+        sampling.decontaminator(work, config.ngram),
+        per_problem=config.per_problem,
+    )
+    write_jsonl(directory / "curation.json", [counts])
+    print(f"cold start: {counts}", flush=True)
+    return [Candidate.record(each) for each in kept]
+
+
+def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    config = work.config.cold_start.sft
+    return sampling.train_base(work, directory, config, lambda: _collect(work, directory))
+
+
+STAGE = Stage(
+    needs=("base", "r1_zero"), fields=("template", "cold_start"), run=run, check=check
+)

@@ -1,0 +1,45 @@
+"""Distillation: R1-Zero's reasoning in a student of a quarter of its size, by every method."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from launch.jobs import distillation, training
+from launch.jobs.distillation import Teacher
+from launch.parts import runtime, stages
+from launch.parts.stages import Workspace
+from launch.recipe import Stage, world
+from reasoning.tiny_world import corpus
+
+
+def _student(work: Workspace, directory: Path) -> Workspace:
+    model = runtime.build_model(work.config.distill.base.model)
+    return dataclasses.replace(work, directory=directory, model=model)
+
+
+def check(work: Workspace) -> None:
+    config = work.config.distill
+    problems = world.training_problems(work, config.problems)
+    student = _student(work, work.stage_directory("distill"))
+    distillation.prepare(student, Teacher(work, None), problems, config)
+
+
+def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    config, student = work.config.distill, _student(work, directory)
+    pretrain = config.base.pretrain
+
+    def make_base(directory):
+        texts = corpus.documents(pretrain.documents, work.seed)
+        return training.pretrain(student, texts, pretrain, directory)
+
+    return distillation.distill(
+        student,
+        Teacher(work, stages.load_stage(work, "r1_zero")),
+        world.training_problems(work, config.problems),
+        config,
+        make_base,
+        settings={"base": config.base.to_dict(), "evaluation": work.config.evaluation.to_dict()},
+    )
+
+
+STAGE = Stage(needs=("r1_zero",), fields=("distill",), run=run, check=check)

@@ -1,0 +1,112 @@
+"""RL for all scenarios: rules where they reach, preferences elsewhere.
+
+DeepSeek-R1 (arXiv:2501.12948, 2.3.4): verifiable rewards for math, code and logic; a reward model
+for the helpfulness of final answers, and one for the harmlessness of whole responses.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from launch.jobs import training
+from launch.jobs.training import ReinforcePlan
+from launch.parts import stages
+from launch.parts.stages import Workspace
+from launch.recipe import Stage, preferences, sampling, world
+from reasoning.jsonl import read_jsonl
+from reasoning.prompts import get_template
+from reasoning.statistics import shares_with_ci
+from reasoning.tasks import get_task
+from reasoning.tiny_world import chat
+
+
+def _plan(work: Workspace, reward_models: dict[str, Any]) -> ReinforcePlan:
+    config = work.config.r1.rl
+    problems = world.training_problems(work, config.problems)
+    rewards = config.rewards.to_dict() | reward_models
+    return training.plan_reinforce(work, problems, config, rewards=rewards)
+
+
+def check(work: Workspace) -> None:
+    _plan(work, {})  # Reward models there are none yet.
+
+
+def _train_reward_models(work: Workspace, params: Any, directory: Path) -> dict[str, Any]:
+    """Trains the two reward models; returns the accuracy of each on pairs held out."""
+    config = work.config.r1
+    template = get_template(work.config.template, work.tokenizer)
+
+    def sampled(problems, source, purpose):
+        prompts = [template(problem.question) for problem in problems]
+        return sampling.sample(work, source, prompts, config.sampling, purpose)
+
+    small_talk = get_task("tiny_chat").problems("train", None, work.seed)
+
+    def helpful():
+        # The base model's replies differ more, so there is more to compare.
+        base = stages.load_stage(work, "base")
+        replies = zip(
+            sampled(small_talk, params, "replies"),
+            sampled(small_talk, base, "replies of the base model"),
+        )
+        return preferences.helpful_pairs(work, small_talk, [a + b for a, b in replies])
+
+    def harmless():
+        problems = small_talk + world.training_problems(work, config.harmless_problems)
+        responses = sampled(problems, params, "responses")
+        return preferences.harmless_pairs(work, problems, responses)
+
+    return {
+        name: preferences.train_reward_model(
+            work, params, make_pairs, config.reward_model, directory / name
+        )
+        for name, make_pairs in (("helpful", helpful), ("harmless", harmless))
+    }
+
+
+def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    params = stages.load_stage(work, "rejection_sft")
+    measured = _train_reward_models(work, params, directory)
+    rewards = {
+        name: work.config.r1[name].to_dict() | {"checkpoint": str(directory / name / "hf")}
+        for name in measured
+    }
+    trained = training.reinforce(work, params, _plan(work, rewards), directory)
+    report = stages.publish(work, directory, trained)
+    if (figure := _win_rate(work, directory)) is not None:
+        report["metrics"]["chat/win_rate_over_rejection_sft"] = figure
+    return {"reward_models": measured} | report
+
+
+def _win_rate(work: Workspace, directory: Path) -> dict[str, Any] | None:
+    """How often replies to small talk beat those of before this RL, by the evaluation's rule.
+
+    Each reply to a question is compared with each of the other model. The rule is not what the
+    helpfulness model was trained on, so what pleases that model alone does not win. None where
+    there is no small talk in the evaluation.
+    """
+    problems = stages.evaluation_problems(work.config.evaluation, work.seed)
+    if "chat" not in problems:
+        return None
+    task, asked = problems["chat"]
+
+    def replies(of_stage: Path) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {problem.question: [] for problem in asked}
+        for _, record in read_jsonl(of_stage / "graded.jsonl"):
+            if record["question"] in found:
+                found[record["question"]].append(task.extract(record["response"]) or "")
+        return found
+
+    mine, theirs = replies(directory), replies(work.stage_directory("rejection_sft"))
+    return shares_with_ci(
+        [
+            np.mean([chat.win_over(p, a, b) for a in mine[p.question] for b in theirs[p.question]])
+            for p in asked
+        ]
+    )
+
+
+STAGE = Stage(
+    needs=("base", "rejection_sft"), fields=("template", "r1"), run=run, check=check
+)

@@ -1,0 +1,103 @@
+"""Rejection sampling and SFT of the base model (DeepSeek-R1, arXiv:2501.12948, 2.3.3).
+
+The RL checkpoint answers training problems several times; right, readable chains in one language
+are kept. Beside them stand knowledge and small talk, as the base model itself writes them: of its
+samples those that are right, or at least not rude. Both in the paper's proportion, 600k to 200k.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from launch.parts import stages
+from launch.parts.stages import Workspace
+from launch.recipe import Stage, sampling, world
+from reasoning.jsonl import write_jsonl
+from reasoning.prompts import get_template
+from reasoning.response import parse_response
+from reasoning.tiny_world import chat
+from reasoning.training_data.curation import Candidate, Decontaminator, Readability, curate
+
+# Reasoning samples for each sample of knowledge or small talk.
+PROPORTION = 3
+
+
+def check(work: Workspace) -> None:
+    config = work.config.rejection_sft
+    template = get_template(work.config.template, work.tokenizer)
+    for part in (config.reasoning, config.general):
+        problems = world.training_problems(work, part.problems)
+        prompts = [template(problem.question) for problem in problems]
+        stages.check_prompts(work, prompts, part.max_new_tokens)
+
+
+def _reasoning(work: Workspace, clean: Decontaminator) -> tuple[list[Candidate], dict[str, int]]:
+    config = work.config.rejection_sft
+    problems = world.training_problems(work, config.reasoning.problems)
+    template = get_template(work.config.template, work.tokenizer)
+    texts = sampling.sample(
+        work,
+        stages.load_stage(work, "reasoning_rl"),
+        [template(problem.question) for problem in problems],
+        config.reasoning,
+        "rejection sampling",
+    )
+    candidates = sampling.verify(work, problems, texts)
+    return curate(
+        candidates, Readability(min_lines=2), clean, per_problem=config.reasoning.per_problem
+    )
+
+
+def _general(work: Workspace, clean: Decontaminator) -> tuple[list[Candidate], dict[str, int]]:
+    """Knowledge and small talk in the base model's words."""
+    config = work.config.rejection_sft
+    problems = world.training_problems(work, config.general.problems)
+    template = get_template(work.config.template, work.tokenizer)
+    texts = sampling.sample(
+        work,
+        stages.load_stage(work, "base"),
+        [template(problem.question) for problem in problems],
+        config.general,
+        "general data",
+    )
+    candidates = sampling.verify(work, problems, texts, bare_answers=True)
+    return curate(
+        [_judged(each) for each in candidates],
+        Readability(min_lines=0),
+        clean,
+        per_problem=config.general.per_problem,
+    )
+
+
+def _judged(candidate: Candidate) -> Candidate:
+    """Small talk need not be good, only inoffensive; a recollection must be of the answer."""
+    if candidate.problem.task == "tiny_chat":
+        return dataclasses.replace(candidate, correct=not chat.is_harmful(candidate.response))
+    chain = parse_response(candidate.response).chain
+    recalled = not chain or candidate.problem.metadata["told"] in chain
+    return dataclasses.replace(candidate, correct=candidate.correct and recalled)
+
+
+def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
+    clean = sampling.decontaminator(work, work.config.rejection_sft.ngram)
+    parts = []
+    for name, make in (("reasoning", _reasoning), ("general", _general)):
+        kept, counts = make(work, clean)
+        print(f"rejection sampling, {name}: {counts}", flush=True)
+        write_jsonl(directory / f"curation_{name}.json", [counts])
+        sampling.rng_of(work, f"shuffle {name}").shuffle(kept)
+        parts.append(kept)
+    reasoning, general = parts
+    general = general[: len(reasoning) // PROPORTION]
+    reasoning = reasoning[: len(general) * PROPORTION]
+    return [each.record() for each in (*reasoning, *general)]
+
+
+def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    config = work.config.rejection_sft.sft
+    return sampling.train_base(work, directory, config, lambda: _collect(work, directory))
+
+
+STAGE = Stage(
+    needs=("base", "reasoning_rl"), fields=("template", "rejection_sft"), run=run, check=check
+)

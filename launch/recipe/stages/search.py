@@ -1,0 +1,120 @@
+"""Inference-time scaling: every search method on the hard split, at equal compute."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from launch.jobs import search, verifier_training
+from launch.parts import stages
+from launch.parts.report import write_atomically
+from launch.parts.stages import Workspace
+from launch.recipe import Stage, world
+from launch.recipe.stages import verifiers
+from models.decoding.sampling import SamplingParams
+from reasoning.generation.jax_generator import JaxGenerator
+from reasoning.generation.steps import JaxStepGenerator
+from reasoning.problem import Problem
+from reasoning.prompts import few_shot, get_template
+from reasoning.search.common.evaluation import Entry
+from reasoning.search.interface import Policy
+from reasoning.search.methods import adaptive_budgets, method_entries
+from reasoning.search.prompting import Prompting
+from reasoning.tasks import get_task
+from reasoning.tiny_world import corpus, domains
+from reasoning.tiny_world.language import LANGUAGES
+from reasoning.verifiers.likelihood import SelfCertainty
+from reasoning.verifiers.rule import RuleVerifier
+
+
+def check(work: Workspace) -> None:
+    config = work.config.search
+    if 1 not in config.budgets:
+        raise ValueError(f"search.budgets={tuple(config.budgets)}: 1 must be among them")
+    asked = world.asked_in(work)
+    for problem in _problems(config, "test", config.problems, work.seed):
+        if problem.question in asked:
+            raise AssertionError(f"search problem {problem.question!r} occurs in the corpus")
+
+
+def _problems(config: Any, split: str, count: int, seed: int) -> list[Problem]:
+    return get_task(config.task).problems(split, count, seed)
+
+
+def _policy(work: Workspace, params: Any) -> Policy:
+    config = work.config.search
+    generator = JaxGenerator(work.model, params, work.tokenizer, rows=config.rows)
+    return Policy(
+        generator=generator,
+        steps=JaxStepGenerator(work.model, params, work.tokenizer),
+        task=get_task(config.task),
+        template=get_template(work.config.template, work.tokenizer),
+        max_new_tokens=config.max_new_tokens,
+        step_tokens=config.step_tokens,
+        typical_tokens=config.typical_tokens,
+        sampling=SamplingParams(temperature=config.temperature),
+        model=work.model.config,
+        rows=config.rows,
+    )
+
+
+def _prompted(work: Workspace, template: Any) -> dict[str, Entry]:
+    """The other ways to prompt, to be compared with `direct` and `cot`."""
+    config = work.config.search
+    examples = []
+    for problem in _problems(config, "train", config.shots, work.seed):
+        language = LANGUAGES[problem.metadata["language"]]
+        *lines, answer = domains.solution_lines(problem, [language], random.Random(0))
+        examples.append((problem.question, corpus.tagged(lines, answer)))
+    return {
+        "prompt_zero_shot_cot": Entry(Prompting(get_template("cot", work.tokenizer))),
+        "prompt_few_shot_cot": Entry(Prompting(few_shot(template, examples))),
+        "prompt_r1": Entry(Prompting(get_template("r1_zero", work.tokenizer))),
+    }
+
+
+def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
+    config = work.config.search
+    policy = _policy(work, stages.load_stage(work, "r1_zero"))
+    trained = work.stage_directory("verifiers")
+    prm = verifier_training.load_process_verifier(verifiers.plan(work), trained)
+    orm = verifier_training.load_outcome_verifier(verifiers.plan(work), trained)
+    plain = get_template("plain", work.tokenizer)
+    entries = method_entries(
+        prm, orm, certainty=SelfCertainty(work.model, policy.generator.params, work.tokenizer),
+        oracle=RuleVerifier(policy.task), plain=plain, how=config.how, wait=config.wait,
+    )  # fmt: skip
+    prompted = _prompted(work, plain)
+    entries |= prompted
+    budgets = list(config.budgets)
+
+    # Training problems of the same levels, which RL has not seen either.
+    calibration = _problems(config, "train", config.calibration, work.seed + 1)
+    arms = adaptive_budgets(budgets, config.tree_arms)
+    calibrated = search.compare(
+        policy, {name: entries[name] for name in arms}, calibration, arms,
+        directory / "calibration.jsonl", seed=work.seed + 1, title="search/calibration",
+    )  # fmt: skip
+    adaptive = search.fit_adaptive(
+        policy, entries, calibrated, calibration, budgets,
+        pilots=config.pilots, how=config.how, seed=work.seed + 1,
+    )  # fmt: skip
+    entries["adaptive"] = Entry(adaptive, prm)
+    write_atomically(directory / "plans.json", json.dumps(adaptive.describe(), indent=2))
+
+    wanted = dict.fromkeys(entries, budgets) | dict.fromkeys(prompted, [1])
+    problems = _problems(config, "test", config.problems, work.seed)
+    measured = search.compare(
+        policy, entries, problems, wanted, directory / "measured.jsonl",
+        seed=work.seed, title="search",
+    )  # fmt: skip
+    records = [each.summary() for each in measured]
+    search.print_table(records)
+    found = search.findings(measured)
+    print("\n".join(found))
+    write_atomically(directory / "findings.txt", "\n".join(found) + "\n")
+    search.plot(directory / "search.png", records)
+    return records
+
+
+STAGE = Stage(needs=("r1_zero", "verifiers"), fields=("template", "search"), run=run, check=check)

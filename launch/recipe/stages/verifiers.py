@@ -1,0 +1,27 @@
+"""Process and outcome reward models of R1-Zero, trained on its own labelled solutions."""
+
+from pathlib import Path
+from typing import Any
+
+from launch.jobs import verifier_training
+from launch.jobs.verifier_training import VerifierPlan
+from launch.parts import stages
+from launch.parts.stages import Workspace
+from launch.recipe import Stage
+
+
+def plan(work: Workspace) -> VerifierPlan:
+    return verifier_training.plan_verifiers(work, work.config.verifiers)
+
+
+def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    params = stages.load_stage(work, "r1_zero")
+    return verifier_training.train_verifiers(work, params, plan(work), directory)
+
+
+STAGE = Stage(
+    needs=("r1_zero",),
+    fields=("template", "verifiers"),
+    run=run,
+    check=lambda work: plan(work) and None,
+)

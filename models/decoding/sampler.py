@@ -1,0 +1,386 @@
+"""The one compiled sampler: a queue of prompts in, G samples of each out, in one XLA program.
+
+Prompts wait in a queue on the device. P of them hold a slot at a time; each is prefilled once and
+its keys and values serve all its G samples. Every decode step advances all samples of all slots
+by one token. When enough slots have finished, the next prompts are prefilled into them, so that
+short samples do not wait for long ones (continuous batching as in Orca, OSDI 2022, by group).
+
+All samples write their keys and values in the same cache column, a counter modulo W, so a write
+is one slice update instead of a scatter; a mask says which columns belong to whom.
+
+Input and output share columns: the column that holds the key of an input token holds the token
+that was sampled from it. The last prompt token is the first input, so the first sampled token is
+no special case.
+
+On a CPU the prompts are dealt to several lanes (`models.cpu.lanes`), each with its own slots and queue,
+which run the same program side by side.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.cpu.lanes import cpu_cores, kept_threads
+from models.decoder import LanguageModel
+from models.decoding.cached import decode, prefill
+from models.decoding.sampling import SamplingParams, draw
+from models.layers.kv_cache import KVCache, live_blocks
+from models.sharding import constrain
+from models.tokens.stopping import TokenAutomaton
+
+FINISH_REASONS = ("", "stop", "stop_string", "length")
+RUNNING, STOP_TOKEN, STOP_STRING, LENGTH = range(4)
+# Fewer rows than these do not pay for a lane of their own.
+LANE_ROWS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """What was generated for Q prompts, as NumPy arrays.
+
+    Attributes:
+      tokens: `[Q, G, W]`, the stop token included, zeros after the end.
+      logprobs: `[Q, G, W]`, log-probability of each token under softmax(logits / temperature),
+        before top-k/top-p/min-p; at temperature 0 under softmax(logits).
+      lengths: `[Q, G]`, number of tokens.
+      finish: `[Q, G]`, index into `FINISH_REASONS`.
+      steps: decode steps that were run, in the longest lane; `lengths.sum() / (steps * slots * G)`
+        is the occupancy.
+    """
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    lengths: np.ndarray
+    finish: np.ndarray
+    steps: int
+
+    def ids(self, prompt: int, sample: int) -> list[int]:
+        """Token ids of one sample, the stop token included."""
+        return self.tokens[prompt, sample, : self.lengths[prompt, sample]].tolist()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class _Slots:
+    """Device state of the P x G samples in flight. `columns_*` hold outputs by cache column."""
+
+    cache: KVCache
+    step: jax.Array  # []
+    prompt: jax.Array  # [P] index in the queue, -1 when never used
+    start: jax.Array  # [P] step at which the slot was filled
+    limit: jax.Array  # [P, G]
+    count: jax.Array  # [P, G] tokens generated
+    token: jax.Array  # [P, G] next input
+    position: jax.Array  # [P, G] position of the next input
+    finish: jax.Array  # [P, G]
+    automaton: jax.Array  # [P, G] state of the stop-string automaton
+    columns_token: jax.Array  # [P, G, W]
+    columns_logprob: jax.Array  # [P, G, W]
+    columns_uniform: jax.Array  # [P, G, W] what each column's token is drawn with
+
+    @property
+    def active(self) -> jax.Array:
+        return self.finish == RUNNING
+
+
+class Sampler:
+    """Compiles generation for one model and one shape of work.
+
+    Attributes:
+      slots: P, prompts in flight at a time.
+      group: G, samples of each prompt.
+      max_new_tokens: W, columns of the cache; no sample is longer.
+      admit: slots of a lane that must be free before new prompts are prefilled into them; a quarter
+        of its slots by default, so that prefills come in batches.
+      lanes: parts that the slots are divided into; by default, one for each of `cpu_cores`.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        slots: int,
+        group: int,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        stop_strings: TokenAutomaton | None = None,
+        admit: int | None = None,
+        lanes: int | None = None,
+    ):
+        for name, value in (("slots", slots), ("group", group), ("max_new_tokens", max_new_tokens)):
+            if value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        vocab = model.config.vocab_size
+        if bad := [i for i in stop_ids if not 0 <= i < vocab]:
+            raise ValueError(f"stop id {bad[0]} is outside the vocabulary of {vocab} tokens")
+        self.model, self.slots, self.group = model, slots, group
+        self.max_new_tokens = max_new_tokens
+        most = min(cpu_cores(), slots, slots * group // LANE_ROWS)
+        self.lanes = max(1, most) if lanes is None else lanes
+        if not 1 <= self.lanes <= slots:
+            raise ValueError(f"lanes={self.lanes} is not within 1..{slots}, the slots")
+        self._lane_slots = -(-slots // self.lanes)
+        self.admit = min(self._lane_slots, admit or max(1, self._lane_slots // 4))
+        self._stop_table = np.isin(np.arange(vocab), list(stop_ids))
+        self._automaton = stop_strings
+        self._run = jax.jit(functools.partial(self._generate), static_argnames=("filtered",))
+        self._seen: set = set()
+
+    @property
+    def compilations(self) -> int:
+        """Programs compiled so far: one per bucket of queue length and prompt length."""
+        return self._run._cache_size()
+
+    def __call__(
+        self,
+        params: Any,
+        prompts: Sequence[Sequence[int]],
+        key: jax.Array,
+        sampling: SamplingParams = SamplingParams(),
+        limits: Sequence[int] | None = None,
+    ) -> Samples:
+        """Draws G samples of every prompt.
+
+        What sample g of prompt i draws depends on `key`, i and g alone, not on the slots.
+
+        Args:
+          prompts: token ids of Q prompts, each at least one token.
+          limits: most new tokens for each prompt's samples; `max_new_tokens` by default.
+
+        Raises:
+          ValueError: an empty prompt, a token outside the vocabulary, a limit above
+            `max_new_tokens`, or a prompt that leaves no room in the model's context.
+        """
+        limits = [self.max_new_tokens] * len(prompts) if limits is None else list(limits)
+        self._check(prompts, limits)
+        dealt = [range(lane, len(prompts), self.lanes) for lane in range(self.lanes)]
+        queue = max(self._lane_slots, bucket(len(dealt[0])))
+        width = bucket(max(len(p) for p in prompts), least=16)
+        automaton = self._automaton.transitions if self._automaton else None
+
+        def run(numbers: range) -> dict[str, np.ndarray]:
+            tokens = np.zeros((queue, width), np.int32)
+            lengths, row_limits, row_numbers = np.zeros((3, queue), np.int32)
+            for row, number in enumerate(numbers):
+                tokens[row, : len(prompts[number])] = prompts[number]
+                lengths[row], row_limits[row] = len(prompts[number]), limits[number]
+            row_numbers[: len(numbers)] = numbers
+            out = self._run(
+                params, tokens, lengths, row_limits, row_numbers, np.int32(len(numbers)),
+                sampling.knobs, self._stop_table, automaton, key, filtered=sampling.filtered,
+            )  # fmt: skip
+            return jax.device_get(out)
+
+        found = self._in_lanes(run, [d for d in dealt if d], (queue, width, sampling.filtered))
+        G, W = self.group, self.max_new_tokens
+        samples = Samples(
+            tokens=np.empty((len(prompts), G, W), np.int32),
+            logprobs=np.empty((len(prompts), G, W), np.float32),
+            lengths=np.empty((len(prompts), G), np.int32),
+            finish=np.empty((len(prompts), G), np.int32),
+            steps=max(int(out["steps"]) for out in found),
+        )
+        for numbers, out in zip(dealt, found):
+            for name in ("tokens", "logprobs", "lengths", "finish"):
+                getattr(samples, name)[numbers] = out[name][: len(numbers)]
+        return samples
+
+    def _in_lanes(self, run, dealt: list[range], shape: tuple) -> list[dict[str, np.ndarray]]:
+        """`run` of each lane's prompts, at once where its program has been compiled before."""
+        if self.lanes == 1:
+            return [run(numbers) for numbers in dealt]
+        if shape not in self._seen:
+            # In a lane's thread, too: what is compiled depends on a thread's settings of JAX.
+            found = [kept_threads().submit(run, numbers).result() for numbers in dealt]
+            self._seen.add(shape)
+            return found
+        return list(kept_threads().map(run, dealt))
+
+    def _check(self, prompts, limits):
+        if not prompts:
+            raise ValueError("no prompts were given; pass at least one")
+        config = self.model.config
+        for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+            if not len(prompt):
+                raise ValueError(f"prompt {i} is empty; give at least a beginning-of-sequence token")
+            if min(prompt) < 0 or max(prompt) >= config.vocab_size:
+                raise ValueError(
+                    f"prompt {i} holds token {max(max(prompt), -min(prompt))}, outside the model's "
+                    f"vocabulary of {config.vocab_size}; was it made by another tokenizer?"
+                )
+            if not 1 <= limit <= self.max_new_tokens:
+                raise ValueError(
+                    f"limit {limit} of prompt {i} is not within 1..{self.max_new_tokens}, the "
+                    "sampler's max_new_tokens"
+                )
+            if len(prompt) + limit > config.max_length:
+                raise ValueError(
+                    f"prompt {i} has {len(prompt)} tokens; with {limit} new ones it exceeds the "
+                    f"model's context of {config.max_length}: shorten it or lower max_new_tokens"
+                )
+
+    def _empty_slots(self, width: int) -> _Slots:
+        P, G, W = self._lane_slots, self.group, self.max_new_tokens
+        cache = KVCache.zeros(self.model.config, P, G, width, W)
+        rows = functools.partial(jnp.zeros, (P, G), jnp.int32)
+        return _Slots(
+            cache=dataclasses.replace(
+                cache,
+                prefix_k=constrain(cache.prefix_k, None, "batch", "kv_heads", None, None),
+                prefix_v=constrain(cache.prefix_v, None, "batch", "kv_heads", None, None),
+                suffix_k=constrain(cache.suffix_k, None, "batch", None, "kv_heads", None, None),
+                suffix_v=constrain(cache.suffix_v, None, "batch", None, "kv_heads", None, None),
+            ),
+            step=jnp.int32(0),
+            prompt=jnp.full(P, -1, jnp.int32),
+            start=jnp.zeros(P, jnp.int32),
+            limit=rows(),
+            count=rows(),
+            token=rows(),
+            position=rows(),
+            finish=jnp.full((P, G), LENGTH, jnp.int32),
+            automaton=rows(),
+            columns_token=jnp.zeros((P, G, W), jnp.int32),
+            columns_logprob=jnp.zeros((P, G, W), jnp.float32),
+            columns_uniform=jnp.zeros((P, G, W), jnp.float32),
+        )
+
+    def _generate(
+        self, params, queue, lengths, limits, numbers, num_prompts, knobs, stop_table, automaton,
+        key, *, filtered,
+    ):  # fmt: skip
+        P, G, W, A = self._lane_slots, self.group, self.max_new_tokens, self.admit
+        model, params = self.model, self.model.for_loop(params, queue.shape[1] + W)
+        num_rows = queue.shape[0]
+
+        def collect(slots: _Slots, out):
+            """Copies finished samples to the output, unrolling the circular columns."""
+            order = (slots.start[:, None] + jnp.arange(W)) % W
+            order = jnp.broadcast_to(order[:, None], (P, G, W))
+            valid = jnp.arange(W) < slots.count[..., None]
+            done = ~slots.active.any(-1) & (slots.prompt >= 0)
+            row = jnp.where(done, slots.prompt, num_rows)
+
+            def put(where, value):
+                return where.at[row].set(value, mode="drop")
+
+            tokens = jnp.take_along_axis(slots.columns_token, order, -1)
+            logprobs = jnp.take_along_axis(slots.columns_logprob, order, -1)
+            return {
+                "tokens": put(out["tokens"], jnp.where(valid, tokens, 0)),
+                "logprobs": put(out["logprobs"], jnp.where(valid, logprobs, 0.0)),
+                "lengths": put(out["lengths"], slots.count),
+                "finish": put(out["finish"], slots.finish),
+            }
+
+        def uniform(prompts, start):
+            """Draws `[A, G, W]` of number n = 0, 1, ... in the column of step `start` + n."""
+            stream = prompts[:, None] * G + jnp.arange(G)
+            keys = jax.vmap(functools.partial(jax.random.fold_in, key))(stream.ravel())
+            draws = jax.vmap(lambda key: jax.random.uniform(key, (W,)))(keys)
+            return jnp.roll(draws, start % W, -1).reshape(A, G, W)
+
+        def fill(slots: _Slots, next_prompt):
+            """Prefills up to A waiting prompts into free slots."""
+            busy = slots.active.any(-1)
+            candidates = jnp.argsort(busy, stable=True)[:A]
+            index = next_prompt + jnp.arange(A)
+            usable = ~busy[candidates] & (index < num_prompts)
+            into = jnp.where(usable, candidates, P)
+            row = jnp.clip(index, 0, num_rows - 1)
+            tokens, length = queue[row], lengths[row]
+            last = jnp.take_along_axis(tokens, jnp.maximum(length - 1, 0)[:, None], -1)
+
+            def put(where, value):
+                value = jnp.broadcast_to(value, (A, *where.shape[1:])).astype(where.dtype)
+                return where.at[into].set(value, mode="drop")
+
+            slots = dataclasses.replace(
+                slots,
+                cache=prefill(model, params, slots.cache, tokens, length - 1, into),
+                prompt=put(slots.prompt, index),
+                start=put(slots.start, slots.step),
+                limit=put(slots.limit, limits[row][:, None]),
+                count=put(slots.count, 0),
+                token=put(slots.token, last),
+                position=put(slots.position, length[:, None] - 1),
+                finish=put(slots.finish, RUNNING),
+                automaton=put(slots.automaton, 0),
+                columns_uniform=put(slots.columns_uniform, uniform(numbers[row], slots.step)),
+            )
+            return slots, next_prompt + usable.sum()
+
+        def step(slots: _Slots) -> _Slots:
+            active, column = slots.active, slots.step % W
+            # Slots that are active were filled at most W steps ago.
+            oldest = jnp.where(active.any(-1), slots.start, slots.step).min()
+            logits, cache = decode(
+                model, params, slots.cache, slots.token, slots.position, column, active,
+                live=live_blocks(W, oldest, slots.step),
+            )  # fmt: skip
+            uniform = slots.columns_uniform[:, :, column].ravel()
+            token, logprob = draw(logits, uniform, knobs, filtered)
+            token, logprob = token.reshape(P, G), logprob.reshape(P, G)
+            count = slots.count + active
+            finish = jnp.where(count >= slots.limit, LENGTH, RUNNING)
+            state = slots.automaton
+            if automaton is not None:
+                state = automaton[state, token].astype(jnp.int32)
+                finish = jnp.where(state == automaton.shape[0] - 1, STOP_STRING, finish)
+            finish = jnp.where(stop_table[token], STOP_TOKEN, finish)
+
+            def write(columns, value):
+                # Finished samples wait to be collected; the counter may come round to their columns.
+                value = jnp.where(active, value, columns[:, :, column])
+                return jax.lax.dynamic_update_slice(columns, value[..., None], (0, 0, column))
+
+            return dataclasses.replace(
+                slots,
+                cache=cache,
+                step=slots.step + 1,
+                count=count,
+                token=jnp.where(active, token, slots.token),
+                position=slots.position + active,
+                finish=jnp.where(active, finish, slots.finish),
+                automaton=jnp.where(active, state, slots.automaton),
+                columns_token=write(slots.columns_token, token),
+                columns_logprob=write(slots.columns_logprob, logprob),
+            )
+
+        def decode_until_slots_are_free(slots: _Slots, next_prompt) -> _Slots:
+            def keep_going(slots):
+                free = (~slots.active.any(-1)).sum()
+                waiting = jnp.minimum(num_prompts - next_prompt, A)
+                return slots.active.any() & ~((waiting > 0) & (free >= waiting))
+
+            return jax.lax.while_loop(keep_going, step, slots)
+
+        def round_(carry):
+            slots, next_prompt, out = carry
+            slots, next_prompt = fill(slots, next_prompt)
+            slots = decode_until_slots_are_free(slots, next_prompt)
+            return slots, next_prompt, collect(slots, out)
+
+        def unfinished(carry):
+            slots, next_prompt, _ = carry
+            return slots.active.any() | (next_prompt < num_prompts)
+
+        out = {
+            "tokens": jnp.zeros((num_rows, G, W), jnp.int32),
+            "logprobs": jnp.zeros((num_rows, G, W), jnp.float32),
+            "lengths": jnp.zeros((num_rows, G), jnp.int32),
+            "finish": jnp.zeros((num_rows, G), jnp.int32),
+        }
+        carry = (self._empty_slots(queue.shape[1]), jnp.int32(0), out)
+        slots, _, out = jax.lax.while_loop(unfinished, round_, carry)
+        return out | {"steps": slots.step}
+
+
+def bucket(size: int, least: int = 1) -> int:
+    """The next power of two: shapes within a bucket share one compiled program."""
+    return max(least, 1 << (size - 1).bit_length())

@@ -1,0 +1,1 @@
+"""Between text and arrays of tokens: tokenizer, chat template, stop strings and packing."""

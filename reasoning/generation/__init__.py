@@ -1,0 +1,1 @@
+"""Generators, whole responses at once or step by step."""

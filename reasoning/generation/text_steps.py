@@ -1,0 +1,118 @@
+"""Steps from any `Generator`, such as a server: text in, text out; see `reasoning.generation.steps`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.decoding.sampling import SamplingParams
+from models.paths import path_pool
+from models.paths.path_pool import EMPTY, ROOT, at, put
+from reasoning.generation.generator import Generator
+from reasoning.generation.steps import HostPaths, Places, Step, Told
+
+
+class TextStepGenerator:
+    """Steps from any `Generator`, such as a server: it is given the prompt with the path's text.
+
+    Whether the server reads that anew each time or finds it in a prefix cache is its own affair.
+    """
+
+    lanes = 1
+
+    def __init__(self, generator: Generator):
+        self.generator = generator
+
+    def start(
+        self,
+        prompts: Sequence[str],
+        *,
+        capacity: int,
+        width: int,
+        max_new_tokens: int,
+        step_tokens: int,
+        delimiter: str,
+        sampling: SamplingParams = SamplingParams(),
+        seed: int = 0,
+    ) -> "TextPaths":
+        """See `StepGenerator`."""
+        path_pool.check_sizes(
+            capacity=capacity, width=width, max_new_tokens=max_new_tokens, step_tokens=step_tokens
+        )
+        if not delimiter:
+            raise ValueError("delimiter is empty; give what ends a step, such as a newline")
+        limits = capacity, width, max_new_tokens, step_tokens
+        return TextPaths(self.generator, prompts, limits, delimiter, sampling, seed)
+
+
+class TextPaths(HostPaths):
+    """See `Paths`. One call of the generator for each step, and another for paths near the limit."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        prompts: Sequence[str],
+        limits: tuple[int, int, int, int],
+        delimiter: str,
+        sampling: SamplingParams,
+        seed: int,
+    ):
+        tokenizer = getattr(generator, "tokenizer", None)
+        ids = tokenizer.encode_batch(prompts) if tokenizer else [[]] * len(prompts)
+        super().__init__([len(each) for each in ids], sampling, seed)
+        self._generator, self._prompts, self._delimiter = generator, list(prompts), delimiter
+        capacity, self._width, self._most, self._step_tokens = limits
+        self._lengths = np.full((len(prompts), capacity + 1), EMPTY, np.int64)
+        self._lengths[:, ROOT] = 0
+        self._ended = np.zeros(self._lengths.shape, bool)
+
+    def extend(
+        self, parents: Places, into: Places, sampling: SamplingParams | None = None
+    ) -> list[list[Step]]:
+        """See `Paths`."""
+        shape = len(self._prompts), self._width
+        sources, targets = path_pool.check_places(
+            self._lengths, self._ended, *self._request(parents, into, *shape), self._width
+        )
+        lengths = at(self._lengths, sources)
+        limits = np.minimum(self._step_tokens, self._most - lengths)
+        rows = [(p, i) for p, places in enumerate(parents) for i in range(len(places))]
+        seed, steps = self._next_extension(), {}
+        for limit in sorted({limits[row] for row in rows}, reverse=True):
+            asked = [row for row in rows if limits[row] == limit]
+            groups = self._generator.generate(
+                [self._prompts[p] + self.text(p, sources[p, i]) for p, i in asked],
+                max_new_tokens=int(limit),
+                sampling=sampling or self._sampling,
+                stop=[self._delimiter],
+                seed=int(np.random.SeedSequence([self._seed, seed, limit]).generate_state(1)[0]),
+            )
+            for row, (completion,) in zip(asked, groups, strict=True):
+                steps[row] = self._step(completion, lengths[row])
+        gained, ended = np.zeros(shape, np.int64), np.zeros(shape, bool)
+        for row, step in steps.items():
+            gained[row], ended[row] = len(step.token_ids), step.ended
+        self._lengths = put(self._lengths, targets, lengths + gained)
+        self._ended = put(self._ended, targets, ended)
+        self.sampled_tokens += gained.sum(1)
+        found = [[steps[p, i] for i in range(len(places))] for p, places in enumerate(parents)]
+        told = [
+            [
+                Told(before.token_ids + step.token_ids, before.text + step.text)
+                for before, step in zip((self._told[p][place] for place in places), found[p])
+            ]
+            for p, places in enumerate(parents)
+        ]
+        self._tell(told, into)
+        return found
+
+    def _step(self, completion, length: int) -> Step:
+        """A completion behind `length` tokens of its path."""
+        count = len(completion.token_ids)
+        if completion.finish == "stop":
+            finish = "stop"
+        elif length + count >= self._most or not count:
+            # A path that does not grow would be extended for ever.
+            finish = "length"
+        else:
+            finish = "delimiter" if completion.finish == "stop_string" else "step_length"
+        return Step(list(completion.token_ids), completion.text, completion.logprobs, finish)

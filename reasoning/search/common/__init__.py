@@ -1,0 +1,1 @@
+"""What search methods share: scored paths, shared samples, and their comparison."""

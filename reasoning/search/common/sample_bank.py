@@ -1,0 +1,88 @@
+"""Samples and scores drawn once and used by every method that would draw the same."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from models.decoding.sampling import SamplingParams
+from reasoning.generation.generator import Completion, Generator
+from reasoning.problem import Problem
+from reasoning.verifiers import Verifier
+
+
+class SampleBank:
+    """A generator that draws `size` samples of a prompt at once and hands out the first ones.
+
+    So that comparing methods over budgets costs one draw: a smaller budget sees a part of what a
+    larger one sees. Other requests (stop strings, other sampling, more samples) pass through.
+    """
+
+    def __init__(
+        self, generator: Generator, size: int, max_new_tokens: int, sampling: SamplingParams
+    ):
+        self._generator, self._size = generator, size
+        self._terms = (max_new_tokens, sampling)
+        self._kept: dict[str, list[Completion]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        num_samples: int = 1,
+        max_new_tokens: int,
+        sampling: SamplingParams = SamplingParams(),
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> list[list[Completion]]:
+        """See `Generator`; what has been drawn stays, whatever the seed."""
+        terms = {"max_new_tokens": max_new_tokens, "sampling": sampling, "seed": seed}
+        if (max_new_tokens, sampling) != self._terms or stop or num_samples > self._size:
+            return self._generator.generate(
+                prompts, num_samples=num_samples, stop=stop, **terms
+            )
+        if missing := list(dict.fromkeys(p for p in prompts if p not in self._kept)):
+            groups = self._generator.generate(missing, num_samples=self._size, **terms)
+            self._kept |= zip(missing, groups, strict=True)
+        return [self._kept[prompt][:num_samples] for prompt in prompts]
+
+
+class ScoreBank:
+    """A verifier that scores a response once."""
+
+    def __init__(self, verifier: Verifier):
+        self._verifier = verifier
+        self._kept: dict[Any, np.ndarray] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._verifier, name)
+
+    def score(
+        self,
+        problems: Sequence[Problem],
+        prompts: Sequence[str],
+        completions: Sequence[Sequence[Completion]],
+    ) -> list[list[np.ndarray]]:
+        """See `Verifier`."""
+        keys = [
+            [(prompt, completion.text, tuple(completion.token_ids)) for completion in group]
+            for prompt, group in zip(prompts, completions, strict=True)
+        ]
+        missing = [
+            [completion for key, completion in zip(of_group, group) if key not in self._kept]
+            for of_group, group in zip(keys, completions, strict=True)
+        ]
+        wanted = [i for i, group in enumerate(missing) if group]
+        if wanted:
+            scores = self._verifier.score(
+                [problems[i] for i in wanted],
+                [prompts[i] for i in wanted],
+                [missing[i] for i in wanted],
+            )
+            for i, of_group in zip(wanted, scores, strict=True):
+                new = [key for key in keys[i] if key not in self._kept]
+                self._kept |= zip(new, of_group, strict=True)
+        return [[self._kept[key] for key in of_group] for of_group in keys]

@@ -1,0 +1,104 @@
+"""What searches over reasoning steps share: paths in batches of problems, and a final choice."""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+from models.cpu.lanes import in_threads
+from reasoning import voting
+from reasoning.generation.generator import fold_seed
+from reasoning.problem import Problem
+from reasoning.search import interface
+from reasoning.search.common.scored_paths import Path, ScoredPaths
+from reasoning.search.interface import Policy, SearchResult
+from reasoning.verifiers import Verifier, aggregate
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSearch(abc.ABC):
+    """A `SearchMethod` over steps, guided by a process verifier.
+
+    Attributes:
+      expansions: M, steps sampled at a time for a path; all of a budget below it.
+      how: how a path's step scores become one, for ranking and voting.
+      choose: "vote" of the final responses, weighted by score, or the "best" of them.
+    """
+
+    name: ClassVar[str]
+
+    expansions: int = 4
+    how: str = "last"
+    choose: str = "vote"
+
+    def __post_init__(self):
+        if self.expansions < 1:
+            raise ValueError(f"expansions={self.expansions} must be at least 1")
+        if self.choose not in ("vote", "best"):
+            raise ValueError(f"choose={self.choose!r} is unknown; choose vote or best")
+        aggregate([1.0], self.how)
+
+    def __call__(
+        self,
+        policy: Policy,
+        verifier: Verifier | None,
+        problems: Sequence[Problem],
+        budget: int,
+        *,
+        seed: int = 0,
+    ) -> list[SearchResult]:
+        """See `SearchMethod`."""
+        interface.check_budget(budget, self.name)
+        verifier = interface.require_verifier(verifier, self.name)
+        interface.require_steps(policy, self.name)
+        width, capacity = self.width(budget), self.capacity(policy, budget)
+        lanes = policy.steps.lanes
+        at_once = max(1, self.problems_at_once(policy, width, capacity) // lanes)
+
+        def of_batch(start: int) -> list[SearchResult]:
+            batch = problems[start : start + at_once]
+            paths = ScoredPaths(
+                policy, verifier, batch, capacity=capacity, width=width,
+                seed=fold_seed(seed, self.name, start),
+            )  # fmt: skip
+            ended = self.search(policy, paths, len(batch), budget)
+            return self._chosen(policy, paths, batch, ended)
+
+        starts = range(0, len(problems), at_once)
+        # The first by itself, so that programs are compiled once.
+        found = [of_batch(start) for start in starts[:1]]
+        found += in_threads(of_batch, starts[1:], lanes)
+        return [result for batch in found for result in batch]
+
+    def width(self, budget: int) -> int:
+        """Paths of a problem that are extended at a time."""
+        return budget
+
+    def capacity(self, policy: Policy, budget: int) -> int:
+        """Paths of a problem that are kept at a time."""
+        del policy
+        return self.width(budget)
+
+    def problems_at_once(self, policy: Policy, width: int, capacity: int) -> int:
+        """Problems that are searched at a time, those of a lane in lockstep."""
+        del capacity
+        return max(1, policy.rows // width)
+
+    @abc.abstractmethod
+    def search(
+        self, policy: Policy, paths: ScoredPaths, count: int, budget: int
+    ) -> list[list[Path]]:
+        """The paths that are whole responses, for each of `count` problems."""
+
+    def worth(self, path: Path) -> float:
+        """A path's step scores as one."""
+        return aggregate(path.scores, self.how)
+
+    def _chosen(self, policy, paths, problems, ended) -> list[SearchResult]:
+        candidates = [[paths.candidate(path, self.how) for path in each] for each in ended]
+        if self.choose == "vote":
+            chosen = voting.elect(policy.task, problems, candidates, voting.by_score)
+        else:
+            chosen = [voting.best(each) for each in candidates]
+        spent = [meter.spent for meter in paths.meters]
+        return interface.results(problems, chosen, candidates, spent)

@@ -1,0 +1,382 @@
+"""A generator behind HTTP: vLLM, SGLang, or any server with OpenAI's completions interface."""
+
+import concurrent.futures
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from models.decoding.sampling import SamplingParams
+from reasoning.generation.generator import Completion, fold_seed
+from reasoning.response import THINK_CLOSE, THINK_OPEN
+from reasoning.server_client.api_client import ApiClient, ServerError
+from reasoning.server_client.api_limits import Cancelled, Ledger
+
+Messages = Sequence[Mapping[str, str]]
+
+# Stands in `Completion.token_ids` for each token whose id the server does not tell.
+UNKNOWN_TOKEN = -1
+# A token is at least one byte of UTF-8, so bytes bound tokens; most are about four.
+_BYTES_PER_TOKEN = 4
+# What a chat template puts around a message, at most.
+_TOKENS_PER_MESSAGE = 32
+_POLL_S = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One prompt to be sampled from.
+
+    Attributes:
+      prompt: text, or the messages of a chat.
+      seed: for the server; it alone decides how exactly it is followed.
+    """
+
+    prompt: str | Messages
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What a call would use, before it is made.
+
+    Attributes:
+      requests: number of prompts.
+      prompt_tokens: about, at four bytes a token.
+      completion_tokens: at most.
+      cost: of these; 0 without prices.
+    """
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float
+
+
+class OpenAIGenerator:
+    """Samples from a server, behind the `Generator` interface.
+
+    `generate` sends prompts as they are to `/completions`, or each as a user's message to
+    `/chat/completions`; `chat` sends messages. What comes back differs from the compiled sampler in
+    three points. Token ids are `UNKNOWN_TOKEN` where the server does not tell them (vLLM does);
+    their number is the number of tokens paid for, of several samples of a prompt in proportion to
+    their length unless the server reports tokens. `logprobs` are None unless they are asked for,
+    reported, and the temperature is 1 or 0: servers report those of the unscaled distribution. The
+    chain of thought that a server returns apart stands in `<think>` tags before the text.
+
+    Args:
+      client: the connection, with its limits and budget.
+      model: as the server calls it.
+      chat: whether `generate` uses the chat interface.
+      logprobs: ask for them.
+      server_stops: leave stop strings to the server, which must say which one it met (vLLM and
+        SGLang do). If not, the text is cut here, and what was generated behind is paid for.
+      concurrency: requests in flight.
+      extra: fields of every request that are added or replaced, such as
+        `{"reasoning_effort": "high"}`, or left out if None.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        model: str,
+        *,
+        chat: bool = False,
+        logprobs: bool = False,
+        server_stops: bool = True,
+        concurrency: int = 16,
+        extra: Mapping[str, Any] = {},
+    ):
+        if not model:
+            raise ValueError("model is empty: give the name that the server calls it by")
+        if concurrency < 1:
+            raise ValueError(f"concurrency={concurrency}: at least one request must be in flight")
+        self.client, self.model, self.uses_chat = client, model, chat
+        self._logprobs, self._server_stops = logprobs, server_stops
+        self._concurrency, self._extra = concurrency, dict(extra)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was used and spent so far."""
+        return self.client.ledger
+
+    def check(self) -> None:
+        """Finds out whether the server is there, takes the key and has the model.
+
+        Raises:
+          ServerError: it has not; in one line, without waiting.
+        """
+        try:
+            listed = self.client.get("/models").get("data")
+            names = [str(entry["id"]) for entry in listed]
+        except ServerError as error:
+            if "HTTP 404" in str(error) or "HTTP 405" in str(error):
+                return  # A server without this list; the first request will tell.
+            raise
+        except (TypeError, LookupError):
+            return
+        if names and self.model not in names:
+            known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            raise ServerError(
+                f"{self.client.url} has no model {self.model!r}: it has {known}", fatal=True
+            )
+
+    def estimate(
+        self, prompts: Iterable[str | Messages], *, num_samples: int = 1, max_new_tokens: int
+    ) -> Estimate:
+        """What a call would use at most in completions, and about in prompts."""
+        sizes = [_most_prompt_tokens(prompt) for prompt in prompts]
+        prompt_tokens = sum(-(-size // _BYTES_PER_TOKEN) for size in sizes)
+        completion_tokens = len(sizes) * num_samples * max_new_tokens
+        prices = self.ledger.prices
+        cost = prices.cost(prompt_tokens, completion_tokens) if prices else 0.0
+        return Estimate(len(sizes), prompt_tokens, completion_tokens, cost)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        num_samples: int = 1,
+        max_new_tokens: int,
+        sampling: SamplingParams = SamplingParams(),
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> list[list[Completion]]:
+        """See `Generator`. All or nothing: use `stream` to keep what came before a failure.
+
+        Raises:
+          ServerError: a prompt was refused or got no answer.
+          SpendingCapError: the call may cost more than is left.
+        """
+        requests = [Request(prompt, fold_seed(seed, i)) for i, prompt in enumerate(prompts)]
+        results: list[list[Completion]] = [[] for _ in requests]
+        answers = self.stream(
+            requests,
+            num_samples=num_samples,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            stop=stop,
+        )
+        for i, result in answers:
+            if isinstance(result, list) and len(result) < num_samples:
+                result = ServerError(f"{self.client.url}: {len(result)} of {num_samples} samples")
+            if isinstance(result, ServerError):
+                answers.close()
+                raise result
+            results[i] = result
+        return results
+
+    def chat(self, conversations: Sequence[Messages], **arguments: Any) -> list[list[Completion]]:
+        """`generate` for conversations, each a list of `{"role", "content"}`."""
+        return self.generate(conversations, **arguments)
+
+    def stream(
+        self,
+        requests: Iterable[Request],
+        *,
+        num_samples: int = 1,
+        max_new_tokens: int,
+        sampling: SamplingParams = SamplingParams(),
+        stop: Sequence[str] = (),
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[tuple[int, list[Completion] | ServerError]]:
+        """Yields `(index of the request, its samples)` in the order in which answers come.
+
+        A request that fails for itself yields its error; one that fails after the server has given
+        some samples, which are paid for, yields these. Requests are taken from the iterable as
+        places get free.
+
+        Args:
+          should_stop: asked several times a second; once true, nothing is asked for any more, and
+            the answers in flight are the last.
+
+        Raises:
+          ServerError, SpendingCapError, ValueError: what stops all requests; after the answers of
+            those in flight, which are paid for, have been yielded.
+        """
+        if num_samples < 1 or max_new_tokens < 1:
+            raise ValueError(
+                f"num_samples={num_samples}, max_new_tokens={max_new_tokens}: need at least 1"
+            )
+        job = _Job(self, num_samples, max_new_tokens, sampling, tuple(stop), self._fields(sampling))
+        waiting, running = enumerate(requests), {}
+        halt, fault = threading.Event(), None
+        with concurrent.futures.ThreadPoolExecutor(self._concurrency) as pool:
+            try:
+                while True:
+                    if should_stop():
+                        halt.set()
+                    while not halt.is_set() and len(running) < self._concurrency:
+                        index, request = next(waiting, (None, None))
+                        if request is None:
+                            break
+                        running[pool.submit(job.run, request, halt)] = index
+                    if not running:
+                        break
+                    done, _ = concurrent.futures.wait(
+                        running, _POLL_S, return_when=concurrent.futures.FIRST_COMPLETED
+                    )
+                    for future in done:
+                        index, error = running.pop(future), future.exception()
+                        if error is None:
+                            yield index, future.result()
+                        elif isinstance(error, ServerError) and not error.fatal:
+                            yield index, error
+                        elif not isinstance(error, Cancelled):
+                            fault = fault or error
+                            halt.set()
+            finally:
+                halt.set()
+                for future in running:
+                    future.cancel()
+        if fault is not None:
+            raise fault
+
+    def _fields(self, sampling: SamplingParams) -> dict[str, Any]:
+        fields = {"model": self.model, "temperature": sampling.temperature}
+        fields["top_p"] = sampling.top_p
+        # Not OpenAI's, though vLLM and SGLang have them: sent only where they are in use.
+        if sampling.top_k:
+            fields["top_k"] = sampling.top_k
+        if sampling.min_p:
+            fields["min_p"] = sampling.min_p
+        return fields
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What the requests of one call share."""
+
+    owner: OpenAIGenerator
+    num_samples: int
+    max_new_tokens: int
+    sampling: SamplingParams
+    stop: tuple[str, ...]
+    fields: Mapping[str, Any]
+
+    def run(self, request: Request, halt: threading.Event) -> list[Completion]:
+        """All samples of a request, which may take several where the server gives fewer."""
+        samples: list[Completion] = []
+        while len(samples) < self.num_samples:
+            missing = self.num_samples - len(samples)
+            seed = fold_seed(request.seed, len(samples)) if samples else request.seed
+            try:
+                samples += self._ask(request.prompt, missing, seed, halt)[:missing]
+            except (OSError, Cancelled):
+                if not samples:
+                    raise
+                break
+        return samples
+
+    def _ask(self, prompt, count, seed, halt):
+        owner = self.owner
+        chat = owner.uses_chat or not isinstance(prompt, str)
+        body = {**self.fields, "max_tokens": self.max_new_tokens, "n": count, "seed": seed}
+        if chat:
+            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+            body["messages"] = list(messages)
+        else:
+            body["prompt"] = prompt
+        if self.stop and owner._server_stops:
+            body["stop"] = list(self.stop)
+        if owner._logprobs:
+            body["logprobs"] = True if chat else 1
+        body |= owner._extra
+        return owner.client.post(
+            "/chat/completions" if chat else "/completions",
+            {name: value for name, value in body.items() if value is not None},
+            lambda reply: self._completions(reply, chat),
+            prompt_tokens=_most_prompt_tokens(prompt),
+            completion_tokens=count * self.max_new_tokens,
+            stop=halt,
+        )
+
+    def _completions(self, reply: Mapping[str, Any], chat: bool) -> list[Completion]:
+        choices = reply["choices"]
+        if not choices:
+            raise ValueError("it has no choices")
+        texts = [_chat_text(choice) if chat else choice["text"] for choice in choices]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a choice has no text")
+        tokens = [_tokens(choice) for choice in choices]
+        counts = _shares((reply.get("usage") or {}).get("completion_tokens"), texts)
+        completions = []
+        for choice, text, (ids, logprobs), count in zip(choices, texts, tokens, counts):
+            text, finish = self._finish(choice, text)
+            if ids is None:
+                ids = [UNKNOWN_TOKEN] * (count if logprobs is None else len(logprobs))
+            if logprobs is not None and len(logprobs) != len(ids):
+                raise ValueError(f"{len(logprobs)} logprobs for {len(ids)} tokens")
+            # Servers report those of the distribution that is not scaled.
+            if self.sampling.temperature not in (0, 1):
+                logprobs = None
+            completions.append(Completion(text, ids, logprobs, finish))
+        return completions
+
+    def _finish(self, choice, text):
+        """The text up to and including a stop string, and how it ended."""
+        reason = choice["finish_reason"]
+        if reason is None:
+            raise ValueError("a sample has no end")
+        if reason not in ("stop", "length"):
+            raise ServerError(f"{self.owner.client.url}: a sample ended by {reason!r}")
+        finish = "length" if reason == "length" else "stop"
+        if not self.stop:
+            return text, finish
+        # Where the server has stopped, this finds nothing, unless it leaves the string in.
+        ends = [(text.find(each) + len(each), each) for each in self.stop if each in text]
+        if ends:
+            return text[: min(ends)[0]], "stop_string"
+        if not self.owner._server_stops or finish == "length":
+            return text, finish
+        if "stop_reason" not in choice and "matched_stop" not in choice:
+            raise ServerError(
+                f"{self.owner.client.url} does not say which stop string ended a sample: set"
+                " server_stops=False, and the text is cut here",
+                fatal=True,
+            )
+        met = choice.get("stop_reason", choice.get("matched_stop"))
+        return (text + met, "stop_string") if met in self.stop else (text, finish)
+
+
+def _most_prompt_tokens(prompt: str | Messages) -> int:
+    if isinstance(prompt, str):
+        return len(prompt.encode()) + _TOKENS_PER_MESSAGE
+    return sum(_most_prompt_tokens(str(message["content"])) for message in prompt)
+
+
+def _chat_text(choice):
+    """The text of an answer, the chain before it in tags."""
+    message = choice["message"]
+    text = message["content"] or ""
+    # vLLM and DeepSeek call it the former, newer vLLM the latter.
+    chain = message.get("reasoning_content") or message.get("reasoning")
+    if not chain:
+        return text
+    # One that was cut off has no end.
+    ended = text or choice["finish_reason"] != "length"
+    return f"{THINK_OPEN}{chain}{THINK_CLOSE if ended else ''}{text}"
+
+
+def _tokens(choice):
+    """Token ids and logprobs of a choice, each None where it is not reported."""
+    ids = choice.get("token_ids")
+    if ids is not None and not all(type(token) is int for token in ids):
+        raise ValueError("token_ids are no integers")
+    reported = choice.get("logprobs") or {}
+    if "content" in reported:  # of a chat
+        values = reported["content"] and [token["logprob"] for token in reported["content"]]
+    else:
+        values = reported.get("token_logprobs")
+    return ids, None if values is None else np.array(values, np.float32)
+
+
+def _shares(total: int | None, texts: Sequence[str]) -> list[int]:
+    """Splits a number of tokens in proportion to the texts' bytes; the sum is exact."""
+    sizes = [len(text.encode()) + 1 for text in texts]
+    if type(total) is not int or total < 0:
+        return [-(-size // _BYTES_PER_TOKEN) for size in sizes]
+    ends = [total * sum(sizes[: i + 1]) // sum(sizes) for i in range(len(sizes))]
+    return [end - start for start, end in zip([0, *ends], ends)]

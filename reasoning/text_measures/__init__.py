@@ -1,0 +1,1 @@
+"""Numbers read off a text: its language, its repetition, and its self-checks."""

@@ -1,0 +1,1 @@
+"""Training data made from samples: curated chains, teachers' responses and step labels."""

@@ -1,0 +1,181 @@
+"""Which sampled responses are fit to be trained on: right, readable, in one language, new.
+
+DeepSeek-R1 (arXiv:2501.12948, 2.3.1 and 2.3.3) keeps of its rejection samples those that are right,
+and leaves out chains with mixed languages, long paragraphs and code blocks. Training texts are
+decontaminated by n-grams of the evaluation (the paper's appendix; GPT-3, arXiv:2005.14165,
+appendix C).
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from reasoning.problem import Problem
+from reasoning.response import parse_response
+from reasoning.text_measures.languages import consistency
+from reasoning.text_measures.repetition import ngrams, repeated_share, words_of
+
+NO_FORMAT = "not well formed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Readability:
+    """What a chain must be like.
+
+    Attributes:
+      min_lines, max_lines: lines that are not blank; min_lines=0 lets answers without a chain pass.
+      max_line_words: longest line, in words; longer is a paragraph nobody follows.
+      max_repeated: share of 8-grams that may be repeated.
+      min_consistency: share of its words in the question's language.
+    """
+
+    min_lines: int = 1
+    max_lines: int = 200
+    max_line_words: int = 80
+    max_repeated: float = 0.3
+    min_consistency: float = 1.0
+
+    def fault(self, response: str, problem: Problem) -> str | None:
+        """Why a response is not readable, in words; None where it is."""
+        parsed = parse_response(response)
+        if not parsed.well_formed:
+            return NO_FORMAT
+        lines = [line for line in parsed.chain.splitlines() if line.strip()]
+        if len(lines) < self.min_lines:
+            return "chain too short"
+        if len(lines) > self.max_lines or any(
+            len(words_of(line)) > self.max_line_words for line in lines
+        ):
+            return "chain or paragraph too long"
+        if "```" in parsed.chain:
+            return "code block in the chain"
+        if any(not c.isprintable() and not c.isspace() for c in response) or "\ufffd" in response:
+            return "unprintable characters"
+        if repeated_share(parsed.chain, 8) > self.max_repeated:
+            return "repetitive"
+        share = consistency(parsed.chain, problem)
+        if share is not None and share < self.min_consistency:
+            return "mixed languages"
+        return None
+
+
+class Decontaminator:
+    """Finds texts that share n words in a row with the evaluation.
+
+    Words are `reasoning.text_measures.repetition.words_of`. An evaluation text of fewer than n words must occur
+    as a whole.
+
+    Args:
+      texts: questions of the evaluation, and reference solutions where there are any.
+    """
+
+    def __init__(self, texts: Iterable[str], n: int = 13):
+        if n < 1:
+            raise ValueError(f"decontamination by n-grams of n={n} words: give at least 1")
+        self._grams: dict[int, set[tuple[str, ...]]] = collections.defaultdict(set)
+        for text in texts:
+            words = words_of(text)
+            length = min(n, len(words))
+            if length:
+                self._grams[length].update(ngrams(words, length))
+
+    def shared(self, text: str) -> str | None:
+        """Words that the text shares with the evaluation; None for a clean text."""
+        words = words_of(text)
+        for length, held_out in self._grams.items():
+            for gram in ngrams(words, length):
+                if gram in held_out:
+                    return " ".join(gram)
+        return None
+
+
+class Deduplicator:
+    """Remembers what it has seen, by words: case, blanks and line ends make no difference.
+
+    Args:
+      max_overlap: of two responses to one question, the second is a duplicate if their sets of
+        5-grams overlap by more (Jaccard index). 1 finds equal ones only.
+    """
+
+    def __init__(self, max_overlap: float = 0.9):
+        self._max_overlap = max_overlap
+        self._seen: dict[tuple[str, ...], list[tuple[tuple[str, ...], frozenset]]] = {}
+
+    def is_new(self, question: str, response: str) -> bool:
+        """Whether this is no duplicate; if so it is remembered."""
+        earlier = self._seen.setdefault(tuple(words_of(question)), [])
+        words = words_of(response)
+        grams = frozenset(ngrams(words, 5))
+        for other, other_grams in earlier:
+            union = len(grams | other_grams)
+            if tuple(words) == other or (
+                union and len(grams & other_grams) / union > self._max_overlap
+            ):
+                return False
+        earlier.append((tuple(words), grams))
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A sampled response to a training problem, verified.
+
+    Attributes:
+      prompt: what it continues when it is trained on.
+    """
+
+    problem: Problem
+    prompt: str
+    response: str
+    correct: bool
+
+    def record(self) -> dict[str, Any]:
+        """For JSONL, in the form that `train.data` reads."""
+        return {
+            "prompt": self.prompt,
+            "response": self.response,
+            "task": self.problem.task,
+            "question": self.problem.question,
+            "answer": self.problem.answer,
+        }
+
+
+def curate(
+    candidates: Sequence[Candidate],
+    readability: Readability,
+    decontaminator: Decontaminator,
+    *,
+    per_problem: int | None = None,
+    max_overlap: float = 0.9,
+) -> tuple[list[Candidate], dict[str, int]]:
+    """Keeps candidates that are right, readable, clean and no duplicates, in their order.
+
+    Args:
+      per_problem: most to be kept of a problem; None for all.
+
+    Returns:
+      Those kept; and how many were given and kept, and left out for which reason.
+    """
+    kept, counts = [], collections.Counter(sampled=len(candidates))
+    of_problem: collections.Counter[str] = collections.Counter()
+    deduplicator = Deduplicator(max_overlap)
+    for each in candidates:
+        question = each.problem.question
+        fault = readability.fault(each.response, each.problem)
+        if not each.correct and fault != NO_FORMAT:
+            reason = "wrong"
+        elif fault:
+            reason = fault
+        elif decontaminator.shared(question) or decontaminator.shared(each.response):
+            reason = "shared with the evaluation"
+        elif per_problem is not None and of_problem[question] >= per_problem:
+            reason = "enough of this problem"
+        elif not deduplicator.is_new(question, each.response):
+            reason = "duplicate"
+        else:
+            reason = "kept"
+            kept.append(each)
+            of_problem[question] += 1
+        counts[reason] += 1
+    return kept, dict(counts)

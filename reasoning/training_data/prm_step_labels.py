@@ -1,0 +1,235 @@
+"""Labels for the steps of solutions, by rolling out from each of them: no human annotates.
+
+Math-Shepherd (arXiv:2312.08935, section 3.3): a step is as good as what can be made of it. From the
+prefix that ends with it, K completions are sampled; its soft label is the share of them that arrive
+at the right answer, its hard label whether any does. The last step leaves nothing to complete: its
+label is the solution's own verdict.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.decoding.sampling import SamplingParams
+from reasoning.generation.generator import Completion
+from reasoning.generation.jax_generator import JaxGenerator
+from reasoning.generation.step_splitter import StepSplitter
+from reasoning.jsonl import read_jsonl, write_jsonl
+from reasoning.problem import Problem
+from reasoning.prompts import PromptTemplate
+from reasoning.tasks import Task
+
+SETTINGS_FILE = "settings.json"
+# Purposes that seeds are folded with.
+_SOLUTIONS, _COMPLETIONS = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSettings:
+    """How solutions are sampled and labelled.
+
+    Attributes:
+      solutions: sampled for each problem.
+      completions: K, sampled from each distinct prefix.
+      max_new_tokens: of a whole response; a completion may use what its prefix leaves.
+      temperature: of solutions. Above the policy's usual one, they go wrong in more ways.
+      completion_temperature: of completions; None is that of solutions. A low one, with a policy
+        that mostly finishes right what began right, tells right steps from wrong ones with few
+        completions; 0 needs no more than one.
+      delimiter: what ends a step, see `StepSplitter`.
+      chunk: problems that are labelled and saved together.
+      seed: every draw follows from it.
+    """
+
+    solutions: int
+    completions: int
+    max_new_tokens: int
+    temperature: float = 1.0
+    completion_temperature: float | None = None
+    delimiter: str = "\n"
+    chunk: int = 64
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("solutions", "completions", "max_new_tokens", "chunk"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: it must be at least 1")
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature={self.temperature}: solutions must differ, so it must be above 0"
+            )
+        if self.completion_temperature == 0 and self.completions > 1:
+            raise ValueError(
+                f"completions={self.completions} would be equal at completion_temperature=0: ask "
+                "for 1, or set it above 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledSolution:
+    """A sampled solution with a label for each step, and what its labels cost.
+
+    Attributes:
+      question, prompt: of the problem, without and with the template.
+      token_ids: of the response, the end-of-sequence token included if it was sampled.
+      step_ends: indices into `token_ids` of the tokens that end a step.
+      labels: soft ones; those of steps before the last are multiples of 1 / K.
+      correct: the solution's own verdict.
+      generated_tokens: of this solution, and of the completions of prefixes that it is the first
+        solution of its problem to have; so the sum over solutions is what was spent.
+      prefill_tokens: alike, of prompts and prefixes; each is prefilled once for all its samples.
+    """
+
+    question: str
+    prompt: str
+    token_ids: list[int]
+    step_ends: list[int]
+    labels: list[float]
+    correct: bool
+    generated_tokens: int
+    prefill_tokens: int
+
+
+def hard_labels(labels: Sequence[float]) -> list[float]:
+    """1 where any completion was right, else 0."""
+    return [float(label > 0) for label in labels]
+
+
+def label_steps(
+    generator: JaxGenerator,
+    task: Task,
+    problems: Sequence[Problem],
+    template: PromptTemplate,
+    settings: LabelSettings,
+    directory: str | Path,
+) -> list[LabelledSolution]:
+    """Samples solutions of the problems and labels their steps, resuming where it was interrupted.
+
+    Args:
+      generator: samples solutions and completions alike; it goes on from token ids.
+      directory: gets a JSONL file a chunk, each whole when it is there. Same arguments, same files.
+
+    Returns:
+      `settings.solutions` solutions of every problem, in order.
+
+    Raises:
+      ValueError: no problems, or a directory with labels of other settings or problems.
+    """
+    if not problems:
+        raise ValueError("there are no problems to label: check the task and its split")
+    directory, prompts = Path(directory), [template(problem.question) for problem in problems]
+    _claim(directory, settings, task, prompts)
+    splitter = StepSplitter(generator.tokenizer, settings.delimiter)
+    labelled = []
+    for number, start in enumerate(range(0, len(problems), settings.chunk)):
+        path, members = directory / f"{number:05d}.jsonl", slice(start, start + settings.chunk)
+        if not path.exists():
+            chunk = _label_chunk(
+                generator, task, problems[members], prompts[members], splitter, settings, number
+            )
+            write_jsonl(path, map(dataclasses.asdict, chunk))
+        labelled += [LabelledSolution(**record) for _, record in read_jsonl(path)]
+    return labelled
+
+
+def _claim(directory: Path, settings: LabelSettings, task: Task, prompts: Sequence[str]) -> None:
+    """Raises `ValueError` where a directory holds labels of something else."""
+    digest = hashlib.sha256("\0".join(prompts).encode()).hexdigest()
+    wanted = dataclasses.asdict(settings) | {"task": task.name, "prompts": digest}
+    path = directory / SETTINGS_FILE
+    if not path.exists():
+        write_jsonl(path, [wanted])
+    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise ValueError(
+                f"{directory} holds step labels with {name}={found.get(name)!r}, and "
+                f"{wanted.get(name)!r} is asked for; use its settings, or another directory"
+            )
+
+
+def _label_chunk(generator, task, problems, prompts, splitter, settings, number):
+    prompt_ids = generator.tokenizer.encode_batch(prompts)
+    samples = generator.generate_from_ids(
+        prompt_ids,
+        num_samples=settings.solutions,
+        max_new_tokens=settings.max_new_tokens,
+        sampling=SamplingParams(temperature=settings.temperature),
+        seed=_seed(settings.seed, task, number, _SOLUTIONS),
+    )
+    solutions = [(p, sample) for p, group in enumerate(samples) for sample in group]
+    verdicts = _verdicts(task, [(problems[p], sample.text) for p, sample in solutions])
+    ends = [splitter.ends(sample.token_ids) for _, sample in solutions]
+
+    # Problem and prefix -> its solution of first occurrence; equal prefixes are rolled out once.
+    first: dict[tuple[int, tuple[int, ...]], int] = {}
+    prefixes_of = []
+    for i, (p, sample) in enumerate(solutions):
+        prefixes_of.append([(p, tuple(sample.token_ids[: end + 1])) for end in ends[i][:-1]])
+        for prefix in prefixes_of[-1]:
+            first.setdefault(prefix, i)
+
+    shares: dict[tuple[int, tuple[int, ...]], float] = {}
+    generated = [len(sample.token_ids) for _, sample in solutions]
+    prefilled = [0] * len(solutions)
+    for p, ids in enumerate(prompt_ids):
+        prefilled[p * settings.solutions] += len(ids)
+    if first:
+        temperature = settings.completion_temperature
+        temperature = settings.temperature if temperature is None else temperature
+        completed = generator.generate_from_ids(
+            [[*prompt_ids[p], *ids] for p, ids in first],
+            num_samples=settings.completions,
+            max_new_tokens=settings.max_new_tokens,
+            limits=[settings.max_new_tokens - len(ids) for _, ids in first],
+            sampling=SamplingParams(temperature=temperature),
+            seed=_seed(settings.seed, task, number, _COMPLETIONS),
+        )
+        texts = [
+            (problems[p], _joined(generator.tokenizer, ids, completion))
+            for (p, ids), group in zip(first, completed, strict=True)
+            for completion in group
+        ]
+        wins = np.reshape(_verdicts(task, texts), (len(first), settings.completions)).mean(1)
+        for (prefix, i), group, share in zip(first.items(), completed, wins, strict=True):
+            shares[prefix] = float(share)
+            generated[i] += sum(len(completion.token_ids) for completion in group)
+            prefilled[i] += len(prompt_ids[prefix[0]]) + len(prefix[1])
+    return [
+        LabelledSolution(
+            question=problems[p].question,
+            prompt=prompts[p],
+            token_ids=sample.token_ids,
+            step_ends=ends[i],
+            labels=[*(shares[prefix] for prefix in prefixes_of[i]), float(verdicts[i])],
+            correct=verdicts[i],
+            generated_tokens=generated[i],
+            prefill_tokens=prefilled[i],
+        )
+        for i, (p, sample) in enumerate(solutions)
+    ]
+
+
+def _verdicts(task: Task, responses: Sequence[tuple[Problem, str]]) -> list[bool]:
+    """Whether each response is right; equal answers to a problem are verified once."""
+    keys = [(problem.question, task.extract(text) or "") for problem, text in responses]
+    distinct = {key: problem for key, (problem, _) in zip(keys, responses)}
+    verdicts = task.verify_all(list(distinct.values()), [answer for _, answer in distinct])
+    by_key = dict(zip(distinct, verdicts, strict=True))
+    return [bool(by_key[key].correct) for key in keys]
+
+
+def _joined(tokenizer, prefix: Sequence[int], completion: Completion) -> str:
+    """Text of a prefix and its completion, decoded in one: a character may lie across the cut."""
+    ids = [*prefix, *completion.token_ids]
+    return tokenizer.decode(ids[:-1] if completion.finish == "stop" else ids)
+
+
+def _seed(seed: int, task: Task, chunk: int, purpose: int) -> int:
+    parts = [seed, *task.name.encode(), chunk, purpose]
+    return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)

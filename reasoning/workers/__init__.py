@@ -1,0 +1,1 @@
+"""Calls to code that takes untrusted input, in worker processes that can be killed."""

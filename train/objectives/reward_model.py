@@ -1,0 +1,162 @@
+"""Reward model from preferences: of two responses to a prompt, the chosen one is to score higher.
+
+Bradley-Terry: P(chosen preferred) = sigmoid(r(chosen) - r(rejected)), each reward the value at the
+last token (arXiv:2203.02155, eq. 1), optionally with a margin that a clear preference must exceed
+(arXiv:2307.09288, eq. 2).
+
+A pair is one sequence to the packer and two to the model: the chosen sequence, then the rejected
+one. So both are in the same row, and packing, microbatches and sharding never part them.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.tokens.tokenizer import Tokenizer
+from train.data import Example, encode_records, read_jsonl
+from train.step import LossFn, Metrics
+
+
+def make_loss(model: Any) -> LossFn:
+    """`loss_fn(params, batch)`: sum(loss_weights * -log sigmoid(r_chosen - r_rejected - margin)).
+
+    Batches hold tokens, positions, segment_ids, loss_weights, member_starts and margins, each
+    `[rows, length]`, as packed from `encode_pairs`: the loss weight of a pair stands at its last
+    token, where the rejected response ends. Metrics, to be finished by `mean_metrics`: `pairs`,
+    `accuracy` (the share of pairs in which the chosen response scores higher) and `reward_gap`
+    (the mean of r_chosen - r_rejected); and `tokens` read.
+
+    Args:
+      model: a `ScalarModel`, without bias: it would cancel.
+    """
+
+    def loss_fn(params, batch):
+        starts, segment_ids = batch["member_starts"], batch["segment_ids"]
+        positions = batch["positions"] - starts
+        # Segments 2s and 2s + 1 for pair s; padding stays 0.
+        members = 2 * segment_ids + (starts > 0)
+        values = model.values(params, model.hidden(params, batch["tokens"], positions, members))
+        # The token before the rejected sequence's first one is the chosen sequence's last.
+        columns = jnp.arange(values.shape[1]) - positions - 1
+        chosen = jnp.take_along_axis(values, jnp.maximum(columns, 0), axis=1)
+        gaps = chosen - values
+        weights = batch["loss_weights"]
+        trained = weights > 0
+        losses = jax.nn.softplus(batch["margins"] - gaps)
+
+        def total(x):
+            return jnp.sum(jnp.where(trained, x, 0).astype(jnp.float32))
+
+        return total(weights * jnp.where(trained, losses, 0.0)), {
+            "pairs": total(1.0),
+            "accuracy": total(gaps > 0),
+            "reward_gap": total(gaps),
+            "tokens": jnp.sum((segment_ids > 0).astype(jnp.float32)),
+        }
+
+    return loss_fn
+
+
+def mean_metrics(metrics: Metrics) -> Metrics:
+    """For `make_train_step(finalize=...)`: turns sums over pairs into means."""
+    pairs = jnp.maximum(metrics["pairs"], 1.0)
+    return metrics | {name: metrics[name] / pairs for name in ("accuracy", "reward_gap")}
+
+
+def load_pairs(path: str | os.PathLike, tokenizer: Tokenizer) -> list[Example]:
+    """All records of a JSONL file as examples; see `encode_pairs`."""
+    wheres, records = zip(*read_jsonl(path), strict=True)
+    return encode_pairs(records, tokenizer, wheres=wheres)
+
+
+def encode_pairs(
+    records: Sequence[Mapping[str, Any]],
+    tokenizer: Tokenizer,
+    *,
+    wheres: Sequence[str] | None = None,
+) -> list[Example]:
+    """Tokenizes preference pairs, for a `PackedSource` whose rows hold both members of a pair.
+
+    A record is {"prompt", "chosen", "rejected"}, all text; or the prompt a list of messages and the
+    responses text or lists of messages; or only "chosen" and "rejected", two whole conversations.
+    An optional "margin" is a number that the rewards are to differ by.
+
+    Args:
+      wheres: names of the records for error messages.
+
+    Returns:
+      Dicts of `tokens`, `loss_weights`, `member_starts` (in the rejected sequence, where it starts;
+      in the chosen one 0) and `margins`, of one length each.
+
+    Raises:
+      ValueError: a record of no such kind, equal responses, or a margin that is not a number.
+    """
+    wheres = wheres or [f"record {i}" for i in range(len(records))]
+    members: dict[str, list] = {"chosen": [], "rejected": []}
+    margins = []
+    for where, record in zip(wheres, records, strict=True):
+        try:
+            for name, rendered in members.items():
+                rendered.append(_member(record, name))
+            if members["chosen"][-1] == members["rejected"][-1]:
+                raise ValueError("'chosen' and 'rejected' are equal, so neither is preferred")
+            margin = record.get("margin", 0.0)
+            if isinstance(margin, bool) or not isinstance(margin, (int, float)):
+                raise ValueError(f"'margin' is {margin!r}; it must be a number")
+            margins.append(float(margin))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+    encoded = {
+        name: [_until_last_trained(e) for e in encode_records(rendered, tokenizer, wheres=wheres)]
+        for name, rendered in members.items()
+    }
+    return [
+        _pair(chosen, rejected, margin)
+        for chosen, rejected, margin in zip(encoded["chosen"], encoded["rejected"], margins)
+    ]
+
+
+def _member(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """One of the two sequences, as `encode_records` takes it."""
+    if name not in record:
+        raise ValueError(
+            f"has the fields {', '.join(sorted(record)) or 'none'}; a preference needs 'prompt', "
+            "'chosen' and 'rejected'"
+        )
+    prompt, response = record.get("prompt"), record[name]
+    for field, value in (("prompt", prompt), (name, response)):
+        if not isinstance(value, (str, list)) and not (field == "prompt" and value is None):
+            kind = type(value).__name__
+            raise ValueError(f"{field!r} is a {kind}; it must be text or a list of messages")
+    if isinstance(response, str):
+        if prompt is None:
+            raise ValueError(f"{name!r} is text, but there is no 'prompt' that it answers")
+        if isinstance(prompt, str):
+            return {"prompt": prompt, "response": response}
+        response = [{"role": "assistant", "content": response}]
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    return {"messages": [*(prompt or []), *response]}
+
+
+def _until_last_trained(example: Example) -> np.ndarray:
+    """Tokens up to the one that ends the response; a template may add a newline behind it."""
+    last = int(np.flatnonzero(example["loss_weights"])[-1])
+    return example["tokens"][: last + 1]
+
+
+def _pair(chosen: np.ndarray, rejected: np.ndarray, margin: float) -> Example:
+    tokens = np.concatenate([chosen, rejected])
+    weights = np.zeros(len(tokens), np.float32)
+    weights[-1] = 1.0
+    starts = np.repeat([0, len(chosen)], [len(chosen), len(rejected)])
+    return {
+        "tokens": tokens,
+        "loss_weights": weights,
+        "member_starts": starts.astype(np.int32),
+        "margins": np.full(len(tokens), margin, np.float32),
+    }
