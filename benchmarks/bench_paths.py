@@ -25,7 +25,6 @@ import jax
 import numpy as np
 
 from models.config import ModelConfig
-from models.cpu.lanes import cpu_cores, in_threads
 from models.decoder import LanguageModel
 from models.decoding.sampler import Sampler
 from models.paths.path_sampler import LENGTH, ROOT, PathSampler
@@ -67,14 +66,12 @@ def ragged_steps() -> TokenAutomaton:
 
 
 class Search:
-    """A beam search whose survivors are drawn at random; in lanes, as `reasoning.search` does."""
+    """A beam search whose survivors are drawn at random."""
 
     def __init__(self, prompts, params, delimiter=None, verifier=None):
-        self.lanes = min(cpu_cores(), len(prompts))
         shape = dict(
-            prompts=-(-len(prompts) // self.lanes), capacity=WIDTH, width=WIDTH,
-            max_new_tokens=NEW_TOKENS,
-        )  # fmt: skip
+            prompts=len(prompts), capacity=WIDTH, width=WIDTH, max_new_tokens=NEW_TOKENS
+        )
         self.prompts, self.params, self.verifier = prompts, params, verifier
         shape["step_tokens"] = STEP if delimiter is None else 2 * STEP
         self.sampler = PathSampler(
@@ -84,17 +81,10 @@ class Search:
         self.calls = self.sampled = self.row_steps = 0
 
     def __call__(self) -> int:
+        """Runs the search once; returns the tokens that it sampled."""
         self.calls += 1
-        lanes = [self.prompts[lane :: self.lanes] for lane in range(self.lanes)]
-        found = in_threads(self.search, list(enumerate(lanes)), self.lanes)
-        sampled, row_steps = np.sum(found, 0)
-        self.sampled, self.row_steps = self.sampled + sampled, self.row_steps + row_steps
-        return sampled
-
-    def search(self, lane: tuple[int, list]) -> tuple[int, int]:
-        """Tokens sampled for the lane's prompts, and rows times steps that this took."""
-        which, prompts = lane
-        rng, key = np.random.default_rng((self.calls, which)), jax.random.key(self.calls)
+        rng, key = np.random.default_rng(self.calls), jax.random.key(self.calls)
+        prompts = self.prompts
         P, number, sampled, row_steps = len(prompts), 0, 0, 0
         state = self.sampler.start(self.params, prompts)
         weights = self.sampler.prepare(self.params)
@@ -117,7 +107,8 @@ class Search:
             into = np.where(alive.any(1, keepdims=True), everywhere, -1)
             for p in np.flatnonzero(alive.any(1)):
                 parents[p] = rng.choice(np.flatnonzero(alive[p]), WIDTH)
-        return sampled, row_steps
+        self.sampled, self.row_steps = self.sampled + sampled, self.row_steps + row_steps
+        return sampled
 
 
 def bench_search(num_prompts: int, rounds: int) -> dict:

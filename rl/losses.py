@@ -111,6 +111,9 @@ def policy_loss(logprobs, batch, config):
         - `ratio` (with `ratio_max`), `clip_high` and `clip_low` (1 where clipping took the gradient
           away, or for `cispo` bounded the weight), `dual_clip`;
         - `old_kl`: KL(old policy || policy), how far the updates have moved (k3);
+        - `first_sampler_kl`: KL(behaviour policy || policy) (k3), and `first_sampler_gap_max`, the
+          largest difference of a log-prob from the sampler's. In the first update on fresh rollouts
+          they say how far sampler and trainer are apart; `rl.sampler_guard` watches them;
         - `reference_kl`: KL(policy || reference) (k3), if the batch has `reference_logprobs`;
         - `tis_weight`, and `tis_truncated`: 1 where the cap was reached;
         - `nll`: -log policy, whose mean on fresh samples estimates the entropy.
@@ -183,6 +186,8 @@ def policy_loss(logprobs, batch, config):
         loss += metrics["kl_loss"]
 
     metrics["old_kl"] = total(kl_estimate(old, logprobs, "k3"))
+    metrics["first_sampler_kl"] = total(kl_estimate(behaviour, logprobs, "k3"))
+    metrics["first_sampler_gap_max"] = jnp.max(jnp.abs(logprobs - behaviour))
     metrics["nll"] = -total(logprobs)
     return loss, jax.lax.stop_gradient(metrics)
 
@@ -193,9 +198,12 @@ def mean_metrics(metrics):
     `tokens`, maxima and the parts of the loss stay as they are; whatever else the caller has added
     is taken for a sum over tokens as well.
     """
-    as_is = ("tokens", "ratio_max", "policy_loss", "kl_loss")
+    as_is = ("tokens", "policy_loss", "kl_loss")
     tokens = jnp.maximum(metrics["tokens"], 1.0)
-    return {name: x if name in as_is else x / tokens for name, x in metrics.items()}
+    return {
+        name: x if name in as_is or name.endswith("_max") else x / tokens
+        for name, x in metrics.items()
+    }
 
 
 def _log_ratio(token_log_ratio, trained, segment_ids, level):

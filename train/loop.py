@@ -79,8 +79,9 @@ def run(
       state: taken over; only its shapes and shardings matter where there is a checkpoint.
       checkpoint_every: steps; one is saved at the end, too.
       log_every: steps; lines hold means over the iterations since the last line (of metrics named
-        `*_max`, maxima), `seconds/source` and `seconds/train` of an iteration, and, if there is
-        a metric `tokens`, `tokens_per_second/train`.
+        `*_max`, maxima; of those named `first_*`, of each iteration's first update),
+        `seconds/source` and `seconds/train` of an iteration, and, if there is a metric `tokens`,
+        `tokens_per_second/train`.
       show: metrics to show with the progress.
       max_skipped: stop after so many updates in a row that were not finite.
       max_batch_shapes: shapes of batches that the source may return; each costs a compilation.

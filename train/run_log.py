@@ -112,6 +112,7 @@ class RunLog:
             self._count_skipped(step - len(updates), updates)
             taken = [update for update in updates if not update["skipped"]]
             metrics = mean(taken or updates) | dict(source_metrics)
+            metrics |= {name: x for name, x in updates[0].items() if name.startswith("first_")}
             metrics["skipped"] = 1 - len(taken) / len(updates)
             iterations.append(metrics)
             for guard in self._guards if taken else ():

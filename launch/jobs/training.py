@@ -24,6 +24,7 @@ from rl.losses import mean_metrics
 from rl.reference import ReferenceRenewal
 from rl.rewards.combine import RewardSet
 from rl.rollouts import Rollouts, RolloutSampler
+from rl.sampler_guard import SamplerGuard
 from rl.variants import Variant, get_variant
 from train.checkpoint import Checkpointer
 from train.data import Example, encode_records
@@ -301,7 +302,7 @@ def reinforce(
             checkpointer=checkpointer,
             checkpoint_every=config.checkpoint_every,
             hooks=hooks,
-            guards=[CollapseGuard(rules)],
+            guards=[CollapseGuard(rules), SamplerGuard(work.model.config.dtype)],
             log_every=1,
             show=("reward", "accuracy", "format", "response_tokens"),
         )

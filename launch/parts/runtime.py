@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,11 +39,30 @@ def prepare_backend() -> None:
     _keep_freed_memory()
 
     flags = os.environ.get("XLA_FLAGS", "")
+    give_virtual_devices_threads(flags)
     if jaxlib.__version__.startswith("0.10."):
         for flag, value in CPU_FLAGS.items():
             if flag not in flags:
                 flags = f"{flags} {flag}={value}".strip()
         os.environ["XLA_FLAGS"] = flags
+
+
+def give_virtual_devices_threads(flags: str) -> None:
+    """Makes XLA's CPU thread pool larger than the number of virtual devices; before JAX starts.
+
+    A program that runs on a device keeps one thread of the pool busy until it ends. Its matrix
+    products leave tasks in the pool's queues of 1,024 entries, which the other threads empty. Where
+    every thread is kept busy by a program, a queue fills up after about 1,000 products; XLA's
+    products (those of Eigen) are then wrong, without an error. `models.decoding.sampler` ran into
+    this with two programs at a time on two cores.
+    `tests/models/test_wide_numerics.py` shows both cases.
+
+    Args:
+      flags: XLA's flags, which name the number of virtual devices if there are any.
+    """
+    found = re.search(r"xla_force_host_platform_device_count=(\d+)", flags)
+    if found and int(found[1]) > 1:
+        os.environ.setdefault("NPROC", str(int(found[1]) + (os.cpu_count() or 1)))
 
 
 def _keep_freed_memory() -> None:

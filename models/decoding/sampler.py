@@ -11,9 +11,6 @@ is one slice update instead of a scatter; a mask says which columns belong to wh
 Input and output share columns: the column that holds the key of an input token holds the token
 that was sampled from it. The last prompt token is the first input, so the first sampled token is
 no special case.
-
-On a CPU the prompts are dealt to several lanes (`models.cpu.lanes`), each with its own slots and queue,
-which run the same program side by side.
 """
 
 import dataclasses
@@ -25,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.cpu.lanes import cpu_cores, kept_threads
 from models.decoder import LanguageModel
 from models.decoding.cached import decode, prefill
 from models.decoding.sampling import SamplingParams, draw
@@ -35,8 +31,6 @@ from models.tokens.stopping import TokenAutomaton
 
 FINISH_REASONS = ("", "stop", "stop_string", "length")
 RUNNING, STOP_TOKEN, STOP_STRING, LENGTH = range(4)
-# Fewer rows than these do not pay for a lane of their own.
-LANE_ROWS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +43,7 @@ class Samples:
         before top-k/top-p/min-p; at temperature 0 under softmax(logits).
       lengths: `[Q, G]`, number of tokens.
       finish: `[Q, G]`, index into `FINISH_REASONS`.
-      steps: decode steps that were run, in the longest lane; `lengths.sum() / (steps * slots * G)`
-        is the occupancy.
+      steps: decode steps that were run; `lengths.sum() / (steps * slots * G)` is the occupancy.
     """
 
     tokens: np.ndarray
@@ -95,9 +88,8 @@ class Sampler:
       slots: P, prompts in flight at a time.
       group: G, samples of each prompt.
       max_new_tokens: W, columns of the cache; no sample is longer.
-      admit: slots of a lane that must be free before new prompts are prefilled into them; a quarter
-        of its slots by default, so that prefills come in batches.
-      lanes: parts that the slots are divided into; by default, one for each of `cpu_cores`.
+      admit: slots that must be free before new prompts are prefilled into them; a quarter of the
+        slots by default, so that prefills come in batches.
     """
 
     def __init__(
@@ -110,7 +102,6 @@ class Sampler:
         stop_ids: Sequence[int],
         stop_strings: TokenAutomaton | None = None,
         admit: int | None = None,
-        lanes: int | None = None,
     ):
         for name, value in (("slots", slots), ("group", group), ("max_new_tokens", max_new_tokens)):
             if value < 1:
@@ -120,16 +111,10 @@ class Sampler:
             raise ValueError(f"stop id {bad[0]} is outside the vocabulary of {vocab} tokens")
         self.model, self.slots, self.group = model, slots, group
         self.max_new_tokens = max_new_tokens
-        most = min(cpu_cores(), slots, slots * group // LANE_ROWS)
-        self.lanes = max(1, most) if lanes is None else lanes
-        if not 1 <= self.lanes <= slots:
-            raise ValueError(f"lanes={self.lanes} is not within 1..{slots}, the slots")
-        self._lane_slots = -(-slots // self.lanes)
-        self.admit = min(self._lane_slots, admit or max(1, self._lane_slots // 4))
+        self.admit = min(slots, admit or max(1, slots // 4))
         self._stop_table = np.isin(np.arange(vocab), list(stop_ids))
         self._automaton = stop_strings
         self._run = jax.jit(functools.partial(self._generate), static_argnames=("filtered",))
-        self._seen: set = set()
 
     @property
     def compilations(self) -> int:
@@ -158,48 +143,21 @@ class Sampler:
         """
         limits = [self.max_new_tokens] * len(prompts) if limits is None else list(limits)
         self._check(prompts, limits)
-        dealt = [range(lane, len(prompts), self.lanes) for lane in range(self.lanes)]
-        queue = max(self._lane_slots, bucket(len(dealt[0])))
+        queue = max(self.slots, bucket(len(prompts)))
         width = bucket(max(len(p) for p in prompts), least=16)
+        tokens = np.zeros((queue, width), np.int32)
+        lengths, row_limits = np.zeros((2, queue), np.int32)
+        for row, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+            tokens[row, : len(prompt)] = prompt
+            lengths[row], row_limits[row] = len(prompt), limit
         automaton = self._automaton.transitions if self._automaton else None
-
-        def run(numbers: range) -> dict[str, np.ndarray]:
-            tokens = np.zeros((queue, width), np.int32)
-            lengths, row_limits, row_numbers = np.zeros((3, queue), np.int32)
-            for row, number in enumerate(numbers):
-                tokens[row, : len(prompts[number])] = prompts[number]
-                lengths[row], row_limits[row] = len(prompts[number]), limits[number]
-            row_numbers[: len(numbers)] = numbers
-            out = self._run(
-                params, tokens, lengths, row_limits, row_numbers, np.int32(len(numbers)),
-                sampling.knobs, self._stop_table, automaton, key, filtered=sampling.filtered,
-            )  # fmt: skip
-            return jax.device_get(out)
-
-        found = self._in_lanes(run, [d for d in dealt if d], (queue, width, sampling.filtered))
-        G, W = self.group, self.max_new_tokens
-        samples = Samples(
-            tokens=np.empty((len(prompts), G, W), np.int32),
-            logprobs=np.empty((len(prompts), G, W), np.float32),
-            lengths=np.empty((len(prompts), G), np.int32),
-            finish=np.empty((len(prompts), G), np.int32),
-            steps=max(int(out["steps"]) for out in found),
-        )
-        for numbers, out in zip(dealt, found):
-            for name in ("tokens", "logprobs", "lengths", "finish"):
-                getattr(samples, name)[numbers] = out[name][: len(numbers)]
-        return samples
-
-    def _in_lanes(self, run, dealt: list[range], shape: tuple) -> list[dict[str, np.ndarray]]:
-        """`run` of each lane's prompts, at once where its program has been compiled before."""
-        if self.lanes == 1:
-            return [run(numbers) for numbers in dealt]
-        if shape not in self._seen:
-            # In a lane's thread, too: what is compiled depends on a thread's settings of JAX.
-            found = [kept_threads().submit(run, numbers).result() for numbers in dealt]
-            self._seen.add(shape)
-            return found
-        return list(kept_threads().map(run, dealt))
+        out = self._run(
+            params, tokens, lengths, row_limits, np.int32(len(prompts)), sampling.knobs,
+            self._stop_table, automaton, key, filtered=sampling.filtered,
+        )  # fmt: skip
+        out = jax.device_get(out)
+        steps = int(out.pop("steps"))
+        return Samples(**{name: x[: len(prompts)] for name, x in out.items()}, steps=steps)
 
     def _check(self, prompts, limits):
         if not prompts:
@@ -225,7 +183,7 @@ class Sampler:
                 )
 
     def _empty_slots(self, width: int) -> _Slots:
-        P, G, W = self._lane_slots, self.group, self.max_new_tokens
+        P, G, W = self.slots, self.group, self.max_new_tokens
         cache = KVCache.zeros(self.model.config, P, G, width, W)
         rows = functools.partial(jnp.zeros, (P, G), jnp.int32)
         return _Slots(
@@ -251,10 +209,10 @@ class Sampler:
         )
 
     def _generate(
-        self, params, queue, lengths, limits, numbers, num_prompts, knobs, stop_table, automaton,
-        key, *, filtered,
+        self, params, queue, lengths, limits, num_prompts, knobs, stop_table, automaton, key, *,
+        filtered,
     ):  # fmt: skip
-        P, G, W, A = self._lane_slots, self.group, self.max_new_tokens, self.admit
+        P, G, W, A = self.slots, self.group, self.max_new_tokens, self.admit
         model, params = self.model, self.model.for_loop(params, queue.shape[1] + W)
         num_rows = queue.shape[0]
 
@@ -311,7 +269,7 @@ class Sampler:
                 position=put(slots.position, length[:, None] - 1),
                 finish=put(slots.finish, RUNNING),
                 automaton=put(slots.automaton, 0),
-                columns_uniform=put(slots.columns_uniform, uniform(numbers[row], slots.step)),
+                columns_uniform=put(slots.columns_uniform, uniform(row, slots.step)),
             )
             return slots, next_prompt + usable.sum()
 

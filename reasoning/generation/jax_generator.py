@@ -8,6 +8,7 @@ import jax
 from models.decoder import LanguageModel
 from models.decoding.sampler import FINISH_REASONS, STOP_TOKEN, Sampler
 from models.decoding.sampling import SamplingParams
+from models.decoding.self_check import Sampled, SamplerCheck
 from models.tokens.stopping import TokenAutomaton
 from models.tokens.tokenizer import Tokenizer
 from reasoning.generation.generator import Completion
@@ -27,6 +28,7 @@ class JaxGenerator:
         tokenizer.check_fits(model.config.vocab_size)
         self.model, self.params, self.tokenizer, self.rows = model, params, tokenizer, rows
         self._samplers: dict[Any, Sampler] = {}
+        self._check = SamplerCheck(model)
 
     def generate(
         self,
@@ -63,13 +65,24 @@ class JaxGenerator:
 
         Args:
           limits: most new tokens for each prompt, up to `max_new_tokens`, which is the default.
+
+        Raises:
+          SamplerMismatch: the trainer would give what was sampled other log-probs; some calls are
+            checked.
         """
         sampler = self._sampler(num_samples, max_new_tokens, tuple(stop))
         samples = sampler(self.params, prompt_ids, jax.random.key(seed), sampling, limits)
-        return [
+        completions = [
             [self._completion(samples, i, g) for g in range(num_samples)]
             for i in range(len(prompt_ids))
         ]
+        if self._check.due():
+            drawn = [
+                Sampled(ids, group[0].token_ids, group[0].logprobs)
+                for ids, group in zip(prompt_ids, completions, strict=True)
+            ]
+            self._check(self.params, drawn, sampling.temperature)
+        return completions
 
     def _sampler(self, num_samples: int, max_new_tokens: int, stop: tuple[str, ...]) -> Sampler:
         shape = (num_samples, max_new_tokens, stop)

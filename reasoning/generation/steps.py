@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from models.cpu.lanes import cpu_cores
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
+from models.decoding.self_check import Sampled, SamplerCheck
 from models.paths.path_pool import ROOT
 from models.paths.path_sampler import FINISH_REASONS, PathSampler
 from models.tokens.stopping import TokenAutomaton
@@ -96,13 +96,7 @@ class Paths(Protocol):
 
 
 class StepGenerator(Protocol):
-    """Anything that samples step by step.
-
-    Attributes:
-      lanes: searches that are best run side by side, in threads.
-    """
-
-    lanes: int
+    """Anything that samples step by step."""
 
     def start(
         self,
@@ -133,7 +127,7 @@ class JaxStepGenerator:
     """The compiled sampler of paths behind the `StepGenerator` interface.
 
     Samplers are kept by shape, so repeated searches compile nothing. `params` may be replaced
-    between searches. On a CPU there is a lane for each core: see `models.decoding.sampler`.
+    between searches.
     """
 
     def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer):
@@ -141,7 +135,7 @@ class JaxStepGenerator:
         self.model, self.params, self.tokenizer = model, params, tokenizer
         self._samplers: dict[Any, list[PathSampler]] = {}
         self._automata: dict[str, TokenAutomaton] = {}
-        self.lanes = cpu_cores()
+        self._check = SamplerCheck(model)
 
     def start(
         self,
@@ -160,7 +154,9 @@ class JaxStepGenerator:
             len(prompts), delimiter, capacity=capacity, width=width,
             max_new_tokens=max_new_tokens, step_tokens=step_tokens,
         )  # fmt: skip
-        return JaxPaths(sampler, self.params, self.tokenizer, prompts, sampling, seed)
+        return JaxPaths(
+            sampler, self.params, self.tokenizer, prompts, sampling, seed, self._check
+        )
 
     def _sampler(self, prompts: int, delimiter: str, **shape: int) -> PathSampler:
         kept = self._samplers.setdefault((delimiter, *shape.values()), [])
@@ -255,10 +251,12 @@ class JaxPaths(HostPaths):
         prompts: Sequence[str],
         sampling: SamplingParams,
         seed: int,
+        check: SamplerCheck,
     ):
         prompt_ids = tokenizer.encode_batch(prompts)
         super().__init__([len(ids) for ids in prompt_ids], sampling, seed)
-        self._sampler, self._tokenizer = sampler, tokenizer
+        self._sampler, self._tokenizer, self._check = sampler, tokenizer, check
+        self._params, self._prompt_ids = params, prompt_ids
         self._key = jax.random.key(seed)
         self._state = sampler.start(params, prompt_ids)
         self._weights = sampler.prepare(params)
@@ -279,12 +277,24 @@ class JaxPaths(HostPaths):
             number=self._next_extension(), donate=not self._shared,
         )  # fmt: skip
         self._shared = False
+        sampling = sampling or self._sampling
         self.sampled_tokens += steps.lengths.sum(1)[: len(self.sampled_tokens)]
         found, told = [], []
         for p, places in enumerate(parents):
             rows = [self._step(steps, p, row, parent) for row, parent in enumerate(places)]
             found.append([step for step, _ in rows])
             told.append([path for _, path in rows])
+        if self._check.due():
+            drawn = [
+                Sampled(
+                    self._prompt_ids[p] + self._told[p][places[0]].token_ids,
+                    found[p][0].token_ids,
+                    found[p][0].logprobs,
+                )
+                for p, places in enumerate(parents)
+                if places
+            ]
+            self._check(self._params, drawn, sampling.temperature)
         self._tell(told, into)
         return found
 

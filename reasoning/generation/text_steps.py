@@ -17,8 +17,6 @@ class TextStepGenerator:
     Whether the server reads that anew each time or finds it in a prefix cache is its own affair.
     """
 
-    lanes = 1
-
     def __init__(self, generator: Generator):
         self.generator = generator
 

@@ -5,7 +5,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-from models.cpu.lanes import in_threads
 from reasoning import voting
 from reasoning.generation.generator import fold_seed
 from reasoning.problem import Problem
@@ -52,23 +51,17 @@ class StepSearch(abc.ABC):
         verifier = interface.require_verifier(verifier, self.name)
         interface.require_steps(policy, self.name)
         width, capacity = self.width(budget), self.capacity(policy, budget)
-        lanes = policy.steps.lanes
-        at_once = max(1, self.problems_at_once(policy, width, capacity) // lanes)
-
-        def of_batch(start: int) -> list[SearchResult]:
+        at_once = self.problems_at_once(policy, width, capacity)
+        found: list[SearchResult] = []
+        for start in range(0, len(problems), at_once):
             batch = problems[start : start + at_once]
             paths = ScoredPaths(
                 policy, verifier, batch, capacity=capacity, width=width,
                 seed=fold_seed(seed, self.name, start),
             )  # fmt: skip
             ended = self.search(policy, paths, len(batch), budget)
-            return self._chosen(policy, paths, batch, ended)
-
-        starts = range(0, len(problems), at_once)
-        # The first by itself, so that programs are compiled once.
-        found = [of_batch(start) for start in starts[:1]]
-        found += in_threads(of_batch, starts[1:], lanes)
-        return [result for batch in found for result in batch]
+            found += self._chosen(policy, paths, batch, ended)
+        return found
 
     def width(self, budget: int) -> int:
         """Paths of a problem that are extended at a time."""
@@ -80,7 +73,7 @@ class StepSearch(abc.ABC):
         return self.width(budget)
 
     def problems_at_once(self, policy: Policy, width: int, capacity: int) -> int:
-        """Problems that are searched at a time, those of a lane in lockstep."""
+        """Problems that are searched at a time, in lockstep."""
         del capacity
         return max(1, policy.rows // width)
 

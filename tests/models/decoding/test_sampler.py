@@ -227,13 +227,9 @@ def test_refilled_slots_do_less_work_than_waiting_for_the_longest(model, params,
     assert out.steps == 12
 
 
-@pytest.mark.parametrize("lanes", [2, 3])
-def test_lanes_draw_what_one_lane_draws(model, params, samples, lanes):
-    """Slots that the lanes do not divide evenly, more prompts and fewer than lanes."""
-    sampler = Sampler(
-        model, slots=4, group=3, max_new_tokens=MAX_NEW, stop_ids=[EOS], lanes=lanes
-    )
-    for _ in range(2):  # One lane after the other, then all at once.
+def test_samples_do_not_depend_on_the_slots_nor_on_what_ran_before(model, params, samples):
+    sampler = Sampler(model, slots=4, group=3, max_new_tokens=MAX_NEW, stop_ids=[EOS])
+    for _ in range(2):
         out = sampler(params, PROMPTS, jax.random.key(1))
         for name in ("tokens", "lengths", "finish"):
             np.testing.assert_array_equal(getattr(out, name), getattr(samples, name))
@@ -243,26 +239,11 @@ def test_lanes_draw_what_one_lane_draws(model, params, samples, lanes):
     np.testing.assert_array_equal(few.tokens, samples.tokens[:1])
 
 
-def test_lanes_obey_limits_of_their_own_prompts(model, params):
-    sampler = Sampler(model, slots=4, group=2, max_new_tokens=MAX_NEW, stop_ids=[], lanes=2)
+def test_each_prompt_has_its_own_limit(model, params):
+    sampler = Sampler(model, slots=4, group=2, max_new_tokens=MAX_NEW, stop_ids=[])
     limits = [3, 1, 7, 12, 2, 5]
     out = sampler(params, PROMPTS, jax.random.key(0), limits=limits)
     np.testing.assert_array_equal(out.lengths, np.repeat(limits, 2).reshape(6, 2))
-
-
-def test_lanes_are_as_many_as_pay(model, monkeypatch):
-    def lanes(cores, slots, group):
-        monkeypatch.setattr("models.decoding.sampler.cpu_cores", lambda: cores)
-        return Sampler(
-            model, slots=slots, group=group, max_new_tokens=1, stop_ids=[]
-        ).lanes
-
-    assert [lanes(4, *shape) for shape in ((64, 1), (2, 64), (3, 11), (1, 500), (5, 1))] == [
-        4, 2, 2, 1, 1
-    ]  # fmt: skip
-    assert lanes(1, 64, 8) == 1
-    with pytest.raises(ValueError, match=r"lanes=5 is not within 1..4"):
-        Sampler(model, slots=4, group=1, max_new_tokens=1, stop_ids=[], lanes=5)
 
 
 @pytest.mark.parametrize(

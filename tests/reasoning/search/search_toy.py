@@ -81,8 +81,6 @@ class ToyGenerator:
     A path ends after three letters, or earlier at one of `ends`.
     """
 
-    lanes = 1
-
     def __init__(self, ends=""):
         self.sampled, self._ends = np.zeros(len(PROBLEMS), int), ends
 

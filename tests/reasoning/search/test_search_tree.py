@@ -177,9 +177,8 @@ def test_selection_ends_where_a_value_is_no_number():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_lanes_of_problems_answer_as_one(name):
-    verifier, policy = ToyVerifier(random_scores(2)), toy_policy(rows=8)
-    policy.steps.lanes = 3
+def test_problems_searched_in_small_batches_are_answered_as_in_one(name):
+    verifier = ToyVerifier(random_scores(2))
     together = METHODS[name](toy_policy(), verifier, PROBLEMS, 8)
-    apart = METHODS[name](policy, verifier, PROBLEMS, 8)
+    apart = METHODS[name](toy_policy(rows=8), verifier, PROBLEMS, 8)
     assert [r.candidates for r in together] == [r.candidates for r in apart]

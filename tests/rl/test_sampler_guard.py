@@ -1,0 +1,15 @@
+"""The guard that stops RL where the sampler and the trainer are not one model."""
+
+import pytest
+
+from rl.sampler_guard import SamplerGuard
+
+
+@pytest.mark.parametrize("kl, gap, stops", [(1e-8, 1e-4, False), (1e-3, 1e-4, True),
+                                            (1e-6, 1.5, True), (float("nan"), 0.0, True)])  # fmt: skip
+def test_a_first_update_off_policy_stops_the_run(kl, gap, stops):
+    metrics = {"first_sampler_kl": kl, "first_sampler_gap_max": gap}
+    reason = SamplerGuard("float32").update(7, metrics)
+    assert bool(reason) == stops
+    if stops:
+        assert reason.startswith("step 7: the sampler and the trainer disagree")
