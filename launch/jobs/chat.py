@@ -71,7 +71,10 @@ class Conversation:
         seed = fold_seed(self._seed, "chat", self._turns)
         tokenizer, plain = self._opened.tokenizer, False
         if tokenizer is None:
-            return self._ask_server(messages, seed), ""
+            chunks = self._model.generator.stream_chat(
+                messages, max_new_tokens=self._most, sampling=self._sampling, seed=seed
+            )
+            return chunks, ""
         if tokenizer.template is not None:
             prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
         else:
@@ -91,12 +94,6 @@ class Conversation:
             max_new_tokens=min(self._most, room), sampling=self._sampling, seed=seed,
         )  # fmt: skip
         return (until(chunks, NEXT_TURN) if plain else chunks), opened_by(prompt)
-
-    def _ask_server(self, messages: list[dict[str, str]], seed: int) -> Iterator[str]:
-        ((completion,),) = self._model.generator.chat(
-            [messages], max_new_tokens=self._most, sampling=self._sampling, seed=seed
-        )
-        yield completion.text
 
 
 def _kept(chunks: Iterator[str], told: list[str]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from reasoning.server_client.api_limits import Cancelled, Ledger, RateLimiter
@@ -173,6 +173,68 @@ class ApiClient:
         times = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
         raise ServerError(f"{self.url}{path}: {reason}{times}")
 
+    def events(
+        self, path: str, body: Mapping[str, Any], *, prompt_tokens: int, completion_tokens: int
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yields the parts of an answer as the server sends them (server-sent events); asked once.
+
+        A server that knows no such answers sends a whole one, which is then the only part.
+
+        Args:
+          body: with what makes the server stream, `"stream": true`.
+          prompt_tokens, completion_tokens: the most that the request may use; as much is taken as
+            used where the server reports no `usage`.
+
+        Raises:
+          ServerError: no answer, one that broke off, or one of another form.
+          SpendingCapError: the request may exceed the cap.
+        """
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), self._headers
+        )
+        deadline = time.monotonic() + self._timeout_s
+        self._limiter.acquire(prompt_tokens + completion_tokens, threading.Event())
+        reserved = self.ledger.reserve(prompt_tokens, completion_tokens, threading.Event())
+        used = prompt_tokens, completion_tokens
+        try:
+            with self._open(request, timeout=self._timeout_s) as response:
+                longest = (1 << 20) + 4096 * completion_tokens
+                for part in self._parts(response, longest, deadline):
+                    used = _usage(part) or used
+                    yield part
+        except urllib.error.HTTPError as error:
+            with error:
+                failure = self._http_failure(path, error)
+            if isinstance(failure, _Failure):
+                failure = ServerError(f"{self.url}{path}: {failure.reason}")
+            raise failure from None
+        except _Failure as failure:
+            raise ServerError(f"{self.url}{path}: {failure.reason}") from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = self._line(str(getattr(error, "reason", error)) or type(error).__name__)
+            raise ServerError(f"{self.url}{path}: the answer broke off: {reason}") from None
+        finally:
+            self.ledger.settle(reserved, *used)
+
+    def _parts(self, response, longest: int, deadline: float) -> Iterator[Mapping[str, Any]]:
+        if "event-stream" not in response.headers.get("Content-Type", ""):
+            yield self._decoded(self._read(response, longest, deadline))
+            return
+        size, ended = 0, False
+        while not ended and (line := response.readline(longest)):
+            size += len(line)
+            if size > longest:
+                raise _Failure(f"an answer of more than {longest} bytes", billed=True)
+            if time.monotonic() > deadline:
+                raise _Failure(f"no whole answer within {self._timeout_s:g} s", billed=True)
+            name, _, value = line.strip().partition(b":")
+            if name != b"data":  # A comment, the name of an event, or an empty line.
+                continue
+            if not (ended := value.strip() == b"[DONE]"):
+                yield self._decoded(value)
+        if not ended:
+            raise _Failure("the answer broke off", billed=True)
+
     def get(self, path: str) -> Mapping[str, Any]:
         """The answer to a GET, asked once.
 
@@ -203,6 +265,9 @@ class ApiClient:
         except (OSError, http.client.HTTPException) as error:
             reason = self._line(str(error) or type(error).__name__)
             raise _Failure(f"the answer broke off: {reason}", billed=True) from None
+        return self._decoded(text)
+
+    def _decoded(self, text: bytes) -> dict[str, Any]:
         try:
             reply = json.loads(text)
         except (ValueError, RecursionError):

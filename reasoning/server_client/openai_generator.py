@@ -172,6 +172,32 @@ class OpenAIGenerator:
         """`generate` for conversations, each a list of `{"role", "content"}`."""
         return self.generate(conversations, **arguments)
 
+    def stream_chat(
+        self,
+        messages: Messages,
+        *,
+        max_new_tokens: int,
+        sampling: SamplingParams = SamplingParams(),
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Yields the text of one reply to a conversation as it comes, its chain in think tags.
+
+        Raises:
+          ServerError: the server refused, or the reply broke off.
+          SpendingCapError: it may cost more than is left.
+        """
+        body = {
+            **self._fields(sampling), "max_tokens": max_new_tokens, "seed": seed,
+            "messages": list(messages), "stream": True, "stream_options": {"include_usage": True},
+        } | self._extra  # fmt: skip
+        parts = self.client.events(
+            "/chat/completions",
+            {name: value for name, value in body.items() if value is not None},
+            prompt_tokens=_most_prompt_tokens(messages),
+            completion_tokens=max_new_tokens,
+        )
+        yield from _pieces(parts, self.client.url)
+
     def stream(
         self,
         requests: Iterable[Request],
@@ -358,6 +384,27 @@ def _chat_text(choice):
     # One that was cut off has no end.
     ended = text or choice["finish_reason"] != "length"
     return f"{THINK_OPEN}{chain}{THINK_CLOSE if ended else ''}{text}"
+
+
+def _pieces(parts: Iterable[Mapping[str, Any]], url: str) -> Iterator[str]:
+    """Pieces of a reply's text from the parts of its answer, a chain that comes apart in tags."""
+    thinking = False
+    for part in parts:
+        try:
+            choice = next(iter(part.get("choices") or ()), {})
+            # A server that does not stream sends the whole message.
+            piece = choice.get("delta") or choice.get("message") or {}
+            chain = piece.get("reasoning_content") or piece.get("reasoning") or ""
+            text = piece.get("content") or ""
+            made = THINK_OPEN * bool(chain and not thinking) + chain
+            thinking = thinking or bool(chain)
+            if thinking and text:
+                made, thinking = made + THINK_CLOSE, False
+            made += text
+        except (AttributeError, TypeError):
+            raise ServerError(f"{url}: a part of a reply has another form: {part!r:.200}") from None
+        if made:
+            yield made
 
 
 def _tokens(choice):

@@ -1,6 +1,7 @@
 """`launch.run_chat`: turns, what is shown of thinking, commands, a server."""
 
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.console import Console
 from launch import run_chat
 from launch.jobs.chat import Conversation, show, summarise
 from launch.parts.asked import LocalModel
+from launch.parts.servers import open_server
 from models.decoding.sampling import SamplingParams
 from models.hf.export import export_model
 from reasoning.generation import steps
@@ -83,6 +85,48 @@ def test_commands_change_what_is_shown_and_errors_do_not_end_it(server):
     assert "error: " in told and "no such thing" in told
     assert "hm one" not in told and "one!" in told
     assert told.count("/reset forgets") == 3  # At the start, and for each that is no command.
+
+
+def events(*parts, end="data: [DONE]\n\n"):
+    """Answers as a server that streams does."""
+    lines = "".join(f"data: {json.dumps(part)}\n\n" for part in parts)
+
+    def answer(handler, body):
+        assert body["stream"] is True
+        handler.send(200, f": hello\n\n{lines}{end}", {"Content-Type": "text/event-stream"})
+
+    return answer
+
+
+def delta(**fields):
+    return {"choices": [{"index": 0, "delta": fields}]}
+
+
+def test_a_server_that_streams_is_read_piece_by_piece(server):
+    server.faults = [
+        events(delta(role="assistant", content=""), delta(reasoning_content="so "),
+               delta(reasoning_content="so"), delta(content="It is"), delta(content=" 12."),
+               {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}),
+        events(delta(content="cut"), end=""),
+        events(delta(content=["no text"])),
+        bad.status(401, "who are you"),
+    ]  # fmt: skip
+    told = converse(["one", "two", "three", "four"], model=MODEL, server=server.url)
+    assert "so so\nIt is 12.\n" in told
+    assert "cut" in told and "the answer broke off" in told
+    assert "another form" in told and "the key is refused" in told and "Traceback" not in told
+
+
+def test_what_a_streamed_reply_used_is_counted(server):
+    generator = open_server(server.url, MODEL, chat=True)
+    part = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
+    server.faults = [events(delta(content="a"), part), events(delta(content="b"))]
+    message = [{"role": "user", "content": "hi"}]
+    assert list(generator.stream_chat(message, max_new_tokens=50)) == ["a"]
+    assert generator.ledger.usage.completion_tokens == 4
+    # One that does not tell may have used all.
+    assert list(generator.stream_chat(message, max_new_tokens=50)) == ["b"]
+    assert generator.ledger.usage.completion_tokens == 54
 
 
 @pytest.fixture(scope="module")
