@@ -4,7 +4,8 @@
     python -m launch.run_chat --model=NAME --server=http://localhost:8000 --thinking=hide
 
 `--model` is a directory in Hugging Face layout, hf://org/name, gguf:FILE or pip:PACKAGE, or, with
-`--server=URL`, the name that a server calls it by. Replies come as they are written. `--thinking` shows the chain of thought, hides it, or tells it in one line.
+`--server=URL`, the name that a server calls it by. Replies come as they are written. `--thinking`
+shows the chain of thought, hides it, or tells it in one line.
 
 /reset forgets the conversation, /thinking show|hide|summary changes what is shown, /quit ends; so
 does the end of input. Ctrl-C ends a reply.

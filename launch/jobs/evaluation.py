@@ -289,8 +289,13 @@ def _summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         name: float(np.mean([record["spent"][name] for record in records]))
         for name in records[0]["spent"]
     }
-    figures = {"accuracy": share("correct"), "format": share("well_formed")}
-    return figures | {"complete": share("complete"), "tokens": spent.pop("generated_tokens")} | spent
+    return {
+        "accuracy": share("correct"),
+        "format": share("well_formed"),
+        "complete": share("complete"),
+        "tokens": spent.pop("generated_tokens"),
+        **spent,
+    }
 
 
 def _log_settings(model, spec: str, problems: int, method: Method, settings: Settings) -> dict:
