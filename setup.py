@@ -23,12 +23,8 @@ setup(
         "ml-collections>=1.1",
         "absl-py>=2.1",
         "numpy>=2.0",
-        "sympy>=1.13",
-        # Symbolic equality of LaTeX answers, the verifier used by the open-r1 and lighteval projects.
-        "math-verify>=0.8",
-        # LaTeX parser runtime that math-verify needs.
-        "latex2sympy2_extended>=1.10",
-        "antlr4-python3-runtime==4.13.2",
+        # Real and complex numbers to any number of digits, for comparing mathematical answers.
+        "mpmath>=1.3",
         # Procedural reasoning tasks with verifiers.
         "reasoning-gym>=0.1.20",
         # Reads prepared datasets without TensorFlow (`tfds.data_source`, array_record files).
@@ -44,6 +40,9 @@ setup(
         "gguf>=0.17",
         # Renders the chat templates of HF tokenizers, sandboxed.
         "jinja2>=3.1.6",
+        # Requests to servers that may hang at any point: its asynchronous client can be left at one
+        # deadline over connection, headers, body and trailers, which urllib's cannot.
+        "httpx>=0.27",
         # Progress bars with ETA and tables in the terminal.
         "rich>=13",
         "matplotlib>=3.8",
@@ -51,7 +50,15 @@ setup(
         "tensorboardX>=2.6",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6"],
+        # math-verify is an oracle for the grader; it needs a LaTeX parser and its runtime.
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6",
+            "math-verify>=0.8",
+            "latex2sympy2_extended>=1.10",
+            "antlr4-python3-runtime==4.13.2",
+        ],
         # Oracles only: torch must come first as a CPU build, see the Makefile.
         "parity": ["transformers>=4.52", "torch"],
         # The TPU compiler, also without a TPU (ahead-of-time compilation for a topology).

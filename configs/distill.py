@@ -18,9 +18,9 @@ cores.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
-from configs import gsm8k_grpo
+from configs import optimizer, rl
 
 MAX_PROMPT, MAX_NEW = 512, 3584
 
@@ -36,6 +36,8 @@ def get_config() -> ConfigDict:
     config.dtype = "auto"
     config.remat = "full"
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
+    config.sharding = ConfigDict()
     config.template = "chat"
 
     # Of rl_only, sequence, logit, on_policy and distill_then_rl; see `launch/jobs/distillation.py`.
@@ -58,34 +60,11 @@ def get_config() -> ConfigDict:
             "sampler_rows": 256,
         }
     )
-    optimizer = {
-        "name": "adamw",
-        "learning_rate": 1e-5,
-        "schedule": "cosine",
-        "warmup_steps": 20,
-        "final_fraction": 0.1,
-        "b2": 0.95,
-        "weight_decay": 0.0,
-        "clip_norm": 1.0,
-    }
-    config.sequence = ConfigDict(
-        {
-            "epochs": 2,
-            "rows": 32,
-            "row_length": MAX_PROMPT + MAX_NEW,
-            "microbatches": 4,
-            # Examples longer than a row: error, truncate or drop.
-            "too_long": "drop",
-            # Stages of ever longer examples in each epoch; 1 shuffles all.
-            "curriculum": 1,
-            "optimizer": optimizer,
-            "log_every": 10,
-            "checkpoint_every": 100,
-        }
-    )
+    config.sequence = _training()
     # `beta` is 0 for forward KL, 1 for reverse KL; see `train/objectives/distillation.py`. The `top_k`
     # likeliest tokens of the teacher are stored once; None computes all of its distribution along.
-    config.logit = ConfigDict(config.sequence.to_dict() | {"beta": 0.0, "temperature": 1.0})
+    config.logit = _training()
+    config.logit.update(beta=0.0, temperature=1.0)
     config.logit.top_k = placeholder(int)
     config.on_policy = ConfigDict(
         {
@@ -103,12 +82,11 @@ def get_config() -> ConfigDict:
             "row_length": MAX_PROMPT + MAX_NEW,
             "microbatches": 8,
             "too_long": "drop",
-            "optimizer": optimizer,
+            "optimizer": _optimizer(),
             "checkpoint_every": 50,
         }
     )
-    rl = gsm8k_grpo.get_config()
-    config.rl_only = ConfigDict({name: rl[name] for name in RL_FIELDS})
+    config.rl_only = rl.get_section()
     # The share of the method's training that comes first, and of RL's that follows.
     config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.5, "rl_share": 0.5})
     # Rank 0 trains all parameters; targets are kernels by path, see `models/lora.py`.
@@ -122,19 +100,38 @@ def get_config() -> ConfigDict:
 
     config.evaluation = ConfigDict(
         {
-            "tasks": {"math": config.get_ref("task")},
+            "tasks": {"math": FieldReference(config.get_ref("task"))},
             "problems": placeholder(int),
             "samples": 1,
             "max_new_tokens": MAX_NEW,
             "temperature": 0.6,
+            "top_p": 1.0,
             "rows": 256,
         }
     )
     return config
 
 
-RL_FIELDS = (
-    "variant", "loss", "rewards", "reward_workers", "prompts", "group", "max_new_tokens",
-    "temperature", "sampler_rows", "minibatches", "epochs", "recompute_old", "microbatches", "rows",
-    "row_length", "steps", "optimizer", "sample_every", "checkpoint_every",
-)  # fmt: skip
+def _training() -> ConfigDict:
+    """SFT on the teacher's responses."""
+    return ConfigDict(
+        {
+            "epochs": 2,
+            "rows": 32,
+            "row_length": MAX_PROMPT + MAX_NEW,
+            "microbatches": 4,
+            # Examples longer than a row: error, truncate or drop.
+            "too_long": "drop",
+            # Stages of ever longer examples in each epoch; 1 shuffles all.
+            "curriculum": 1,
+            "optimizer": _optimizer(),
+            "log_every": 10,
+            "checkpoint_every": 100,
+        }
+    )
+
+
+def _optimizer() -> ConfigDict:
+    return optimizer.get_optimizer(
+        "cosine", learning_rate=1e-5, warmup_steps=20, final_fraction=0.1, b2=0.95
+    )

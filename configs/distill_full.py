@@ -66,6 +66,8 @@ def get_config(arg: str = "qwen2.5-math-7b") -> ConfigDict:
     config.optimizer.update(b2=0.95, clip_norm=1.0, weight_decay=0.0, warmup_steps=0)
     config.checkpoint_every = 500
     config.template = "chat"
+    # The students of Qwen2.5-Math have a context of 4,096 tokens.
+    config.beyond_context = "math" in arg
     # As the paper evaluates, D.1.
-    config.evaluation.update(max_new_tokens=LENGTH, temperature=0.6, samples=4)
+    config.evaluation.update(max_new_tokens=LENGTH, temperature=0.6, top_p=0.95, samples=4)
     return config

@@ -40,8 +40,9 @@ general data with rewards by preference models in the last 400 steps of `r1_rl`
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference, placeholder
 
-from configs import gsm8k_grpo, sft
+from configs import rl, sft
 
 SFT_STAGES = ("cold_start", "rejection_sft")
 RL_STAGES = ("r1_zero", "reasoning_rl", "r1_rl")
@@ -88,16 +89,18 @@ def _sft(stage: str, size: str) -> ConfigDict:
 
 
 def _rl(stage: str, size: str) -> ConfigDict:
-    config = gsm8k_grpo.get_config()
+    config = rl.get_section()
+    config.seed, config.dtype, config.remat = 0, "auto", "full"
     before = BEFORE.get(stage)
     config.model = f"runs/r1_full/{before}/sft/hf" if before else BASES[size]
     config.template = "chat" if before else "r1_zero"
-    # Yours; the default of the smaller recipe stands for it.
-    config.task = "gsm8k"
+    # Yours; a published data set stands for it.
+    config.task, config.problems = "gsm8k", placeholder(int)
     devices, to_a_row = DEVICES[size]
-    config.mesh.update(data=1, fsdp=-1, tensor=to_a_row)
+    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": to_a_row})
+    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
+    config.sharding = ConfigDict()
 
-    config.variant = "grpo"
     config.loss.update(beta=0.001, clip_low=10.0, clip_high=10.0)
     rewards = "accuracy=1,format=1"
     config.rewards = rewards if stage == "r1_zero" else rewards + ",language=1"
@@ -108,6 +111,7 @@ def _rl(stage: str, size: str) -> ConfigDict:
     config.max_new_tokens = LENGTH
     # Not published.
     config.max_prompt_tokens = 2048
+    config.row_length = config.get_ref("max_prompt_tokens") + config.get_ref("max_new_tokens")
     config.temperature = 0.7 if stage == "r1_rl" else 1.0
     config.sampler_rows = 512
     # A row for each completion, one at a time on each data shard.
@@ -119,6 +123,17 @@ def _rl(stage: str, size: str) -> ConfigDict:
     # Not published.
     config.optimizer.update(schedule="constant", b2=0.95, weight_decay=0.0, clip_norm=1.0)
     config.sample_every, config.evaluate_every, config.checkpoint_every = 16, 400, 160
-    # As the paper evaluates, D.1.
-    config.evaluation.update(temperature=0.6, samples=4, rows=512)
+    config.evaluation = ConfigDict(
+        {
+            "tasks": {"math": FieldReference(config.get_ref("task"))},
+            "problems": placeholder(int),
+            "problems_during": 256,
+            "max_new_tokens": FieldReference(config.get_ref("max_new_tokens")),
+            # As the paper evaluates, D.1.
+            "temperature": 0.6,
+            "top_p": 0.95,
+            "samples": 4,
+            "rows": 512,
+        }
+    )
     return config

@@ -11,7 +11,9 @@ billion parameters; time depends on the data.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
+
+from configs import optimizer
 
 ARGUMENTS = ("", "tiny")
 
@@ -29,6 +31,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.dtype = "auto"
     config.remat = "none" if tiny else "full"
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
+    config.sharding = ConfigDict()
 
     config.data = ""
     config.num_epochs = 1 if tiny else 2
@@ -37,17 +41,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.microbatches = 1 if tiny else 4
     # Examples longer than a row: error, truncate or drop.
     config.too_long = "drop" if tiny else "error"
-    config.optimizer = ConfigDict(
-        {
-            "name": "adamw",
-            "learning_rate": 3e-3 if tiny else 1e-5,
-            "schedule": "cosine",
-            "warmup_steps": 0,
-            "final_fraction": 0.1,
-            "b2": 0.95,
-            "weight_decay": 0.0,
-            "clip_norm": 1.0,
-        }
+    # Rows longer than the context that the model was trained with.
+    config.beyond_context = False
+    config.optimizer = optimizer.get_optimizer(
+        "cosine", learning_rate=3e-3 if tiny else 1e-5, final_fraction=0.1, b2=0.95
     )
     config.log_every = 10
     config.checkpoint_every = 100
@@ -57,11 +54,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.template = "chat_r1"
     config.evaluation = ConfigDict(
         {
-            "tasks": {"math": config.get_ref("task")},
+            "tasks": {"math": FieldReference(config.get_ref("task"))},
             "problems": 200 if tiny else placeholder(int),
             "samples": 1,
             "max_new_tokens": 160 if tiny else 512,
             "temperature": 1.0 if tiny else 0.0,
+            "top_p": 1.0,
             "rows": 128 if tiny else 256,
         }
     )

@@ -8,7 +8,7 @@ that everything runs.
 
 from ml_collections import ConfigDict
 
-from configs import tiny_student
+from configs import optimizer, rl, tiny_student
 
 ARGUMENTS = ("", "smoke", "search")
 
@@ -22,6 +22,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
+    config.sharding = ConfigDict()
     config.template = "plain"
 
     config.tokenizer = ConfigDict({"vocab_size": 768, "documents": 5000})
@@ -43,25 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    config.pretrain = ConfigDict(
-        {
-            "documents": 2000 if smoke else 48_000,
-            "rows": 16,
-            "row_length": 128,
-            "optimizer": {
-                "name": "adamw",
-                "learning_rate": 3e-3,
-                "schedule": "cosine",
-                "warmup_steps": 5 if smoke else 50,
-                "final_fraction": 0.05,
-                "b2": 0.95,
-                "weight_decay": 0.1,
-                "clip_norm": 1.0,
-            },
-            "log_every": 10,
-            "checkpoint_every": 200,
-        }
-    )
+    config.pretrain = _pretrain(smoke)
 
     reasoning = {"tiny_math": 3072, "tiny_logic": 512, "tiny_code": 1024}
     # A weight of 0 is for what is only watched.
@@ -151,15 +135,10 @@ def get_config(arg: str = "") -> ConfigDict:
             "rows": 8,
             "row_length": 192,
             "epochs": 1 if smoke else 3,
-            "optimizer": {
-                "name": "adamw",
-                "learning_rate": 3e-3,
-                "schedule": "cosine",
-                "warmup_steps": 1 if smoke else 20,
-                "b2": 0.95,
-                "weight_decay": 0.01,
-                "clip_norm": 1.0,
-            },
+            "optimizer": optimizer.get_optimizer(
+                "cosine", learning_rate=3e-3, warmup_steps=1 if smoke else 20, b2=0.95,
+                weight_decay=0.01,
+            ),
             "checkpoint_every": 200,
             "log_every": 10,
         }
@@ -174,7 +153,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "budgets": (1, 2, 4, 8, 16, 32, 64) if full else (1, 4) if smoke else (1, 4, 16),
             "tree_arms": (4, 16) if full else (4,),
             "pilots": 2,
-            "how": "last",
+            "aggregation": "last",
             "wait": "wait",
             "shots": 2,
             "max_new_tokens": 112,
@@ -185,7 +164,12 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    config.distill = tiny_student.get_section(smoke, config.pretrain, config.r1_zero, reasoning)
+    config.distill = tiny_student.get_section(
+        smoke,
+        _pretrain(smoke),
+        _reinforcement(smoke, f"{verified},language=0,self_check=0", 100),
+        reasoning,
+    )
 
     config.evaluation = ConfigDict(
         {
@@ -196,6 +180,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "rows": 64 if smoke else 200,
             "max_new_tokens": 96,
             "temperature": 1.0,
+            "top_p": 1.0,
             "votes": {"stages": ("r1_zero",), "domains": ("math", "logic"),
                       "samples": 4 if smoke else 64},
         }
@@ -203,39 +188,47 @@ def get_config(arg: str = "") -> ConfigDict:
     return config
 
 
-def _rl(smoke: bool, problems: dict, rewards, steps: int) -> ConfigDict:
-    """Settings of an RL stage, with the number of training problems by task."""
+def _pretrain(smoke: bool) -> ConfigDict:
+    """Settings of next-token prediction from scratch."""
     return ConfigDict(
         {
-            "problems": problems,
-            "steps": 3 if smoke else steps,
-            "prompts": 8 if smoke else 32,
-            "group": 4 if smoke else 8,
-            "max_new_tokens": 96,
-            "temperature": 1.0,
-            "variant": "dr_grpo",
-            "rewards": rewards,
-            "rows": 96 if smoke else 192,
-            "row_length": 160,
-            "microbatches": 6 if smoke else 12,
-            "minibatches": 1,
-            "epochs": 1,
-            "recompute_old": False,
-            "sampler_rows": 32 if smoke else 128,
-            "reward_workers": 1,
-            "optimizer": {
-                "name": "adamw",
-                "learning_rate": 3e-4,
-                "schedule": "cosine",
-                "warmup_steps": 1 if smoke else 5,
-                "b2": 0.95,
-                "weight_decay": 0.0,
-                "clip_norm": 1.0,
-            },
-            "sample_every": 10,
-            "checkpoint_every": 20,
+            "documents": 2000 if smoke else 48_000,
+            "rows": 16,
+            "row_length": 128,
+            "optimizer": optimizer.get_optimizer(
+                "cosine", learning_rate=3e-3, warmup_steps=5 if smoke else 50,
+                final_fraction=0.05, b2=0.95, weight_decay=0.1,
+            ),
+            "log_every": 10,
+            "checkpoint_every": 200,
         }
     )
+
+
+def _rl(smoke: bool, problems: dict, rewards: str | dict, steps: int) -> ConfigDict:
+    """Settings of an RL stage, with the number of training problems by task."""
+    config = _reinforcement(smoke, rewards, steps)
+    config.problems = problems
+    return config
+
+
+def _reinforcement(smoke: bool, rewards: str | dict, steps: int) -> ConfigDict:
+    """Settings of an RL training."""
+    config = rl.get_section(rewards)
+    config.variant = "dr_grpo"
+    config.reward_workers = 1
+    config.steps = 3 if smoke else steps
+    config.prompts, config.group = (8, 4) if smoke else (32, 8)
+    config.max_new_tokens = 96
+    config.sampler_rows = 32 if smoke else 128
+    config.minibatches, config.epochs, config.recompute_old = 1, 1, False
+    config.rows, config.microbatches = (96, 6) if smoke else (192, 12)
+    config.row_length = 160
+    config.optimizer = optimizer.get_optimizer(
+        "cosine", learning_rate=3e-4, warmup_steps=1 if smoke else 5, b2=0.95
+    )
+    config.sample_every, config.checkpoint_every = 10, 20
+    return config
 
 
 def _sampling(smoke: bool, samples: int) -> dict:
@@ -254,16 +247,10 @@ def _sft(smoke: bool) -> dict:
         "rows": 8,
         "row_length": 320,
         "epochs": 2,
-        "optimizer": {
-            "name": "adamw",
-            "learning_rate": 1e-3,
-            "schedule": "cosine",
-            "warmup_steps": 1 if smoke else 5,
-            "final_fraction": 0.1,
-            "b2": 0.95,
-            "weight_decay": 0.0,
-            "clip_norm": 1.0,
-        },
+        "optimizer": optimizer.get_optimizer(
+            "cosine", learning_rate=1e-3, warmup_steps=1 if smoke else 5, final_fraction=0.1,
+            b2=0.95,
+        ),
         "log_every": 5,
         "checkpoint_every": 100,
     }

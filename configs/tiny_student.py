@@ -6,7 +6,7 @@ For `configs/tiny_distill.py`, and for the recipe's stage `distill`.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import distill
+from configs import distill, optimizer
 
 
 def get_section(
@@ -37,7 +37,7 @@ def get_section(
                 "scan_unroll": 1 if smoke else 3,
                 "dtype": "float32",
             },
-            "pretrain": pretrain.to_dict(),
+            "pretrain": pretrain,
         }
     )
 
@@ -53,32 +53,10 @@ def get_section(
             "sampler_rows": 32 if smoke else 128,
         }
     )
-    optimizer = {
-        "name": "adamw",
-        "learning_rate": 4e-3,
-        "schedule": "cosine",
-        "warmup_steps": 1 if smoke else 10,
-        "final_fraction": 0.05,
-        "b2": 0.95,
-        "weight_decay": 0.0,
-        "clip_norm": 1.0,
-    }
-    config.sequence = ConfigDict(
-        {
-            "epochs": 1 if smoke else 5,
-            "rows": 8,
-            "row_length": 128,
-            "microbatches": 1,
-            "too_long": "error",
-            "curriculum": 1,
-            "optimizer": optimizer,
-            "log_every": 20,
-            "checkpoint_every": 200,
-        }
-    )
-    config.logit = ConfigDict(config.sequence.to_dict() | {"beta": 0.0, "temperature": 1.0})
+    config.sequence = _training(smoke, epochs=1 if smoke else 5)
+    config.logit = _training(smoke, epochs=1 if smoke else 2)
+    config.logit.update(beta=0.0, temperature=1.0)
     config.logit.top_k = placeholder(int)
-    config.logit.epochs = 1 if smoke else 2
     config.on_policy = ConfigDict(
         {
             "beta": 0.5,
@@ -95,12 +73,34 @@ def get_section(
             "row_length": 128,
             "microbatches": 1 if smoke else 4,
             "too_long": "error",
-            "optimizer": optimizer,
+            "optimizer": _optimizer(smoke),
             "checkpoint_every": 20,
         }
     )
-    config.rl_only = ConfigDict(rl.to_dict() | {"problems": problems})
-    config.rl_only.steps = 3 if smoke else 100
+    config.rl_only = rl
     # As in the paper, RL comes on top of a complete distillation.
     config.distill_then_rl = ConfigDict({"method": "sequence", "share": 1.0, "rl_share": 0.6})
     return config
+
+
+def _training(smoke: bool, epochs: int) -> ConfigDict:
+    """SFT on the teacher's responses."""
+    return ConfigDict(
+        {
+            "epochs": epochs,
+            "rows": 8,
+            "row_length": 128,
+            "microbatches": 1,
+            "too_long": "error",
+            "curriculum": 1,
+            "optimizer": _optimizer(smoke),
+            "log_every": 20,
+            "checkpoint_every": 200,
+        }
+    )
+
+
+def _optimizer(smoke: bool) -> ConfigDict:
+    return optimizer.get_optimizer(
+        "cosine", learning_rate=4e-3, warmup_steps=1 if smoke else 10, final_fraction=0.05, b2=0.95
+    )

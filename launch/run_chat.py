@@ -35,8 +35,8 @@ def run(
     # JAX starts here, once XLA's flags are set.
     from rich.console import Console
 
+    from launch.jobs.asked import LocalModel, ServerModel
     from launch.jobs.chat import Conversation
-    from launch.parts.asked import LocalModel, ServerModel
     from models.decoding.sampling import SamplingParams
 
     console = console or Console(soft_wrap=True)

@@ -3,30 +3,31 @@
     python -m launch.run_distill --config=configs/distill.py --config.teacher=MODEL \
         --config.student=MODEL --workdir=runs/distill
 
-Both are any model that `models.checkpoint` opens.
-Evaluates teacher and student, trains the student by each of `--config.methods` and evaluates what
-comes out; the methods are those of `launch/jobs/distillation.py`. `workdir` gets report.json and for
-every seed the folders `teacher` (responses.jsonl: what it taught), `base` (the student before) and
-one for each method, whose `hf/` is the trained model. A run that was interrupted goes on where it
-was, by the same command.
+Both are any model that `models.checkpoint` opens. Evaluates teacher and student, trains the student
+by each of `--config.methods` and evaluates what comes out; the methods are those of
+`launch/jobs/distillation.py`. `workdir` gets report.json and for every seed the folders `teacher`
+(responses.jsonl: what it taught), `base` (the student before) and one for each method, whose `hf/`
+is the trained model. A run that was interrupted goes on where it was, by the same command.
 """
 
-import json
+import dataclasses
 import time
 
 from absl import flags
-from ml_collections import config_flags
 
+from launch import schema
 from launch.parts import runtime
+from launch.schema.distill import DistillConfig
 
 
 def main(argv):
     del argv
-    run(_CONFIG.value, _WORKDIR.value, _SEEDS.value)
+    run(runtime.read_config(_CONFIG, DistillConfig), _WORKDIR.value, _SEEDS.value)
 
 
 def run(config, workdir: str, seeds: int = 1) -> None:
     """The whole job; see the module's docstring."""
+    config = schema.load(DistillConfig, config)
     # JAX starts here, once XLA's flags are set.
     from launch.parts import report, stages
 
@@ -43,7 +44,7 @@ def run(config, workdir: str, seeds: int = 1) -> None:
         return
     combined = report.combine_seeds(by_seed)
     summary = {
-        "config": json.loads(config.to_json_best_effort()),
+        "config": schema.as_dict(config),
         "seeds": seeds,
         "wall_seconds": time.monotonic() - start,
         "distill": combined,
@@ -54,37 +55,33 @@ def run(config, workdir: str, seeds: int = 1) -> None:
 
 
 def _run_seed(config, directory, seed):
-    from launch.jobs import distillation, finetune, training
-    from launch.parts import stages
+    from launch.jobs import distillation, finetune, responses, training
+    from launch.parts import data_files, stages
     from models.checkpoint import load_params
     from models.checkpoint_source import locate
     from models.decoder import LanguageModel
     from reasoning.tasks import get_task
     from reasoning.tiny_world import corpus
 
-    mesh = runtime.build_mesh(config.mesh)
-    sources = {name: config[name].format(seed=seed) for name in ("teacher", "student")}
+    mesh = runtime.build_mesh(config)
+    sources = {name: getattr(config, name).format(seed=seed) for name in ("teacher", "student")}
     sources = {name: locate(source) for name, source in sources.items() if source}
-    if "student" not in sources and "base" not in config:
-        raise ValueError("there is no student: give a checkpoint by --config.student=DIR")
-    if not sources:
-        raise ValueError("a student made from scratch has its teacher's tokenizer: set teacher")
 
     def workspace(model, tokenizer):
         return stages.Workspace(directory, config, seed, mesh, model, tokenizer)
 
     teacher = tokenizer = None
     if "teacher" in sources:
-        model, tokenizer = finetune.open_checkpoint(sources["teacher"], config)
+        model, tokenizer = finetune.open_checkpoint(sources["teacher"], config.dtype, config.remat)
         # Frozen weights are stored as they are computed with.
         fields = {"param_dtype": model.config.dtype, "remat": "none"}
         model = LanguageModel(model.config.replace(**fields))
-        params = load_params(sources["teacher"], model.config, mesh)
-        teacher = distillation.Teacher(workspace(model, tokenizer), params)
+        teacher = distillation.Teacher(workspace(model, tokenizer), None)
     if "student" in sources:
-        work = workspace(*finetune.open_checkpoint(sources["student"], config))
+        student = finetune.open_checkpoint(sources["student"], config.dtype, config.remat)
+        work = workspace(*student)
     else:
-        work = workspace(runtime.build_model(config.base.model), tokenizer)
+        work = workspace(runtime.build_model(config.base.model.settings()), tokenizer)
 
     def make_base(directory):
         if "student" in sources:
@@ -100,15 +97,22 @@ def _run_seed(config, directory, seed):
     ]
     fields = ("dtype", "remat", "mesh", "template", "task", "num_problems", "problems",
               "evaluation", "base")  # fmt: skip
-    known = json.loads(config.to_json_best_effort())
-    settings = {"seed": seed} | {name: known[name] for name in fields if name in known}
+    known = schema.as_dict(config)
+    settings = {"seed": seed} | {name: known[name] for name in fields}
     settings |= {name: str(source) for name, source in sources.items()}
+    settings["data_sha256"] = data_files.fingerprints(
+        [*tasks, *config.evaluation.tasks.values()], responses.paths(config.data.responses)
+    )
+    distillation.prepare(work, teacher, problems, config)
+    if teacher is not None:  # Its weights are read once all else is right.
+        params = load_params(sources["teacher"], teacher.work.model.config, mesh)
+        teacher = dataclasses.replace(teacher, params=params)
     return distillation.distill(work, teacher, problems, config, make_base, settings)
 
 
 if __name__ == "__main__":
     # Here, so that a program may import several entry points: flags are global.
-    _CONFIG = config_flags.DEFINE_config_file("config", "configs/distill.py", "the recipe")
+    _CONFIG = runtime.define_config("configs/distill.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/distill", "where everything is written")
     _SEEDS = flags.DEFINE_integer("seeds", 1, "training runs, each its own", lower_bound=1)
     runtime.run_main(main)

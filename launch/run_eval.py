@@ -35,7 +35,7 @@ def run(
     """The whole job; see the module's docstring. Returns whether it is complete."""
     # JAX starts here, once XLA's flags are set.
     from launch.jobs import evaluation
-    from launch.parts.asked import LocalModel, ServerModel
+    from launch.jobs.asked import LocalModel, ServerModel
     from launch.parts.report import write_report
     from models.decoding.sampling import SamplingParams
     from reasoning.tasks import get_task

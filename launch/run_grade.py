@@ -4,7 +4,10 @@ r"""Grades responses that a model gave elsewhere.
 
 Each record of `responses` has `answer` (the reference, as the task's data have it) and `response`
 (all the model wrote). `output` repeats the records with `correct` and `reason` added. GSM8K takes
-less than a millisecond an answer, MATH-500 about ten.
+less than a millisecond an answer, MATH-500 a few. `docs/grading.md` has the conventions.
+
+Records of a reasoning-gym task also have `metadata`, as its problems come with: `seed` and `index`,
+from which the problem is made again. Nothing in a graded file is run.
 """
 
 import json
@@ -74,10 +77,12 @@ def run(task_name: str, responses: str, output: str, console: Console) -> dict[s
         `{"count", "correct", "accuracy": {"mean", "ci95", "n", ...}, "answers_per_second"}`.
     """
     task = get_task(task_name)
-    rows = read_responses(responses, task_name)
     folder = os.path.dirname(os.path.abspath(output))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{folder}: no such folder; create it, or choose another --output")
+    if os.path.isdir(output):
+        raise IsADirectoryError(f"{output}: is a folder; name a file by --output")
+    rows = read_responses(responses, task_name)
     verdicts: list[Verdict] = []
     start = time.perf_counter()
     columns = ("grading", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

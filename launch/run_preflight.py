@@ -17,9 +17,10 @@ import re
 import time
 
 from absl import flags
-from ml_collections import config_flags
 
 from launch.parts import runtime
+from launch.schema.rl import RlConfig
+from launch.schema.supervised import SftConfig
 
 # HBM in GiB by device kind, as Google's documentation of each TPU generation states it.
 HBM_GIB = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32, "TPU7x": 192}
@@ -28,7 +29,8 @@ GIB = 2**30
 
 def main(argv):
     del argv
-    topology, config = _TOPOLOGY.value, _CONFIG.value
+    topology = _TOPOLOGY.value
+    config = runtime.read_config(_CONFIG, _recipe_of(_CONFIG.value))
     prepare(topology)
     row = check(config, topology, _MODEL.value or config.model)
     print_table(row)
@@ -45,7 +47,7 @@ def prepare(topology: str) -> None:
     Raises:
       ValueError: `topology` is malformed.
     """
-    if not re.fullmatch(r"[\w-]+:\d+(x\d+)*", topology):
+    if not re.fullmatch(r"[\w-]+:[1-9]\d*(x[1-9]\d*)*", topology):
         raise ValueError(
             f"topology {topology!r}: write GENERATION:SHAPE, such as v5p:4x4x4, or cpu:8"
         )
@@ -61,7 +63,12 @@ def prepare(topology: str) -> None:
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 
-def check(config, topology: str, model: str) -> dict:
+def _recipe_of(config) -> type[RlConfig] | type[SftConfig]:
+    """The schema of a config, which must be of `run_sft` or `run_rl`."""
+    return SftConfig if config is not None and "num_epochs" in config else RlConfig
+
+
+def check(config: RlConfig | SftConfig, topology: str, model: str) -> dict:
     """Compiles the train step of `config`, of `run_sft` or `run_rl`, for a topology.
 
     Args:
@@ -76,11 +83,10 @@ def check(config, topology: str, model: str) -> dict:
     import jax
 
     from launch.parts import flops
-    from models.sharding import make_mesh
     from train.state import abstract_state
 
     devices = _devices(topology)
-    mesh = make_mesh(dict(config.mesh), devices)
+    mesh = runtime.build_mesh(config, devices)
     model_config = _model_config(model).replace(dtype="bfloat16", remat=config.remat)
     language_model, optimizer, step, names = _objective(config, model_config, mesh)
     batch = _abstract_batch(config, step, names)
@@ -191,11 +197,11 @@ def _objective(config, model_config, mesh):
 
     model = LanguageModel(model_config)
     # Any number of steps: the schedule is part of the program, its length is not.
-    num_steps = config.get("steps") or 1000
-    optimizer = make_optimizer(config.optimizer.to_dict(), model.abstract_params, num_steps)
+    num_steps = 1000 + config.optimizer.warmup_steps + (config.optimizer.decay_steps or 0)
+    optimizer = make_optimizer(config.optimizer.settings(), model.abstract_params, num_steps)
     names = dict.fromkeys(("tokens", "positions", "segment_ids"), "int32")
     names["loss_weights"] = "float32"
-    if "variant" not in config:
+    if isinstance(config, SftConfig):
         step = make_train_step(sft.make_loss(model), optimizer, mesh, accumulate=config.microbatches)
         return model, optimizer, step, names
     variant, step = policy_step(model, optimizer, mesh, config)
@@ -237,9 +243,8 @@ def _temporary_bytes(message):
 
 if __name__ == "__main__":
     # Here, so that a program may import several entry points: flags are global.
-    _CONFIG = config_flags.DEFINE_config_file("config", None, "a recipe of run_sft or run_rl")
+    _CONFIG = runtime.define_config("", "a recipe of run_sft or run_rl")
     _TOPOLOGY = flags.DEFINE_string("topology", "v5p:4x4x4", "a TPU topology, or cpu:DEVICES")
     _MODEL = flags.DEFINE_string("model", None, "a size or checkpoint instead of config.model")
     _OUTPUT = flags.DEFINE_string("output", None, "a JSON file for the result")
-    flags.mark_flag_as_required("config")
     runtime.run_main(main)

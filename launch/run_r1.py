@@ -7,17 +7,16 @@ a change of the config just the stages that depend on it are run again; what the
 to `stale/`. The stages are in `launch/recipe/`.
 """
 
-import json
 import time
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch import recipe
+from launch import recipe, schema
 from launch.parts import runtime
+from launch.schema.tiny import TinyConfig
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py", "the recipe")
+_CONFIG = runtime.define_config("configs/tiny.py")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
 _STAGES = flags.DEFINE_list(
     "stages", list(recipe.STAGES), "which stages to run, of " + ", ".join(recipe.STAGES)
@@ -31,12 +30,13 @@ def main(argv):
     if unknown := [stage for stage in _STAGES.value if stage not in recipe.STAGES]:
         known = ", ".join(recipe.STAGES)
         raise ValueError(f"--stages={unknown[0]} is unknown; choose from {known}")
+    config = runtime.read_config(_CONFIG, TinyConfig)
     # JAX starts here, once XLA's flags are set.
     from launch.parts import report, stages
     from launch.recipe import findings, runner, world
 
     runtime.start_distributed()
-    config, workdir = _CONFIG.value, runtime.as_directory(_WORKDIR.value)
+    workdir = runtime.as_directory(_WORKDIR.value)
     by_seed, directories = [], []
     try:
         for work in world.open_workspaces(config, _WORKDIR.value, _SEEDS.value):
@@ -48,7 +48,7 @@ def main(argv):
 
     combined = report.combine_seeds(by_seed)
     summary = {
-        "config": json.loads(config.to_json_best_effort()),
+        "config": schema.as_dict(config),
         "seeds": _SEEDS.value,
         "wall_seconds": time.monotonic() - start,
         "stages": {name: each for name, each in combined.items() if "metrics" in each},

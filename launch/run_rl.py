@@ -4,49 +4,39 @@
         --workdir=runs/gsm8k
 
 Evaluates the model, trains it, evaluates it again. `workdir` gets report.json, rl.png, samples.json
-and the folders `initial` and `rl` (see `launch/parts/stages.py`); `rl/hf` is the trained model. A run
-that was interrupted goes on where it was, by the same command.
+and the folders `initial` and `rl` (see `launch/parts/stages.py`); `rl/hf` is the trained model. A
+run that was interrupted goes on where it was, by the same command.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-from configs.gsm8k_grpo import get_config
+from launch import schema
 from launch.parts import runtime
+from launch.schema.rl import RlConfig
 
 
 def main(argv):
     del argv
-    run(_CONFIG.value, _WORKDIR.value)
+    run(runtime.read_config(_CONFIG, RlConfig), _WORKDIR.value)
 
 
 def run(config, workdir: str) -> None:
     """The whole job; see the module's docstring."""
+    config = schema.load(RlConfig, config)
     # JAX starts here, once XLA's flags are set.
     from launch.jobs import finetune
 
-    finetune.run(config, get_config(), workdir, "rl", _prepare)
+    finetune.run(config, workdir, "rl", _prepare)
 
 
 def _prepare(work):
     """Checks everything that RL needs; returns the training."""
-    from launch.jobs import training
-    from launch.parts import stages
+    from launch.jobs import finetune, held_out_rewards, training
+    from launch.parts import data_files, stages
     from reasoning.prompts import get_template
     from reasoning.tasks import get_task
 
     config = work.config
-    if config.row_length < config.max_prompt_tokens + config.max_new_tokens:
-        raise ValueError(
-            f"row_length={config.row_length} is too short for max_prompt_tokens="
-            f"{config.max_prompt_tokens} and max_new_tokens={config.max_new_tokens}"
-        )
-    needed = config.prompts * config.group // config.minibatches
-    if config.rows < needed:
-        raise ValueError(
-            f"rows={config.rows} may not hold the {needed} completions of a minibatch: set"
-            f" rows={needed} (rows that stay empty cost nothing)"
-        )
     problems = get_task(config.task).problems("train", config.problems, work.seed)
     template = get_template(config.template, work.tokenizer)
     prompts = work.tokenizer.encode_batch([template(problem.question) for problem in problems])
@@ -59,19 +49,36 @@ def _prepare(work):
         )
     print(f"{len(kept)} training problems, {len(problems) - len(kept)} left out for their length")
     plan = training.plan_reinforce(work, kept, config)
+    measure = held_out_rewards.make_measure(config)
 
     def evaluate(params):
-        metrics, _ = stages.evaluate_params(work, params, config.evaluation.problems_during)
+        metrics, graded = stages.evaluate_params(work, params, config.evaluation.problems_during)
+        if measure is not None and graded:
+            metrics |= measure(graded)
         return {f"test/{name}": figure["mean"] for name, figure in metrics.items()}
 
     def train(params, directory):
-        return training.reinforce(work, params, plan, directory, evaluation=evaluate)
+        return training.reinforce(
+            work, params, plan, directory,
+            evaluation=evaluate, evaluate_every=config.evaluate_every,
+        )  # fmt: skip
 
-    return train
+    return finetune.Training(
+        run=train,
+        settings={
+            # What they come to; the result does not depend on where they are from.
+            "steps": plan.num_steps,
+            "data_epochs": None,
+            "data_sha256": data_files.fingerprints([config.task]),
+        },
+        measure=measure,
+        measure_fields=("rewards",),
+        extendable="steps" if config.extendable else None,
+    )
 
 
 if __name__ == "__main__":
     # Here, so that a program may import several entry points: flags are global.
-    _CONFIG = config_flags.DEFINE_config_file("config", "configs/gsm8k_grpo.py", "the recipe")
+    _CONFIG = runtime.define_config("configs/gsm8k_grpo.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/rl", "where everything is written")
     runtime.run_main(main)

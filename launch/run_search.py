@@ -6,28 +6,28 @@ Takes the stages of `launch.run_r1` that are in the work directory, and runs tho
 needs and are not there: base, R1-Zero, and the verifiers.
 """
 
-import json
 import time
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch import recipe
+from launch import recipe, schema
 from launch.parts import runtime
+from launch.schema.tiny import TinyConfig
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py:search", "the recipe")
+_CONFIG = runtime.define_config("configs/tiny.py:search")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
 
 
 def main(argv):
     del argv
     start = time.monotonic()
+    config = runtime.read_config(_CONFIG, TinyConfig)
     # JAX starts here, once XLA's flags are set.
     from launch.parts import report, stages
     from launch.recipe import runner, world
 
     runtime.start_distributed()
-    (work,) = world.open_workspaces(_CONFIG.value, _WORKDIR.value, 1)
+    (work,) = world.open_workspaces(config, _WORKDIR.value, 1)
     try:
         results = runner.run_stages(work, recipe.lineage("search"))
     except stages.Interrupted as interruption:
@@ -37,7 +37,7 @@ def main(argv):
     report.write_report(
         path,
         {
-            "config": json.loads(_CONFIG.value.to_json_best_effort()),
+            "config": schema.as_dict(config),
             "seeds": 1,
             "wall_seconds": time.monotonic() - start,
             "search": results["search"],

@@ -3,38 +3,48 @@
     python -m launch.run_sft --config=configs/sft.py --config.model=MODEL \
         --config.data=FILE.jsonl --workdir=runs/sft
 
-`workdir` gets report.json and the folders `initial` and `sft` (see `launch/parts/stages.py`); `sft/hf` is
-the trained model. A run that was interrupted goes on where it was, by the same command.
+`workdir` gets report.json and the folders `initial` and `sft` (see `launch/parts/stages.py`);
+`sft/hf` is the trained model. A run that was interrupted goes on where it was, by the same command.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-from configs.sft import get_config
+from launch import schema
 from launch.parts import runtime
+from launch.schema.supervised import SftConfig
 
 
 def main(argv):
     del argv
-    run(_CONFIG.value, _WORKDIR.value)
+    run(runtime.read_config(_CONFIG, SftConfig), _WORKDIR.value)
 
 
 def run(config, workdir: str) -> None:
     """The whole job; see the module's docstring."""
+    config = schema.load(SftConfig, config)
+    if not config.data:
+        raise ValueError("there are no data: give a JSONL file by --config.data=FILE")
     # JAX starts here, once XLA's flags are set.
     from launch.jobs import finetune
 
-    finetune.run(config, get_config(), workdir, "sft", _prepare)
+    finetune.run(config, workdir, "sft", _prepare)
 
 
 def _prepare(work):
     """Reads and checks the data; returns the training."""
-    from launch.jobs import training
+    from launch.jobs import finetune, training
+    from launch.parts import data_files
     from train.data import load_examples
 
     config = work.config
-    if not config.data:
-        raise ValueError("there are no data: give a JSONL file by --config.data=FILE")
+    context = work.model.config.max_length
+    if config.row_length > context and not config.beyond_context:
+        raise ValueError(
+            f"config.row_length={config.row_length} exceeds the model's context of {context}"
+            f" tokens: set it to {context}, or --config.beyond_context to train positions that the"
+            " model has not seen"
+        )
+    sha256 = data_files.fingerprints([config.task], [config.data])
     plan = training.plan_supervised(
         work,
         load_examples(config.data, work.tokenizer),
@@ -43,11 +53,14 @@ def _prepare(work):
         microbatches=config.microbatches,
         too_long=config.too_long,
     )
-    return lambda params, directory: training.fine_tune(work, params, plan, directory)
+    return finetune.Training(
+        run=lambda params, directory: training.fine_tune(work, params, plan, directory),
+        settings={"data_sha256": sha256},
+    )
 
 
 if __name__ == "__main__":
     # Here, so that a program may import several entry points: flags are global.
-    _CONFIG = config_flags.DEFINE_config_file("config", "configs/sft.py", "the recipe")
+    _CONFIG = runtime.define_config("configs/sft.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/sft", "where everything is written")
     runtime.run_main(main)

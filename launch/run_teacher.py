@@ -10,30 +10,31 @@ goes on by the same command and asks for nothing twice, within the same `max_cos
 `--config.problems` extends it.
 """
 
+import dataclasses
 import json
 import time
 
 from absl import flags
-from ml_collections import config_flags
 
+from launch import schema
 from launch.parts import runtime
+from launch.schema.teacher import TeacherConfig
 
 
 def main(argv):
     del argv
-    run(_CONFIG.value, _WORKDIR.value, estimate_only=_ESTIMATE_ONLY.value)
+    run(runtime.read_config(_CONFIG, TeacherConfig), _WORKDIR.value, estimate_only=_ESTIMATE_ONLY.value)
 
 
 def run(config, workdir: str, estimate_only: bool = False) -> None:
     """The whole job; see the module's docstring."""
+    config = schema.load(TeacherConfig, config)
     # JAX starts here, once XLA's flags are set.
     from models.decoding.sampling import SamplingParams
     from reasoning.server_client.response_log import ResponseLog
     from reasoning.training_data import teacher_data
 
     directory = runtime.as_directory(workdir)
-    if config.form not in teacher_data.FORMS:
-        raise ValueError(f"form={config.form!r} is unknown; choose one of {teacher_data.FORMS}")
     problems = _problems(config)
     generator, prompt = _teacher(config)
     items = teacher_data.make_items(problems, prompt)
@@ -62,8 +63,6 @@ def _problems(config):
     from reasoning.tasks import get_task
     from reasoning.training_data import teacher_data
 
-    if bool(config.task) == bool(config.prompts):
-        raise ValueError("give one of --config.task=SPEC and --config.prompts=FILE")
     if config.task:
         return get_task(config.task).problems("train", config.problems, config.seed)
     return teacher_data.read_prompts(config.prompts)[: config.problems]
@@ -72,13 +71,9 @@ def _problems(config):
 def _teacher(config):
     """The generator, and from a question to its prompt; reached and checked."""
     from launch.parts.servers import open_server
-    from reasoning.prompts import R1_SYSTEM, TEMPLATES, get_template
+    from reasoning.prompts import R1_SYSTEM, get_template
 
     teacher = config.teacher
-    if bool(teacher.server) == bool(teacher.checkpoint):
-        raise ValueError("give one of --config.teacher.server=URL and --config.teacher.checkpoint")
-    if config.template not in TEMPLATES:
-        raise ValueError(f"template={config.template!r} is unknown; choose one of {TEMPLATES}")
     if teacher.checkpoint:
         from models.checkpoint import load_model
         from reasoning.generation.jax_generator import JaxGenerator
@@ -86,7 +81,7 @@ def _teacher(config):
         model, params, tokenizer = load_model(teacher.checkpoint)
         template = get_template(config.template, tokenizer)
         return JaxGenerator(model, params, tokenizer, rows=teacher.rows), template
-    settings = teacher.to_dict()
+    settings = dataclasses.asdict(teacher)
     for name in ("checkpoint", "rows"):
         del settings[name]
     generator = open_server(**settings)
@@ -101,7 +96,7 @@ def _settings(config):
     """What the responses depend on; more problems may be asked later."""
     names = ("template", "num_samples", "max_new_tokens", "temperature", "top_p", "seed")
     teacher = config.teacher.model or config.teacher.checkpoint
-    return {name: config[name] for name in names} | {"teacher": teacher}
+    return {name: getattr(config, name) for name in names} | {"teacher": teacher}
 
 
 def _print_estimate(generator, missing, config):
@@ -205,7 +200,7 @@ def _print_summary(summary, directory):
 
 if __name__ == "__main__":
     # Here, so that a program may import several entry points: flags are global.
-    _CONFIG = config_flags.DEFINE_config_file("config", "configs/teacher.py", "the recipe")
+    _CONFIG = runtime.define_config("configs/teacher.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/teacher", "where everything is written")
     _ESTIMATE_ONLY = flags.DEFINE_bool("estimate_only", False, "stop behind the estimate of cost")
     runtime.run_main(main)

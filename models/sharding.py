@@ -9,9 +9,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "tensor", "expert")
 
-# Parameters are split over `fsdp` along the embedding and over `tensor` along what a head, an
-# MLP unit or a vocabulary entry owns (Megatron-LM, arXiv:1909.08053). Activations are split
-# over the batch and, inside a block, along the same `tensor` dimensions.
+# The default table; `set_rules` overrides entries of it. Parameters are split over `fsdp` along the
+# embedding and over `tensor` along what a head, an MLP unit or a vocabulary entry owns
+# (Megatron-LM, arXiv:1909.08053). Activations are split over the batch and, inside a block, along
+# the same `tensor` dimensions.
 LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
     "layers": None,
     "embed": "fsdp",
@@ -27,9 +28,42 @@ LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
     "residual": None,
     "norm": None,
 }
+# What a logical axis may be mapped to.
+MeshAxes = str | Sequence[str] | None
+
+_rules: dict[str, MeshAxes] = dict(LOGICAL_RULES)
 
 
-def make_mesh(axis_sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | None = None) -> Mesh:
+def set_rules(changes: Mapping[str, MeshAxes]) -> None:
+    """Overrides entries of the default table for this process; an empty mapping restores it.
+
+    Programs that are compiled already keep the rules that they were compiled with, so this is
+    called once, before the first.
+
+    Args:
+      changes: logical axis -> mesh axis, several of them, or None for an axis that stays whole.
+
+    Raises:
+      ValueError: an unknown logical axis or mesh axis.
+    """
+    for name, axes in changes.items():
+        if name not in LOGICAL_RULES:
+            known = ", ".join(LOGICAL_RULES)
+            raise ValueError(f"sharding rule {name!r} is unknown; the logical axes are {known}")
+        for axis in [axes] if isinstance(axes, str) else axes or ():
+            if axis not in MESH_AXES:
+                raise ValueError(
+                    f"sharding rule {name}={axes!r}: {axis!r} is no mesh axis; the axes are "
+                    + ", ".join(MESH_AXES)
+                )
+    _rules.clear()
+    _rules.update(LOGICAL_RULES)
+    _rules.update(changes)
+
+
+def make_mesh(
+    axis_sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | None = None
+) -> Mesh:
     """A mesh over all devices; one axis may be -1, "whatever is left"; missing axes have size 1.
 
     Raises:
@@ -38,7 +72,8 @@ def make_mesh(axis_sizes: Mapping[str, int] | None = None, devices: Sequence[Any
     devices = list(jax.devices() if devices is None else devices)
     sizes = dict.fromkeys(MESH_AXES, 1) | dict(axis_sizes or {"fsdp": -1})
     if unknown := sorted(set(sizes) - set(MESH_AXES)):
-        raise ValueError(f"mesh axis {unknown[0]!r} is unknown; the axes are {', '.join(MESH_AXES)}")
+        known = ", ".join(MESH_AXES)
+        raise ValueError(f"mesh axis {unknown[0]!r} is unknown; the axes are {known}")
     free = [axis for axis, size in sizes.items() if size == -1]
     fixed = int(np.prod([size for size in sizes.values() if size != -1]))
     if len(free) == 1 and len(devices) % fixed == 0:
@@ -64,7 +99,7 @@ def partition_spec(
     """Mesh axes for one array. A dimension that its mesh axes do not divide stays whole."""
     spec, used = [], set()
     for name, size in zip(logical_axes, shape, strict=True):
-        axes = LOGICAL_RULES[name] if name is not None else None
+        axes = _rules[name] if name is not None else None
         axes = (axes,) if isinstance(axes, str) else axes or ()
         axes = tuple(a for a in axes if mesh.shape.get(a, 1) > 1 and a not in used)
         if not axes or size % int(np.prod([mesh.shape[a] for a in axes])):
@@ -85,8 +120,8 @@ def tree_shardings(abstract: Any, logical_axes: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over `data` and `fsdp`; the same for every array of a batch."""
-    return NamedSharding(mesh, PartitionSpec(LOGICAL_RULES["batch"]))
+    """Rows over the mesh axes of `batch`; the same for every array of a batch."""
+    return NamedSharding(mesh, PartitionSpec(_rules["batch"]))
 
 
 def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:

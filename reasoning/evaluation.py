@@ -18,9 +18,6 @@ from reasoning.text_measures.languages import consistency
 from reasoning.text_measures.reflection import count_self_checks
 from reasoning.voting import elect
 
-# What a domain's figure is called where it is not pass@1.
-_FIGURES = {"knowledge": "accuracy", "chat": "win_rate"}
-
 
 @dataclasses.dataclass(frozen=True)
 class Graded:
@@ -87,9 +84,9 @@ def evaluate(
     """Samples and grades responses to the problems of each domain.
 
     Args:
-      tasks: domain (`math`, `code`, `logic`, `knowledge`, `chat`) -> task and its problems.
-      num_samples: responses a problem; pass@1 is the mean over them, then over problems. In the
-        domain `chat` it is a win rate, by the task's `win(problem, reply)`.
+      tasks: domain, such as `math`, -> task and its problems.
+      num_samples: responses a problem; a task's figure, such as pass@1, is the mean of its `score`
+        over them, then over problems.
 
     Returns:
       Metrics as `report.json` has them, each `{"mean", "ci95", "n", "seeds"}` with the problem as
@@ -113,8 +110,8 @@ def evaluate(
     for domain, (task, problems) in tasks.items():
         of_domain = [next(samples) for _ in problems]
         graded = grade(task, problems, prompts[domain], of_domain)
-        metrics[f"{domain}/{_FIGURES.get(domain, 'pass@1')}"] = shares_with_ci(
-            [np.mean([_score(task, domain, g) for g in row]) for row in graded]
+        metrics[f"{domain}/{task.figure}"] = shares_with_ci(
+            [np.mean([_score(task, g) for g in row]) for row in graded]
         )
         metrics[f"{domain}/format"] = _format(graded)
         everything += graded
@@ -186,10 +183,9 @@ def _format(graded: Sequence[Sequence[Graded]]) -> dict[str, Any]:
     return shares_with_ci([np.mean([g.well_formed for g in row]) for row in graded])
 
 
-def _score(task: Task, domain: str, graded: Graded) -> float:
-    if domain == "chat":
-        return task.win(graded.problem, task.extract(graded.completion.text) or "")
-    return float(graded.verdict.correct)
+def _score(task: Task, graded: Graded) -> float:
+    answer = task.extract(graded.completion.text) or ""
+    return task.score(graded.problem, answer, graded.verdict)
 
 
 def _checks_itself(graded: Graded) -> bool:

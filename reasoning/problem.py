@@ -29,3 +29,20 @@ class Verdict:
 
     correct: bool
     reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkedSolution:
+    """A solution written out step by step.
+
+    Attributes:
+      steps: one line each, without the answer.
+      first_error: index of the first wrong step, `len(steps)` where it is the answer; None in a
+        right solution.
+      kind: of the error, in a word; None in a right solution.
+    """
+
+    steps: tuple[str, ...]
+    answer: str
+    first_error: int | None = None
+    kind: str | None = None

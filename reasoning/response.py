@@ -5,6 +5,9 @@ DeepSeek-R1 (arXiv:2501.12948), table 1.
 
 import dataclasses
 import re
+from collections.abc import Sequence
+
+from reasoning.scripts import has_visible
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
@@ -37,9 +40,10 @@ class Response:
 def parse_response(text: str, prefilled_think: bool = False) -> Response:
     """Takes a response apart and checks its format, in time linear in its length.
 
-    Well formed is: exactly one think block, then exactly one answer block that is not empty, and
-    nothing but white space before, between and after them; so no tag is repeated or nested. An
-    empty chain is allowed (what it is worth, the accuracy decides).
+    Well formed is: exactly one think block, then exactly one answer block that shows something
+    (invisible characters alone do not), and nothing but white space before, between and after them;
+    so no tag is repeated or nested. An empty chain is allowed (what it is worth, the accuracy
+    decides).
 
     Args:
         text: The completion, decoded without special tokens.
@@ -62,6 +66,12 @@ def opened_by(prompt: str) -> str:
     around; empty for a prompt that leaves the beginning to the model.
     """
     return _OPENED.search(prompt).group()
+
+
+def tagged(steps: Sequence[str], answer: str) -> str:
+    """A response in the R1 format, one step of the chain a line."""
+    chain = "".join(f" {step}\n" for step in steps)
+    return f" {THINK_OPEN}\n{chain}{THINK_CLOSE}{ANSWER_OPEN} {answer}{ANSWER_CLOSE}"
 
 
 def after_chain(text: str) -> str:
@@ -112,6 +122,6 @@ def _format_fault(text, tags):
         return f"text between {THINK_CLOSE} and {ANSWER_OPEN}"
     if text[answer_close.end() :].strip():
         return f"text after {ANSWER_CLOSE}"
-    if not text[answer_open.end() : answer_close.start()].strip():
+    if not has_visible(text[answer_open.end() : answer_close.start()]):
         return "the answer is empty"
     return ""

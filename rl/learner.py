@@ -78,6 +78,33 @@ def make_policy_loss(model: LanguageModel, config: PolicyLossConfig, temperature
     return loss_fn
 
 
+class ConstantReward:
+    """Notices rewards that are the same for all completions, batch after batch.
+
+    Such a reward has no advantage, so nothing is learned from it. A reward may be constant for a
+    while, as before a policy has earned anything, so this tells and does not stop the run: after
+    `patience` batches, and each time that they have doubled.
+    """
+
+    def __init__(self, patience: int = 10):
+        self.batches, self._patience = 0, patience
+
+    def update(self, rewards: np.ndarray) -> str | None:
+        """Takes the rewards of a batch, `[P, G]`; returns what the user should be told, or None."""
+        if np.ptp(rewards) > 0:
+            self.batches = 0
+            return None
+        self.batches += 1
+        times, rest = divmod(self.batches, self._patience)
+        if rest or times & (times - 1):
+            return None
+        return (
+            f"all rewards of {self.batches} rollout batches in a row were {rewards.flat[0]:g}:"
+            " nothing is learned from them; see samples.jsonl for what was earned and why, and try"
+            " easier problems or another reward"
+        )
+
+
 class ProblemStream:
     """Endless passes over problems, reshuffled for each; its whole state is one counter."""
 
@@ -135,6 +162,8 @@ class PolicySource(Source):
         self._renewal = renewal if reference_params is not None else None
         self._batches_drawn = 0
         self._metrics: dict[str, float] = {}
+        self._notes: list[str] = []
+        self._constant = ConstantReward()
         self.last: Rollouts | None = None
 
         temperature = rollout_sampler.sampling.temperature
@@ -158,6 +187,7 @@ class PolicySource(Source):
             self._reference = self._renewal.renewed(
                 self._reference, state.params, int(state.step)
             )
+        self._notes = []
         spent = {"sample": 0.0, "reward": 0.0, "tokens": 0}
         clock = time.perf_counter()
         rollouts, metrics = self._informative_rollouts(state.params, spent)
@@ -177,6 +207,10 @@ class PolicySource(Source):
         """Times of the latest rollouts; rewards and lengths, before dynamic sampling chooses."""
         return self._metrics
 
+    def notes(self) -> list[str]:
+        """What was odd about the latest rewards: killed calls, or the same reward for all."""
+        return self._notes
+
     def _draw(self, params, spent) -> Rollouts:
         problems = self._problems.take(self._config.prompts)
         seed = int(np.random.default_rng([self._seed, self._batches_drawn]).integers(2**31))
@@ -186,6 +220,9 @@ class PolicySource(Source):
         rollouts = self._rollouts.generate(problems, seed)
         sampled = time.perf_counter()
         rollouts = self._rollouts.score(rollouts)
+        self._notes += rollouts.notes
+        if note := self._constant.update(rollouts.rewards):
+            self._notes.append(note)
         spent["sample"] += sampled - start
         spent["reward"] += time.perf_counter() - sampled
         spent["tokens"] += int(rollouts.lengths.sum())
@@ -265,11 +302,16 @@ class PolicySource(Source):
         return np.asarray(self._logprobs(params, blocked)).reshape(rows, -1)
 
     def state_dict(self) -> Mapping[str, int]:
-        state = {"batches_drawn": self._batches_drawn, "problems_taken": self._problems.taken}
+        state = {
+            "batches_drawn": self._batches_drawn,
+            "problems_taken": self._problems.taken,
+            "constant_batches": self._constant.batches,
+        }
         return state | (self._renewal.state_dict() if self._renewal is not None else {})
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         self._batches_drawn = int(state["batches_drawn"])
         self._problems.taken = int(state["problems_taken"])
+        self._constant.batches = int(state["constant_batches"])
         if self._renewal is not None:
             self._reference = self._renewal.restored(self._reference, state)

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from models.manifest import Damaged, check_manifest, write_manifest
+
 
 class ReferenceRenewal:
     """When the reference becomes the current policy, and where it is kept for a resumed run.
@@ -45,6 +47,7 @@ class ReferenceRenewal:
             checkpointer.save(self._directory / str(due), reference, force=True)
         self.step = due
         if jax.process_index() == 0:
+            write_manifest(self._directory / str(due))
             # At `step - horizon`, the reference was younger than `every` steps.
             oldest = step - self._horizon - self._every
             for old in self._directory.iterdir():
@@ -63,17 +66,16 @@ class ReferenceRenewal:
           reference: the one that the run began with.
 
         Raises:
-          FileNotFoundError: its weights are gone.
+          Damaged: its weights are gone, or are not what they were; an older checkpoint than that
+            of `state` may do.
         """
         self.step = int(state["reference_step"])
         if self.step == 0:
             return reference
         place = self._directory / str(self.step)
         if not place.is_dir():
-            raise FileNotFoundError(
-                f"{place} is gone, the reference policy of this checkpoint: put it back, or start"
-                " the run anew in another directory"
-            )
+            raise Damaged(f"its reference policy {place} is gone")
+        check_manifest(place)
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), reference
         )

@@ -26,6 +26,7 @@ class Rollouts:
       rewards: `[P, G]`, the weighted sum.
       by_reward: reward name -> `[P, G]`, unweighted.
       reasons: reward name -> P x G reasons in words.
+      notes: what the user should be told about the rewards, a line each.
     """
 
     problems: list[Problem]
@@ -35,6 +36,7 @@ class Rollouts:
     rewards: np.ndarray
     by_reward: dict[str, np.ndarray]
     reasons: dict[str, list[list[str]]]
+    notes: tuple[str, ...] = ()
 
     @property
     def lengths(self) -> np.ndarray:
@@ -49,6 +51,8 @@ class Rollouts:
                 return value[list(keep)]
             if isinstance(value, dict):
                 return {name: pick(column) for name, column in value.items()}
+            if isinstance(value, tuple):
+                return value
             return [value[i] for i in keep]
 
         return Rollouts(**{f.name: pick(getattr(self, f.name)) for f in dataclasses.fields(self)})
@@ -109,8 +113,9 @@ class RolloutSampler:
     def generate(self, problems: Sequence[Problem], seed: int) -> Rollouts:
         """Samples G completions of each problem. They have no rewards yet: see `score`."""
         prompts = [self.template(problem.question) for problem in problems]
-        completions = self.generator.generate(
-            prompts,
+        prompt_ids = self.generator.tokenizer.encode_batch(prompts)
+        completions = self.generator.generate_from_ids(
+            prompt_ids,
             num_samples=self.group,
             max_new_tokens=self.max_new_tokens,
             sampling=self.sampling,
@@ -119,7 +124,7 @@ class RolloutSampler:
         return Rollouts(
             problems=list(problems),
             prompts=prompts,
-            prompt_ids=self.generator.tokenizer.encode_batch(prompts),
+            prompt_ids=prompt_ids,
             completions=completions,
             rewards=np.zeros((len(prompts), self.group)),
             by_reward={},
@@ -147,6 +152,7 @@ class RolloutSampler:
                 name: [column[start : start + shape[1]] for start in starts]
                 for name, column in scores.reasons.items()
             },
+            notes=tuple(scores.notes),
         )
 
 

@@ -1,8 +1,10 @@
-"""The layout that DESIGN.md lays down, by reading every import."""
+"""The layout that docs/design.md describes, by reading every import."""
 
 import ast
 import functools
+import graphlib
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,9 @@ ALLOWED = {
     "configs": set(),
     "launch": {"models", "train", "reasoning", "rl", "configs"},
 }
+# Modules of one folder: about a dozen.
+MOST_MODULES = 14
+DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 LIBRARIES = ("models", "train", "reasoning", "rl")
 # What worker processes import; JAX would cost each of them seconds to start.
 WORKER_MODULES = (
@@ -109,3 +114,63 @@ def test_worker_processes_do_not_import_jax():
         parents = {name.rpartition(".")[0]} - {""}
         waiting += [each for each in direct | parents if each.partition(".")[0] in ALLOWED]
     assert set(WORKER_MODULES) <= seen
+
+
+def packages():
+    return sorted({path.parent for path in files(*ALLOWED)})
+
+
+def rooms(package):
+    """The modules and subfolders of a package -> those of its others that each imports."""
+    members = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    members |= {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    base = ".".join(package.relative_to(ROOT).parts)
+    graph = {}
+    for name in members:
+        inside = sorted((package / name).rglob("*.py")) or [package / f"{name}.py"]
+        names = {each for path in inside for each in imports(path)}
+        below = {
+            each.removeprefix(f"{base}.").partition(".")[0]
+            for each in names
+            if each.startswith(f"{base}.")
+        }
+        graph[name] = (below & members) - {name}
+    return graph
+
+
+@pytest.mark.parametrize("package", packages(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_inside_a_folder_imports_run_one_way(package):
+    try:
+        graphlib.TopologicalSorter(rooms(package)).prepare()
+    except graphlib.CycleError as error:
+        circle = " -> ".join(error.args[1])
+        pytest.fail(f"{package.relative_to(ROOT)}: a circle of imports: {circle}")
+
+
+@pytest.mark.parametrize("package", packages(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_folder_is_crowded(package):
+    modules = sorted({path.stem for path in package.glob("*.py")} - {"__init__"})
+    if package.name == "launch":
+        modules = [name for name in modules if not name.startswith("run_")]
+        assert not modules, f"launch/ holds entry points only, not {modules}: use a folder of it"
+    assert len(modules) <= MOST_MODULES, f"{package.relative_to(ROOT)} holds {len(modules)}"
+
+
+def test_the_map_and_the_code_agree():
+    table = DESIGN.partition("## The folders")[2].partition("## Where is")[0]
+    drawn = re.findall(r"^\| `([\w/]+)/` \|", table, re.M)
+    assert len(drawn) == len(set(drawn))
+    assert set(drawn) == {str(package.relative_to(ROOT)) for package in packages()}
+
+
+def test_what_the_map_says_is_found_is_there():
+    named = re.findall(r"`([\w/]+\.py)`", DESIGN)
+    assert len(named) > 10
+    assert not [name for name in named if not (ROOT / name).is_file()]
+
+
+def test_tests_mirror_the_folders():
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        folder = path.parent.relative_to(ROOT / "tests")
+        assert folder.parts[:1] in ((), ("parity",)) or (ROOT / folder).is_dir(), path
+        assert (path.parent / "__init__.py").exists(), f"{path.parent} has no __init__.py"

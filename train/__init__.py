@@ -1,9 +1,7 @@
 """Training: one state, one step, one loop for every objective.
 
-    sft.py, distillation.py, process_reward.py, reward_model.py
-                    objectives: `loss_fn(params, batch) -> (loss, metrics)`
-    teacher_logprobs.py
-                    a teacher's likely tokens, stored with the examples
+    objectives/     one file each: `loss_fn(params, batch) -> (loss, metrics)`; SFT, distillation,
+                    process reward, reward model; and a teacher's likely tokens, stored
     step.py         makes a train step of an objective and an optimizer
     optimizer.py    optimizers, schedules and per-parameter rules from a config
     state.py        parameters and optimizer state, created sharded
@@ -17,7 +15,7 @@
     preemption.py   signals and preemption
 
 Batches are dicts of `[rows, length]` arrays: tokens, positions, segment_ids (0 is padding, 1.. the
-packed sequences of a row, see `models.tokens.packing`) and loss_weights, all aligned to the predicted
-token. A loss is `sum(loss_weights * token_loss)`, so that packing, gradient accumulation and
+packed sequences of a row, see `models.tokens.packing`) and loss_weights, all aligned to the
+predicted token. A loss is `sum(loss_weights * token_loss)`, so that packing, gradient accumulation and
 sharding are sums; a second term of it has weights of its own, such as language_weights.
 """

@@ -1,18 +1,24 @@
-"""Checkpoints of a run: atomic, asynchronous, the latest few and the best; and what they fit."""
+"""Checkpoints of a run: atomic, asynchronous, checksummed; the latest few and the best."""
 
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from models.manifest import Damaged, check_manifest, write_manifest
 from train.state import TrainState
+
+# Orbax writes these after the manifest, and reads nothing from them that a restore depends on.
+_WRITTEN_LAST = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 class Checkpointer:
@@ -20,7 +26,8 @@ class Checkpointer:
 
     Every process of a job makes one, with the same arguments, on a directory they share. A
     checkpoint appears under its step number when it is complete; a process that is killed while
-    saving leaves none.
+    saving leaves none. Each holds the checksums of its files (`models.manifest`). A damaged one is
+    named, moved to a folder beside `directory`, and the newest good one takes its place.
 
     Example:
       with Checkpointer(workdir / "checkpoints", config=dict(config), best_metric="reward") as c:
@@ -36,6 +43,7 @@ class Checkpointer:
         keep: int = 2,
         best_metric: str | None = None,
         best_mode: str = "max",
+        say: Callable[[str], None] = print,
     ):
         """Args:
         directory: created where it does not exist.
@@ -43,8 +51,10 @@ class Checkpointer:
         keep: how many of the latest checkpoints to keep.
         best_metric: keep the checkpoint with the best value of this metric too.
         best_mode: "max" or "min".
+        say: told in a line of each damaged checkpoint.
 
         Raises:
+          Damaged: there are checkpoints, and all are damaged.
           ValueError: `keep` below 1 or an unknown mode.
         """
         if keep < 1:
@@ -54,6 +64,9 @@ class Checkpointer:
         self.directory = Path(directory).absolute()
         self._config = _plain(config or {})
         self._best_metric, self._sign = best_metric, 1.0 if best_mode == "max" else -1.0
+        self._say = say
+        self._saving: int | None = None
+        self._set_damaged_aside(only_small=True)
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
         if best_metric is not None:
             policies.append(checkpoint_managers.BestN(get_metric_fn=self._score, n=1))
@@ -64,6 +77,7 @@ class Checkpointer:
                 best_fn=self._score,
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
                 cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
             ),
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(),
@@ -111,6 +125,8 @@ class Checkpointer:
         )
         # JSON has no NaN.
         metrics = {name: float(x) for name, x in metrics.items() if math.isfinite(x)}
+        self.wait()  # The manifest of the save before is written under its own step.
+        self._saving = step
         self._manager.save(step, args=args, metrics=metrics)
 
     def restore(
@@ -120,14 +136,19 @@ class Checkpointer:
 
         Args:
           like: arrays or `jax.ShapeDtypeStruct`s.
-          step: None for the latest.
+          step: None for the latest that is not damaged.
 
         Raises:
+          Damaged: the checkpoint of `step` is damaged, or all are.
           FileNotFoundError: there is no such checkpoint.
           ValueError: it is of another model, optimizer or config.
         """
+        if step is None:
+            self._set_damaged_aside(only_small=False)
+            step = self.latest_step()
+        elif step in self._manager.all_steps():
+            check_manifest(self.directory / str(step))
         steps = self._manager.all_steps()
-        step = self.latest_step() if step is None else step
         if step not in steps:
             wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
             raise FileNotFoundError(f"{self.directory} holds no {wanted}; it has steps {steps}")
@@ -142,6 +163,16 @@ class Checkpointer:
         )
         return restored.state, host.host["host_state"]
 
+    def set_aside(self, step: int, why: str) -> None:
+        """Moves a checkpoint that is of no use out of the way, and says so in a line.
+
+        Raises:
+          Damaged: no other checkpoint is left.
+        """
+        self._move_away(step)
+        self._manager.reload()
+        self._tell(step, why, sorted(self._manager.all_steps()))
+
     def wait(self) -> None:
         """Returns when the last save is complete."""
         self._manager.wait_until_finished()
@@ -149,6 +180,66 @@ class Checkpointer:
     def close(self) -> None:
         """Waits, and frees the manager's threads."""
         self._manager.close()
+
+    def _write_manifest(self) -> None:
+        """Called by Orbax when all files of a checkpoint are written and its name is still to come.
+
+        So a checkpoint that can be seen has its manifest.
+        """
+        begin = f"{self._saving}."
+        for path in self.directory.iterdir():
+            if path.name.startswith(begin) or path.name == str(self._saving):
+                write_manifest(path, leave_out=_WRITTEN_LAST)
+
+    def _set_damaged_aside(self, *, only_small: bool) -> None:
+        """Moves damaged checkpoints away.
+
+        Before Orbax opens the directory, `only_small` files of all are read: it reads those itself.
+        Before a restore, all files are, from the newest checkpoint back to the first good one.
+        """
+        steps = sorted(
+            (int(path.name) for path in self.directory.glob("*") if path.name.isdecimal()),
+            reverse=True,
+        )
+        damaged: dict[int, str] = {}
+        if jax.process_index() == 0:
+            for step in steps:
+                try:
+                    check_manifest(self.directory / str(step), only_small=only_small)
+                    if not only_small:
+                        break
+                except Damaged as error:
+                    damaged[step] = str(error)
+                    self._move_away(step)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoints of {self.directory}")
+        if not only_small:
+            self._manager.reload()
+        for i, (step, why) in enumerate(damaged.items()):
+            good = [each for each in steps if each not in damaged]
+            if good or i == len(damaged) - 1:
+                self._tell(step, why, good)
+
+    def _move_away(self, step: int) -> None:
+        if jax.process_index() != 0:
+            return
+        place = self.directory.with_name(f"{self.directory.name}_damaged") / str(step)
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (self.directory / str(step)).rename(place)
+
+    def _tell(self, step: int, why: str, good: list[int]) -> None:
+        place = self.directory.with_name(f"{self.directory.name}_damaged")
+        if not good:
+            raise Damaged(
+                f"checkpoint {step} is not used: {why}. No other checkpoint is left in"
+                f" {self.directory} (damaged ones are in {place}): start the same command once more"
+                " to train from the beginning"
+            )
+        self._say(
+            f"checkpoint {step} is not used: {why}. That of step {max(good)} is; the damaged one is"
+            f" in {place}"
+        )
 
     def _score(self, metrics: Mapping[str, float]) -> float:
         value = metrics.get(self._best_metric)

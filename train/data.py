@@ -11,7 +11,6 @@ The loss is on what an assistant wrote and on the token that ends it (on all of 
 Prompt and response are tokenized apart, exactly as they meet when the model is sampled.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from models import files
 from models.tokens.tokenizer import Tokenizer
 
 Example = dict[str, np.ndarray]
@@ -34,24 +34,15 @@ def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a line is not a JSON object, or there is none.
+      ValueError: a line is no record (see `models.files.read_jsonl`), or there is none.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"data file {path} does not exist; give the path of a JSONL file")
     empty = True
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            where, empty = f"{path}:{number}", False
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{where}: not JSON ({error}); mend or remove the line") from None
-            if not isinstance(record, dict):
-                raise ValueError(f"{where}: a {type(record).__name__}, not a JSON object")
-            yield where, record
+    for number, record in files.read_jsonl(path):
+        empty = False
+        yield f"{path}:{number}", record
     if empty:
         raise ValueError(f"data file {path} holds no records")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from models.manifest import Damaged
 from train.checkpoint import Checkpointer
 from train.metrics import MetricWriter
 from train.preemption import Stopper
@@ -41,14 +42,17 @@ class Result:
     """How a run ended.
 
     Attributes:
-      stop_reason: why it ended before `num_steps`, or None if it did not.
+      stop_reason: why it is not complete; None if it is.
       interrupted: a signal ended it; the same command goes on.
+      good_step: of the checkpoint to use where it stopped itself: the best, or else the latest;
+        None where there is none.
     """
 
     state: TrainState
     step: int
     stop_reason: str | None
     interrupted: bool
+    good_step: int | None = None
 
 
 def run(
@@ -83,12 +87,13 @@ def run(
         `seconds/source` and `seconds/train` of an iteration, and, if there is a metric `tokens`,
         `tokens_per_second/train`.
       show: metrics to show with the progress.
-      max_skipped: stop after so many updates in a row that were not finite.
+      max_skipped: stop after so many updates in a row that were not finite. A run whose last
+        update was not finite has stopped, too.
       max_batch_shapes: shapes of batches that the source may return; each costs a compilation.
 
     Returns:
-      A `Result`. After a guard's stop its state is the bad one; `Checkpointer.best_step` tells
-      the one to use.
+      A `Result`. Where it has a `stop_reason` its state is no result of the training: that of
+      `good_step` may be one.
 
     Raises:
       ValueError: the checkpoint does not fit, a batch's shape is one too many, or an interval is
@@ -100,10 +105,7 @@ def run(
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: it must be at least 1")
     if checkpointer is not None and checkpointer.latest_step() is not None:
-        state, host_state = checkpointer.restore(state)
-        source.load_state_dict(host_state["source"])
-        for guard, saved in zip(guards, host_state["guards"], strict=True):
-            guard.load_state_dict(saved)
+        state = _resume(checkpointer, state, source, guards)
     step = saved_step = int(state.step)
     source_state, reason, interrupted = source.state_dict(), None, False
     if writer is not None:
@@ -115,7 +117,7 @@ def run(
         progress = stack.enter_context(contextlib.closing(Progress(title, num_steps, step)))
         stopper = stack.enter_context(Stopper(progress.say))
         feed = stack.enter_context(contextlib.closing(_Feed(source, step_fn.put)))
-        log = RunLog(writer, progress, guards, max_skipped, show)
+        log = RunLog(writer, progress, guards, max_skipped, num_steps, show)
         shapes = _ShapeCheck(step_fn, max_batch_shapes)
 
         def save():
@@ -128,10 +130,12 @@ def run(
                 break
             try:
                 with log.waiting():
-                    batches, source_state, source_metrics = feed.next(state)
+                    batches, source_state, source_metrics, notes = feed.next(state)
             except StopIteration:
                 reason = f"the data ended after step {step} of {num_steps}"
                 break
+            for note in notes:
+                progress.say(f"{title}: step {step}: {note}")
             before, updates = step, []
             for batch in batches[: num_steps - step]:
                 state, metrics = step_fn(state, batch)
@@ -167,17 +171,30 @@ def run(
             if log.alarm is None and step > saved_step:
                 save()
             checkpointer.wait()
-        if log.alarm is not None:
-            reason = log.alarm
-            if checkpointer is not None:
-                best, latest = checkpointer.best_step(), checkpointer.latest_step()
-                kept = f"best checkpoint is that of step {best}"
-                if best is None:
-                    kept = f"latest checkpoint is that of step {latest}"
-                reason += f"; the {kept}"
+        reason, good_step = log.alarm or reason, None
         if reason is not None:
             progress.say(f"{title}: stopped: {reason}")
-    return Result(state, step, reason, interrupted)
+            if checkpointer is not None:
+                good_step = checkpointer.best_step()
+                if good_step is None:
+                    good_step = checkpointer.latest_step()
+    return Result(state, step, reason, interrupted and log.alarm is None, good_step)
+
+
+def _resume(
+    checkpointer: Checkpointer, state: TrainState, source: Source, guards: Sequence[Guard]
+) -> TrainState:
+    """Restores everything from the newest checkpoint that is good."""
+    while True:
+        restored, host_state = checkpointer.restore(state)
+        try:
+            source.load_state_dict(host_state["source"])
+        except Damaged as error:  # Something that the source keeps beside the checkpoint.
+            checkpointer.set_aside(int(restored.step), str(error))
+            continue
+        for guard, saved in zip(guards, host_state["guards"], strict=True):
+            guard.load_state_dict(saved)
+        return restored
 
 
 class _Feed:
@@ -188,8 +205,10 @@ class _Feed:
         self._pool = None if source.depends_on_state else ThreadPoolExecutor(1, "source")
         self._ahead = deque(self._submit() for _ in range(PREFETCH if self._pool else 0))
 
-    def next(self, state: TrainState) -> tuple[list[Any], dict[str, Any], Mapping[str, float]]:
-        """Batches on the devices, the source's state and its metrics after drawing them."""
+    def next(
+        self, state: TrainState
+    ) -> tuple[list[Any], dict[str, Any], Mapping[str, float], list[str]]:
+        """Batches on the devices; the source's state, metrics and notes after drawing them."""
         if self._pool is None:
             return self._draw(state)
         self._ahead.append(self._submit())
@@ -205,7 +224,8 @@ class _Feed:
     def _draw(self, state):
         drawn = self._source.next(state)
         batches = [self._put(batch) for batch in (drawn if isinstance(drawn, list) else [drawn])]
-        return batches, self._source.state_dict(), self._source.metrics()
+        source = self._source
+        return batches, source.state_dict(), source.metrics(), source.notes()
 
 
 class _ShapeCheck:

@@ -3,12 +3,15 @@
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import tensorboardX
+
+from models.files import read_jsonl, salvage_jsonl, write_jsonl
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
@@ -28,7 +31,7 @@ class MetricWriter:
         self._board = None
 
     def resume(self, step: int) -> None:
-        """Removes what was written after `step`, and a line cut short by a kill; call it first."""
+        """Removes what was written after `step`, and lines that were damaged; call it first."""
         if not self._writes:
             return
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -73,20 +76,22 @@ class MetricWriter:
 
 
 def read_metrics(directory: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
-    with open(Path(directory) / METRICS_FILE, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    """The lines of a run's metrics.jsonl; none where there is no such file.
+
+    Raises:
+      ValueError: a line is damaged; names file and line.
+    """
+    path = Path(directory) / METRICS_FILE
+    return [record for _, record in read_jsonl(path)] if path.exists() else []
 
 
 def _truncate(path: Path, step: int) -> None:
+    """Keeps whole lines of up to `step`, and tells on stderr which lines were damaged."""
     if not path.exists():
         return
-    kept = []
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            # Only the last line can lack its end.
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    records, damaged = salvage_jsonl(path)
+    for number in damaged:
+        print(f"{path}:{number}: the line is not whole; it is removed", file=sys.stderr)
+    steps = [record.get("step") for record in records]
+    kept = [r for r, at in zip(records, steps) if isinstance(at, int) and at <= step]
+    write_jsonl(path, kept)

@@ -43,11 +43,12 @@ class RunLog:
         progress: Progress,
         guards: Sequence[Guard],
         max_skipped: int,
+        num_steps: int,
         show: Sequence[str],
     ):
         self.alarm: str | None = None
         self._writer, self._progress, self._guards = writer, progress, guards
-        self._max_skipped, self._show = max_skipped, show
+        self._max_skipped, self._num_steps, self._show = max_skipped, num_steps, show
         self._skipped_in_a_row = 0
         self._open: list[Iteration] = []
         self._closed: list[Iteration] = []
@@ -135,12 +136,15 @@ class RunLog:
         for update in updates:
             step += 1
             self._skipped_in_a_row = self._skipped_in_a_row + 1 if update["skipped"] else 0
-            if self._skipped_in_a_row >= self._max_skipped and self.alarm is None:
+            # The weights that a run ends with must have a finite loss, as far as that is known.
+            last = step == self._num_steps and self._skipped_in_a_row > 0
+            if (last or self._skipped_in_a_row >= self._max_skipped) and self.alarm is None:
+                count = self._skipped_in_a_row
+                which = f"{count} updates in a row, the last" if count > 1 else "the last update,"
                 self.alarm = (
-                    f"loss or gradient was not finite in {self._max_skipped} updates in a row, the"
-                    f" last at step {step} (loss {update['loss']}, gradient norm"
-                    f" {update['grad_norm']}); they were skipped: lower the learning rate, or look"
-                    " for bad weights or data"
+                    f"loss or gradient was not finite in {which} at step {step}"
+                    f" (loss {update['loss']}, gradient norm {update['grad_norm']}); what is not"
+                    " finite is skipped: lower the learning rate, or look for bad weights or data"
                 )
 
 

@@ -41,6 +41,10 @@ class Source(abc.ABC):
         """What the latest `next` measured on the host, to be logged with its updates."""
         return {}
 
+    def notes(self) -> list[str]:
+        """What the user should be told about the latest `next`, a line each."""
+        return []
+
     @abc.abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """JSON-able; all that later calls of `next` depend on, besides the train state."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from models.compilations import count_programs
 from models.sharding import batch_sharding, constrain
 from train.optimizer import Optimizer
 from train.state import TrainState
@@ -85,7 +86,7 @@ class TrainStep:
     @property
     def num_compiles(self) -> int:
         """Programs compiled so far: one for each shape of batch, if all is well."""
-        return self._jitted._cache_size() if self._jitted else 0
+        return count_programs(self._jitted) if self._jitted else 0
 
     def check_rows(self, rows: int) -> None:
         """Raises `ValueError` where a batch of so many rows does not divide over the devices."""

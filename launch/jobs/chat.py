@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from launch.parts.asked import LocalModel, Opened, ServerModel
+from launch.jobs.asked import LocalModel, Opened, ServerModel
 from models.decoding.sampling import SamplingParams
 from models.tokens import chat_template
 from reasoning.generation.generator import fold_seed

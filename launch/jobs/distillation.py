@@ -16,14 +16,17 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from launch.jobs import responses, training
+from launch.jobs.distillation_checks import check_lengths, check_vocabulary, named
 from launch.parts import flops, report, stages
 from launch.parts.stages import Workspace
+from launch.schema import as_dict
+from launch.schema.distill import METHODS, Distilling, Logit, OnPolicy, OnResponses
 from models.decoding.sampling import SamplingParams
 from models.lora import LR_RULES, LoraConfig, LoraModel
 from reasoning.problem import Problem
@@ -38,10 +41,11 @@ from train.optimizer import make_optimizer
 from train.source import fitted
 from train.step import LossFn, make_train_step
 
-METHODS = ("sequence", "logit", "on_policy")
-ARMS = ("rl_only", *METHODS, "distill_then_rl")
-
 TOP_FILE = "teacher_logprobs.npz"
+# More than any schedule needs, to check an optimizer before the number of steps is known.
+UNKNOWN_STEPS = 10**9
+
+Training = TypeVar("Training", OnResponses, Logit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Distillation:
     work: Workspace
     teacher: Teacher | None
     problems: Sequence[Problem]
-    config: Any
+    config: Distilling
     data: str
     sampling_flops: float = 0.0
 
@@ -126,7 +130,7 @@ class Distillation:
     def on_policy(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
         config, work = self.config.on_policy, self.work
         steps = max(1, round(share * config.steps))
-        optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, steps)
+        optimizer = make_optimizer(config.optimizer.settings(), work.model.abstract_params, steps)
         step = make_train_step(
             self._divergence(config),
             optimizer,
@@ -158,7 +162,7 @@ class Distillation:
             off_policy=off_policy,
         )
         plan = training.SupervisedPlan(
-            settings={"on_policy": config.to_dict(), "steps": steps, "seed": work.seed},
+            settings={"on_policy": as_dict(config), "steps": steps, "seed": work.seed},
             source=source,
             num_steps=steps,
             optimizer=optimizer,
@@ -179,8 +183,9 @@ class Distillation:
         return params, sampled * student + trained * (flops.UPDATE * student + teacher)
 
     def rl_only(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
-        config, work = self.config.rl_only.copy_and_resolve_references(), self.work
-        config.steps = max(1, round(share * config.steps))
+        config, work = self.config.rl_only, self.work
+        steps = max(1, round(share * config.num_steps(len(self.problems))))
+        config = dataclasses.replace(config, steps=steps)
         plan = training.plan_reinforce(work, list(self.problems), config)
         params = training.reinforce(work, params, plan, directory)
         prompts = [plan.template(problem.question) for problem in self.problems]
@@ -203,7 +208,7 @@ class Distillation:
             temperature=config.temperature,
         )
 
-    def examples(self, config: Any) -> list[Example]:
+    def examples(self, config: OnResponses | OnPolicy) -> list[Example]:
         """The teacher's responses, as far as they fit in a row."""
         examples = responses.read(self.work, self.data, self.config.data.ngram)
         return fitted(examples, config.row_length, config.too_long)
@@ -230,7 +235,7 @@ class Distillation:
     def plan(
         self,
         examples: list[Example],
-        config: Any,
+        config: OnResponses,
         make_loss: Callable[[Any], LossFn] = sft.make_loss,
         constants: Any = None,
     ) -> training.SupervisedPlan:
@@ -252,11 +257,9 @@ class Distillation:
         return self.sampling_flops + config.epochs * update
 
 
-def _shorter(config: Any, share: float) -> Any:
-    """A share of an arm's epochs, to the nearest whole one: all that was sampled is learned from."""
-    config = config.copy_and_resolve_references()
-    config.epochs = max(1, round(share * config.epochs))
-    return config
+def _shorter(config: Training, share: float) -> Training:
+    """A share of an arm's epochs, to the nearest whole one: all samples are learned from."""
+    return dataclasses.replace(config, epochs=max(1, round(share * config.epochs)))
 
 
 def _lengths(examples):
@@ -264,59 +267,69 @@ def _lengths(examples):
 
 
 def prepare(
-    work: Workspace, teacher: Teacher | None, problems: Sequence[Problem], config: Any
+    work: Workspace, teacher: Teacher | None, problems: Sequence[Problem], config: Distilling
 ) -> Distillation:
     """Finds what is wrong with the arguments of `distill` before any long work.
 
     Raises:
-      ValueError: an unknown arm, a bad setting, models that do not share the vocabulary where a
-        method needs one, or responses that are no data; one line.
+      ValueError: models that do not share the vocabulary where a method needs one, a prompt without
+        room for its response, rows that do not divide, or responses that are no data; one line.
     """
-    if unknown := [arm for arm in config.methods if arm not in ARMS]:
-        raise ValueError(f"method {unknown[0]!r} is unknown; choose of {', '.join(ARMS)}")
-    needed = {part for arm in config.methods for part in _parts(config, arm)}
-    if teacher is None and not config.data.responses:
-        raise ValueError("there is no teacher: give a checkpoint, or data.responses")
+    needed = set(config.trained)
     for method in sorted(needed & {"logit", "on_policy"}):
-        if teacher is None:
-            raise ValueError(f"method {method!r} needs a teacher's checkpoint, not its text alone")
-        check_vocabulary(method, work, teacher.work)
+        if teacher is not None:
+            check_vocabulary(method, work, teacher.work)
     if config.lora.rank:
-        config = config.copy_and_resolve_references()
-        for name in set(config) & {"rl_only", *METHODS}:
-            config[name].optimizer.lr_rules = LR_RULES
-        model = LoraModel(work.model.config, LoraConfig(**config.lora))
+        config = _adapted(config)
+        model = LoraModel(work.model.config, LoraConfig(**as_dict(config.lora)))
         work = dataclasses.replace(work, model=model)
     data = config.data.responses or str(work.stage_directory("teacher") / responses.DATA_FILE)
     trainer = Distillation(work, teacher, problems, config, data)
+    check_lengths(work, teacher and teacher.work, problems, config)
     if "rl_only" in needed:
         training.plan_reinforce(work, list(problems), config.rl_only)
-    if "on_policy" in needed:
-        optimizer, steps = config.on_policy.optimizer.to_dict(), config.on_policy.steps
-        make_optimizer(optimizer, work.model.abstract_params, steps)
-    if config.data.responses:
-        for method in sorted(needed & {"sequence", "logit"}):
-            trainer.plan(trainer.examples(config[method]), config[method])
+    for method in sorted(needed & set(METHODS)):
+        section = getattr(config, method)
+        # Of any length: how many steps there will be is known once there are responses.
+        optimizer = make_optimizer(
+            section.optimizer.settings(), work.model.abstract_params, UNKNOWN_STEPS
+        )
+        step = make_train_step(
+            sft.make_loss(work.model), optimizer, work.mesh, accumulate=section.microbatches
+        )
+        named(method, step.check_rows, section.rows)
+        if method != "on_policy" and config.data.responses:
+            named(method, _plan, trainer, section)
+    top_k = config.logit.top_k
+    if "logit" in needed and top_k is not None and teacher is not None:
+        vocab = distillation.shared_vocab(work.model, teacher.work.model)
+        if top_k > vocab:
+            raise ValueError(
+                f"config.logit.top_k={top_k} exceeds the {vocab} tokens of the vocabulary"
+            )
     return trainer
 
 
-def check_vocabulary(method: str, student: Workspace, teacher: Workspace) -> None:
-    """Raises `ValueError` unless every id means the same token to student and teacher."""
-    for i in range(max(student.tokenizer.vocab_size, teacher.tokenizer.vocab_size)):
-        ours, theirs = (each.tokenizer.token_bytes(i) for each in (student, teacher))
-        if ours != theirs:
-            raise ValueError(
-                f"method {method!r} compares distributions over tokens, but token {i} is {ours!r}"
-                f" to the student and {theirs!r} to the teacher: choose models of one vocabulary,"
-                " or method 'sequence'"
-            )
+def _plan(trainer: Distillation, section: OnResponses) -> None:
+    """Reads the responses at hand and packs them, to see whether that can be done."""
+    trainer.plan(trainer.examples(section), section)
+
+
+def _adapted(config: Distilling) -> Distilling:
+    """The config with adapters alone trained by every arm."""
+    changes = {}
+    for name in ("rl_only", *METHODS):
+        section = getattr(config, name)
+        optimizer = dataclasses.replace(section.optimizer, lr_rules=LR_RULES)
+        changes[name] = dataclasses.replace(section, optimizer=optimizer)
+    return dataclasses.replace(config, **changes)
 
 
 def distill(
     work: Workspace,
     teacher: Teacher | None,
     problems: Sequence[Problem],
-    config: Any,
+    config: Distilling,
     make_base: Callable[[Path], Any],
     settings: Mapping[str, Any],
 ) -> dict[str, dict[str, Any]]:
@@ -356,7 +369,7 @@ def distill(
         return stages.publish(work, directory, params) | {"train_flops": spent}
 
     results, sizes = {}, {}
-    data_settings = {**settings, "data": config.data.to_dict()}
+    data_settings = {**settings, "data": as_dict(config.data)}
     if teacher is not None:
         results["teacher"] = stages.run_stage(work, "teacher", data_settings, of_teacher)
         sizes["teacher"] = teacher.work.model.config.num_params
@@ -365,7 +378,9 @@ def distill(
         )
     results["base"] = stages.run_stage(work, "base", settings, of_base)
     for arm in config.methods:
-        sections = {part: config[part].to_dict() for part in (arm, "lora", *_parts(config, arm))}
+        sections = {
+            part: as_dict(getattr(config, part)) for part in (arm, "lora", *config.parts(arm))
+        }
         train = functools.partial(of_arm, arm)
         results[arm] = stages.run_stage(work, arm, data_settings | sections, train)
     return {
@@ -377,8 +392,3 @@ def distill(
         }
         for name, result in results.items()
     }
-
-
-def _parts(config, arm):
-    """The sections that say how an arm trains."""
-    return (config.distill_then_rl.method, "rl_only") if arm == "distill_then_rl" else (arm,)

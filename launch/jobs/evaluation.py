@@ -17,8 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from launch.jobs.asked import LocalModel, ServerModel
 from launch.jobs.search import bank
-from launch.parts.asked import LocalModel, ServerModel
 from launch.parts.report import format_figure
 from models.decoding.sampling import SamplingParams
 from reasoning.candidate import Candidate

@@ -1,6 +1,6 @@
 """What `run_rl` and `run_sft` share: from a checkpoint, evaluated before and after, to a report."""
 
-import json
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,7 +8,10 @@ from typing import Any
 
 import jax
 
-from launch.parts import report, runtime, stages
+from launch.parts import data_files, report, runtime, stages
+from launch.schema import as_dict
+from launch.schema.rl import RlConfig
+from launch.schema.supervised import SftConfig
 from models.checkpoint import load_config, load_params, load_tokenizer
 from models.checkpoint_source import locate
 from models.decoder import LanguageModel
@@ -16,41 +19,57 @@ from models.tokens.tokenizer import Tokenizer
 from reasoning.prompts import get_template
 from train.metrics import METRICS_FILE
 
-# From parameters and the stage's directory to new parameters.
-Train = Callable[[Any, Path], Any]
-
-DTYPES = ("auto", "float32", "bfloat16")
-
 # What the evaluation of the given checkpoint depends on.
 INITIAL_FIELDS = ("model", "dtype", "mesh", "seed", "template", "evaluation")
 
 
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training that has been checked.
+
+    Attributes:
+      run: from parameters and the stage's directory to new parameters.
+      settings: what the result depends on besides the config, such as the content of the data; or
+        what a field of the config comes to.
+      measure: further figures of the evaluation's responses, and the fields they depend on.
+      extendable: a number among the settings that a later run may raise; see `run_stage`.
+    """
+
+    run: Callable[[Any, Path], Any]
+    settings: Mapping[str, Any]
+    measure: stages.Measure | None = None
+    measure_fields: tuple[str, ...] = ()
+    extendable: str | None = None
+
+
 def run(
-    config: Any,
-    known: Any,
+    config: RlConfig | SftConfig,
     workdir: str,
     stage: str,
-    prepare: Callable[[stages.Workspace], Train],
+    prepare: Callable[[stages.Workspace], Training],
 ) -> None:
     """Evaluates `config.model`, trains it, evaluates it again, and reports both.
 
     Args:
-      known: a config with every field there is, to check `config` against.
       stage: what the training is called.
       prepare: checks config and data, before any long work, and returns the training.
     """
     start = time.monotonic()
     runtime.start_distributed()
-    _check_fields(config, known)
     source = locate(config.model)
     directory = runtime.as_directory(workdir)
     runtime.keep_compiled(directory)
     work = _open(config, source, directory)
-    train = prepare(work)
+    training = prepare(work)
     _check_evaluation(work)
 
-    settings = json.loads(config.to_json_best_effort())
-    initial_settings = {name: settings[name] for name in INITIAL_FIELDS}
+    settings = as_dict(config)
+    evaluated = data_files.fingerprints(config.evaluation.tasks.values())
+    initial_fields = (*INITIAL_FIELDS, *(training.measure_fields if training.measure else ()))
+    initial_settings = {name: settings[name] for name in initial_fields}
+    initial_settings["data_sha256"] = evaluated
+    stage_settings = settings | dict(training.settings)
+    stage_settings["data_sha256"] = evaluated | stage_settings["data_sha256"]
 
     def load():
         return load_params(source, work.model.config, work.mesh)
@@ -62,13 +81,16 @@ def run(
                 work,
                 "initial",
                 initial_settings,
-                lambda directory: stages.score(work, directory, load()),
+                lambda directory: stages.score(work, directory, load(), training.measure),
             )
         results[stage] = stages.run_stage(
             work,
             stage,
-            settings,
-            lambda directory: stages.publish(work, directory, train(load(), directory)),
+            stage_settings,
+            lambda directory: stages.publish(
+                work, directory, training.run(load(), directory), training.measure
+            ),
+            training.extendable,
         )
     except stages.Interrupted as interruption:
         print(f"interrupted: {interruption}; the same command goes on from here")
@@ -76,7 +98,8 @@ def run(
     report.write_report(
         work.directory / "report.json",
         {
-            "config": settings,
+            # With what some fields have come to, such as steps that follow the data.
+            "config": settings | {n: x for n, x in training.settings.items() if x is not None},
             "seeds": 1,
             "wall_seconds": time.monotonic() - start,
             "stages": results,
@@ -93,35 +116,28 @@ def run(
     print(f"model: {work.stage_directory(stage) / 'hf'}")
 
 
-def _open(config: Any, source: Path, directory: Path) -> stages.Workspace:
+def _open(config: RlConfig | SftConfig, source: Path, directory: Path) -> stages.Workspace:
     """Everything but the weights of the checkpoint."""
-    model, tokenizer = open_checkpoint(source, config)
-    mesh = runtime.build_mesh(config.mesh)
+    model, tokenizer = open_checkpoint(source, config.dtype, config.remat)
+    mesh = runtime.build_mesh(config)
     return stages.Workspace(directory, config, config.seed, mesh, model, tokenizer)
 
 
-def open_checkpoint(source: Path, config: Any) -> tuple[LanguageModel, Tokenizer]:
-    """Model and tokenizer of a checkpoint, computing in `config.dtype`."""
-    dtype = config.dtype
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+def open_checkpoint(
+    source: Path, dtype: str, remat: str = "none"
+) -> tuple[LanguageModel, Tokenizer]:
+    """Model and tokenizer of a checkpoint.
+
+    Args:
+      dtype: to compute in; "auto" is float32 on a CPU and bfloat16 elsewhere.
+      remat: see `ModelConfig`.
+    """
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    model = LanguageModel(load_config(source, dtype=dtype, remat=config.remat))
+    model = LanguageModel(load_config(source, dtype=dtype, remat=remat))
     tokenizer = load_tokenizer(source)
     tokenizer.check_fits(model.config.vocab_size)
     return model, tokenizer
-
-
-def _check_fields(config: Any, known: Any, prefix: str = "") -> None:
-    """A config file of the user's may lack fields, or have some that nothing reads."""
-    for name in sorted(set(config) ^ set(known)):
-        fault = "is unknown" if name in config else "is missing"
-        raise ValueError(
-            f"config field {prefix}{name} {fault}; there are {', '.join(sorted(known))}"
-        )
-    if "evaluation" in known:
-        _check_fields(config.evaluation, known.evaluation, "evaluation.")
 
 
 def _check_evaluation(work: stages.Workspace) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from launch.parts import flops, stages
 from launch.parts.stages import Workspace
+from launch.schema.distill import TeacherResponses
 from models.decoding.sampling import SamplingParams
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
@@ -23,7 +24,11 @@ BATCH = 1024
 
 
 def write(
-    teacher: Workspace, params: Any, problems: Sequence[Problem], config: Any, directory: Path
+    teacher: Workspace,
+    params: Any,
+    problems: Sequence[Problem],
+    config: TeacherResponses,
+    directory: Path,
 ) -> float:
     """Asks the teacher, and writes those of its responses that it is to be imitated in.
 
@@ -42,24 +47,25 @@ def write(
     template = get_template(teacher.config.template, teacher.tokenizer)
     items = teacher_data.make_items(problems, template)
     stages.check_prompts(teacher, [item.prompt for item in items], config.max_new_tokens)
-    settings = {name: config[name] for name in ("samples", "max_new_tokens", "temperature")}
+    settings = {
+        name: getattr(config, name) for name in ("samples", "max_new_tokens", "temperature")
+    }
     generator = teacher.generator(config.sampler_rows)
-    generator.params = params
     with (
         ResponseLog(directory / "responses.jsonl", settings | {"seed": teacher.seed}) as log,
         jax.set_mesh(teacher.mesh),
     ):
-        teacher_data.collect(
-            generator,
-            log,
-            items,
-            num_samples=config.samples,
-            max_new_tokens=config.max_new_tokens,
-            sampling=SamplingParams(temperature=config.temperature),
-            seed=teacher.seed,
-            batch=BATCH,
-        )
-        generator.params = None
+        with generator.holding(params):
+            teacher_data.collect(
+                generator,
+                log,
+                items,
+                num_samples=config.samples,
+                max_new_tokens=config.max_new_tokens,
+                sampling=SamplingParams(temperature=config.temperature),
+                seed=teacher.seed,
+                batch=BATCH,
+            )
         summary = teacher_data.write_examples(
             directory / DATA_FILE, teacher_data.grade(log, items, config.form)
         )
@@ -107,6 +113,11 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
         space = "" if prompt[-1].isspace() else " "
         pairs.append({"prompt": prompt, "response": space + record["messages"][1]["content"]})
     return encode_records(pairs, work.tokenizer, add_special_tokens=False)
+
+
+def paths(files: str) -> list[str]:
+    """The files of a mixture; see `read`."""
+    return list(_shares(files)) if files else []
 
 
 def _shares(files: str) -> dict[str, float]:

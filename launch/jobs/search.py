@@ -114,7 +114,7 @@ def fit_adaptive(
     budgets: Sequence[int],
     *,
     pilots: int,
-    how: str,
+    aggregation: str,
     seed: int,
 ) -> Adaptive:
     """The adaptive strategy that does best on the calibration problems.
@@ -123,7 +123,7 @@ def fit_adaptive(
       calibrated: measurements of the arms on `problems`.
     """
     prm = entries["best_of_n_prm"].verifier
-    samples, meters = scored_samples(policy, prm, problems, pilots, how, seed)
+    samples, meters = scored_samples(policy, prm, problems, pilots, aggregation, seed)
     outcomes = {
         Arm(each.method, each.budget): Outcome(each.correct, each.tokens)
         for each in calibrated
@@ -142,7 +142,7 @@ def fit_adaptive(
     for name in ADAPTIVE_ARMS:
         entry = entries[name]
         methods[name] = (entry.method, None if entry.verifier is prm else entry.verifier)
-    return Adaptive(methods, plans, how)
+    return Adaptive(methods, plans, aggregation)
 
 
 def findings(measured: Sequence[Measured]) -> list[str]:

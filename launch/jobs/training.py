@@ -13,6 +13,10 @@ import jax
 from jax.sharding import Mesh
 
 from launch.parts.stages import Interrupted, Workspace, check_prompts
+from launch.schema import as_dict
+from launch.schema.distill import OnPolicy
+from launch.schema.rl import Reinforcement
+from launch.schema.sections import Packed, Pretraining
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
 from reasoning.problem import Problem
@@ -56,7 +60,7 @@ class SupervisedPlan:
 def plan_supervised(
     work: Workspace,
     examples: list[Example],
-    config: Any,
+    config: Packed,
     *,
     epochs: int = 1,
     microbatches: int = 1,
@@ -81,7 +85,9 @@ def plan_supervised(
         examples = [examples[i] for i in short_first(lengths, curriculum, work.seed)]
     source = packed(work, examples, config, epochs, too_long, shuffle=curriculum == 1)
     num_steps = source.count_batches()
-    optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, num_steps)
+    optimizer = make_optimizer(
+        config.optimizer.settings(), work.model.abstract_params, num_steps
+    )
     step = make_train_step(
         make_loss(work.model),
         optimizer,
@@ -92,7 +98,7 @@ def plan_supervised(
     )
     step.check_rows(config.rows)
     return SupervisedPlan(
-        settings={"supervised": config.to_dict(), "seed": work.seed},
+        settings={"supervised": as_dict(config), "seed": work.seed},
         source=source,
         num_steps=num_steps,
         optimizer=optimizer,
@@ -105,7 +111,7 @@ def plan_supervised(
 def packed(
     work: Workspace,
     examples: list[Example],
-    config: Any,
+    config: Packed | OnPolicy,
     epochs: int | None = None,
     too_long: str = "error",
     shuffle: bool = True,
@@ -125,7 +131,7 @@ def packed(
     )
 
 
-def pretrain(work: Workspace, texts: list[str], config: Any, directory: Path) -> Any:
+def pretrain(work: Workspace, texts: list[str], config: Pretraining, directory: Path) -> Any:
     """A base model from scratch: next-token prediction on `texts`, once through."""
     examples = encode_records([{"text": text} for text in texts], work.tokenizer)
     plan = plan_supervised(work, examples, config)
@@ -159,7 +165,8 @@ def _supervise(state: TrainState, plan: SupervisedPlan, directory: Path) -> Any:
 class ReinforcePlan:
     """RL with verifiable rewards, all but the weights; to make one is to check its config."""
 
-    config: Any
+    config: Reinforcement
+    num_steps: int
     problems: list[Problem]
     template: PromptTemplate
     rewards: str | Mapping[str, Any]
@@ -170,15 +177,10 @@ class ReinforcePlan:
 
 
 def policy_step(
-    model: LanguageModel, optimizer: Optimizer, mesh: Mesh, config: Any
+    model: LanguageModel, optimizer: Optimizer, mesh: Mesh, config: Reinforcement
 ) -> tuple[Variant, TrainStep]:
     """The RL algorithm that a config names, and its train step."""
-    overrides = {}
-    for name in ("advantage", "loss"):
-        fields = config.get(name, {}).items()
-        # None leaves a field as the variant has it.
-        overrides[name] = {field: value for field, value in fields if value is not None}
-    variant = get_variant(config.variant, **overrides)
+    variant = get_variant(config.variant, **config.overrides())
     step = make_train_step(
         make_policy_loss(model, variant.loss, config.temperature),
         optimizer,
@@ -193,7 +195,7 @@ def policy_step(
 def plan_reinforce(
     work: Workspace,
     problems: list[Problem],
-    config: Any,
+    config: Reinforcement,
     *,
     rewards: Mapping[str, Any] | None = None,
 ) -> ReinforcePlan:
@@ -213,8 +215,12 @@ def plan_reinforce(
         minibatches=config.minibatches,
         epochs=config.epochs,
         recompute_old=config.recompute_old,
+        max_resamples=config.max_resamples,
     )
-    optimizer = make_optimizer(config.optimizer.to_dict(), work.model.abstract_params, config.steps)
+    num_steps = config.num_steps(len(problems))
+    optimizer = make_optimizer(
+        config.optimizer.settings(), work.model.abstract_params, num_steps
+    )
     variant, step = policy_step(work.model, optimizer, work.mesh, config)
     step.check_rows(config.rows)
     template = get_template(work.config.template, work.tokenizer)
@@ -224,12 +230,22 @@ def plan_reinforce(
         config.max_new_tokens,
         config.row_length,
     )
-    if rewards is None:
-        rewards = config.rewards if isinstance(config.rewards, str) else config.rewards.to_dict()
-    with RewardSet(rewards, num_workers=1) as reward_set:
+    used = config.rewards if rewards is None else rewards
+    with _reward_set(used, config, num_workers=1) as reward_set:
         reward_set.check(template(problems[0].question), problems[0])
     return ReinforcePlan(
-        config, problems, template, rewards, variant, learner, optimizer, step
+        config, num_steps, problems, template, used, variant, learner, optimizer, step
+    )
+
+
+def _reward_set(
+    rewards: str | Mapping[str, Any], config: Reinforcement, num_workers: int
+) -> RewardSet:
+    return RewardSet(
+        rewards,
+        num_workers=num_workers,
+        timeout_s=config.reward_timeout_s,
+        memory_mb=config.reward_memory_mb,
     )
 
 
@@ -240,27 +256,30 @@ def reinforce(
     directory: Path,
     *,
     evaluation: Callable[[Any], Mapping[str, float]] | None = None,
+    evaluate_every: int | None = None,
 ) -> Any:
     """RL with verifiable rewards from `params`, which it takes over.
 
     A run that its guard stops as collapsed goes back to the best checkpoint.
 
     Args:
-      evaluation: params -> metrics, called every `config.evaluate_every` steps.
+      evaluation: params -> metrics, called every `evaluate_every` steps.
     """
     config = plan.config
     reference = None
     if plan.variant.loss.beta > 0:
         reference = jax.tree.map(lambda x: x.copy(), params)
     renewal = None
-    if config.get("reference_every") is not None:
+    if config.reference_every is not None:
         # Of the two latest checkpoints, each of which may be a rollout's updates late.
         horizon = 2 * (config.checkpoint_every + config.minibatches * config.epochs)
         renewal = ReferenceRenewal(config.reference_every, directory / "reference", horizon)
     state = state_from_params(work.model, params, plan.optimizer, work.mesh)
-    settings = {"rl": config.to_dict(), "seed": work.seed}
+    settings = {"rl": as_dict(config) | {"steps": plan.num_steps}, "seed": work.seed}
+    if config.extendable:  # Its steps do not depend on how many will follow.
+        settings["rl"] |= {"steps": None, "data_epochs": None}
     with (
-        RewardSet(plan.rewards, num_workers=config.reward_workers) as reward_set,
+        _reward_set(plan.rewards, config, config.reward_workers) as reward_set,
         Checkpointer(
             directory / "checkpoints", config=settings, best_metric="reward"
         ) as checkpointer,
@@ -287,8 +306,8 @@ def reinforce(
         hooks = [
             Hook(config.sample_every, lambda step, state: _write_samples(writer, step, source.last))
         ]
-        if evaluation is not None:
-            hooks.append(Hook(config.evaluate_every, lambda step, state: evaluation(state.params)))
+        if evaluation is not None and evaluate_every is not None:
+            hooks.append(Hook(evaluate_every, lambda step, state: evaluation(state.params)))
         # A run with a user's rewards alone has no format to watch.
         measured = {"reward", "entropy", *reward_set.weights}
         rules = {name: rule for name, rule in DEFAULT_RULES.items() if name in measured}
@@ -296,7 +315,7 @@ def reinforce(
             state,
             plan.step,
             source,
-            num_steps=config.steps,
+            num_steps=plan.num_steps,
             title=directory.name,
             writer=writer,
             checkpointer=checkpointer,

@@ -3,8 +3,8 @@
 Three are trained on the same solutions, each from the policy's own weights: a process reward model
 on soft step labels, one on hard ones (arXiv:2312.08935), and an outcome reward model
 (arXiv:2110.14168); all may go on learning to write the right ones of these solutions. As in
-`launch.jobs.training` there is a plan, whose making finds what is wrong with the settings, and the work
-itself, which goes on where it was interrupted.
+`launch.jobs.training` there is a plan, whose making finds what is wrong with the settings, and the
+work itself, which goes on where it was interrupted.
 
 A directory holds `labels/` (JSONL by task and chunk) and, for each verifier, `checkpoints/`,
 `metrics.jsonl` and, once it is trained, `hf/`.
@@ -20,6 +20,7 @@ import numpy as np
 
 from launch.jobs import training
 from launch.parts.stages import Workspace, check_prompts
+from launch.schema.tiny import Verifiers
 from models.hf.export import export_model
 from models.hf.load import LoadedModel, load_scalar_model
 from models.scalar_head import ScalarModel
@@ -27,7 +28,6 @@ from reasoning.generation.step_splitter import StepSplitter
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
 from reasoning.tasks import Task, get_task
-from reasoning.tiny_world import domains
 from reasoning.training_data.prm_step_labels import (
     LabelledSolution,
     LabelSettings,
@@ -57,7 +57,7 @@ class VerifierPlan:
         measure on; none where no task has them.
     """
 
-    config: Any
+    config: Verifiers
     problems: list[tuple[Task, list[Problem]]]
     template: PromptTemplate
     labelling: LabelSettings
@@ -66,31 +66,19 @@ class VerifierPlan:
     measurement: list[Annotated]
 
 
-def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
+def plan_verifiers(work: Workspace, config: Verifiers) -> VerifierPlan:
     """Draws the problems and checks all that can be checked before a solution is sampled.
 
     Args:
       work: of the policy.
-      config: a ConfigDict with `problems` (task -> how many), the fields of `LabelSettings` but the
-        seed, `sampler_rows`, `outcome_at` (see `process_reward.outcome_example`), `language_share`
-        (see `process_reward.with_language`; 0 for verdicts alone), `bench_problems` (planted errors
-        to measure on, of each task that has them, and as many again to choose the threshold on),
-        and the fields that `plan_supervised` reads, with `epochs`.
+      config: what is sampled, labelled and trained; `bench_problems` planted errors are measured
+        on, of each task that has them, and as many again choose the threshold.
 
     Raises:
       ValueError: a bad setting, or a prompt without room for its response; one line.
     """
     fields = {f.name for f in dataclasses.fields(LabelSettings)} - {"seed"}
-    given = {name: config[name] for name in fields if name in config}
-    labelling = LabelSettings(**given, seed=work.seed)
-    if config.outcome_at not in process_reward.PLACES:
-        raise ValueError(
-            f"outcome_at={config.outcome_at!r} is unknown; choose one of"
-            f" {', '.join(process_reward.PLACES)}"
-        )
-    for name, least in (("epochs", 1), ("bench_problems", 2), ("language_share", 0)):
-        if config[name] < least:
-            raise ValueError(f"{name}={config[name]}: it must be at least {least}")
+    labelling = LabelSettings(**{name: getattr(config, name) for name in fields}, seed=work.seed)
     if config.language_share and not work.model.config.tie_embeddings:
         raise ValueError(
             f"language_share={config.language_share} needs a model with tied embeddings, and this "
@@ -100,14 +88,12 @@ def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
     for spec, count in config.problems.items():
         task = get_task(spec)
         problems.append((task, task.problems("train", count, work.seed)))
-    if not problems:
-        raise ValueError("problems names no task to train verifiers on: give {task: how many}")
     template = get_template(work.config.template, work.tokenizer)
     prompts = [template(p.question) for _, of_task in problems for p in of_task]
     check_prompts(work, prompts, labelling.max_new_tokens, config.row_length)
     scalar = dataclasses.replace(work, model=ScalarModel(work.model.config))
     # How many steps there will be is known once there are solutions; the settings are known now.
-    optimizer = make_optimizer(config.optimizer.to_dict(), scalar.model.abstract_params, 10**9)
+    optimizer = make_optimizer(config.optimizer.settings(), scalar.model.abstract_params, 10**9)
     loss = process_reward.make_loss(scalar.model)
     make_train_step(loss, optimizer, work.mesh).check_rows(config.rows)
     planted = _planted_errors(work, config, [task for task, _ in problems], template)
@@ -115,17 +101,17 @@ def plan_verifiers(work: Workspace, config: Any) -> VerifierPlan:
 
 
 def _planted_errors(
-    work: Workspace, config: Any, tasks: Sequence[Task], template: PromptTemplate
+    work: Workspace, config: Verifiers, tasks: Sequence[Task], template: PromptTemplate
 ) -> tuple[list[Annotated], list[Annotated]]:
     splitter, count = StepSplitter(work.tokenizer, config.delimiter), config.bench_problems
     parts: tuple[list[Annotated], list[Annotated]] = ([], [])
     for task in tasks:
-        if task.name.partition("?")[0] not in domains.LEVELS:
+        if not task.plants_errors:
             continue
         problems = task.problems("test", 2 * count, work.seed)
         for i, part in enumerate(parts):
             part += process_bench.planted_errors(
-                problems[i * count : (i + 1) * count], template, work.tokenizer, splitter,
+                task, problems[i * count : (i + 1) * count], template, work.tokenizer, splitter,
                 work.seed + i,
             )  # fmt: skip
     return parts
@@ -146,17 +132,13 @@ def train_verifiers(
       `process_bench.measure`, none where no task has planted errors.
     """
     generator = work.generator(plan.config.sampler_rows)
-    generator.params = params
     solutions: list[LabelledSolution] = []
-    try:
-        with jax.set_mesh(work.mesh):
-            for i, (task, problems) in enumerate(plan.problems):
-                solutions += label_steps(
-                    generator, task, problems, plan.template, plan.labelling,
-                    directory / "labels" / str(i),
-                )  # fmt: skip
-    finally:
-        generator.params = None
+    with generator.holding(params), jax.set_mesh(work.mesh):
+        for i, (task, problems) in enumerate(plan.problems):
+            solutions += label_steps(
+                generator, task, problems, plan.template, plan.labelling,
+                directory / "labels" / str(i),
+            )  # fmt: skip
     _train(params, plan, solutions, directory)
     return {"labels": _summary(solutions), "process_bench": _measure(plan, directory)}
 

@@ -22,7 +22,7 @@ from reasoning.statistics import combine_seeds as combine_figures
 COLUMNS = (
     "math/pass@1", "math/majority@*", "code/pass@1", "logic/pass@1", "logic/majority@*",
     "knowledge/accuracy", "chat/win_rate", "chat/win_rate_over_rejection_sft", "math/format",
-    "format", "language_consistency", "self_checks", "response_tokens",
+    "format", "language_consistency", "self_checks", "reward/*", "response_tokens",
 )  # fmt: skip
 PLOTTED = {"reward": "reward", "accuracy": "accuracy", "response_tokens": "response length (tokens)"}
 
@@ -84,7 +84,7 @@ def print_table(stages: Mapping[str, Mapping[str, Any]], seeds: int) -> None:
     measured = list(dict.fromkeys(name for stage in stages.values() for name in stage["metrics"]))
     for name in (name for column in COLUMNS for name in fnmatch.filter(measured, column)):
         row = [stage["metrics"].get(name) for stage in stages.values()]
-        percent = name != "response_tokens"
+        percent = name != "response_tokens" and not name.startswith("reward/")
         table.add_row(
             name + (" (%)" if percent else ""), *(format_figure(f, percent) for f in row)
         )

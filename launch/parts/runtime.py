@@ -7,11 +7,18 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import app, logging
+
+from launch.parts.command_line import define_config, parse_flags, read_config
+
+__all__ = [
+    "as_directory", "build_mesh", "build_model", "define_config", "keep_compiled",
+    "prepare_backend", "read_config", "run_main", "start_distributed",
+]  # fmt: skip
 
 CPU_FLAGS = {
     "--xla_cpu_experimental_ynn_fusion_type": "",
@@ -91,23 +98,12 @@ def run_main(main: Callable[[list[str]], None]) -> None:
         except (ValueError, OSError) as error:
             if os.environ.get("ERGO_TRACEBACK"):
                 raise
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            for mistake in getattr(error, "mistakes", [str(error)]):
+                print(f"error: {' '.join(mistake.split())}", file=sys.stderr)
             print("(ERGO_TRACEBACK=1 shows where)", file=sys.stderr)
             sys.exit(1)
 
-    app.run(guarded, flags_parser=_parse_flags)
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    """As absl does, and in one line where a flag sets a field that the config has not."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except AttributeError as error:  # ml_collections': no `flags.Error`, unlike a bad value.
-        while isinstance(error, Exception) and error.args:
-            error = error.args[0]
-        field = " ".join(str(error).split())
-        print(f"error: the config has no field {field}", file=sys.stderr)
-        sys.exit(1)
+    app.run(guarded, flags_parser=parse_flags)
 
 
 def start_distributed() -> None:
@@ -150,11 +146,16 @@ def build_model(config: Mapping[str, Any]):
     return LanguageModel(ModelConfig(**config))
 
 
-def build_mesh(config: Mapping[str, int]):
-    """The mesh over all devices."""
-    from models.sharding import make_mesh
+def build_mesh(config: Any, devices: Sequence[Any] | None = None):
+    """The mesh over all devices, or these; the config's sharding rules hold from here on.
 
-    return make_mesh(dict(config))
+    Args:
+      config: has `mesh`, axis -> size, and `sharding`; see `models.sharding.set_rules`.
+    """
+    from models.sharding import make_mesh, set_rules
+
+    set_rules(config.sharding)
+    return make_mesh(dict(config.mesh), devices)
 
 
 def as_directory(workdir: str) -> Path:

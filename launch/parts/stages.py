@@ -13,12 +13,13 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 from jax.sharding import Mesh
 
 from launch.parts.report import write_atomically
+from launch.schema.sections import Evaluation, Run
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
 from models.hf.export import export_model
@@ -32,6 +33,12 @@ from reasoning.prompts import get_template
 from reasoning.tasks import Task, get_task
 
 SETTINGS_FILE, RESULT_FILE = "settings.json", "result.json"
+# Fields that an error names where two settings differ.
+DIFFERENCES_SHOWN = 3
+
+# From graded responses to further figures of a report.
+Measure = Callable[[list[Graded]], dict[str, Any]]
+Config = TypeVar("Config", bound=Run)
 
 
 class Interrupted(Exception):
@@ -39,7 +46,7 @@ class Interrupted(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Workspace:
+class Workspace(Generic[Config]):
     """What the stages of one training run share.
 
     Attributes:
@@ -48,7 +55,7 @@ class Workspace:
     """
 
     directory: Path
-    config: Any
+    config: Config
     seed: int
     mesh: Mesh
     model: LanguageModel
@@ -60,7 +67,7 @@ class Workspace:
     def generator(self, rows: int) -> JaxGenerator:
         """A sampler of `rows` samples at a time, kept, so that only its first use compiles.
 
-        It has no weights: give it some, and take them away when done.
+        It has no weights: use it within `with generator.holding(params):`.
         """
         if rows not in self._generators:
             self._generators[rows] = JaxGenerator(self.model, None, self.tokenizer, rows=rows)
@@ -72,13 +79,19 @@ class Workspace:
 
 
 def run_stage(
-    work: Workspace, stage: str, settings: Mapping[str, Any], run: Callable[[Path], Any]
+    work: Workspace,
+    stage: str,
+    settings: Mapping[str, Any],
+    run: Callable[[Path], Any],
+    extendable: str | None = None,
 ) -> Any:
     """Runs a stage, unless that has been done with these settings.
 
     Args:
       settings: JSON-able; all that the stage's result depends on.
       run: stage directory -> its report: a mapping, such as `publish` returns, or a list.
+      extendable: a number among the settings that may be larger than when the stage was run: it
+        then goes on from its last checkpoint.
 
     Returns:
       The report; a mapping has `wall_seconds` too.
@@ -89,12 +102,18 @@ def run_stage(
     directory = work.stage_directory(stage)
     settings = json.loads(json.dumps(settings))
     saved = saved_settings(work, stage)
-    if saved not in (None, settings):
-        raise ValueError(
-            f"{directory} holds a {stage} stage of another config; give another --workdir, or "
-            "remove that folder"
-        )
     done = directory / RESULT_FILE
+    if saved is not None and saved != settings:
+        if extendable is None or not _extends(saved, settings, extendable):
+            raise ValueError(
+                f"{directory} holds a {stage} stage of another config:"
+                f" {_differences(saved, settings)}; give another --workdir, or remove that folder"
+            )
+        print(
+            f"{stage}: goes on from {extendable}={saved[extendable]} to {settings[extendable]}",
+            flush=True,
+        )
+        done.unlink(missing_ok=True)
     if done.exists():
         print(f"{stage}: complete, taken from {directory}", flush=True)
         return json.loads(done.read_text())
@@ -107,27 +126,73 @@ def run_stage(
     return report
 
 
+def _extends(
+    saved: Mapping[str, Any], settings: Mapping[str, Any], extendable: str
+) -> bool:
+    """Whether the settings differ in nothing but a larger `extendable`."""
+    if saved.get(extendable) is None:
+        return False
+    same = {**saved, extendable: settings[extendable]} == settings
+    return same and settings[extendable] > saved[extendable]
+
+
+def _differences(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Which fields differ, and how, in words."""
+    before, now = _leaves(saved), _leaves(settings)
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    told = [
+        f"{name} is {_shown(before, name)} there and {_shown(now, name)} here"
+        for name in names[:DIFFERENCES_SHOWN]
+    ]
+    if len(names) > len(told):
+        told.append(f"{len(names) - len(told)} more fields differ")
+    return ", ".join(told)
+
+
+def _leaves(settings: Any, path: str = "") -> dict[str, Any]:
+    """Values by dotted path."""
+    if not isinstance(settings, Mapping) or not settings:
+        return {path: settings}
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _leaves(value, f"{path}.{key}" if path else str(key))
+    return flat
+
+
+def _shown(leaves: Mapping[str, Any], name: str) -> str:
+    return f"{leaves[name]!r:.80}" if name in leaves else "absent"
+
+
 def saved_settings(work: Workspace, stage: str) -> dict[str, Any] | None:
     """The settings that a stage was begun with; None where it was not."""
     path = work.stage_directory(stage) / SETTINGS_FILE
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def publish(work: Workspace, directory: Path, params: Any) -> dict[str, Any]:
-    """Exports a stage's parameters and evaluates them; returns its report."""
+def publish(
+    work: Workspace, directory: Path, params: Any, measure: Measure | None = None
+) -> dict[str, Any]:
+    """Exports a stage's parameters and evaluates them; returns its report. See `score`."""
     # An export that is there is from a run that was killed before its evaluation was done.
     export_model(directory / "hf", work.model.config, params, work.tokenizer, overwrite=True)
-    return score(work, directory, params)
+    return score(work, directory, params, measure)
 
 
-def score(work: Workspace, directory: Path, params: Any) -> dict[str, Any]:
+def score(
+    work: Workspace, directory: Path, params: Any, measure: Measure | None = None
+) -> dict[str, Any]:
     """Evaluates parameters and leaves the graded responses; returns `{"metrics": ...}`.
+
+    Args:
+      measure: adds figures of the graded responses, such as a user's rewards.
 
     Where the config's `evaluation.votes` names the stage, so are votes of many samples.
     """
     metrics, graded = evaluate_params(work, params)
     write_jsonl(directory / "graded.jsonl", [each.record() for each in graded])
-    votes = work.config.evaluation.get("votes")
+    if measure is not None and graded:
+        metrics |= measure(graded)
+    votes = work.config.evaluation.votes
     if votes is not None and directory.name in votes.stages:
         problems = evaluation_problems(work.config.evaluation, work.seed)
         asked = {domain: problems[domain] for domain in votes.domains if domain in problems}
@@ -146,7 +211,7 @@ def load_stage(work: Workspace, stage: str) -> Any:
 
 
 def evaluation_problems(
-    config: Any, seed: int, at_most: int | None = None
+    config: Evaluation, seed: int, at_most: int | None = None
 ) -> dict[str, tuple[Task, list[Problem]]]:
     """Held-out problems by domain; all there are where a domain has fewer than asked for.
 
@@ -158,7 +223,7 @@ def evaluation_problems(
         if not spec:
             continue
         task = get_task(spec)
-        count = None if domain in ("knowledge", "chat") else config.problems
+        count = None if task.evaluated_whole else config.problems
         problems = task.problems("test", count, seed)
         if at_most is not None and at_most < len(problems):
             problems = random.Random(seed).sample(problems, at_most)
@@ -188,21 +253,16 @@ def _evaluate(
 ) -> Any:
     """`evaluate`, or a function of its arguments, with responses of these parameters."""
     config = work.config.evaluation
-    generator = work.generator(config.rows)
-    generator.params = params
-    try:
-        with jax.set_mesh(work.mesh):
-            return evaluation(
-                generator,
-                problems,
-                get_template(work.config.template, work.tokenizer),
-                num_samples=samples,
-                max_new_tokens=config.max_new_tokens,
-                sampling=SamplingParams(temperature=config.temperature),
-                seed=work.seed,
-            )
-    finally:
-        generator.params = None  # Their memory is the training's.
+    with work.generator(config.rows).holding(params) as generator, jax.set_mesh(work.mesh):
+        return evaluation(
+            generator,
+            problems,
+            get_template(work.config.template, work.tokenizer),
+            num_samples=samples,
+            max_new_tokens=config.max_new_tokens,
+            sampling=SamplingParams(temperature=config.temperature, top_p=config.top_p),
+            seed=work.seed,
+        )
 
 
 def check_prompts(

@@ -6,8 +6,8 @@
     r1_zero -> verifiers -> search                        what more compute at inference buys
     r1_zero -> distill                                    its reasoning in a smaller student
 
-To add one, write `launch/recipe/stages/NAME.py` with a `STAGE`, and name it in `STAGES`, after the stages
-that it needs. Nothing here imports JAX, so that a command line can be read before it starts.
+To add one, write `launch/recipe/stages/NAME.py` with a `STAGE`, and name it in `STAGES`, after the
+stages that it needs. Nothing here imports JAX, so that a command line can be read before it starts.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ class Stage:
         needs depend on. The seed and `evaluation` go without saying.
       run: `(work, directory) -> report`: does the stage's work in its directory and returns what
         `report.json` has of it. A mapping with `metrics` stands among the report's `stages` (see
-        `launch.parts.stages.publish`, which makes one of trained parameters); anything else stands under
-        the stage's own name.
+        `launch.parts.stages.publish`, which makes one of trained parameters); anything else stands
+        under the stage's own name.
       check: `(work)`: finds what is wrong with config and data, before any stage runs.
     """
 

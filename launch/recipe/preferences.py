@@ -18,14 +18,14 @@ from launch.jobs import training
 from launch.parts.report import write_atomically
 from launch.parts.stages import Workspace
 from launch.recipe import sampling
+from launch.schema.sections import FineTuning
 from models.hf.export import export_model
 from models.scalar_head import ScalarModel
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
-from reasoning.response import parse_response
+from reasoning.response import parse_response, tagged
 from reasoning.statistics import share_with_ci
 from reasoning.tiny_world import chat
-from reasoning.tiny_world.corpus import tagged
 from reasoning.tiny_world.language import LANGUAGES
 from reasoning.verifiers.scalar import SequenceScorer
 from train.data import read_jsonl
@@ -104,7 +104,11 @@ def _made_rude(rng: random.Random, problem: Problem, text: str) -> str:
 
 
 def train_reward_model(
-    work: Workspace, params: Any, make_pairs: Callable[[], Pairs], config: Any, directory: Path
+    work: Workspace,
+    params: Any,
+    make_pairs: Callable[[], Pairs],
+    config: FineTuning,
+    directory: Path,
 ) -> dict[str, Any]:
     """Trains a reward model from a policy's parameters, which it leaves alone.
 

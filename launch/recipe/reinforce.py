@@ -8,13 +8,14 @@ from launch.jobs.training import ReinforcePlan
 from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, world
+from launch.schema.rl import RecipeRl
 
 
 def rl_stage(name: str, start: str) -> Stage:
     """RL from the result of the stage `start`, as the config's section `name` says."""
 
     def plan(work: Workspace) -> ReinforcePlan:
-        config = work.config[name]
+        config: RecipeRl = getattr(work.config, name)
         problems = world.training_problems(work, config.problems)
         return training.plan_reinforce(work, problems, config)
 

@@ -1,12 +1,12 @@
 """Runs stages of the recipe: what is complete stays, what is of another config makes room."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import STAGES, get_stage, lineage
+from launch.schema import as_dict
 
 
 def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:
 
 def settings_of(work: Workspace, name: str) -> dict[str, Any]:
     """What a stage's result depends on; `training` is what its weights and data depend on."""
-    config = json.loads(work.config.to_json_best_effort())
+    config = as_dict(work.config)
     fields = [field for each in lineage(name) for field in get_stage(each).fields]
     return {
         "training": {"seed": work.seed} | {field: config[field] for field in fields},

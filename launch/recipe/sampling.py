@@ -11,14 +11,14 @@ import jax
 from launch.jobs import training
 from launch.parts import stages
 from launch.parts.stages import Workspace, check_prompts, evaluation_problems
+from launch.schema.sections import FineTuning, Sampling
 from models.decoding.sampling import SamplingParams
 from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
-from reasoning.response import parse_response
+from reasoning.response import parse_response, tagged
 from reasoning.tasks import get_task
-from reasoning.tiny_world.corpus import tagged
-from reasoning.training_data.curation import Candidate, Decontaminator
+from reasoning.training_data.curation import Decontaminator, VerifiedSample
 from train.data import load_examples
 
 # A model that has seen several problems on a page may go on with the next one.
@@ -35,7 +35,7 @@ def rng_of(work: Workspace, purpose: str) -> random.Random:
 
 
 def sample(
-    work: Workspace, params: Any, prompts: Sequence[str], config: Any, purpose: str
+    work: Workspace, params: Any, prompts: Sequence[str], config: Sampling, purpose: str
 ) -> list[list[str]]:
     """Texts of `config.samples` completions of each prompt.
 
@@ -44,18 +44,14 @@ def sample(
     """
     check_prompts(work, list(prompts), config.max_new_tokens)
     generator = work.generator(config.sampler_rows)
-    generator.params = params
-    try:
-        with jax.set_mesh(work.mesh):
-            completions = generator.generate(
-                prompts,
-                num_samples=config.samples,
-                max_new_tokens=config.max_new_tokens,
-                sampling=SamplingParams(temperature=config.temperature),
-                seed=seed_of(work, purpose),
-            )
-    finally:
-        generator.params = None
+    with generator.holding(params), jax.set_mesh(work.mesh):
+        completions = generator.generate(
+            prompts,
+            num_samples=config.samples,
+            max_new_tokens=config.max_new_tokens,
+            sampling=SamplingParams(temperature=config.temperature),
+            seed=seed_of(work, purpose),
+        )
     return [[c.text.partition(NEXT_PROBLEM)[0] for c in group] for group in completions]
 
 
@@ -65,7 +61,7 @@ def verify(
     responses: Sequence[Sequence[str]],
     *,
     bare_answers: bool = False,
-) -> list[Candidate]:
+) -> list[VerifiedSample]:
     """Candidates for training, in the R1 format and with the prompt they are trained behind.
 
     Args:
@@ -82,7 +78,7 @@ def verify(
         asked, texts, answers = zip(*rows, strict=True)
         verdicts = get_task(task).verify_all(asked, answers)
         candidates += [
-            Candidate(problem, template(problem.question), text, verdict.correct)
+            VerifiedSample(problem, template(problem.question), text, verdict.correct)
             for problem, text, verdict in zip(asked, texts, verdicts, strict=True)
         ]
     return candidates
@@ -109,7 +105,7 @@ def decontaminator(work: Workspace, n: int) -> Decontaminator:
 def train_base(
     work: Workspace,
     directory: Path,
-    config: Any,
+    config: FineTuning,
     collect: Callable[[], Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:
     """SFT of the base model on records that are collected once, as a stage's work.

@@ -4,11 +4,13 @@ import functools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from launch.parts import runtime
 from launch.parts.report import write_atomically
 from launch.parts.stages import Workspace, evaluation_problems
+from launch.schema import as_dict
+from launch.schema.sections import check_rows
+from launch.schema.tiny import TinyConfig, TokenizerTraining
 from models.tokens.tokenizer import Tokenizer, train_bpe
 from reasoning import response
 from reasoning.problem import Problem
@@ -20,11 +22,14 @@ from reasoning.tiny_world import corpus
 TOKENIZER_SEED = 0
 
 
-def open_workspaces(config: Any, workdir: str, num_seeds: int) -> list[Workspace]:
-    """The workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...; they share a model."""
+def open_workspaces(
+    config: TinyConfig, workdir: str, num_seeds: int
+) -> list[Workspace[TinyConfig]]:
+    """The workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...; of one model."""
     directory = runtime.as_directory(workdir)
     runtime.keep_compiled(directory)
-    model, mesh = runtime.build_model(config.model), runtime.build_mesh(config.mesh)
+    model, mesh = runtime.build_model(config.model.settings()), runtime.build_mesh(config)
+    check_rows(config, mesh.shape["data"] * mesh.shape["fsdp"])
     trained = tokenizer(directory / "tokenizer", config.tokenizer)
     return [
         Workspace(directory / f"seed_{seed}", config, seed, mesh, model, trained)
@@ -42,9 +47,9 @@ def _texts(count: int, seed: int) -> list[str]:
     return corpus.documents(count, seed)
 
 
-def tokenizer(directory: Path, config: Any) -> Tokenizer:
+def tokenizer(directory: Path, config: TokenizerTraining) -> Tokenizer:
     """Trains the tokenizer, or loads it from where it was saved with the same settings."""
-    settings = config.to_dict()
+    settings = as_dict(config)
     saved = directory / "settings.json"
     if not saved.exists() or json.loads(saved.read_text()) != settings:
         saved.unlink(missing_ok=True)

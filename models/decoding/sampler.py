@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.compilations import count_programs
 from models.decoder import LanguageModel
 from models.decoding.cached import decode, prefill
 from models.decoding.sampling import SamplingParams, draw
@@ -119,7 +120,7 @@ class Sampler:
     @property
     def compilations(self) -> int:
         """Programs compiled so far: one per bucket of queue length and prompt length."""
-        return self._run._cache_size()
+        return count_programs(self._run)
 
     def __call__(
         self,

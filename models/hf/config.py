@@ -4,17 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import (
-    FAMILIES,
-    Experts,
-    LatentAttention,
-    ModelConfig,
-    RopeScaling,
-    YarnScaling,
-)
-from models.hf import float8
-
-_CLASSES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "deepseek_v3": "DeepseekV3"}
+from models.config import ModelConfig, RopeScaling, YarnScaling
+from models.hf.families import get_family, owners
+from models.hf.families.family import FEATURES, positive_int, refusal
 
 # What is on top of the decoder. A classifier of one label is a scalar head: that of tokens has a
 # bias, that of sequences has none.
@@ -29,15 +21,6 @@ _ONLY = {
     "mlp_bias": False,
     "quantization_config": None,
 }
-
-_ONLY_DEEPSEEK = {
-    "moe_layer_freq": 1,
-    "scoring_func": "sigmoid",
-    "topk_method": "noaux_tc",
-    "rope_interleave": True,
-}
-# The one form of quantized weights that is read; see `models.hf.float8`.
-_FLOAT8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [float8.BLOCK] * 2}
 
 # Kind of scaling -> its class, and our names of its numbers with theirs.
 _ROPE_SCALING = {
@@ -62,24 +45,6 @@ _ROPE_SCALING = {
         },
     ),
 }
-_LATENT = {
-    "kv_rank": "kv_lora_rank",
-    "q_rank": "q_lora_rank",
-    "nope_dim": "qk_nope_head_dim",
-    "rope_dim": "qk_rope_head_dim",
-    "value_dim": "v_head_dim",
-}
-_EXPERTS = {
-    "num_experts": "n_routed_experts",
-    "per_token": "num_experts_per_tok",
-    "mlp_dim": "moe_intermediate_size",
-    "num_shared": "n_shared_experts",
-    "groups": "n_group",
-    "groups_per_token": "topk_group",
-    "normalize": "norm_topk_prob",
-    "scale": "routed_scaling_factor",
-    "first_layer": "first_k_dense_replace",
-}
 
 
 def config_from_hf(
@@ -99,48 +64,35 @@ def config_from_hf(
     Raises:
       ValueError: a missing field, or a setting that the decoder does not implement.
     """
-    family = fields.get("model_type")
-    if family not in FAMILIES:
-        raise ValueError(
-            f"config.json: model_type={family!r} is not supported; only {', '.join(FAMILIES)} are"
-        )
+    name = fields.get("model_type")
+    family = get_family(name)
     for architecture in fields.get("architectures") or ():
-        if architecture != _CLASSES[family] + head:
-            raise _refusal("architectures", [architecture], [_CLASSES[family] + head])
+        if architecture != family.class_name + head:
+            raise refusal("architectures", [architecture], [family.class_name + head])
     for field, only in _ONLY.items():
-        # transformers itself ignores the field for Qwen2, whose biases are fixed.
-        ignored = family == "qwen2" and field == "attention_bias"
-        ignored |= family == "deepseek_v3" and field == "quantization_config"
-        if fields.get(field, only) != only and not ignored:
-            raise _refusal(field, fields[field], only)
-    parts = _deepseek(fields) if family == "deepseek_v3" else {}
+        if fields.get(field, only) != only and field not in family.ignores:
+            raise refusal(field, fields[field], only)
+    parts = family.read(fields)
 
-    heads = _positive_int(fields, "num_attention_heads")
-    embed = _positive_int(fields, "hidden_size")
-    layers = _positive_int(fields, "num_hidden_layers")
+    heads = positive_int(fields, "num_attention_heads")
+    layers = positive_int(fields, "num_hidden_layers")
     _refuse_sliding_window(fields, layers)
-    rope_theta, rope_scaling = _rope(fields, "yarn" if family == "deepseek_v3" else "llama3")
-    if family == "deepseek_v3":
-        head_dim = parts["latent"].nope_dim + parts["latent"].rope_dim
-    else:
-        default = 128 if family == "qwen3" else embed // heads
-        head_dim = _positive_int(fields, "head_dim", default)
+    rope_theta, rope_scaling = _rope(fields, family.rope_scaling)
     config = ModelConfig(
-        family=family,
-        vocab_size=_positive_int(fields, "vocab_size"),
-        embed_dim=embed,
+        family=name,
+        vocab_size=positive_int(fields, "vocab_size"),
+        embed_dim=positive_int(fields, "hidden_size"),
         num_layers=layers,
         num_heads=heads,
-        num_kv_heads=_positive_int(fields, "num_key_value_heads", default=heads),
-        head_dim=head_dim,
-        mlp_dim=_positive_int(fields, "intermediate_size"),
+        num_kv_heads=positive_int(fields, "num_key_value_heads", default=heads),
+        mlp_dim=positive_int(fields, "intermediate_size"),
         rope_theta=rope_theta,
         rope_scaling=rope_scaling,
         norm_eps=float(fields.get("rms_norm_eps", 1e-6)),
         tie_embeddings=bool(fields.get("tie_word_embeddings", False)),
-        qkv_bias=family == "qwen2",
-        qk_norm=family == "qwen3",
-        max_length=_positive_int(fields, "max_position_embeddings"),
+        qkv_bias="qkv_bias" in family.features,
+        qk_norm="qk_norm" in family.features,
+        max_length=positive_int(fields, "max_position_embeddings"),
         **parts,
     )
     return config.replace(**changes)
@@ -152,17 +104,13 @@ def config_to_hf(config: ModelConfig, head: str = CAUSAL_LM) -> dict[str, Any]:
     Raises:
       ValueError: switches that the family's reference implementation does not have.
     """
-    for switch, owner in (("qkv_bias", "qwen2"), ("qk_norm", "qwen3")):
-        if getattr(config, switch) != (config.family == owner):
+    family = get_family(config.family)
+    for feature in FEATURES:
+        value = getattr(config, feature)
+        if bool(value) != (feature in family.features):
             raise ValueError(
-                f"family={config.family!r} with {switch}={getattr(config, switch)} has no Hugging "
-                f"Face equivalent; {switch} belongs to {owner}, and only there"
-            )
-    for part in ("latent", "experts"):
-        if (getattr(config, part) is None) == (config.family == "deepseek_v3"):
-            raise ValueError(
-                f"family={config.family!r} with {part}={getattr(config, part)} has no Hugging Face"
-                " equivalent; deepseek_v3 has latent attention and experts, the others neither"
+                f"family={config.family!r} with {feature}={value} has no Hugging Face equivalent; "
+                f"{feature} belongs to {', '.join(owners(feature))}, and only there"
             )
     scaling = None
     for kind, (scaling_class, names) in _ROPE_SCALING.items():
@@ -170,7 +118,7 @@ def config_to_hf(config: ModelConfig, head: str = CAUSAL_LM) -> dict[str, Any]:
             scaling = {hf: getattr(config.rope_scaling, ours) for ours, hf in names.items()}
             scaling["rope_type"] = kind
     fields = {
-        "architectures": [_CLASSES[config.family] + head],
+        "architectures": [family.class_name + head],
         "model_type": config.family,
         "vocab_size": config.vocab_size,
         "hidden_size": config.embed_dim,
@@ -190,35 +138,16 @@ def config_to_hf(config: ModelConfig, head: str = CAUSAL_LM) -> dict[str, Any]:
     if head != CAUSAL_LM:
         # One label, from which transformers knows the width of the head.
         fields |= {"id2label": {"0": "score"}, "label2id": {"score": 0}, "classifier_dropout": 0.0}
-    if config.family == "deepseek_v3":
-        return fields | _deepseek_to_hf(config)
-    if config.family == "llama":
-        return fields | {"attention_bias": False, "mlp_bias": False}
-    return fields | {"use_sliding_window": False}
-
-
-def _refusal(field: str, value: Any, only: Any) -> ValueError:
-    return ValueError(f"config.json: {field}={value!r} is not supported; only {only!r} is")
-
-
-def _positive_int(fields: Mapping[str, Any], field: str, default: int | None = None) -> int:
-    value = fields.get(field)
-    if value is None:
-        value = default
-    if value is None:
-        raise ValueError(f"config.json: {field} is missing")
-    if not isinstance(value, int) or value <= 0:
-        raise ValueError(f"config.json: {field}={value!r} is not a positive integer")
-    return value
+    return fields | family.write(config)
 
 
 def _refuse_sliding_window(fields: Mapping[str, Any], num_layers: int) -> None:
     # Published Qwen configs name a window that they do not use; only one in use is refused.
     if layer_types := fields.get("layer_types"):
         if other := sorted(set(layer_types) - {"full_attention"}):
-            raise _refusal("layer_types", other[0], "full_attention")
+            raise refusal("layer_types", other[0], "full_attention")
     elif fields.get("use_sliding_window") and fields.get("max_window_layers", 0) < num_layers:
-        raise _refusal("use_sliding_window", True, False)
+        raise refusal("use_sliding_window", True, False)
 
 
 def _rope(
@@ -229,7 +158,7 @@ def _rope(
     theta = float(rope.get("rope_theta") or fields.get("rope_theta") or 10_000.0)
     for holder, prefix in ((rope, f"{name}."), (fields, "")):
         if (partial := holder.get("partial_rotary_factor")) not in (None, 1):
-            raise _refusal(f"{prefix}partial_rotary_factor", partial, 1.0)
+            raise refusal(f"{prefix}partial_rotary_factor", partial, 1.0)
     rope_type = rope.get("rope_type") or rope.get("type") or "default"
     if rope_type == "default":
         return theta, None
@@ -240,44 +169,10 @@ def _rope(
         )
     for field, only in (("attention_factor", None), ("truncate", True)):
         if rope.get(field, only) != only:
-            raise _refusal(f"{name}.{field}", rope[field], only)
+            raise refusal(f"{name}.{field}", rope[field], only)
     scaling_class, names = _ROPE_SCALING[rope_type]
     given = {ours: rope[hf] for ours, hf in names.items() if rope.get(hf) is not None}
     for field in dataclasses.fields(scaling_class):
         if field.default is dataclasses.MISSING and field.name not in given:
             raise ValueError(f"config.json: {name}.{names[field.name]} is missing")
     return theta, scaling_class(**given)
-
-
-def _deepseek(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `ModelConfig` that only DeepSeek-V3 has."""
-    for field, only in _ONLY_DEEPSEEK.items():
-        if fields.get(field, only) != only:
-            raise _refusal(field, fields[field], only)
-    quantization = fields.get("quantization_config")
-    if quantization and {key: quantization.get(key) for key in _FLOAT8} != _FLOAT8:
-        raise _refusal("quantization_config", quantization, _FLOAT8)
-    optional = {"num_shared", "first_layer"}
-    latent = {
-        ours: None if hf == "q_lora_rank" and not fields.get(hf) else _positive_int(fields, hf)
-        for ours, hf in _LATENT.items()
-    }
-    experts = {
-        ours: fields.get(hf) or 0 if ours in optional else _positive_int(fields, hf)
-        for ours, hf in _EXPERTS.items()
-        if ours not in ("normalize", "scale")
-    }
-    experts["normalize"] = bool(fields.get("norm_topk_prob", True))
-    experts["scale"] = float(fields.get("routed_scaling_factor", 1.0))
-    try:
-        return {"latent": LatentAttention(**latent), "experts": Experts(**experts)}
-    except ValueError as error:
-        raise ValueError(f"config.json: {error}") from None
-
-
-def _deepseek_to_hf(config: ModelConfig) -> dict[str, Any]:
-    fields = {hf: getattr(config.latent, ours) for ours, hf in _LATENT.items()}
-    fields |= {hf: getattr(config.experts, ours) for ours, hf in _EXPERTS.items()}
-    # What transformers leaves out and vLLM and the publisher's own code read; and that there are
-    # no layers for the prediction of further tokens.
-    return fields | _ONLY_DEEPSEEK | {"attention_bias": False, "num_nextn_predict_layers": 0}

@@ -18,6 +18,7 @@ from models.config import ModelConfig
 from models.decoder import LanguageModel, Model
 from models.hf import float8
 from models.hf.config import SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION, config_from_hf
+from models.hf.families import get_family
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors, tensor_rules
 from models.scalar_head import ScalarModel
 from models.sharding import tree_shardings
@@ -170,7 +171,7 @@ def _check_tensors(directory: Path, model: Model, tensors: Mapping[str, Any]) ->
     extra = {name for name in tensors if not _ROTARY.fullmatch(name)} - set(expected)
     if model.config.tie_embeddings:
         extra.discard(_HEAD)
-    if model.config.family == "deepseek_v3":
+    if get_family(model.config.family).further_layers:
         found = {name: _LAYER.fullmatch(name) for name in extra}
         behind = model.config.num_layers
         extra -= {name for name, layer in found.items() if layer and int(layer[1]) >= behind}

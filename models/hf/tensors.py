@@ -10,6 +10,8 @@ import numpy as np
 from models.config import ModelConfig
 from models.decoder import Model
 from models.hf.config import CAUSAL_LM, SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION
+from models.hf.families import get_family
+from models.hf.families.family import LINEAR, MATRIX, VECTOR
 from models.scalar_head import ScalarModel
 
 
@@ -72,11 +74,6 @@ class TensorRule:
         return block.transpose(np.argsort(order))
 
 
-# [D, N, H], [N, H, D], [in, out], [N, H] and what is stored as it is.
-_QKV, _OUT, _LINEAR, _BIAS = ((1, 2), (0,)), ((2,), (0, 1)), ((1,), (0,)), ((0, 1),)
-_VECTOR, _MATRIX = ((0,),), ((0,), (1,))
-
-
 def head_of(model: Model) -> str:
     """What `transformers` calls the head of this model."""
     if not isinstance(model, ScalarModel):
@@ -86,71 +83,26 @@ def head_of(model: Model) -> str:
 
 def tensor_rules(config: ModelConfig, head: str = CAUSAL_LM) -> tuple[TensorRule, ...]:
     """The tensors of a checkpoint with this config, in the order in which they are written."""
-    rules = [("embedding", "model.embed_tokens.weight", _MATRIX, 0)]
+    family = get_family(config.family)
+    rules = [("embedding", "model.embed_tokens.weight", MATRIX, 0)]
     for stack, layers in config.stacks.items():
-        block = [("attention_norm.scale", "input_layernorm.weight", _VECTOR)]
-        block += _latent(config) if config.latent else _grouped(config)
-        block += [("mlp_norm.scale", "post_attention_layernorm.weight", _VECTOR)]
-        if config.experts is not None and stack == "layers":
-            block += _experts(config)
-        else:
-            block += _mlp("mlp.{}.kernel", "mlp.")
+        block = [
+            ("attention_norm.scale", "input_layernorm.weight", VECTOR),
+            *family.layer(config, stack),
+            ("mlp_norm.scale", "post_attention_layernorm.weight", VECTOR),
+        ]
         rules += [
             (f"{stack}.{ours}", f"model.layers.{{layer}}.{hf}", axes, layers.start)
             for ours, hf, axes in block
         ]
-    rules += [("final_norm.scale", "model.norm.weight", _VECTOR, 0)]
+    rules += [("final_norm.scale", "model.norm.weight", VECTOR, 0)]
     if head != CAUSAL_LM:
-        rules += [("score.kernel", "score.weight", _LINEAR, 0)]
+        rules += [("score.kernel", "score.weight", LINEAR, 0)]
         if head == TOKEN_CLASSIFICATION:
-            rules += [("score.bias", "score.bias", _VECTOR, 0)]
+            rules += [("score.bias", "score.bias", VECTOR, 0)]
     elif not config.tie_embeddings:
-        rules += [("lm_head.kernel", "lm_head.weight", _LINEAR, 0)]
+        rules += [("lm_head.kernel", "lm_head.weight", LINEAR, 0)]
     return tuple(TensorRule(tuple(path.split(".")), *rest) for path, *rest in rules)
-
-
-def _grouped(config: ModelConfig) -> list[tuple]:
-    block = [(f"attention.{p}.kernel", f"self_attn.{p}_proj.weight", _QKV) for p in "qkv"]
-    block += [("attention.o.kernel", "self_attn.o_proj.weight", _OUT)]
-    if config.qkv_bias:
-        block += [(f"attention.{p}.bias", f"self_attn.{p}_proj.bias", _BIAS) for p in "qkv"]
-    if config.qk_norm:
-        block += [
-            (f"attention.{p}_norm.scale", f"self_attn.{p}_norm.weight", _VECTOR) for p in "qk"
-        ]
-    return block
-
-
-def _latent(config: ModelConfig) -> list[tuple]:
-    if config.latent.q_rank is None:
-        block = [("attention.q.kernel", "self_attn.q_proj.weight", _QKV)]
-    else:
-        block = [
-            ("attention.q_a.kernel", "self_attn.q_a_proj.weight", _LINEAR),
-            ("attention.q_norm.scale", "self_attn.q_a_layernorm.weight", _VECTOR),
-            ("attention.q_b.kernel", "self_attn.q_b_proj.weight", _QKV),
-        ]
-    return block + [
-        ("attention.kv_a.kernel", "self_attn.kv_a_proj_with_mqa.weight", _LINEAR),
-        ("attention.kv_norm.scale", "self_attn.kv_a_layernorm.weight", _VECTOR),
-        ("attention.kv_b.kernel", "self_attn.kv_b_proj.weight", _QKV),
-        ("attention.o.kernel", "self_attn.o_proj.weight", _OUT),
-    ]
-
-
-def _experts(config: ModelConfig) -> list[tuple]:
-    block = [
-        ("mlp.router.kernel", "mlp.gate.weight", _LINEAR),
-        ("mlp.router.bias", "mlp.gate.e_score_correction_bias", _VECTOR),
-    ]
-    block += _mlp("mlp.{}", "mlp.experts.{expert}.")
-    if config.experts.num_shared:
-        block += _mlp("mlp.shared.{}.kernel", "mlp.shared_experts.")
-    return block
-
-
-def _mlp(ours: str, hf: str) -> list[tuple]:
-    return [(ours.format(p), f"{hf}{p}_proj.weight", _LINEAR) for p in ("gate", "up", "down")]
 
 
 def stored_tensors(

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from models.cpu.reductions import row_max
+from models.cpu.products import head_major_attention
 from models.sharding import constrain
 
 # Large and finite: a fully masked row then softmaxes to uniform weights instead of NaN.
@@ -28,7 +28,7 @@ def packed_attention(
         mask_BQT = same & (rows_Q[:, None] >= columns)
         # By the platform that is compiled for, which need not be the one at hand.
         return jax.lax.platform_dependent(
-            q_BQNH, k_BTKH, v_BTKH, mask_BQT, cpu=_head_major_attention, default=_library_attention
+            q_BQNH, k_BTKH, v_BTKH, mask_BQT, cpu=_cpu_attention, default=_library_attention
         )
 
     devices = max(jax.sharding.get_abstract_mesh().size, 1)
@@ -61,28 +61,5 @@ def _library_attention(q_BQNH, k_BTKH, v_BTKH, mask_BQT):
     return out[..., :value_dim]
 
 
-def _head_major_attention(q_BQNH, k_BTKH, v_BTKH, mask_BQT):
-    """Attention as one plain matrix product per key head, its query heads stacked as rows.
-
-    Forward and backward run about 1.6 times faster on CPU than the library's, whose products
-    there keep the head axis in the middle.
-    """
-    batch, rows, num_heads, head_dim = q_BQNH.shape
-    length, kv_heads = k_BTKH.shape[1:3]
-    queries = num_heads // kv_heads
-    bias_BQT = jnp.where(mask_BQT, 0.0, MASK_VALUE)
-    q = q_BQNH.reshape(batch, rows, kv_heads, queries, head_dim).transpose(0, 2, 3, 1, 4)
-    q = q.reshape(batch * kv_heads, queries * rows, head_dim)
-    k = k_BTKH.transpose(0, 2, 3, 1).reshape(batch * kv_heads, head_dim, length)
-    v = v_BTKH.transpose(0, 2, 1, 3).reshape(batch * kv_heads, length, -1)
-    scores = jnp.matmul(q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
-    scores = scores.reshape(batch, kv_heads, queries, rows, length) + bias_BQT[:, None, None]
-    # The weights' sum is one more column of their product with the values, also going backward.
-    peak = jax.lax.stop_gradient(row_max(scores))[..., None]
-    weights = jnp.exp(scores - peak).astype(v.dtype)
-    v = jnp.concatenate([v, jnp.ones((*v.shape[:-1], 1), v.dtype)], -1)
-    weights = weights.reshape(batch * kv_heads, queries * rows, length)
-    out = jnp.matmul(weights, v, preferred_element_type=jnp.float32)
-    out = (out[..., :-1] / out[..., -1:]).astype(v.dtype)
-    out = out.reshape(batch, kv_heads, queries, rows, -1).transpose(0, 3, 1, 2, 4)
-    return out.reshape(batch, rows, num_heads, -1)
+def _cpu_attention(q_BQNH, k_BTKH, v_BTKH, mask_BQT):
+    return head_major_attention(q_BQNH, k_BTKH, v_BTKH, jnp.where(mask_BQT, 0.0, MASK_VALUE))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
+from models.cpu.products import weighted_sum
 from models.cpu.reductions import row_max, row_sum
 from models.layers.attention import MASK_VALUE
 
@@ -180,16 +181,10 @@ def _scores(q_PGKRH, k_PGKHC):
 
 
 def _weighted_sum(weights_PGKRC, v_PGKCH):
-    """Sum of values by weight, 32 columns at a time: XLA's CPU backend writes out longer products
-    before it sums them."""
+    """Float32 sums of values by weight; a matrix product where many queries share a key head."""
     if weights_PGKRC.shape[3] >= MANY_QUERIES:
         return jnp.einsum(
             "pgkrc,pgkch->pgkrh", weights_PGKRC.astype(v_PGKCH.dtype), v_PGKCH,
             preferred_element_type=jnp.float32,
         )  # fmt: skip
-    columns = weights_PGKRC.shape[-1]
-    size = 32 if jax.default_backend() == "cpu" else columns
-    return sum(
-        jnp.sum(weights_PGKRC[..., i : i + size, None] * v_PGKCH[:, :, :, None, i : i + size], -2)
-        for i in range(0, columns, size)
-    )
+    return weighted_sum(weights_PGKRC, v_PGKCH)

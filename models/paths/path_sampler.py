@@ -1,27 +1,28 @@
 """Search over partial completions, compiled: paths are forked by index and extended step by step.
 
 What beam search, DVTS, lookahead and tree search over reasoning steps ask of a sampler
-(arXiv:2408.03314). A token is decoded as in `models.decoding.sampler`; how keys and values are kept, so
-that no prefix is computed twice, is told in `models.paths.path_pool`. `models.paths.path_scorer` is the same
-for a verifier.
+(arXiv:2408.03314). A token is decoded as in `models.decoding.sampler`. `models.paths.path_pool`
+says how keys and values are kept, so that no prefix is computed twice, and
+`models.paths.path_scorer` does the same for a verifier.
 """
 
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.compilations import count_programs
 from models.decoder import LanguageModel, LoopWeights
 from models.decoding.cached import decode as decode_token
-from models.decoding.sampler import draw
-from models.decoding.sampling import SamplingParams
+from models.decoding.sampling import SamplingParams, draw
 from models.layers.kv_cache import live_blocks
 from models.paths import path_pool
-from models.paths.path_pool import ROOT, PathPool, at, put
+from models.paths.path_pool import PathPool, PoolView
+from models.paths.places import ROOT, Layout, at, check_places, check_sizes, pad_prompts, put
 from models.tokens.stopping import TokenAutomaton
 
 FINISH_REASONS = ("", "delimiter", "stop", "step_length", "length")
@@ -64,6 +65,21 @@ class PathState:
     ended: np.ndarray
 
 
+class Draws(NamedTuple):
+    """What a step's draws depend on: the key, the number of the extension, the sampling knobs."""
+
+    key: jax.Array
+    number: Any
+    knobs: dict[str, Any]
+
+
+class Endings(NamedTuple):
+    """What ends a step: `stop_table` bool `[V]`, and the delimiter's automaton, or None."""
+
+    stop_table: jax.Array
+    automaton: jax.Array | None
+
+
 class PathSampler:
     """Compiles stepwise sampling for one model and one shape of work.
 
@@ -87,17 +103,19 @@ class PathSampler:
         stop_ids: Sequence[int],
         delimiter: TokenAutomaton | None,
     ):
-        path_pool.check_sizes(prompts=prompts)
+        check_sizes(prompts=prompts)
         step_tokens = min(step_tokens, max_new_tokens)
-        self._layout = path_pool.Layout(capacity, width, max_new_tokens, step_tokens)
+        self._layout = Layout(capacity, width, max_new_tokens, step_tokens)
         vocab = model.config.vocab_size
         if bad := [i for i in stop_ids if not 0 <= i < vocab]:
             raise ValueError(f"stop id {bad[0]} is outside the vocabulary of {vocab} tokens")
         self.model, self.prompts, self.capacity, self.width = model, prompts, capacity, width
         self.max_new_tokens, self.step_tokens = max_new_tokens, step_tokens
         # On the device once, not with every step.
-        self._stop_table = jnp.asarray(np.isin(np.arange(vocab), list(stop_ids)))
-        self._automaton = jnp.asarray(delimiter.transitions) if delimiter else None
+        self._endings = Endings(
+            stop_table=jnp.asarray(np.isin(np.arange(vocab), list(stop_ids))),
+            automaton=jnp.asarray(delimiter.transitions) if delimiter else None,
+        )
         self._start = jax.jit(functools.partial(path_pool.prefill, model, self._layout))
         self._prepare = jax.jit(lambda params: model.for_loop(params, model.config.max_length))
         self._extend = jax.jit(self._steps, static_argnames="filtered")
@@ -109,8 +127,7 @@ class PathSampler:
     def compilations(self) -> int:
         """Programs compiled so far: two for each bucket of prompt length, and a third where states
         are both kept and donated."""
-        jitted = (self._start, self._extend, self._extend_donated)
-        return sum(each._cache_size() for each in jitted)
+        return count_programs(self._start, self._extend, self._extend_donated)
 
     def prepare(self, params: Any) -> LoopWeights:
         """Parameters as `extend` reads them fastest; otherwise it makes them so for every step."""
@@ -120,15 +137,15 @@ class PathSampler:
         """Prefills each of up to P prompts, once.
 
         Raises:
-          ValueError: see `path_pool.pad_prompts`.
+          ValueError: see `places.pad_prompts`.
         """
-        tokens, lengths = path_pool.pad_prompts(
+        tokens, lengths = pad_prompts(
             prompt_ids, self.prompts, self.max_new_tokens, self.model.config
         )
         # The last prompt token is a path's first input, so the first draw is no special case.
         cached = np.maximum(lengths - 1, 0)
         pool = path_pool.new_pool(self._start, params, tokens, lengths, cached, self._layout)
-        token = np.zeros(pool.lengths.shape, np.int32)
+        token = np.zeros(pool.places.lengths.shape, np.int32)
         token[:, ROOT] = tokens[np.arange(self.prompts), cached]
         return PathState(pool, token, np.zeros_like(token), np.zeros(token.shape, bool))
 
@@ -158,28 +175,22 @@ class PathSampler:
           donate: `state` is given up: the new one takes over its memory.
 
         Raises:
-          ValueError: see `path_pool.check_places`.
+          ValueError: see `places.check_places`.
         """
-        pool = state.pool
-        parents, into = path_pool.check_places(
-            pool.lengths, state.ended, parents, into, self.width
-        )
+        known = state.pool.places.lengths
+        parents, into = check_places(known, state.ended, parents, into, self.width)
         used = into >= 0
-        lengths = np.where(used, at(pool.lengths, parents), 0)
-        told = np.stack([used, lengths, at(state.token, parents), at(state.reading, parents)])
-        pool, moves = pool.fork(parents, into)
+        lengths = np.where(used, at(known, parents), 0)
+        # One array, since each costs a transfer of its own.
+        rows = np.stack([used, lengths, at(state.token, parents), at(state.reading, parents)])
+        pool, view = state.pool.fork(parents, into)
         extend = self._extend_donated if donate else self._extend
+        draws = Draws(key, np.int32(number), sampling.knobs)
         stored, out = extend(
-            params, pool.prefix, pool.prefix_lengths, stored=pool.paths, moves=moves,
-            valid=pool.valid, end=np.int32(pool.end), told=told, knobs=sampling.knobs,
-            stop_table=self._stop_table, automaton=self._automaton, key=key,
-            number=np.int32(number), filtered=sampling.filtered,
-        )  # fmt: skip
-        out, T = np.asarray(out), self.step_tokens
-        # Log-probabilities as their bits, and single numbers behind them; see `_steps`.
-        logprobs = np.ascontiguousarray(out[..., T:-3]).view(np.float32)
-        finish, reading, new = out[..., -3], out[..., -2], out[..., -1]
-        steps = Steps(out[..., :T], logprobs, new, finish)
+            params, pool.paths, view, rows, draws, self._endings, filtered=sampling.filtered
+        )
+        tokens, logprobs, finish, reading, new = _unpacked(np.asarray(out), self.step_tokens)
+        steps = Steps(tokens, logprobs, new, finish)
         last = np.maximum(new - 1, 0)[..., None]
         # A new step looks for a delimiter of its own.
         reading = np.where(finish == DELIMITER, 0, reading)
@@ -192,32 +203,40 @@ class PathSampler:
         return state, steps
 
     def _steps(
-        self, params, prefix, prefix_lengths, *, stored, moves, valid, end, told, knobs, stop_table,
-        automaton, key, number, filtered,
-    ):  # fmt: skip
+        self, params, stored, view: PoolView, rows, draws: Draws, endings: Endings, *, filtered
+    ):
+        """The compiled part of `extend`.
+
+        Args:
+          stored: `PathPool.paths`, from before the fork.
+          rows: `[4, P, M]`: whether a row is used, its tokens so far, the last one, and the state
+            of the delimiter's automaton.
+
+        Returns:
+          `PathPool.paths` with the steps, and what `_unpacked` reads.
+        """
         P, M, T, W = self.prompts, self.width, self.step_tokens, self.max_new_tokens
-        used, lengths, token, reading = told
+        used, lengths, token, reading = rows
         used = used > 0
-        cache = path_pool.open_rows(
-            self._layout, prefix, prefix_lengths, stored, moves, valid, end
-        )
-        columns = valid.shape[-1]
+        cache = path_pool.open_rows(self._layout, view, stored)
+        columns = view.valid.shape[-1]
         if not isinstance(params, LoopWeights):
-            params = self.model.for_loop(params, prefix[0].shape[-1] + W)
+            params = self.model.for_loop(params, view.prefix[0].shape[-1] + W)
+        key, automaton = draws.key, endings.automaton
         # Of a row's W draws, those of the tokens that this step may have.
-        uniform = jax.random.uniform(jax.random.fold_in(key, number), (P * M, W))
+        uniform = jax.random.uniform(jax.random.fold_in(key, draws.number), (P * M, W))
         drawn = lengths.reshape(-1, 1) + jnp.arange(T)
         uniform = jnp.take_along_axis(uniform, jnp.minimum(drawn, W - 1), 1)
 
         def decode(carry):
             t, cache, token, reading, finish, out = carry
             active = used & (finish == RUNNING)
-            positions = prefix_lengths[:, None] + lengths + t
+            positions = view.prefix_lengths[:, None] + lengths + t
             logits, cache = decode_token(
-                self.model, params, cache, token, positions, end + t, active,
-                live=live_blocks(columns, 0, end + t),
+                self.model, params, cache, token, positions, view.end + t, active,
+                live=live_blocks(columns, 0, view.end + t),
             )  # fmt: skip
-            token, logprob = draw(logits, uniform[:, t], knobs, filtered)
+            token, logprob = draw(logits, uniform[:, t], draws.knobs, filtered)
             token, logprob = token.reshape(P, M), logprob.reshape(P, M)
             reason = jnp.where(t + 1 >= T, STEP_LENGTH, RUNNING)
             if automaton is not None:
@@ -225,7 +244,7 @@ class PathSampler:
                 reading = jnp.where(active, read, reading)
                 reason = jnp.where(read == automaton.shape[0] - 1, DELIMITER, reason)
             reason = jnp.where(lengths + t + 1 >= W, LENGTH, reason)
-            reason = jnp.where(stop_table[token], STOP, reason)
+            reason = jnp.where(endings.stop_table[token], STOP, reason)
 
             def write(columns, value):
                 value = jnp.where(active, value, 0)[..., None]
@@ -249,9 +268,19 @@ class PathSampler:
         }
         carry = (jnp.int32(0), cache, token, reading, jnp.zeros((P, M), jnp.int32), out)
         _, cache, _, reading, finish, out = jax.lax.while_loop(unfinished, decode, carry)
-        # One array, since each costs the host a transfer of its own.
-        logprobs = jax.lax.bitcast_convert_type(out["logprobs"], jnp.int32)
-        told = jnp.stack([finish, reading, out["lengths"]], -1)
-        out = jnp.concatenate([out["tokens"], logprobs, told], -1)
-        return path_pool.close_rows(self._layout, cache, stored, moves, end), out
+        stored = path_pool.close_rows(self._layout, view, cache, stored)
+        return stored, _packed(out, finish, reading)
 
+
+def _packed(out, finish, reading):
+    """A step as one int32 array `[P, M, 2 T + 3]`: each array costs the host a transfer."""
+    logprobs = jax.lax.bitcast_convert_type(out["logprobs"], jnp.int32)
+    numbers = jnp.stack([finish, reading, out["lengths"]], -1)
+    return jnp.concatenate([out["tokens"], logprobs, numbers], -1)
+
+
+def _unpacked(packed: np.ndarray, step_tokens: int) -> tuple[np.ndarray, ...]:
+    """Tokens and log-probs `[P, M, T]`; finish, reading and length `[P, M]`; from `_packed`."""
+    tokens, logprobs, numbers = np.split(packed, [step_tokens, 2 * step_tokens], -1)
+    finish, reading, lengths = np.moveaxis(numbers, -1, 0)
+    return tokens, np.ascontiguousarray(logprobs).view(np.float32), finish, reading, lengths

@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.compilations import count_programs
 from models.decoding.sampler import bucket
 from models.layers.attention import MASK_VALUE
 from models.layers.kv_cache import KVCache, column_blocks, running_softmax
 from models.paths import path_pool
-from models.paths.path_pool import PathPool, at
+from models.paths.path_pool import PathPool, PoolView
+from models.paths.places import Layout, at, check_places, check_sizes, pad_prompts
 from models.scalar_head import ScalarModel
 
 
@@ -56,9 +58,9 @@ class PathScorer:
         max_new_tokens: int,
         step_tokens: int,
     ):
-        path_pool.check_sizes(prompts=prompts)
+        check_sizes(prompts=prompts)
         step_tokens = min(step_tokens, max_new_tokens)
-        self._layout = path_pool.Layout(capacity, width, max_new_tokens, step_tokens)
+        self._layout = Layout(capacity, width, max_new_tokens, step_tokens)
         self.model, self.prompts, self.capacity, self.width = model, prompts, capacity, width
         self.max_new_tokens, self.step_tokens = max_new_tokens, step_tokens
         self._start = jax.jit(functools.partial(path_pool.prefill, model, self._layout))
@@ -69,16 +71,15 @@ class PathScorer:
     def compilations(self) -> int:
         """Programs compiled so far: one for each bucket of prompt length, and up to four for each
         with each bucket of step length."""
-        jitted = (self._start, self._extend, self._extend_donated)
-        return sum(each._cache_size() for each in jitted)
+        return count_programs(self._start, self._extend, self._extend_donated)
 
     def start(self, params: Any, prompt_ids: Sequence[Sequence[int]]) -> PathPool:
         """Reads each of up to P prompts, once.
 
         Raises:
-          ValueError: see `path_pool.pad_prompts`.
+          ValueError: see `places.pad_prompts`.
         """
-        tokens, lengths = path_pool.pad_prompts(
+        tokens, lengths = pad_prompts(
             prompt_ids, self.prompts, self.max_new_tokens, self.model.config
         )
         return path_pool.new_pool(self._start, params, tokens, lengths, lengths, self._layout)
@@ -104,10 +105,11 @@ class PathScorer:
 
         Raises:
           ValueError: an empty step, tokens of another vocabulary, or a path longer than
-            `max_new_tokens`; see `path_pool.check_places` for the others.
+            `max_new_tokens`; see `places.check_places` for the others.
         """
-        never = np.zeros(pool.lengths.shape, bool)
-        parents, into = path_pool.check_places(pool.lengths, never, parents, into, self.width)
+        places = pool.places
+        never = np.zeros(places.lengths.shape, bool)
+        parents, into = check_places(places.lengths, never, parents, into, self.width)
         used = into >= 0
         tokens, lengths = np.asarray(tokens, np.int32), np.where(used, lengths, 0)
         most = min(tokens.shape[2], self.step_tokens)
@@ -118,7 +120,7 @@ class PathScorer:
                 "a step holds a token outside the verifier's vocabulary of "
                 f"{self.model.config.vocab_size}; was it sampled with another tokenizer?"
             )
-        past = np.where(used, at(pool.lengths, parents), 0)
+        past = np.where(used, at(places.lengths, parents), 0)
         if (past + lengths).max() > self.max_new_tokens:
             raise ValueError(
                 f"a path of {(past + lengths).max()} tokens exceeds max_new_tokens="
@@ -134,28 +136,21 @@ class PathScorer:
         packed = unpack[prompt, row, number]
         read = np.zeros((3, self.prompts, most), np.int32)
         read[0, prompt, packed] = tokens[prompt, row, number]
-        read[1, prompt, packed] = (pool.prefix_lengths[:, None] + past)[prompt, row] + number
+        read[1, prompt, packed] = (places.prefix_lengths[:, None] + past)[prompt, row] + number
         read[2, prompt, packed] = row * columns + number
         extend = self._extend_donated if donate else self._extend
-        pool, moves = pool.fork(parents, into)
-        stored, values = extend(
-            params, pool.prefix, pool.prefix_lengths, stored=pool.paths, moves=moves,
-            valid=pool.valid, end=np.int32(pool.end), read=read, unpack=unpack,
-        )  # fmt: skip
+        pool, view = pool.fork(parents, into)
+        stored, values = extend(params, pool.paths, view, read, unpack)
         of_tokens = np.full(tokens.shape, np.nan, np.float32)
         of_tokens[prompt, row, number] = jax.device_get(values)[prompt, packed]
         last = np.take_along_axis(of_tokens, np.maximum(lengths - 1, 0)[..., None], -1)[..., 0]
         pool = pool.extended(stored, into, past, lengths)
         return pool, StepValues(last, of_tokens)
 
-    def _values(
-        self, params, prefix, prefix_lengths, *, stored, moves, valid, end, read, unpack
-    ):
+    def _values(self, params, stored, view: PoolView, read, unpack):
         P, M, T = unpack.shape
         tokens, positions, pack = read
-        cache = path_pool.open_rows(
-            self._layout, prefix, prefix_lengths, stored, moves, valid, end
-        )
+        cache, end = path_pool.open_rows(self._layout, view, stored), view.end
 
         def to_rows(x_PNKH):
             """Packed tokens as rows `[P, M, T, K, H]`; what is behind a row's end means nothing."""
@@ -180,7 +175,7 @@ class PathScorer:
 
         hidden, cache = self.model.bind(params).hidden(tokens, positions, attend, cache)
         values = self.model.values(params, hidden)
-        return path_pool.close_rows(self._layout, cache, stored, moves, end), values
+        return path_pool.close_rows(self._layout, view, cache, stored), values
 
 
 def _quarters(size: int, most: int) -> int:

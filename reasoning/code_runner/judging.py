@@ -3,7 +3,8 @@
 Nothing here reaches the program. Its process is handed a test's input alone. What comes back is
 text, compared as text with the encoding of the expected value made on this side: so no `__eq__`,
 no patched module and no forged verdict takes part, and a test passes only if the right value was
-written for it.
+written for it. A program's values are built here only to be shown, and only short ones; all else
+that is done with its text takes time in proportion to its length, which is limited.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from reasoning.code_runner.sandbox import harness
 LOADED = harness.encode(None)  # the first answer of a program that has loaded
 
 _SHOWN = 80  # characters of a value in a reason
+_LONGEST_READ = 10_000  # characters of an answer whose value is built on this side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +112,13 @@ def check_unit_tests(tests: Sequence[UnitTest]) -> type:
 
 
 def decode(answer: str) -> Any:
-    """The value in a line that `harness.encode` made.
+    """The value in a line that `harness.encode` made, of at most `_LONGEST_READ` characters.
 
-    Raises ValueError, with what happened instead, for any other text. Safe with hostile text.
+    Raises ValueError, with what happened instead, for any other text. Safe with hostile text: to
+    build a set of colliding numbers takes quadratic time, and so only short lines are read.
     """
+    if len(answer) > _LONGEST_READ:
+        raise ValueError(f"gave a value of {len(answer)} characters, {answer[:_SHOWN]}...")
     try:
         ((outcome, data),) = json.loads(answer).items()
         value = _rebuild(data) if outcome == "value" else str(data)
@@ -128,6 +133,8 @@ def _rebuild(data):
     if not isinstance(data, dict):
         return data
     ((kind, items),) = data.items()
+    if kind == "int":
+        return int(items, 16)
     if kind == "dict":
         return {_rebuild(key): _rebuild(item) for key, item in items}
     containers = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
@@ -169,7 +176,7 @@ def judge_answers(
     values += [None] * (len(tests) - len(values))
     right = [value == harness.encode(test.expected) for test, value in zip(tests, values)]
     failures = (
-        f"{_input(test)} {_explain(value, result)}, expected {_cut(repr(test.expected))}"
+        f"{_input(test)} {_explain(value, result)}, expected {_show(test.expected)}"
         for test, value, ok in zip(tests, values, right)
         if not ok
     )
@@ -186,9 +193,16 @@ def _explain(answer, result):
     if answer is None:
         return "no answer: it " + describe_stop(result)
     try:
-        return f"gave {_cut(repr(decode(answer)))}"
+        return f"gave {_show(decode(answer))}"
     except ValueError as error:
         return _cut(str(error))
+
+
+def _show(value):
+    try:
+        return _cut(repr(value))
+    except ValueError:  # a number of more digits than Python writes
+        return _cut(hex(value) if isinstance(value, int) else harness.encode(value))
 
 
 def judge_output(test: StdinTest, result: ProgramResult) -> str | None:
@@ -196,7 +210,8 @@ def judge_output(test: StdinTest, result: ProgramResult) -> str | None:
     if result.status != "ok":
         return f"it {describe_stop(result)}"
     if _lines(result.stdout) != _lines(test.stdout):
-        return f"it printed {_cut(repr(result.stdout))}, expected {_cut(repr(test.stdout))}"
+        printed, expected = repr(result.stdout[:_SHOWN]), repr(test.stdout[:_SHOWN])
+        return f"it printed {printed}, expected {expected}"
     return None
 
 

@@ -3,18 +3,23 @@ the local one.
 """
 
 import dataclasses
-import http.client
 import json
+import math
 import pathlib
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
 from reasoning.code_runner.interface import ProgramRunner
 from reasoning.code_runner.results import Limits, ProgramResult
 from reasoning.code_runner.sandbox import harness
+from reasoning.server_client.http_client import (
+    DeadlineError,
+    ExchangeError,
+    HttpClient,
+    Redactor,
+    check_url,
+)
 
 _ATTEMPTS = 4  # at a request that the network or a busy server fails
 _HARNESS = pathlib.Path(harness.__file__).read_text(encoding="utf-8")
@@ -89,12 +94,20 @@ SERVICES = {"sandbox_fusion": _SandboxFusion(), "piston": _Piston()}
 
 
 def _result(status, exit_code, stdout, stderr, wall_s):
+    """The server's word on a run; raises ValueError where that is not of the right types."""
     exit_code = -9 if exit_code is None else exit_code
+    texts_are_right = isinstance(stdout, str) and isinstance(stderr, str)
+    if not texts_are_right or type(exit_code) is not int or not _is_duration(wall_s):
+        raise ValueError("a field is of another type")
     if status is None:
         status = "ok" if exit_code == 0 else "killed" if exit_code < 0 else "error"
         if status == "error" and stderr.rstrip().rpartition("\n")[2].startswith("MemoryError"):
             status = "memory"
     return ProgramResult(status, stdout, stderr, exit_code, wall_s)
+
+
+def _is_duration(seconds):
+    return type(seconds) in (int, float) and 0 <= seconds < math.inf
 
 
 class RemoteCodeRunner(ProgramRunner):
@@ -109,8 +122,10 @@ class RemoteCodeRunner(ProgramRunner):
       num_workers: requests at a time in a batch.
       limits: wall_s, memory_bytes and output_bytes are asked of the server or kept here; the others
         are the server's own.
-      queue_s: seconds that a request may wait at the server beside running.
-      headers: HTTP headers to send along, such as an Authorization.
+      queue_s: seconds that a request may wait at the server beside running. Both together are the
+        deadline of an attempt, from looking up the address to the last byte.
+      headers: HTTP headers to send along, such as an Authorization. They go to this server alone,
+        and their values appear in no message.
 
     Methods raise RemoteSandboxError where the server fails to answer after a few attempts, or
     answers with something else.
@@ -127,13 +142,15 @@ class RemoteCodeRunner(ProgramRunner):
     ):
         if service not in SERVICES:
             raise ValueError(f"service = {service!r}: give one of {', '.join(SERVICES)}.")
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"url = {url!r}: give the server's http:// or https:// address.")
+        check_url(url, "url =")
         super().__init__(num_workers, limits)
         self._service = SERVICES[service]
         self._url = url.rstrip("/") + self._service.path
         self._queue_s = queue_s
-        self._headers = {"Content-Type": "application/json", **headers}
+        self._http = HttpClient({"Content-Type": "application/json", **headers})
+        # "Bearer KEY" is a secret, and so is KEY; a value of a few letters is none.
+        parts = {part for value in headers.values() for part in (value, value.rpartition(" ")[2])}
+        self._redactor = Redactor(part for part in parts if len(part) >= 8)
 
     def run_program(self, source: str, *, stdin: str = "") -> ProgramResult:
         body = json.dumps(self._service.request(source, stdin, self.limits)).encode()
@@ -145,10 +162,10 @@ class RemoteCodeRunner(ProgramRunner):
         try:
             result = self._service.result(json.loads(text), wall_s)
         except RemoteSandboxError as error:
-            raise RemoteSandboxError(f"{self._url}: {error}") from None
+            raise RemoteSandboxError(f"{self._url}: {self._redactor.line(error)}") from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise RemoteSandboxError(
-                f"{self._url}: this is no answer of such a server: {text[:200]!r}"
+                f"{self._url}: this is no answer of such a server: {self._redactor.line(text)!r}"
             ) from None
         if len(result.stdout) + len(result.stderr) > self.limits.output_bytes:
             result = dataclasses.replace(result, status="output")
@@ -162,16 +179,20 @@ class RemoteCodeRunner(ProgramRunner):
             if attempt:
                 time.sleep(0.25 * 2**attempt)
             try:
-                request = urllib.request.Request(self._url, body, self._headers)
-                with urllib.request.urlopen(request, timeout=timeout_s) as response:
-                    text = response.read(longest + 1)
-                return None if len(text) > longest else text.decode("utf-8", "replace")
-            except urllib.error.HTTPError as error:
-                failure = f"HTTP {error.code}: {error.read(200).decode('utf-8', 'replace')!r}"
-                if error.code != 429 and error.code < 500:
-                    break
-            except (OSError, http.client.HTTPException) as error:
-                failure = str(error) or type(error).__name__
+                reply = self._http.exchange(
+                    "POST", self._url, body, timeout_s=timeout_s, longest=longest
+                )
+            except DeadlineError as error:
+                failure = f"timed out: {error}"
+                continue
+            except ExchangeError as error:
+                failure = self._redactor.line(error)
+                continue
+            if 200 <= reply.status < 300:
+                return None if reply.is_cut else reply.body.decode("utf-8", "replace")
+            failure = f"HTTP {reply.status}: {self._redactor.line(reply.body or reply.reason)!r}"
+            if reply.status != 429 and reply.status < 500:
+                break
         raise RemoteSandboxError(
             f"{self._url}: {failure}. Check that the server runs and is the service that was named."
         )

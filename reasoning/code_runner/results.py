@@ -80,7 +80,11 @@ class TestResult:
 
 @dataclasses.dataclass(frozen=True)
 class ExpressionResult:
-    """An expression's value, which is plain data; or `ok` is False and the reason says why."""
+    """An expression's value, which is plain data; or `ok` is False and the reason says why.
+
+    A value of more than about 10,000 characters is refused: a stranger wrote it, and to build a
+    large one can take quadratic time.
+    """
 
     ok: bool
     value: Any

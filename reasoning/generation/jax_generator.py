@@ -1,6 +1,7 @@
 """The generator in this process: the compiled sampler behind the `Generator` interface."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +30,18 @@ class JaxGenerator:
         self.model, self.params, self.tokenizer, self.rows = model, params, tokenizer, rows
         self._samplers: dict[Any, Sampler] = {}
         self._check = SamplerCheck(model)
+
+    @contextlib.contextmanager
+    def holding(self, params: Any) -> Iterator["JaxGenerator"]:
+        """Samples with these parameters within the block, and lets go of them at its end.
+
+        What they take of the device's memory is then free for training.
+        """
+        self.params = params
+        try:
+            yield self
+        finally:
+            self.params = None
 
     def generate(
         self,

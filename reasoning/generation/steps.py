@@ -2,29 +2,22 @@
 
 What a search over steps sees (`reasoning.search`): paths are kept in places, `ROOT` being the bare
 prompt, and a step continues the path of one place and stores the result in another. Like a
-`Generator`, it is the compiled model here, or any server (`reasoning.generation.text_steps`).
+`Generator`, it is the model in this process (`reasoning.generation.jax_steps`), or any server
+(`reasoning.generation.text_steps`).
 """
 
 import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import jax
 import numpy as np
 
-from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
-from models.decoding.self_check import Sampled, SamplerCheck
-from models.paths.path_pool import ROOT
-from models.paths.path_sampler import FINISH_REASONS, PathSampler
-from models.tokens.stopping import TokenAutomaton
-from models.tokens.tokenizer import Tokenizer
+from models.paths.places import ROOT
 
 # For each prompt, a place for each row; rows may be ragged.
 Places = Sequence[Sequence[int]]
-# A sampler for so many times the prompts is used rather than one compiled for fewer.
-_SPARE_PROMPTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +71,7 @@ class Paths(Protocol):
           sampling: for this step, instead of what the paths were started with.
 
         Raises:
-          ValueError: see `models.paths.path_pool.check_places`.
+          ValueError: see `models.paths.places.check_places`.
         """
         ...
 
@@ -123,60 +116,8 @@ class StepGenerator(Protocol):
         ...
 
 
-class JaxStepGenerator:
-    """The compiled sampler of paths behind the `StepGenerator` interface.
-
-    Samplers are kept by shape, so repeated searches compile nothing. `params` may be replaced
-    between searches.
-    """
-
-    def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer):
-        tokenizer.check_fits(model.config.vocab_size)
-        self.model, self.params, self.tokenizer = model, params, tokenizer
-        self._samplers: dict[Any, list[PathSampler]] = {}
-        self._automata: dict[str, TokenAutomaton] = {}
-        self._check = SamplerCheck(model)
-
-    def start(
-        self,
-        prompts: Sequence[str],
-        *,
-        capacity: int,
-        width: int,
-        max_new_tokens: int,
-        step_tokens: int,
-        delimiter: str,
-        sampling: SamplingParams = SamplingParams(),
-        seed: int = 0,
-    ) -> "JaxPaths":
-        """See `StepGenerator`; a prompt is read once, whatever is forked from it."""
-        sampler = self._sampler(
-            len(prompts), delimiter, capacity=capacity, width=width,
-            max_new_tokens=max_new_tokens, step_tokens=step_tokens,
-        )  # fmt: skip
-        return JaxPaths(
-            sampler, self.params, self.tokenizer, prompts, sampling, seed, self._check
-        )
-
-    def _sampler(self, prompts: int, delimiter: str, **shape: int) -> PathSampler:
-        kept = self._samplers.setdefault((delimiter, *shape.values()), [])
-        fitting = [s for s in kept if prompts <= s.prompts <= _SPARE_PROMPTS * prompts]
-        if not fitting:
-            if delimiter not in self._automata:
-                self._automata[delimiter] = TokenAutomaton.of(
-                    [delimiter], self.tokenizer, self.model.config.vocab_size
-                )
-            sampler = PathSampler(
-                self.model, prompts=prompts, stop_ids=self.tokenizer.stop_ids,
-                delimiter=self._automata[delimiter], **shape,
-            )  # fmt: skip
-            fitting = [sampler]
-            kept.append(sampler)
-        return min(fitting, key=lambda sampler: sampler.prompts)
-
-
 @dataclasses.dataclass(frozen=True)
-class Told:
+class PathText:
     """What the host knows of a path: its tokens, and its text but for a character begun."""
 
     token_ids: list[int]
@@ -189,7 +130,7 @@ class HostPaths:
     def __init__(self, prompt_tokens: Sequence[int], sampling: SamplingParams, seed: int):
         self.prompt_tokens = list(prompt_tokens)
         self.sampled_tokens = np.zeros(len(prompt_tokens), np.int64)
-        self._told = [{ROOT: Told([], "")} for _ in prompt_tokens]
+        self._path_texts = [{ROOT: PathText([], "")} for _ in prompt_tokens]
         self._sampling, self._seed = sampling, seed
         # Shared with copies, so that a rollout is no rehearsal of what is drawn after it.
         self._extensions = np.zeros((), np.int64)
@@ -197,22 +138,22 @@ class HostPaths:
     def copy(self):
         """See `Paths`."""
         twin = copy.copy(self)
-        twin._told = [dict(told) for told in self._told]
+        twin._path_texts = [dict(of_prompt) for of_prompt in self._path_texts]
         return twin
 
     def text(self, prompt: int, place: int) -> str:
         """See `Paths`."""
-        return self._told[prompt][place].text
+        return self._path_texts[prompt][place].text
 
     def token_ids(self, prompt: int, place: int) -> list[int]:
         """See `Paths`."""
-        return list(self._told[prompt][place].token_ids)
+        return list(self._path_texts[prompt][place].token_ids)
 
     def _request(
         self, parents: Places, into: Places, prompts: int, width: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ragged rows as arrays `[prompts, width]`, -1 where nothing is asked for."""
-        count = len(self._told)
+        count = len(self._path_texts)
         if len(parents) != count or len(into) != count:
             raise ValueError(
                 f"there are {count} prompts; parents are of {len(parents)} and into of {len(into)}"
@@ -234,78 +175,7 @@ class HostPaths:
         self._extensions += 1
         return number
 
-    def _tell(self, told: Sequence[Sequence[Told]], into: Places) -> None:
+    def _keep(self, grown: Sequence[Sequence[PathText]], into: Places) -> None:
         """Stores what was extended, all of it read before."""
-        for of_prompt, paths, places in zip(self._told, told, into):
+        for of_prompt, paths, places in zip(self._path_texts, grown, into):
             of_prompt.update(zip(places, paths, strict=True))
-
-
-class JaxPaths(HostPaths):
-    """See `Paths`. Keys and values stay on the device; old ones are written over unless copied."""
-
-    def __init__(
-        self,
-        sampler: PathSampler,
-        params: Any,
-        tokenizer: Tokenizer,
-        prompts: Sequence[str],
-        sampling: SamplingParams,
-        seed: int,
-        check: SamplerCheck,
-    ):
-        prompt_ids = tokenizer.encode_batch(prompts)
-        super().__init__([len(ids) for ids in prompt_ids], sampling, seed)
-        self._sampler, self._tokenizer, self._check = sampler, tokenizer, check
-        self._params, self._prompt_ids = params, prompt_ids
-        self._key = jax.random.key(seed)
-        self._state = sampler.start(params, prompt_ids)
-        self._weights = sampler.prepare(params)
-        self._shared = False
-
-    def copy(self) -> "JaxPaths":
-        """See `Paths`."""
-        self._shared = True
-        return super().copy()
-
-    def extend(
-        self, parents: Places, into: Places, sampling: SamplingParams | None = None
-    ) -> list[list[Step]]:
-        """See `Paths`."""
-        request = self._request(parents, into, self._sampler.prompts, self._sampler.width)
-        self._state, steps = self._sampler.extend(
-            self._weights, self._state, *request, self._key, sampling or self._sampling,
-            number=self._next_extension(), donate=not self._shared,
-        )  # fmt: skip
-        self._shared = False
-        sampling = sampling or self._sampling
-        self.sampled_tokens += steps.lengths.sum(1)[: len(self.sampled_tokens)]
-        found, told = [], []
-        for p, places in enumerate(parents):
-            rows = [self._step(steps, p, row, parent) for row, parent in enumerate(places)]
-            found.append([step for step, _ in rows])
-            told.append([path for _, path in rows])
-        if self._check.due():
-            drawn = [
-                Sampled(
-                    self._prompt_ids[p] + self._told[p][places[0]].token_ids,
-                    found[p][0].token_ids,
-                    found[p][0].logprobs,
-                )
-                for p, places in enumerate(parents)
-                if places
-            ]
-            self._check(self._params, drawn, sampling.temperature)
-        self._tell(told, into)
-        return found
-
-    def _step(self, steps, prompt: int, row: int, parent: int) -> tuple[Step, Told]:
-        length, before = steps.lengths[prompt, row], self._told[prompt][parent]
-        new = steps.tokens[prompt, row, :length].tolist()
-        finish = FINISH_REASONS[steps.finish[prompt, row]]
-        ids = before.token_ids + new
-        text = self._tokenizer.decode(ids[:-1] if finish == "stop" else ids)
-        if finish not in ("stop", "length"):
-            # What is no whole character yet may become one.
-            text = text.rstrip("\ufffd")
-        logprobs = steps.logprobs[prompt, row, :length]
-        return Step(new, text[len(before.text) :], logprobs, finish), Told(ids, text)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from models.decoding.sampling import SamplingParams
-from models.paths.path_pool import ROOT
+from models.paths.places import ROOT
 from reasoning.generation.steps import StepGenerator
 from reasoning.response import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 

@@ -1,14 +1,13 @@
-"""Steps from any `Generator`, such as a server: text in, text out; see `reasoning.generation.steps`."""
+"""Steps from any `Generator`, such as a server: text in, text out."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from models.decoding.sampling import SamplingParams
-from models.paths import path_pool
-from models.paths.path_pool import EMPTY, ROOT, at, put
+from models.paths.places import EMPTY, ROOT, at, check_places, check_sizes, put
 from reasoning.generation.generator import Generator
-from reasoning.generation.steps import HostPaths, Places, Step, Told
+from reasoning.generation.steps import HostPaths, PathText, Places, Step
 
 
 class TextStepGenerator:
@@ -33,7 +32,7 @@ class TextStepGenerator:
         seed: int = 0,
     ) -> "TextPaths":
         """See `StepGenerator`."""
-        path_pool.check_sizes(
+        check_sizes(
             capacity=capacity, width=width, max_new_tokens=max_new_tokens, step_tokens=step_tokens
         )
         if not delimiter:
@@ -68,7 +67,7 @@ class TextPaths(HostPaths):
     ) -> list[list[Step]]:
         """See `Paths`."""
         shape = len(self._prompts), self._width
-        sources, targets = path_pool.check_places(
+        sources, targets = check_places(
             self._lengths, self._ended, *self._request(parents, into, *shape), self._width
         )
         lengths = at(self._lengths, sources)
@@ -93,14 +92,14 @@ class TextPaths(HostPaths):
         self._ended = put(self._ended, targets, ended)
         self.sampled_tokens += gained.sum(1)
         found = [[steps[p, i] for i in range(len(places))] for p, places in enumerate(parents)]
-        told = [
+        grown = [
             [
-                Told(before.token_ids + step.token_ids, before.text + step.text)
-                for before, step in zip((self._told[p][place] for place in places), found[p])
+                PathText(before.token_ids + step.token_ids, before.text + step.text)
+                for before, step in zip((self._path_texts[p][place] for place in places), found[p])
             ]
             for p, places in enumerate(parents)
         ]
-        self._tell(told, into)
+        self._keep(grown, into)
         return found
 
     def _step(self, completion, length: int) -> Step:

@@ -2,28 +2,64 @@
 
 import re
 
-from reasoning.mathematics.text import unwrap
+from reasoning.mathematics.options import DEFAULT, GradingOptions
+from reasoning.mathematics.reading.quantity import parse_quantity
+from reasoning.mathematics.reading.text import canonical, unwrap
+from reasoning.mathematics.sentences import (
+    first_sentence,
+    mathematics,
+    only_number,
+    without_clause,
+)
 from reasoning.response import after_chain
 
 _ANSWER_TAG = re.compile(r"</?answer>")
-_BOX_OR_BRACE = re.compile(r"\\f?boxed\s*\{|\\[{}\\]|[{}]")
+_BOX_OR_BRACE = re.compile(r"\\(?:f?boxed|fbox)\s*\{|\\[{}\\]|[{}]")
+# What may stand between boxes that are one list.
+_SPACE = r"(?:[\s$.,;&\\()\[\]]|\\q?quad(?![A-Za-z]))*"
+_JOINT = re.compile(rf"{_SPACE}(?:(?:\\text\s?\{{)?\s?\b(?:and|or|und|et|y)\b\s?\}}?)?{_SPACE}")
+_JOINS = re.compile(r"[,;&]|\b(?:and|or|und|et|y)\b")
 # "#### 18" is GSM8K's, "A: 18" that of its authors' models.
-_HASHES = re.compile(r"####[ \t]*([^\n]+)")
+_HASHES = re.compile(r"^[ \t*]*####(?!#)[ \t]*([^\n]+)", re.MULTILINE)
+_STEP = re.compile(r"(?:step|part|case|problem|question|section|solution|method)\b", re.IGNORECASE)
+_MARKS = r"[ \t*_#>✅✔️🎯\U0001f3af-]"
+_WORDS_FOR_ANSWER = r"(?:final[ \t]+|correct[ \t]+)?(?:answers?|result)"
+_FOREIGN = (
+    r"réponse(?:\s+finale)?|respuesta(?:\s+final)?|resposta(?:\s+final)?|risposta(?:\s+finale)?"
+    r"|antwort|ответ|答案|正解|答え|정답|उत्तर|svar|odpowiedź|cevap"
+)
 _ANNOUNCED = re.compile(
-    r"^[ \t*]*+(?:A|Final answer|Answer)[ \t*]*+[:=][ \t*]*+(\S[^\n]*)$"
-    r"|\banswer\s{1,9}(?:is|:)[ \t]*+:?[ \t]*+(\S[^\n]*?)(?:\.\s|\.?$)",
+    rf"^{_MARKS}{{0,12}}(?P<head>A|{_WORDS_FOR_ANSWER})(?:[ \t]+\([^()\n]{{1,30}}\))?[ \t*_]{{0,6}}"
+    rf"(?P<colon>[:=：])"
+    rf"|^{_MARKS}{{0,12}}{_WORDS_FOR_ANSWER}[ \t*_]{{0,6}}$"
+    rf"|\b{_WORDS_FOR_ANSWER}\b[^\n.:=!?$]{{0,40}}?"
+    rf"(?:\s(?:is|are|was|equals|would be|should be|must be)\b|:|：)[ \t]*:?"
+    rf"(?:[ \t]*(?:therefore|thus|hence|simply|just|exactly|equal to|given by)\b)?"
+    rf"|(?:{_FOREIGN})\s{{0,3}}(?:est|es|é|è|ist|lautet|is|是|为|為|は|은|는|है)?\s{{0,3}}[:：—-]?",
     re.IGNORECASE | re.MULTILINE,
 )
-_NUMBER = re.compile(r"-?[$€£]?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:/\d+)?%?")
+_OTHER_LABEL = re.compile(r"^[ \t*_]*[B-D][ \t*_]*[:=]", re.MULTILINE)
+_NEXT_BLOCK = re.compile(r"\s*(\$\$.*?\$\$|\\\[.*?\\\]|[^\n]+)", re.DOTALL)
+_TEXT = re.compile(r"\\[a-z]+\s?\{[^{}]*\}")
+_RELATIONS = frozenset(["<", ">", "<=", ">=", "!=", "≤", "≥", "≠", "≈", "~", "not", "than"])
+_OPERATORS = _RELATIONS | frozenset("+-*/×·÷^±−")
+# "The largest number of points is 19."
+_SUBJECT = re.compile(
+    r"the\b[^.!?;,]{1,300}\b(?:is|are|was|equals)\s+(?:equal to\s+)?", re.IGNORECASE
+)
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,} [A-Za-z]{2,}")
+# Longest line that an announcement is looked at, and most text that is searched for a number.
+_MAX_LINE, _MAX_TAIL = 4000, 20_000
 
 
-def extract_answer(text: str) -> str | None:
+def extract_answer(text: str, options: GradingOptions = DEFAULT) -> str | None:
     """The final answer in a response, or None. Never looks into the chain of thought.
 
     The first that applies, each time the last in the text: what stands in `<answer>` (where several
     such blocks differ, are nested or not closed, there is no answer); `\\boxed{...}`; behind
-    "####"; behind "A:", "Answer:" or "the answer is"; the last number. Inside `<answer>` only a box
-    or an announcement is looked for, else all of it is the answer: two numbers are no answer.
+    "####"; behind "A:", "Answer:" or "the answer is", there or on the next line; the last
+    formula or number with all that is written together with it. Inside `<answer>` only a box or an
+    announcement is looked for, else all of it is the answer: two numbers are no answer.
     Takes time linear in the length of the text.
     """
     visible = after_chain(text)
@@ -32,11 +68,13 @@ def extract_answer(text: str) -> str | None:
         if len(blocks) != 1:
             return None
         block = blocks.pop()
-        return _marked(block) or unwrap(block) or None
-    answer = _marked(visible)
+        answer = _marked(block, options)
+        if answer is None and options.prose_in_tags:
+            answer = only_number(block) if len(mathematics(block[:_MAX_TAIL])) == 1 else None
+        return answer or unwrap(block) or None
+    answer = _marked(visible, options)
     if answer is None:
-        numbers = _NUMBER.findall(visible)
-        answer = numbers[-1] if numbers else None
+        answer = _last_mathematics(visible)
     return answer
 
 
@@ -56,26 +94,134 @@ def _answer_blocks(text):
 
 def last_boxed(text: str) -> str | None:
     """Content of the last `\\boxed{...}` whose braces balance, the outermost of nested ones."""
-    content, opened = None, []
+    boxes = _boxes(text)
+    return text[boxes[-1][1] : boxes[-1][2]].strip() if boxes else None
+
+
+def _boxes(text):
+    """(start, start of the content, end of the content) of the outermost boxes, in order."""
+    boxes, opened = [], []
     for match in _BOX_OR_BRACE.finditer(text):
         token = match.group()
-        if token[-1] == "{" and token[0] != "\\" or "boxed" in token:
-            opened.append(match.end() if "boxed" in token else None)
+        if token[-1] == "{" and (token[0] != "\\" or "box" in token):
+            opened.append((match.start(), match.end()) if "box" in token else None)
         elif token == "}" and opened:
             start = opened.pop()
             if start is not None:
-                content = text[start : match.start()]
-    return content.strip() if content is not None else None
+                while boxes and boxes[-1][0] > start[0]:
+                    boxes.pop()  # it stood inside this one
+                boxes.append((*start, match.start()))
+    return boxes
 
 
-def _marked(text):
+def _boxed(text, options):
+    """The boxed answer: of several boxes the last, or all that are joined to it as a list."""
+    boxes = _boxes(text)
+    if not boxes:
+        return None
+    contents = [text[boxes[-1][1] : boxes[-1][2]].strip()]
+    for earlier, later in zip(boxes[-2::-1], boxes[:0:-1]):
+        between = text[earlier[2] + 1 : later[0]]
+        if options.boxes == "last" or len(between) > 40 or not _JOINT.fullmatch(between):
+            break
+        if not _JOINS.search(between):
+            break
+        contents.insert(0, text[earlier[1] : earlier[2]].strip())
+    # "15 39/40, or 639/40" in two boxes is one number in two spellings.
+    quantities = [parse_quantity(canonical(content)) for content in contents]
+    if len(contents) > 1 and None not in quantities:
+        if len({(each.value, each.percent, each.unit, each.base) for each in quantities}) == 1:
+            return contents[-1]
+    return ", ".join(dict.fromkeys(contents))
+
+
+def _marked(text, options):
     """The answer that is marked as such, or None."""
-    answer = last_boxed(text)
-    if answer is None:
-        hashes = _HASHES.findall(text)
-        if hashes:
-            answer = hashes[-1]
-    if answer is None:
-        for match in _ANNOUNCED.finditer(text):
-            answer = match[1] or match[2]
-    return unwrap(answer) or None if answer is not None else None
+    for find in (
+        lambda: _boxed(text, options),
+        lambda: _behind_hashes(text),
+        lambda: _announced(text),
+    ):
+        answer = find()
+        if answer is not None:
+            return unwrap(answer) or None
+    return None
+
+
+def _behind_hashes(text):
+    last = None
+    for last in _HASHES.finditer(text):
+        pass
+    if last is None or len(last[1]) > _MAX_LINE:
+        return None
+    content = unwrap(last[1])
+    followed = text[last.end() :].strip()
+    if _ANNOUNCED.search(content) or (_STEP.match(content) and (followed or ":" in content)):
+        return None
+    if followed and re.search("[A-Za-z]{3}", content) and re.search(r"\w", followed):
+        return None  # a heading
+    return _reduced(content)
+
+
+def _announced(text):
+    last = None
+    for match in _ANNOUNCED.finditer(text):
+        if match["colon"] and not _is_announcement(match, text):
+            continue
+        last = match
+    if last is None:
+        return None
+    end = text.find("\n", last.end())
+    content = text[last.end() : end if end >= 0 else len(text)].strip()
+    if len(content) > _MAX_LINE:
+        return content
+    if not content.strip(" \t*_:"):
+        block = _NEXT_BLOCK.match(text, last.end() if end < 0 else end)
+        content = block[1][:_MAX_LINE] if block else ""
+    return _reduced(content.strip()) or None
+
+
+def _is_announcement(match, text):
+    """ "A: 5" is one; "a: 5", "A = 5" and a list of "A: 5", "B: 3" are not."""
+    if match["head"].lower() != "a":
+        return True
+    return match["head"] == "A" and match["colon"] != "=" and not _OTHER_LABEL.search(text)
+
+
+def _reduced(content):
+    """An answer without the words that only explain it."""
+    subject = _SUBJECT.match(content)
+    if subject:
+        content = content[subject.end() :]
+    sentence = first_sentence(content)
+    rest = content[len(first_sentence(content)) :]
+    if re.search(r"\b(?:or|wait|actually|correction|no)\b", rest[:60], re.IGNORECASE):
+        sentence = content
+    answer = unwrap(without_clause(sentence))
+    words = _TEXT.sub("", answer)
+    if parse_quantity(answer) is None and _PROSE.search(words):
+        return only_number(answer) or answer
+    return answer
+
+
+def _last_mathematics(text):
+    """The last formula or number; of text without any number, the last formula."""
+    tail = text[-_MAX_TAIL:]
+    found = mathematics(tail)
+    with_digits = [piece for piece in found if any(c.isdigit() for c in piece)]
+    answer = (with_digits or found)[-1:]
+    if not answer:
+        return None
+    before = tail[: tail.rfind(answer[0])].split()[-8:]
+    return unwrap(_with_operators(before, answer[0])) or None
+
+
+def _with_operators(before, answer):
+    """A number with the signs and the numbers that stand before it: in "x > 5" it is not 5."""
+    taken = [answer]
+    while before and before[-1] in _OPERATORS and (len(before) > 1 or before[-1] in _RELATIONS):
+        if before[-1] not in _RELATIONS and not any(c.isdigit() for c in before[-2]):
+            break  # a dash
+        taken = [*before[-2:], *taken]
+        before = before[:-2]
+    return " ".join(taken)

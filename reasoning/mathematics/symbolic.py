@@ -1,116 +1,353 @@
-"""Symbolic equality of two mathematical answers by math-verify. Runs in worker processes only.
+"""Whether two mathematical answers mean the same. Runs in worker processes only.
 
-An answer may take for ever, or all memory: that is what the workers' limits are for, though
-numbers too large to write out are refused beforehand. No text is ever evaluated as Python (SymPy's
-`sympify` and `parse_expr` would), and answers do not pass which math-verify is too kind to.
+Containers (lists, sets, tuples, matrices) are taken apart here; what they hold is compared as
+numbers, expressions, equations and sets of real numbers by `reasoning.mathematics`. An answer may
+take for ever, or all memory: that is what the workers' limits are for, though numbers too large to
+write out are refused beforehand. No text is ever evaluated as Python.
 """
 
-import contextlib
-import functools
-import logging
-import math
 import re
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
-import sympy
-import sympy.physics.units  # noqa: F401  `simplify` imports it late, and its names are evaluated
-from latex2sympy2_extended import latex2sympy2, math_normalization
-from math_verify import grader
-from sympy.parsing import sympy_parser
-
-from reasoning.mathematics.text import (
-    closing_brace,
+from reasoning.mathematics.equality import number, parse, same_expression
+from reasoning.mathematics.numbers import same_quantity, unit_fault
+from reasoning.mathematics.options import GradingOptions
+from reasoning.mathematics.reading.quantity import (
+    Quantity,
+    is_float,
     is_rounded,
     parse_quantity,
-    split_name,
     split_unit,
 )
+from reasoning.mathematics.reading.splitting import (
+    RELATION,
+    elements,
+    inner_elements,
+    is_enclosed,
+    split_at,
+    split_relation,
+    with_signs,
+)
+from reasoning.mathematics.reading.text import canonical
+from reasoning.mathematics.reading.trees import Unreadable, worked_out
+from reasoning.mathematics.reading.words import is_text, same_words
+from reasoning.mathematics.relations import compare_relations, is_name
+from reasoning.mathematics.sets import compare_sets, looks_like_set
+from reasoning.mathematics.values import Undefined, as_fraction, is_real
 
-# A pair of answers that takes most paths through the parser and SymPy, to fill their caches.
+# A pair of answers that takes most paths, to fill the caches of what is imported late.
 WARM_UP = (
     r"(x^2+2x+1,\frac{1}{\sqrt{3}},\cot x,y=2x+3)",
     r"((x+1)^2,\frac{\sqrt{3}}{3},\frac{\cos x}{\sin x},y-3=2x)",
 )
 
-# We bound the time from outside; math-verify warns about that at every start.
-logging.getLogger("math_verify").setLevel(logging.ERROR)
-
-_NORMALIZATION = math_normalization.NormalizationConfig(
-    basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none"
-)
-_CONVERSION = latex2sympy2.ConversionConfig(lowercase_symbols=False)
-
-# Of a parsable answer: the parser takes time exponential in some kinds of nesting.
-_MAX_BRACKETS = 100
-# Digits of a number in an answer, written out; 2^{2006} - 1 is an answer.
-_MAX_DIGITS = 20_000
-
-_RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|lt|gt)(?![A-Za-z])")
-_MEMBER = re.compile(r"\\?[A-Za-z]\w*\\in(?![A-Za-z])")
-_SET_ALGEBRA = re.compile(r"\\(?:cup|cap|setminus|begin)(?![A-Za-z])")
-_IMAGINARY_UNIT = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
+_MATRIX = re.compile(r"(.*?)\\begin\{pmatrix\}(.*)\\end\{pmatrix\}", re.DOTALL)
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?![\d,])")
-_CONNECTIVE = re.compile(r"\\text\{ ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
+_FOR_ALL = re.compile(
+    r",? ?\\text\{ ?for (?:all|any|every)(?: real(?: numbers?)?| integers?)? ?\}\s?\\?[A-Za-z]+$"
+)
+_MAX_BRACKETS = 100
 
 
-class _Unreadable(ValueError):
-    """The text is no mathematics that we can read."""
-
-
-def equivalent(reference: str, answer: str) -> tuple[bool, str]:
+def equivalent(
+    reference: str, answer: str, options: Mapping[str, Any] | None = None
+) -> tuple[bool, str]:
     """Whether two canonical texts (`text.canonical`) mean the same, and why.
 
     Lists and sets are compared without order, tuples and intervals in order and with their
-    brackets; elements, equations, inequalities and matrices by math-verify, exactly. A decimal
-    equals an irrational number or a repeating fraction if it is that number rounded to at least six
-    significant digits.
+    brackets. `options` holds the fields of `GradingOptions`.
     """
     try:
-        with _no_evaluation():
-            if _same(reference, answer):
-                return True, f"equivalent to {reference}"
-            return False, f"not equivalent to {reference}"
-    except _Unreadable as error:
-        return False, str(error)
-    except Exception as error:  # SymPy raises all sorts on odd input
-        return False, f"cannot be compared with {reference}: {type(error).__name__}"
+        if _Comparison(GradingOptions(**(options or {}))).same(reference, answer):
+            return True, f"equivalent to {reference}"
+        return False, f"not equivalent to {reference}"
+    except (Unreadable, Undefined) as error:
+        return False, f"not comparable with {reference}: {error}"
+    except (RecursionError, ArithmeticError, ValueError) as error:
+        return False, f"not comparable with {reference}: {type(error).__name__}"
 
 
-@contextlib.contextmanager
-def _no_evaluation():
-    """No text reaches Python's `eval` through SymPy, whatever path math-verify takes."""
+class _Comparison:
+    """Compares under one set of options."""
 
-    def refuse(code, *_):
-        raise _Unreadable("text must not be evaluated")
+    def __init__(self, options):
+        self.options = options
 
-    evaluate, sympy_parser.eval_expr = sympy_parser.eval_expr, refuse
+    def same(self, reference, answer):
+        """Whether two whole answers are the same."""
+        for text in (reference, answer):
+            if max(text.count(bracket) for bracket in "([{|^") > _MAX_BRACKETS:
+                raise Unreadable("too many brackets or exponents")
+        reference, answer = _FOR_ALL.sub("", reference), _FOR_ALL.sub("", answer)
+        if _compact(reference) == _compact(answer):
+            return True
+        reference, answer = _without_membership(reference, answer)
+        reference, answer = _without_label(reference, answer)
+        if looks_like_set(reference) or looks_like_set(answer):
+            found = compare_sets(reference, answer)
+            if found is not None:
+                return found
+        matrix = self.same_matrix(reference, answer)
+        if matrix is not None:
+            return matrix
+        return self.same_container(reference, answer)
+
+    def same_container(self, reference, answer):
+        reference, answer = _expanded(reference, answer), _expanded(answer, reference)
+        if self.named_tuple(reference) or self.named_tuple(answer):
+            return self.same_element(reference, answer)
+        if _is_pm_equation(reference) or _is_pm_equation(answer):
+            return compare_relations(reference, answer, self.same_value)
+        number = parse_quantity(reference)
+        brackets, expected = ("", [reference]) if number else elements(reference)
+        joined = _THOUSANDS.sub(lambda match: match.group().replace(",", ""), answer)
+        given_brackets, given = elements(answer if len(expected) > 1 else joined)
+        if not expected or not given:
+            return not expected and not given
+        if brackets != given_brackets and len(expected) == len(given) == 1:
+            return self.same_element(reference, joined)
+        if len(expected) != len(given):
+            return False
+        if len(expected) == 1:
+            return self.same_element(expected[0], given[0])
+        expected, given = _with_common_name(expected), _with_common_name(given)
+        unordered = {"", "{}"}
+        if brackets in unordered and given_brackets in unordered:
+            return self.match(expected, given)
+        if brackets != given_brackets and {brackets, given_brackets} != {"", "()"}:
+            return False
+        return all(map(self.same_element, expected, given))
+
+    @staticmethod
+    def named_tuple(text):
+        """Whether a text is a tuple with its name before it, as (x,y)=(1,2)."""
+        sides, signs = split_relation(text)
+        return signs == ["="] and any(side[:1] in ("(", "[") and "," in side for side in sides)
+
+    def match(self, expected, given):
+        """Whether the elements pair up; equality is transitive, so the first match is enough."""
+        left = list(given)
+        for element in expected:
+            found = next((i for i, each in enumerate(left) if self.is_same(element, each)), None)
+            if found is None:
+                return False
+            del left[found]
+        return True
+
+    def is_same(self, reference, answer):
+        try:
+            return self.same_element(reference, answer)
+        except (Unreadable, Undefined):
+            return False
+
+    def same_matrix(self, reference, answer):
+        """Whether two matrices are the same entry by entry; None if the reference is none."""
+        one, other = _MATRIX.fullmatch(reference), _MATRIX.fullmatch(answer)
+        if not one and not other:
+            return None
+        if not one or not other:
+            return False
+        before = [match[1].replace(" ", "") for match in (one, other)]
+        names = [text.removesuffix("=") for text in before]
+        for text, name in zip(before, names):
+            if text and not (text.endswith("=") and is_name(name)):
+                raise Unreadable("a matrix in an expression")
+        if all(names) and names[0] != names[1]:
+            return False
+        rows, others = _rows(one[2]), _rows(other[2])
+        if [len(row) for row in rows] != [len(row) for row in others]:
+            return False
+        return all(
+            self.same_element(cell, given)
+            for row, given_row in zip(rows, others)
+            for cell, given in zip(row, given_row)
+        )
+
+    def same_element(self, reference, answer):
+        """One value, point, equation or inequality against another."""
+        if _compact(reference) == _compact(answer):
+            return True
+        if self.named_tuple(reference) or self.named_tuple(answer):
+            return self.same_named_tuple(reference, answer)
+        if any(is_enclosed(text) and len(elements(text)[1]) > 1 for text in (reference, answer)):
+            return self.same(reference, answer)  # a point in a list of points
+        if r"\approx" in answer:
+            return self.same_approximation(reference, answer)
+        reference, unit = split_unit(reference)
+        answer, given_unit = split_unit(answer)
+        if unit_fault(unit, given_unit, self.options):
+            return False
+        if RELATION.search(reference) or RELATION.search(answer):
+            sides, signs = split_relation(answer)
+            plain = RELATION.search(reference) is None and parse_quantity(reference)
+            if plain and signs and not any(_is_result(side, self.options) for side in sides):
+                return False
+            return compare_relations(reference, answer, self.same_value)
+        return self.same_value(reference, answer, final=True)
+
+    def same_named_tuple(self, reference, answer):
+        """(x,y)=(1,2) against (1,2), or against itself."""
+        texts, labels = [], []
+        for text in (reference, answer):
+            sides, _ = split_relation(text)
+            values = [side for side in sides if not _is_tuple_of_names(side)]
+            if len(values) != 1:
+                return False
+            texts.append(values[0])
+            labels.append(_compact("".join(side for side in sides if side not in values)))
+        if all(labels) and labels[0] != labels[1]:
+            return False
+        return self.same(*texts)
+
+    def same_approximation(self, reference, answer):
+        """ "2/3 \\approx 0.667": the exact value answers, the decimals must be that, rounded."""
+        exact, *rounded = [part.strip() for part in re.split(r"\\approx(?![A-Za-z])", answer)]
+        if is_name(exact):  # "x \approx 2"
+            return self.same_element(reference, "=".join([exact, *rounded]))
+        if not self.same_element(reference, exact):
+            return False
+        values, _ = split_at(exact, RELATION)
+        value = split_unit(values[-1])[0]
+        return all(self.is_decimal_of(split_unit(part)[0], value, 1) for part in rounded)
+
+    def same_value(self, reference, answer, final=False):
+        """Two texts without relation signs.
+
+        Args:
+            final: Whether the answer ends here, so that it must not be left as a calculation.
+        """
+        if _compact(reference) == _compact(answer):
+            return True
+        expected, given = parse_quantity(reference), parse_quantity(answer)
+        if expected and given:
+            return not same_quantity(expected, given, self.options)
+        if is_text(reference) and len(reference) > 1:
+            return same_words(reference, answer)
+        if expected and (expected.base or expected.percent):
+            raise Unreadable("a calculation for a percentage or a numeral")
+        digits = self.options.min_significant
+        if expected and expected.unit:
+            reference = reference_number(expected)
+        if given and given.unit:
+            answer = reference_number(given)
+        if expected and final and not given and not self.options.arithmetic:
+            if not worked_out(parse(answer)):
+                raise Unreadable("a calculation, not its result")
+        if self.is_decimal_of(answer, reference, digits):
+            return True
+        if self.is_decimal_of(reference, answer, digits):
+            return True
+        left, right = (
+            _pure(text, quantity) for text, quantity in ((reference, expected), (answer, given))
+        )
+        return same_expression(left, right)
+
+    def is_decimal_of(self, decimal, exact, min_significant):
+        """Whether `decimal` is a decimal number, and the number `exact` rounded to its digits."""
+        quantity = parse_quantity(decimal)
+        if quantity is None or quantity.decimals is None:
+            return False
+        plain = parse_quantity(exact)
+        if plain is None:
+            found = number(exact)
+            if found is None or not is_real(found[0]):
+                return False
+            value = as_fraction(found[0])
+        else:
+            value = plain.value
+        if value == quantity.value:
+            return True
+        if is_float(quantity, value):
+            return True
+        if value.denominator == 1 and min_significant > 1:
+            return False
+        return is_rounded(quantity, value, min_significant)
+
+
+def reference_number(quantity: Quantity) -> str:
+    """The bare number of a quantity as a text."""
+    return str(Fraction(quantity.value))
+
+
+def _pure(text, quantity):
+    """A text that the expression reader understands, where only the number reader does."""
+    return reference_number(quantity) if quantity and not quantity.base else text
+
+
+def _compact(text):
+    return text.replace(" ", "")
+
+
+def _is_result(side, options):
+    """Whether a side of "9*2 = 18" is a number worked out."""
+    text = split_unit(side)[0]
+    if parse_quantity(text) or options.arithmetic:
+        return True
     try:
-        yield
-    finally:
-        sympy_parser.eval_expr = evaluate
+        return worked_out(parse(text))
+    except Unreadable:
+        return False
 
 
-def _same(reference, answer):
-    """Compares containers, then what they hold."""
-    reference, answer = _without_membership(reference, answer)
-    if _SET_ALGEBRA.search(reference) or _SET_ALGEBRA.search(answer):
-        return _math_verify(reference, answer)
-    brackets, expected = _elements(reference)
-    joined = _THOUSANDS.sub(lambda match: match.group().replace(",", ""), answer)
-    answer_brackets, given = _elements(answer if len(expected) > 1 else joined)
-    if len(expected) == len(given) == 1:
-        return _same_element(expected[0], given[0])
-    if len(expected) == 1 or len(given) == 1:
-        # A list and a single element; or an inequality for an interval.
-        return bool(_RELATION.search(reference + answer)) and _math_verify(reference, answer)
-    if len(expected) != len(given):
+def _is_pm_equation(text):
+    """Whether both signs of \\pm belong to one curve, as in y = \\pm\\sqrt{1-x^2}."""
+    if r"\pm" not in text or "=" not in text or "," in text:
         return False
-    unordered = {"", "{}"}
-    if brackets in unordered and answer_brackets in unordered:
-        return _match(expected, given)
-    if brackets != answer_brackets and {brackets, answer_brackets} != {"", "()"}:
+    sides, signs = split_relation(text)
+    if signs != ["="]:
         return False
-    return all(map(_same_element, expected, given))
+    try:
+        values = [value for side in sides for value in with_signs(side)]
+        return not any(number(value) for value in values)
+    except Unreadable:
+        return False
+
+
+def _expanded(text, other):
+    """(x,y)=(1,2) as x=1,y=2 where the other side is written so."""
+    sides, signs = split_relation(text)
+    other_parts = elements(other)[1] if "=" in other and other[:1] not in "([" else []
+    if signs != ["="] or len(other_parts) < 2 or not all(is_enclosed(side) for side in sides):
+        return text
+    names, values = (inner_elements(side) for side in sides)
+    if len(names) != len(values) or not all(map(is_name, names)):
+        return text
+    return ",".join(f"{name}={value}" for name, value in zip(names, values))
+
+
+def _is_tuple_of_names(text):
+    if is_name(text):
+        return True
+    return is_enclosed(text) and all(is_name(each) for each in elements(text)[1])
+
+
+def _with_common_name(texts):
+    """ "x=-1, 3" as "x=-1, x=3"."""
+    name, sign, _ = texts[0].partition("=")
+    if not sign or not is_name(name) or any(RELATION.search(text) for text in texts[1:]):
+        return texts
+    return [texts[0], *(f"{name}={text}" for text in texts[1:])]
+
+
+def _rows(text):
+    rows = [row.split("&") for row in re.split(r"\\\\", text) if row.strip()]
+    return [[canonical(cell) for cell in row] for row in rows]
+
+
+_LABELLED_SET = re.compile(r"([A-Za-z](?:_\{?\w\}?)?)=(\\?\{.*\}|\\emptyset)")
+
+
+def _without_label(reference, answer):
+    """Drops "S =" before a set from either side; from both only if they name the same."""
+    one, other = _LABELLED_SET.fullmatch(reference), _LABELLED_SET.fullmatch(answer)
+    if one and other and one[1] != other[1]:
+        return reference, answer
+    return one[2] if one else reference, other[2] if other else answer
+
+
+_MEMBER = re.compile(r"\\?[A-Za-z]\w*\\in(?![A-Za-z])")
 
 
 def _without_membership(reference, answer):
@@ -122,192 +359,3 @@ def _without_membership(reference, answer):
         reference[name.end() :].strip() if name else reference,
         answer[other.end() :].strip() if other else answer,
     )
-
-
-def _elements(text):
-    """The brackets around a tuple, interval or set ("" for a bare list), and its elements."""
-    brackets, inner = "", text
-    if text.startswith(r"\{") and text.endswith(r"\}"):
-        brackets, inner = "{}", text[2:-2]
-    elif text.startswith("{") and closing_brace(text, 0) == len(text) - 1:
-        brackets, inner = "{}", text[1:-1]
-    elif text[:1] in "([" and text[-1:] in ")]" and len(_split(text[1:-1])) > 1:
-        brackets, inner = text[0] + text[-1], text[1:-1]
-    elif text.startswith(r"\langle") and text.endswith(r"\rangle"):
-        brackets, inner = "()", text[len(r"\langle") : -len(r"\rangle")]
-    else:
-        inner = _CONNECTIVE.sub(",", text)
-    elements = [choice for part in _split(inner) for choice in _signs(part.strip()) if choice]
-    if not elements and not brackets:
-        raise _Unreadable("nothing to compare")
-    return brackets, elements
-
-
-def _split(text):
-    """Splits at commas outside all brackets."""
-    parts, depth, start = [], 0, 0
-    for match in re.finditer(r"[(\[{}\])]|,", text):
-        if match.group() == ",":
-            if depth == 0:
-                parts.append(text[start : match.start()])
-                start = match.end()
-        else:
-            depth += 1 if match.group() in "([{" else -1
-            if depth < 0:
-                return [text]
-    if depth:
-        raise _Unreadable("brackets do not balance")
-    return [*parts, text[start:]]
-
-
-def _signs(text):
-    """Both values of "a \\pm b"."""
-    if r"\pm" not in text and r"\mp" not in text:
-        return [text]
-    signs = (("+", "-"), ("-", "+"))
-    return [text.replace(r"\pm", plus).replace(r"\mp", minus) for plus, minus in signs]
-
-
-def _match(expected, given):
-    """Whether the elements pair up; equality is transitive, so taking the first match is enough."""
-    left = list(given)
-    for element in expected:
-        found = next((i for i, other in enumerate(left) if _same_element(element, other)), None)
-        if found is None:
-            return False
-        del left[found]
-    return True
-
-
-def _same_element(reference, answer):
-    """One value, point, equation or inequality against another."""
-    if any(text[:1] in ("(", "[") and len(_elements(text)[1]) > 1 for text in (reference, answer)):
-        return _same(reference, answer)  # a point in a list of points
-    if r"\approx" in answer:
-        exact, *rounded = answer.split(r"\approx")
-        if split_name(f"{exact}=") != ("", f"{exact}="):  # "x \approx 2"
-            return _same_element(reference, "=".join([exact, *rounded]))
-        return _same_element(reference, exact) and all(
-            _is_rounded(part.strip(), exact, min_significant=1) for part in rounded
-        )
-    reference, unit = split_unit(reference)
-    answer, given_unit = split_unit(answer)
-    if unit and given_unit and unit != given_unit:
-        return False
-    name, value = split_name(reference)
-    if "=" in reference and not name:  # an equation proper, such as that of a plane
-        return _math_verify(reference, answer) if answer.count("=") == 1 else False
-    if "=" in answer:
-        given_name, given = split_name(answer)
-        if given_name and name and given_name != name:
-            return False
-        # "9*2=18" is fine, "26=18" is two answers: every part must have the value.
-        if all(_same_value(value, part) for part in given.split("=")):
-            return True
-        return bool(name) and answer.count("=") == 1 and _math_verify(reference, answer)
-    if _RELATION.search(reference) or _RELATION.search(answer):
-        return _math_verify(reference, answer)
-    return _same_value(value, answer)
-
-
-def _same_value(reference, answer):
-    return (
-        reference == answer
-        or _is_rounded(answer, reference)
-        or _is_rounded(reference, answer)
-        or _math_verify(reference, answer)
-    )
-
-
-def _is_rounded(decimal, exact, **kwargs):
-    """Whether `decimal` is a decimal number, and the irrational number `exact` rounded."""
-    quantity = parse_quantity(decimal)
-    if quantity is None or not quantity.decimals:
-        return False
-    value = _parse(exact, is_complex=False).doit()
-    if not value.is_real or value.is_Rational:
-        return False
-    digits = max(0, quantity.decimals) + quantity.significant + 30
-    return is_rounded(quantity, Fraction(str(value.evalf(digits))), **kwargs)
-
-
-def _math_verify(reference, answer):
-    is_complex = _is_complex(reference, answer)
-    return grader.verify(
-        _parse(reference, is_complex),
-        _parse(answer, is_complex),
-        timeout_seconds=None,  # its alarm signals work in no thread; our processes are killed
-        allow_set_relation_comp=True,
-    )
-
-
-def _is_complex(reference, answer):
-    return bool(_IMAGINARY_UNIT.search(reference + " " + answer))
-
-
-@functools.lru_cache(maxsize=4096)
-def _parse(text, is_complex):
-    """A canonical text as a SymPy object, unevaluated."""
-    if re.search(r"\d \d", text):
-        raise _Unreadable("two numbers next to each other")
-    if max(text.count(bracket) for bracket in "([{|^") > _MAX_BRACKETS:
-        raise _Unreadable("too many brackets or exponents")
-    # A mixed number; the parser itself would also add any two numbers that touch: 2(9), 3\{4\}.
-    text = re.sub(r"(?<![\d.])(\d+)(\\frac\{\d+\}\{\d+\})", r"(\1+\2)", text)
-    latex = math_normalization.normalize_latex(text.replace(r"\degree", ""), _NORMALIZATION)
-    parser = _Parser(is_real=None if is_complex else True, config=_CONVERSION)
-    try:
-        expression = parser.parse(latex)
-    except RecursionError:
-        raise _Unreadable("nested too deeply") from None
-    except Exception:
-        raise _Unreadable(f"cannot be read as mathematics: {text[:60]}") from None
-    if isinstance(expression, sympy.Basic):
-        _digits(expression)
-    if is_complex:
-        return expression.subs(sympy.Symbol("i"), sympy.I)
-    return expression
-
-
-def _digits(expression):
-    """Bound on the number of digits that writing out the numbers in an expression would take."""
-    parts = [_digits(argument) for argument in expression.args]
-    digits = max(parts, default=0.0)
-    if expression.is_Rational:
-        digits = math.log10(max(abs(expression.p), expression.q))
-    elif isinstance(expression, sympy.Mul):
-        digits = sum(parts)
-    elif isinstance(expression, (sympy.Pow, sympy.factorial, sympy.binomial)):
-        # b^e has e times the digits of b, n! about n times those of n, and C(n, k) less than n.
-        base, count = parts[0], parts[-1] if expression.is_Pow else parts[0]
-        digits = max(base, 1.0) * 10 ** min(count, 10.0)
-    if digits > _MAX_DIGITS:
-        raise _Unreadable("too large a number to write out")
-    return digits
-
-
-class _Parser(latex2sympy2._Latex2Sympy):
-    """math-verify's LaTeX parser without what lets wrong answers pass."""
-
-    def parse_number(self, text):
-        # Exact, and without SymPy's number parser, which evaluates text.
-        quantity = parse_quantity(text)
-        if quantity is None:
-            raise _Unreadable(f"no number: {text[:60]}")
-        return sympy.Rational(quantity.value)
-
-    def convert_atom(self, atom):
-        if atom.number_subexpr() and atom.number_subexpr().subexpr():
-            raise _Unreadable("a number with a base")  # 52_8 would be read as 52
-        return super().convert_atom(atom)
-
-    def convert_binom(self, binom):
-        top, bottom = self.convert_expr(binom.upper), self.convert_expr(binom.lower)
-        return sympy.binomial(top, bottom, evaluate=False)
-
-    def convert_postfix_list(self, arr, i=0):
-        # As a product, always: the parent adds an integer to the number behind it.
-        factors = [self.convert_postfix(factor) for factor in arr[i:]]
-        if len(factors) > 1 and all(isinstance(f, sympy.Expr) for f in factors):
-            return sympy.Mul(*factors, evaluate=False)
-        return super().convert_postfix_list(arr, i)

@@ -1,79 +1,90 @@
-"""Is a mathematical answer correct? Exact rules first, then math-verify in killable workers.
+"""Is a mathematical answer correct? Plain numbers and words here, the rest in killable workers.
 
 Most answers are decided in this process, by text and exact fractions. What is left (expressions,
-sets, intervals, matrices, equations) goes to `reasoning.mathematics.symbolic` in worker processes, under a
-hard limit of time and memory. Nothing is evaluated as Python and nothing blocks: an answer such as
-9^{9^{9^9}} is wrong after `TIME_LIMIT_S`. Safe to call from any thread.
+sets, intervals, matrices, equations) goes to `reasoning.mathematics.symbolic` in worker processes,
+under a hard limit of processor time and memory. Nothing is evaluated as Python and nothing blocks:
+an answer such as 9^{9^{9^9}} is wrong after `CPU_LIMIT_S`. Safe to call from any thread.
+
+The conventions are those of `docs/grading.md`.
 """
 
+import dataclasses
 import functools
 import os
 import re
 import threading
 from collections.abc import Sequence
 
-from reasoning.mathematics.text import (
-    Quantity,
-    canonical,
-    is_rounded,
-    parse_quantity,
-    split_name,
-    terminates,
+from reasoning.mathematics.numbers import (
+    OTHER_NUMBER,
+    compare_numerals,
+    compare_ratios,
+    same_quantity,
+    spelled_number,
 )
+from reasoning.mathematics.options import DEFAULT, GradingOptions
+from reasoning.mathematics.reading.quantity import Quantity, parse_quantity
+from reasoning.mathematics.reading.text import canonical
+from reasoning.mathematics.reading.units import read_unit
+from reasoning.mathematics.reading.words import is_text, meaning, same_words
 from reasoning.problem import Verdict
 from reasoning.workers.pool import WorkerPool
 
-# Wall-clock seconds for one symbolic comparison, and the longest answer that is looked into.
-TIME_LIMIT_S = 1.2
+# Processor seconds for one symbolic comparison. Wall-clock time would make verdicts depend on what
+# else the machine does; a generous bound on it stands behind, for a worker that does not run.
+CPU_LIMIT_S = 1.2
+TIME_LIMIT_S = 30.0
+# The longest answer that is looked into.
 MAX_ANSWER_LENGTH = 2000
 
-_TEXT_REFERENCE = re.compile(
-    r"\\text\{[^{}]*\}|\(?[A-Za-z]\)?|[A-Za-z]{3}[A-Za-z0-9 ,'-]*"
-    r"|(?=.*[^\x00-\x7f])[^\W\d_][^\W\d_ ]*"
-)
-_ENCLOSED = re.compile(r"\\text\{([^{}]*)\}|\(([^()]*)\)")  # \text{5 apples}, (5)
+_ENCLOSED = re.compile(r"\\text\{([^{}]*)\}|\(([^()]*)\)|\{([^{}]*)\}")  # \text{5 apples}, (5)
 _WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}")
-_CALCULATION = re.compile(r"(?:[-+*/().\d\s{}$%]|\\times|\\cdot|\\div|\\frac)+")
+_NAMED = re.compile(
+    r"((?:\\?[A-Za-z]++(?:_\{?\w\}?)?'?|\\text\{[^{}]*\}|\([^()=]{1,12}\)| ){1,8})=([^=]*)"
+)
 
 
-def verify_math(reference: str, answer: str) -> Verdict:
+def verify_math(reference: str, answer: str, options: GradingOptions = DEFAULT) -> Verdict:
     """Whether `answer` means the same as `reference`.
 
     - Numbers by value: 0.5 = 1/2 = \\frac12 = 50%. Thousands separators, currencies and Unicode
       digits are read. A unit may be missing on either side; two units must be the same. "50%"
       equals both 50 and 0.5. A decimal may stand for a repeating fraction or an irrational number
-      if it is that number to six significant digits.
+      if it is that number to six significant digits; no integer stands for another number.
     - A number asks for a number worked out: "9*2" is no answer to 18 ("9*2 = 18" is).
     - Words by their letters, in any case: \\text{Evelyn} = evelyn, (C) = C.
     - Tuples and intervals in order and with their brackets; sets and lists without order.
-    - Everything else by math-verify.
+    - Everything else by value at many points, exactly or to many digits.
 
     Raises:
         ValueError: If the reference is empty.
     """
-    return verify_math_all([(reference, answer)])[0]
+    return verify_math_all([(reference, answer)], options)[0]
 
 
-def verify_math_all(pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+def verify_math_all(
+    pairs: Sequence[tuple[str, str]], options: GradingOptions = DEFAULT
+) -> list[Verdict]:
     """`verify_math` for many (reference, answer) pairs, with the workers in parallel."""
     verdicts: list[Verdict | None] = [None] * len(pairs)
     symbolic: list[tuple[int, str, str]] = []
     for i, (reference, answer) in enumerate(pairs):
         if not reference.strip():
             raise ValueError("the reference answer is empty: every problem needs one")
-        outcome = _decide(reference, answer)
+        outcome = _decide(reference, answer, options)
         if isinstance(outcome, Verdict):
             verdicts[i] = outcome
         else:
             symbolic.append((i, *outcome))
     if symbolic:
-        results = _symbolic_pool().map((reference, answer) for _, reference, answer in symbolic)
-        for (i, _, _), (correct, reason) in zip(symbolic, results):
+        fields = dataclasses.asdict(options)
+        results = _symbolic_pool().map((expected, given, fields) for _, expected, given in symbolic)
+        for (i, _, _), (correct, reason) in zip(symbolic, results, strict=True):
             verdicts[i] = Verdict(correct, reason)
     return verdicts
 
 
-def _decide(reference: str, answer: str) -> Verdict | tuple[str, str]:
+def _decide(reference: str, answer: str, options: GradingOptions) -> Verdict | tuple[str, str]:
     """The verdict, or two canonical texts to compare symbolically."""
     if not answer.strip():
         return Verdict(False, "no answer")
@@ -81,72 +92,85 @@ def _decide(reference: str, answer: str) -> Verdict | tuple[str, str]:
         return Verdict(True, "same text as the reference")
     if len(answer) > MAX_ANSWER_LENGTH:
         return Verdict(False, f"{len(answer)} characters, more than {MAX_ANSWER_LENGTH}")
-    expected, number, is_text = _read_reference(reference)
+    expected, number, text = _read_reference(reference, options.number_words)
     given = canonical(answer)
+    if options.number_words:
+        given = spelled_number(given)
     if not given:
         return Verdict(False, "no answer")
     if given.replace(", ", ",") == expected.replace(", ", ","):
         return Verdict(True, f"same as {expected}")
+    for compare in (compare_ratios, compare_numerals):
+        same = compare(expected, given)
+        if same is not None:
+            return Verdict(same, f"{'equal to' if same else 'not'} {expected}")
     if number is not None:
-        return _compare_number(number, expected, given)
-    if is_text:
-        if _words(given) == _words(expected):
+        return _compare_number(number, expected, given, options)
+    if text:
+        if same_words(expected, given):
             return Verdict(True, f"same words as {expected}")
+        if text == "all real numbers":
+            return r"\mathbb{R}", given
         if len(expected) > 1:  # a single letter may be a variable
-            return Verdict(False, f"not the word {_words(expected)}")
+            return Verdict(False, f"not the word {text}")
     return expected, given
 
 
 @functools.lru_cache(maxsize=16384)
-def _read_reference(reference):
+def _read_reference(reference, number_words):
+    """(canonical text, its number if it is one, its meaning if it is words)."""
     expected = canonical(reference)
-    number = parse_quantity(split_name(expected)[1])
-    is_text = number is None and bool(_TEXT_REFERENCE.fullmatch(expected))
-    return expected, number, is_text
+    if number_words:
+        expected = spelled_number(expected)
+    number = parse_quantity(_unnamed(expected)[1])
+    text = number is None and is_text(expected)
+    return expected, number, meaning(expected) if text else ""
 
 
-def _compare_number(number: Quantity, expected: str, given: str) -> Verdict | tuple[str, str]:
-    name, value = split_name(given)
-    expected_name, _ = split_name(expected)
+def _unnamed(text):
+    """`"x=5"` as `("x", "5")`; the name is empty where there is none, or where it is no name."""
+    match = _NAMED.fullmatch(text)
+    if match and len(match[1]) < 60:
+        return match[1].strip(), match[2].strip()
+    return "", text
+
+
+def _compare_number(
+    number: Quantity, expected: str, given: str, options: GradingOptions
+) -> Verdict | tuple[str, str]:
+    name, value = _unnamed(given)
+    expected_name, expected_value = _unnamed(expected)
     if name and expected_name and name != expected_name:
         return Verdict(False, f"gives {name}, not {expected_name}")
-    enclosed = _ENCLOSED.fullmatch(value)
-    quantity = parse_quantity((enclosed[1] or enclosed[2]) if enclosed else value)
+    quantity = _enclosed_quantity(value)
     if quantity is not None:
-        return _same_quantity(number, quantity, expected)
-    if _CALCULATION.fullmatch(value):
-        return Verdict(False, "a calculation, not its result")
-    if _WORD.search(value.replace(r"\text", "")):
-        return Verdict(False, f"no number, expected {expected}")
-    return expected, given
+        fault = same_quantity(number, quantity, options)
+        if not fault:
+            return Verdict(True, f"equal to {expected}")
+        wrong = "" if fault == OTHER_NUMBER else f"{fault}, "
+        return Verdict(False, f"{wrong}not {expected}")
+    if _WORD.search(re.sub(r"\\text\{[^{}]*\}", "", value)) and "=" not in value + given:
+        words = _WORD.findall(re.sub(r"\\text\{[^{}]*\}", "", value))
+        if not all(_is_unit(word) for word in words):
+            return Verdict(False, f"no number, expected {expected}")
+    if name and expected_name:
+        return expected_value, value
+    return expected_value if not expected_name else expected, given
 
 
-def _same_quantity(number: Quantity, quantity: Quantity, expected: str) -> Verdict:
-    values = {quantity.value}
-    if quantity.percent != number.percent:
-        # The question may have asked for percent: 50% is 50 as well as 0.5.
-        values.add(quantity.value / 100 if quantity.percent else quantity.value * 100)
-    if not any(_same_number(number, quantity, value) for value in values):
-        return Verdict(False, f"not {expected}")
-    if number.base != quantity.base and quantity.base:
-        return Verdict(False, f"in base {quantity.base}, expected {expected}")
-    if number.unit and quantity.unit and number.unit != quantity.unit:
-        return Verdict(False, f"in {quantity.unit}, expected {expected}")
-    return Verdict(True, f"equal to {expected}")
+def _is_unit(word):
+    return read_unit(f" {word}", known_only=True) is not None
 
 
-def _same_number(number, quantity, value):
-    return (
-        value == number.value
-        or (not terminates(number.value) and is_rounded(quantity, number.value))
-        or (not terminates(quantity.value) and is_rounded(number, quantity.value))
-    )
-
-
-def _words(text):
-    """Lower-case words: without \\text, brackets around a choice, and punctuation."""
-    text = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
-    return " ".join(re.findall(r"[^\W_]+|[-+*/=<>^\\%$]", text.lower()))
+def _enclosed_quantity(text):
+    """The quantity of a text, through brackets and \\text{...} around the whole of it."""
+    for _ in range(4):
+        quantity = parse_quantity(text)
+        enclosed = _ENCLOSED.fullmatch(text)
+        if quantity is not None or not enclosed:
+            return quantity
+        text = next(group for group in enclosed.groups() if group is not None).strip()
+    return None
 
 
 _pool: WorkerPool | None = None
@@ -158,14 +182,16 @@ def _symbolic_pool() -> WorkerPool:
     global _pool
     with _pool_lock:
         if _pool is None:
-            from reasoning.mathematics import symbolic  # SymPy: only where it is needed
+            from reasoning.mathematics import symbolic  # only where it is needed
 
             _pool = WorkerPool(
                 symbolic.equivalent,
                 num_workers=min(4, os.cpu_count() or 1),
                 timeout_s=TIME_LIMIT_S,
+                cpu_s=CPU_LIMIT_S,
                 warm_up=symbolic.WARM_UP,
-                on_timeout=(False, f"took longer than {TIME_LIMIT_S:g} s to compare"),
+                on_timeout=(False, f"took longer than {CPU_LIMIT_S:g} s to compare"),
                 on_crash=(False, "took too much memory to compare"),
+                on_lost=(False, "not graded: the grading processes were killed again and again"),
             )
         return _pool

@@ -13,5 +13,6 @@
     budget_forcing     thinking made longer, or ended
     adaptive           method and budget by estimated difficulty
 
-`interface` says what they take and give, `evaluation` compares them at equal compute.
+`interface` says what they take and give. `methods` is their table: to add one, write a module here
+and name it there. `common.evaluation` compares methods at equal compute.
 """

@@ -61,12 +61,12 @@ class Adaptive:
       methods: name -> method and its verifier, None for the one that scores the pilots. Methods
         that choose among samples (have `pick`) go on from the pilots.
       plans: budget -> plan, see `fit_plans`.
-      how: how step scores become one.
+      aggregation: how step scores become one.
     """
 
     methods: Mapping[str, tuple[SearchMethod, Verifier | None]]
     plans: Mapping[int, Plan]
-    how: str = "last"
+    aggregation: str = "last"
 
     def __call__(
         self,
@@ -84,7 +84,7 @@ class Adaptive:
             return self._run(policy, verifier, plan.arms[0], problems, seed)
         verifier = interface.require_verifier(verifier, "adaptive")
         drawn, meters = draw_samples(policy, verifier, problems, plan.pilots, seed)
-        scored = score_samples(policy, verifier, problems, drawn, meters, self.how)
+        scored = score_samples(policy, verifier, problems, drawn, meters, self.aggregation)
         bins = np.searchsorted(plan.edges, difficulty(scored), side="right")
         found: dict[int, SearchResult] = {}
         for i, arm in enumerate(plan.arms):
@@ -121,12 +121,17 @@ class Adaptive:
         if own is not None:
             meters = [Meter(verifier=own.config) for _ in problems]
             candidates = score_samples(
-                policy, own, problems, pilots.completions, meters, self.how
+                policy, own, problems, pilots.completions, meters, self.aggregation
             )
             spent = [a + meter.spent for a, meter in zip(spent, meters, strict=True)]
         if (missing := arm.budget - len(candidates[0])) > 0:
             more, meters = scored_samples(
-                policy, own or verifier, problems, missing, self.how, fold_seed(seed, "more")
+                policy,
+                own or verifier,
+                problems,
+                missing,
+                self.aggregation,
+                fold_seed(seed, "more"),
             )
             candidates = [a + b for a, b in zip(candidates, more, strict=True)]
             spent = [a + meter.spent for a, meter in zip(spent, meters, strict=True)]

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from reasoning.search.common.scored_paths import ROOT, Path, ScoredPaths, distinct
+from reasoning.search.common.scored_paths import ROOT_PATH, Path, ScoredPaths, distinct
 from reasoning.search.common.step_search import StepSearch
 from reasoning.search.interface import Policy
 
@@ -25,7 +25,7 @@ class BeamSearch(StepSearch):
         width = self.width(budget)
         expansions = min(self.expansions, width)
         slots = [width // expansions] * count
-        live: list[list[Path]] = [[ROOT] for _ in range(count)]
+        live: list[list[Path]] = [[ROOT_PATH] for _ in range(count)]
         done: list[list[Path]] = [[] for _ in range(count)]
         while any(live):
             extended = paths.extend(

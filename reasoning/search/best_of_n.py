@@ -23,10 +23,10 @@ class BestOfN:
     """Chooses among `budget` samples by the verifier's score.
 
     Attributes:
-      how: how step scores become one: "last", "min", "product" or "mean".
+      aggregation: how step scores become one: "last", "min", "product" or "mean".
     """
 
-    how: str = "last"
+    aggregation: str = "last"
 
     def __call__(
         self,
@@ -40,7 +40,9 @@ class BestOfN:
         """See `SearchMethod`."""
         interface.check_budget(budget, "best_of_n")
         verifier = interface.require_verifier(verifier, "best_of_n")
-        candidates, meters = scored_samples(policy, verifier, problems, budget, self.how, seed)
+        candidates, meters = scored_samples(
+            policy, verifier, problems, budget, self.aggregation, seed
+        )
         spent = [meter.spent for meter in meters]
         picked = self.pick(policy, problems, candidates)
         return interface.results(problems, picked, candidates, spent)
@@ -61,12 +63,12 @@ def scored_samples(
     verifier: Verifier | None,
     problems: Sequence[Problem],
     num_samples: int,
-    how: str,
+    aggregation: str,
     seed: int,
 ) -> tuple[list[list[Candidate]], list[Meter]]:
     """`num_samples` candidates of each problem, with scores where there is a verifier."""
     completions, meters = draw_samples(policy, verifier, problems, num_samples, seed)
-    return score_samples(policy, verifier, problems, completions, meters, how), meters
+    return score_samples(policy, verifier, problems, completions, meters, aggregation), meters
 
 
 def draw_samples(
@@ -93,7 +95,7 @@ def score_samples(
     problems: Sequence[Problem],
     completions: Sequence[Sequence[Completion]],
     meters: Sequence[Meter],
-    how: str,
+    aggregation: str,
 ) -> list[list[Candidate]]:
     """Responses as candidates, with scores where there is a verifier; scoring them is counted."""
     if verifier is None:
@@ -106,7 +108,7 @@ def score_samples(
             meter.verify(length + len(completion.token_ids), 0)
     return [
         [
-            interface.candidate(policy, completion, aggregate(steps, how))
+            interface.candidate(policy, completion, aggregate(steps, aggregation))
             for completion, steps in zip(group, of_group, strict=True)
         ]
         for group, of_group in zip(completions, scores, strict=True)

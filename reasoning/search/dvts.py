@@ -6,7 +6,7 @@ narrows down on variants of one path, subtrees that never compete keep the candi
 
 import dataclasses
 
-from reasoning.search.common.scored_paths import ROOT, Path, ScoredPaths
+from reasoning.search.common.scored_paths import ROOT_PATH, Path, ScoredPaths
 from reasoning.search.common.step_search import StepSearch
 from reasoning.search.interface import Policy
 
@@ -27,7 +27,7 @@ class DiverseTreeSearch(StepSearch):
     ) -> list[list[Path]]:
         """See `StepSearch`."""
         expansions = min(self.expansions, budget)
-        heads = [[ROOT] * (budget // expansions) for _ in range(count)]
+        heads = [[ROOT_PATH] * (budget // expansions) for _ in range(count)]
         while not all(head.ended for each in heads for head in each):
             heads = self._advance(paths, heads, expansions)
         return heads

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from models.decoding.sampling import SamplingParams
-from reasoning.search.common.scored_paths import ROOT, Path, ScoredPaths, distinct
+from reasoning.search.common.scored_paths import ROOT_PATH, Path, ScoredPaths, distinct
 from reasoning.search.common.step_search import StepSearch
 from reasoning.search.interface import Policy
 
@@ -94,7 +94,7 @@ class TreeSearch(StepSearch):
     ) -> list[list[Path]]:
         """See `StepSearch`."""
         width, capacity = self.width(budget), self.capacity(policy, budget)
-        roots = [Node(ROOT, 1.0, None) for _ in range(count)]
+        roots = [Node(ROOT_PATH, 1.0, None) for _ in range(count)]
         ended: list[list[Path]] = [[] for _ in range(count)]
         used = [0] * count
         allowed = budget * policy.typical_tokens

@@ -38,7 +38,7 @@ def method_entries(
     certainty: Verifier,
     oracle: Verifier,
     plain: PromptTemplate,
-    how: str,
+    aggregation: str,
     wait: str,
 ) -> dict[str, Entry]:
     """Every method but the adaptive one, by the name that it has in reports.
@@ -46,7 +46,7 @@ def method_entries(
     Args:
       prm, orm: process and outcome reward models; methods of one that is None are left out.
       plain: the bare user turn, which `direct` answers without a chain.
-      how: how the step scores of `prm` become one.
+      aggregation: how the step scores of `prm` become one.
       wait: what budget forcing goes on with.
     """
     entries = {
@@ -61,17 +61,17 @@ def method_entries(
         entries["best_of_n_orm"] = Entry(BestOfN(), orm)
     if prm is not None:
         entries |= {
-            "best_of_n_prm": Entry(BestOfN(how), prm),
-            "weighted_majority": Entry(SelfConsistency("score", how), prm),
-            "ranked_majority": Entry(SelfConsistency("rank", how), prm),
-            "beam": Entry(BeamSearch(how=how), prm),
-            "dvts": Entry(DiverseTreeSearch(how=how), prm),
-            "lookahead": Entry(LookaheadSearch(how=how), prm),
-            "self_refine": Entry(SelfRefine(how=how), prm),
+            "best_of_n_prm": Entry(BestOfN(aggregation), prm),
+            "weighted_majority": Entry(SelfConsistency("score", aggregation), prm),
+            "ranked_majority": Entry(SelfConsistency("rank", aggregation), prm),
+            "beam": Entry(BeamSearch(aggregation=aggregation), prm),
+            "dvts": Entry(DiverseTreeSearch(aggregation=aggregation), prm),
+            "lookahead": Entry(LookaheadSearch(aggregation=aggregation), prm),
+            "self_refine": Entry(SelfRefine(aggregation=aggregation), prm),
         }
     entries["budget_forcing"] = Entry(BudgetForcing(wait))
     if prm is not None:
-        entries["mcts"] = Entry(TreeSearch(how=how), prm)
+        entries["mcts"] = Entry(TreeSearch(aggregation=aggregation), prm)
     return entries
 
 

@@ -20,11 +20,11 @@ class SelfConsistency:
 
     Attributes:
       weights: what a vote weighs: "count" (majority), "score" (the verifier's) or "rank" (Borda).
-      how: how a verifier's step scores become one, see `reasoning.verifiers.aggregate`.
+      aggregation: how a verifier's step scores become one, see `reasoning.verifiers.aggregate`.
     """
 
     weights: str = "count"
-    how: str = "last"
+    aggregation: str = "last"
 
     def __post_init__(self):
         if self.weights not in WEIGHTS:
@@ -46,7 +46,7 @@ class SelfConsistency:
         if self.weights != "count":
             interface.require_verifier(verifier, f"self_consistency by {self.weights}")
         used = None if self.weights == "count" else verifier
-        candidates, meters = scored_samples(policy, used, problems, budget, self.how, seed)
+        candidates, meters = scored_samples(policy, used, problems, budget, self.aggregation, seed)
         spent = [meter.spent for meter in meters]
         picked = self.pick(policy, problems, candidates)
         return interface.results(problems, picked, candidates, spent)

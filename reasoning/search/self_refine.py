@@ -25,11 +25,11 @@ class SelfRefine:
     Attributes:
       instruction: asks for a revision of the response that precedes it. Where it is empty, the
         response is resumed from before its weakest step instead, which any model can do.
-      how: how step scores become a response's.
+      aggregation: how step scores become a response's.
     """
 
     instruction: str = ""
-    how: str = "last"
+    aggregation: str = "last"
 
     def __call__(
         self,
@@ -71,7 +71,7 @@ class SelfRefine:
             scores = verifier.score(problems, prompts, revised)
             for i, ((completion,), (steps,)) in enumerate(zip(revised, scores, strict=True)):
                 meters[i].verify(lengths[i] + len(completion.token_ids), 0)
-                score = aggregate(steps, self.how)
+                score = aggregate(steps, self.aggregation)
                 if best[i] is None or score > best[i][0]:
                     best[i] = (score, completion, steps)
             drafts = [self._draft(policy, splitter, *each[1:]) for each in best]

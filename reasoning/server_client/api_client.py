@@ -2,20 +2,25 @@
 
 import dataclasses
 import email.utils
-import http.client
 import json
 import os
 import random
 import re
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from reasoning.server_client.api_limits import Cancelled, Ledger, RateLimiter
+from reasoning.server_client.http_client import (
+    LONGEST_KEY,
+    DeadlineError,
+    ExchangeError,
+    HttpClient,
+    Redactor,
+    Reply,
+    check_url,
+)
 
 T = TypeVar("T")
 
@@ -24,7 +29,12 @@ _TRANSIENT = (408, 409, 425, 429)
 # Statuses that every other request would get as well.
 _FATAL = (401, 402, 403, 404, 405)
 _LONGEST_WAIT_S = 60.0
-_CHUNK_BYTES = 1 << 16
+# The most bytes of a token in an answer, with its log-prob and all escapes; and of any answer.
+_BYTES_PER_TOKEN = 2048
+_LONGEST_ANSWER = 1 << 30
+_LONGEST_LIST = 1 << 24
+# The most tokens that a server's chat template adds to what it is sent.
+_TEMPLATE_TOKENS = 8192
 
 
 class ServerError(OSError):
@@ -54,13 +64,6 @@ class _Failure(Exception):
     wait_s: float = 0.0
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Following one would carry the API key to another address."""
-
-    def redirect_request(self, *args):
-        return None
-
-
 class ApiClient:
     """Posts JSON and gets JSON, with retries, rate limits and metering. Thread-safe.
 
@@ -68,8 +71,8 @@ class ApiClient:
       url: of the API, with its version, e.g. "http://localhost:8000/v1"; "/v1" is added to a bare
         host.
       api_key_env: name of the environment variable that holds the key; "" sends none. The key
-        appears in no message.
-      timeout_s: seconds that one attempt may take.
+        appears in no message, wherever a server repeats it.
+      timeout_s: seconds that one attempt may take, from looking up the address to the last byte.
       attempts: at a request, the first included.
       backoff_s: wait before the second attempt at most; doubles with each, up to a minute, and is
         drawn from 0.5 to 1 times that. The server's Retry-After is waited for in any case, unless
@@ -90,24 +93,20 @@ class ApiClient:
         ledger: Ledger | None = None,
         limiter: RateLimiter | None = None,
     ):
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"server url {url!r}: give an address such as http://localhost:8000")
-        if "@" in parts.netloc:
-            raise ValueError("server url holds a password: give the key by api_key_env instead")
+        parts = check_url(url, "server url")
         if attempts < 1 or timeout_s <= 0 or backoff_s < 0:
             raise ValueError(
                 f"attempts={attempts}, timeout_s={timeout_s}, backoff_s={backoff_s}: need at least"
                 " one attempt, a timeout above 0 and a backoff from 0"
             )
         self.url = url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        self._key = _read_key(api_key_env) if api_key_env else ""
-        if self._key:
-            self._headers["Authorization"] = f"Bearer {self._key}"
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        key = _read_key(api_key_env) if api_key_env else ""
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        self._http, self._redactor = HttpClient(headers), Redactor([key])
         self._timeout_s, self._attempts, self._backoff_s = timeout_s, attempts, backoff_s
         self.ledger, self._limiter = ledger or Ledger(), limiter or RateLimiter()
-        self._open = urllib.request.build_opener(_NoRedirects).open
         # Only spreads retries in time; nothing that is sampled depends on it.
         self._jitter = random.Random()
 
@@ -135,8 +134,7 @@ class ApiClient:
           Cancelled: `stop` was set.
         """
         encoded = json.dumps(body).encode()
-        # Tokens are rarely shorter than a byte; logprobs and escapes multiply that.
-        longest = (1 << 20) + 4096 * completion_tokens
+        longest = _longest(completion_tokens)
         wait_s = 0.0
         for attempt in range(self._attempts):
             if attempt:
@@ -148,7 +146,7 @@ class ApiClient:
             self._limiter.acquire(prompt_tokens + completion_tokens, stop)
             reserved = self.ledger.reserve(prompt_tokens, completion_tokens, stop)
             try:
-                reply = self._exchange(path, encoded, longest)
+                reply = self._exchange("POST", path, encoded, longest)
             except _Failure as failure:
                 self.ledger.release(reserved, failure.billed)
                 if failure.wait_s > self._timeout_s:
@@ -163,13 +161,14 @@ class ApiClient:
                 self.ledger.release(reserved, billed=False)
                 raise
             # Paid for, whatever it holds.
-            used = _usage(reply) or (prompt_tokens, completion_tokens)
-            self.ledger.settle(reserved, *used)
+            self.ledger.settle(reserved, *_usage(reply, prompt_tokens, completion_tokens))
             try:
                 return parse(reply)
+            except ServerError as error:
+                raise ServerError(self.line(error), error.fatal) from None
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 fault = str(error) if type(error) is ValueError else f"no field {error}"
-                reason, wait_s = f"an incomplete answer: {self._line(fault)}", 0.0
+                reason, wait_s = f"an incomplete answer: {self.line(fault)}", 0.0
         times = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
         raise ServerError(f"{self.url}{path}: {reason}{times}")
 
@@ -189,51 +188,35 @@ class ApiClient:
           ServerError: no answer, one that broke off, or one of another form.
           SpendingCapError: the request may exceed the cap.
         """
-        request = urllib.request.Request(
-            self.url + path, json.dumps(body).encode(), self._headers
-        )
-        deadline = time.monotonic() + self._timeout_s
-        self._limiter.acquire(prompt_tokens + completion_tokens, threading.Event())
-        reserved = self.ledger.reserve(prompt_tokens, completion_tokens, threading.Event())
+        never = threading.Event()
+        self._limiter.acquire(prompt_tokens + completion_tokens, never)
+        reserved = self.ledger.reserve(prompt_tokens, completion_tokens, never)
         used = prompt_tokens, completion_tokens
+        pieces = self._http.stream(
+            "POST", self.url + path, json.dumps(body).encode(),
+            timeout_s=self._timeout_s, longest=_longest(completion_tokens),
+        )  # fmt: skip
         try:
-            with self._open(request, timeout=self._timeout_s) as response:
-                longest = (1 << 20) + 4096 * completion_tokens
-                for part in self._parts(response, longest, deadline):
-                    used = _usage(part) or used
-                    yield part
-        except urllib.error.HTTPError as error:
-            with error:
-                failure = self._http_failure(path, error)
-            if isinstance(failure, _Failure):
-                failure = ServerError(f"{self.url}{path}: {failure.reason}")
-            raise failure from None
+            reply = next(pieces)
+            if not 200 <= reply.status < 300:
+                raise self._http_failure(path, reply)
+            if "event-stream" in reply.headers.get("content-type", ""):
+                parts = map(self._decoded, _data_of(pieces))
+            else:
+                parts = iter([self._decoded(b"".join(pieces))])
+            for part in parts:
+                if part.get("usage"):
+                    used = _usage(part, prompt_tokens, completion_tokens)
+                yield part
         except _Failure as failure:
             raise ServerError(f"{self.url}{path}: {failure.reason}") from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = self._line(str(getattr(error, "reason", error)) or type(error).__name__)
-            raise ServerError(f"{self.url}{path}: the answer broke off: {reason}") from None
+        except ExchangeError as error:
+            reason = self.line(error)
+            hint = "the answer broke off: " if error.sent else "check that the server runs: "
+            raise ServerError(f"{self.url}{path}: {hint}{reason}") from None
         finally:
+            pieces.close()
             self.ledger.settle(reserved, *used)
-
-    def _parts(self, response, longest: int, deadline: float) -> Iterator[Mapping[str, Any]]:
-        if "event-stream" not in response.headers.get("Content-Type", ""):
-            yield self._decoded(self._read(response, longest, deadline))
-            return
-        size, ended = 0, False
-        while not ended and (line := response.readline(longest)):
-            size += len(line)
-            if size > longest:
-                raise _Failure(f"an answer of more than {longest} bytes", billed=True)
-            if time.monotonic() > deadline:
-                raise _Failure(f"no whole answer within {self._timeout_s:g} s", billed=True)
-            name, _, value = line.strip().partition(b":")
-            if name != b"data":  # A comment, the name of an event, or an empty line.
-                continue
-            if not (ended := value.strip() == b"[DONE]"):
-                yield self._decoded(value)
-        if not ended:
-            raise _Failure("the answer broke off", billed=True)
 
     def get(self, path: str) -> Mapping[str, Any]:
         """The answer to a GET, asked once.
@@ -242,67 +225,52 @@ class ApiClient:
           ServerError: there is none; fatal.
         """
         try:
-            return self._exchange(path, None, 1 << 24)
+            return self._exchange("GET", path, None, _LONGEST_LIST)
         except _Failure as failure:
             raise ServerError(f"{self.url}{path}: {failure.reason}", fatal=True) from None
 
-    def _exchange(self, path, encoded, longest):
+    def line(self, text: Any) -> str:
+        """A server's text for a message: one short line without the key."""
+        return self._redactor.line(text)
+
+    def _exchange(self, method, path, encoded, longest):
         """The decoded answer, whole; raises `_Failure` or `ServerError`."""
-        request = urllib.request.Request(self.url + path, encoded, self._headers)
-        deadline = time.monotonic() + self._timeout_s
         try:
-            with self._open(request, timeout=self._timeout_s) as response:
-                text = self._read(response, longest, deadline)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._http_failure(path, error) from None
-        except urllib.error.URLError as error:
-            # The request did not get there.
-            reason = self._line(str(error.reason))
+            reply = self._http.exchange(
+                method, self.url + path, encoded, timeout_s=self._timeout_s, longest=longest
+            )
+        except DeadlineError as error:
+            raise _Failure(str(error), billed=True) from None
+        except ExchangeError as error:
+            reason = self.line(error)
+            if error.sent:
+                raise _Failure(f"the answer broke off: {reason}", billed=True) from None
             raise _Failure(f"{reason}: check that the server runs", billed=False) from None
-        except TimeoutError:
-            raise _Failure(f"no answer within {self._timeout_s:g} s", billed=True) from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = self._line(str(error) or type(error).__name__)
-            raise _Failure(f"the answer broke off: {reason}", billed=True) from None
-        return self._decoded(text)
+        if not 200 <= reply.status < 300:
+            raise self._http_failure(path, reply)
+        if reply.is_cut:
+            raise _Failure(f"an answer of more than {longest} bytes", billed=True)
+        return self._decoded(reply.body)
 
     def _decoded(self, text: bytes) -> dict[str, Any]:
         try:
-            reply = json.loads(text)
+            decoded = json.loads(text)
         except (ValueError, RecursionError):
-            raise _Failure(f"no JSON: {self._line(text)!r}", billed=True) from None
-        if not isinstance(reply, dict):
-            raise _Failure(f"no JSON object: {self._line(text)!r}", billed=True)
-        return reply
+            raise _Failure(f"no JSON: {self.line(text)!r}", billed=True) from None
+        if not isinstance(decoded, dict):
+            raise _Failure(f"no JSON object: {self.line(text)!r}", billed=True)
+        return decoded
 
-    def _read(self, response, longest, deadline):
-        announced, parts, size = response.length, [], 0
-        while part := response.read1(_CHUNK_BYTES):
-            parts.append(part)
-            size += len(part)
-            if size > longest:
-                raise _Failure(f"an answer of more than {longest} bytes", billed=True)
-            if time.monotonic() > deadline:
-                raise TimeoutError
-        # Parts read singly end without an error where the connection does.
-        if announced is not None and size < announced:
-            raise _Failure(f"the answer broke off after {size} of {announced} bytes", billed=True)
-        return b"".join(parts)
-
-    def _http_failure(self, path, error):
+    def _http_failure(self, path, reply: Reply):
         """The exception that an HTTP status stands for."""
-        try:
-            detail = _message(error.read(1 << 16))
-        except (OSError, http.client.HTTPException):
-            detail = ""
-        status = f"HTTP {error.code}: {self._line(detail or error.reason)}"
-        if error.code in _TRANSIENT or error.code >= 500:
-            wait_s = _retry_after(error.headers.get("Retry-After"))
-            if error.code == 429:
+        code = reply.status
+        status = f"HTTP {code}: {self.line(_message(reply.body) or reply.reason)}"
+        if code in _TRANSIENT or code >= 500:
+            wait_s = _retry_after(reply.headers.get("retry-after"))
+            if code == 429:
                 self._limiter.pause(min(wait_s, self._timeout_s))
             # Gateways give up on servers that go on working.
-            return _Failure(status, billed=error.code in (502, 504), wait_s=wait_s)
+            return _Failure(status, billed=code in (502, 504), wait_s=wait_s)
         remedy = {
             400: "the request does not suit the model",
             401: "the key is refused: check the variable that api_key_env names",
@@ -310,24 +278,35 @@ class ApiClient:
             403: "the key may not do this",
             404: "no such model or path: check model and url",
             413: "the request is too long",
-        }.get(error.code, "the server refuses the request")
-        return ServerError(
-            f"{self.url}{path}: {remedy} ({status})", fatal=error.code in _FATAL
-        )
+        }.get(code, "the server refuses the request")
+        return ServerError(f"{self.url}{path}: {remedy} ({status})", fatal=code in _FATAL)
 
-    def _line(self, text: str | bytes) -> str:
-        """Foreign text for a message: one short line without the key."""
-        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        text = text.replace(self._key, "***") if self._key else text
-        text = " ".join(text.split())
-        return text if len(text) <= 300 else text[:300] + "..."
+
+def _longest(completion_tokens: int) -> int:
+    """Bytes of an answer with so many tokens."""
+    return min(_LONGEST_ANSWER, (1 << 20) + _BYTES_PER_TOKEN * completion_tokens)
+
+
+def _data_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The data of server-sent events, up to the one that says that all is done."""
+    held = b""
+    for piece in pieces:
+        *lines, held = (held + piece).split(b"\n")
+        for line in lines:
+            name, _, value = line.strip().partition(b":")
+            if name != b"data":  # A comment, the name of an event, or an empty line.
+                continue
+            if value.strip() == b"[DONE]":
+                return
+            yield value
+    raise _Failure("the answer broke off", billed=True)
 
 
 def _read_key(variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise ValueError(f"environment variable {variable} is not set: put the API key there")
-    if not re.fullmatch(r"[\x21-\x7e]+", key):
+    if not re.fullmatch(rf"[\x21-\x7e]{{1,{LONGEST_KEY}}}", key):
         raise ValueError(f"environment variable {variable} holds no API key: it has odd characters")
     return key
 
@@ -356,11 +335,21 @@ def _retry_after(value: str | None) -> float:
         return 0.0
 
 
-def _usage(reply: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(prompt, completion) tokens that an answer reports, or None."""
+def _usage(reply: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> tuple[int, int]:
+    """(prompt, completion) tokens that an answer reports.
+
+    Where it reports none, or more than the request can have used, the most of the request.
+    """
     usage = reply.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    counts = [usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
-    whole = all(type(count) is int and count >= 0 for count in counts)
-    return (counts[0], counts[1]) if whole else None
+    usage = usage if isinstance(usage, dict) else {}
+    read = token_count(usage.get("prompt_tokens"), prompt_tokens + _TEMPLATE_TOKENS)
+    generated = token_count(usage.get("completion_tokens"), completion_tokens)
+    return (
+        prompt_tokens if read is None else read,
+        completion_tokens if generated is None else generated,
+    )
+
+
+def token_count(reported: Any, most: int) -> int | None:
+    """A number of tokens as a server reports it; None unless that can be true."""
+    return reported if type(reported) is int and 0 <= reported <= most else None

@@ -6,20 +6,23 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from models.decoding.sampling import SamplingParams
 from reasoning.generation.generator import Completion, fold_seed
-from reasoning.response import THINK_CLOSE, THINK_OPEN
-from reasoning.server_client.api_client import ApiClient, ServerError
+from reasoning.server_client.api_client import ApiClient, ServerError, token_count
 from reasoning.server_client.api_limits import Cancelled, Ledger
+from reasoning.server_client.replies import (
+    BYTES_PER_TOKEN,
+    chat_text,
+    plain_text,
+    shares,
+    streamed_text,
+    tokens_of,
+)
 
 Messages = Sequence[Mapping[str, str]]
 
 # Stands in `Completion.token_ids` for each token whose id the server does not tell.
 UNKNOWN_TOKEN = -1
-# A token is at least one byte of UTF-8, so bytes bound tokens; most are about four.
-_BYTES_PER_TOKEN = 4
 # What a chat template puts around a message, at most.
 _TOKENS_PER_MESSAGE = 32
 _POLL_S = 0.2
@@ -110,7 +113,7 @@ class OpenAIGenerator:
         """
         try:
             listed = self.client.get("/models").get("data")
-            names = [str(entry["id"]) for entry in listed]
+            names = [entry["id"] for entry in listed if isinstance(entry["id"], str)]
         except ServerError as error:
             if "HTTP 404" in str(error) or "HTTP 405" in str(error):
                 return  # A server without this list; the first request will tell.
@@ -120,7 +123,8 @@ class OpenAIGenerator:
         if names and self.model not in names:
             known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
             raise ServerError(
-                f"{self.client.url} has no model {self.model!r}: it has {known}", fatal=True
+                f"{self.client.url} has no model {self.model!r}: it has {self.client.line(known)}",
+                fatal=True,
             )
 
     def estimate(
@@ -128,7 +132,7 @@ class OpenAIGenerator:
     ) -> Estimate:
         """What a call would use at most in completions, and about in prompts."""
         sizes = [_most_prompt_tokens(prompt) for prompt in prompts]
-        prompt_tokens = sum(-(-size // _BYTES_PER_TOKEN) for size in sizes)
+        prompt_tokens = sum(-(-size // BYTES_PER_TOKEN) for size in sizes)
         completion_tokens = len(sizes) * num_samples * max_new_tokens
         prices = self.ledger.prices
         cost = prices.cost(prompt_tokens, completion_tokens) if prices else 0.0
@@ -196,7 +200,10 @@ class OpenAIGenerator:
             prompt_tokens=_most_prompt_tokens(messages),
             completion_tokens=max_new_tokens,
         )
-        yield from _pieces(parts, self.client.url)
+        try:
+            yield from streamed_text(parts)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise ServerError(f"{self.client.url}: a part of a reply has another form") from None
 
     def stream(
         self,
@@ -313,21 +320,22 @@ class _Job:
         return owner.client.post(
             "/chat/completions" if chat else "/completions",
             {name: value for name, value in body.items() if value is not None},
-            lambda reply: self._completions(reply, chat),
+            lambda reply: self._completions(reply, chat, count),
             prompt_tokens=_most_prompt_tokens(prompt),
             completion_tokens=count * self.max_new_tokens,
             stop=halt,
         )
 
-    def _completions(self, reply: Mapping[str, Any], chat: bool) -> list[Completion]:
+    def _completions(self, reply: Mapping[str, Any], chat: bool, asked: int) -> list[Completion]:
         choices = reply["choices"]
-        if not choices:
+        if not isinstance(choices, list) or not choices:
             raise ValueError("it has no choices")
-        texts = [_chat_text(choice) if chat else choice["text"] for choice in choices]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("a choice has no text")
-        tokens = [_tokens(choice) for choice in choices]
-        counts = _shares((reply.get("usage") or {}).get("completion_tokens"), texts)
+        choices = choices[:asked]
+        texts = [chat_text(choice) if chat else plain_text(choice["text"]) for choice in choices]
+        tokens = [tokens_of(choice, self.max_new_tokens) for choice in choices]
+        usage = reply.get("usage")
+        total = usage.get("completion_tokens") if isinstance(usage, dict) else None
+        counts = shares(token_count(total, asked * self.max_new_tokens), texts)
         completions = []
         for choice, text, (ids, logprobs), count in zip(choices, texts, tokens, counts):
             text, finish = self._finish(choice, text)
@@ -347,7 +355,8 @@ class _Job:
         if reason is None:
             raise ValueError("a sample has no end")
         if reason not in ("stop", "length"):
-            raise ServerError(f"{self.owner.client.url}: a sample ended by {reason!r}")
+            said = self.owner.client.line(reason)
+            raise ServerError(f"{self.owner.client.url}: a sample ended by {said!r}")
         finish = "length" if reason == "length" else "stop"
         if not self.stop:
             return text, finish
@@ -364,6 +373,7 @@ class _Job:
                 fatal=True,
             )
         met = choice.get("stop_reason", choice.get("matched_stop"))
+        # Of vLLM it may also be the number of a token.
         return (text + met, "stop_string") if met in self.stop else (text, finish)
 
 
@@ -371,59 +381,3 @@ def _most_prompt_tokens(prompt: str | Messages) -> int:
     if isinstance(prompt, str):
         return len(prompt.encode()) + _TOKENS_PER_MESSAGE
     return sum(_most_prompt_tokens(str(message["content"])) for message in prompt)
-
-
-def _chat_text(choice):
-    """The text of an answer, the chain before it in tags."""
-    message = choice["message"]
-    text = message["content"] or ""
-    # vLLM and DeepSeek call it the former, newer vLLM the latter.
-    chain = message.get("reasoning_content") or message.get("reasoning")
-    if not chain:
-        return text
-    # One that was cut off has no end.
-    ended = text or choice["finish_reason"] != "length"
-    return f"{THINK_OPEN}{chain}{THINK_CLOSE if ended else ''}{text}"
-
-
-def _pieces(parts: Iterable[Mapping[str, Any]], url: str) -> Iterator[str]:
-    """Pieces of a reply's text from the parts of its answer, a chain that comes apart in tags."""
-    thinking = False
-    for part in parts:
-        try:
-            choice = next(iter(part.get("choices") or ()), {})
-            # A server that does not stream sends the whole message.
-            piece = choice.get("delta") or choice.get("message") or {}
-            chain = piece.get("reasoning_content") or piece.get("reasoning") or ""
-            text = piece.get("content") or ""
-            made = THINK_OPEN * bool(chain and not thinking) + chain
-            thinking = thinking or bool(chain)
-            if thinking and text:
-                made, thinking = made + THINK_CLOSE, False
-            made += text
-        except (AttributeError, TypeError):
-            raise ServerError(f"{url}: a part of a reply has another form: {part!r:.200}") from None
-        if made:
-            yield made
-
-
-def _tokens(choice):
-    """Token ids and logprobs of a choice, each None where it is not reported."""
-    ids = choice.get("token_ids")
-    if ids is not None and not all(type(token) is int for token in ids):
-        raise ValueError("token_ids are no integers")
-    reported = choice.get("logprobs") or {}
-    if "content" in reported:  # of a chat
-        values = reported["content"] and [token["logprob"] for token in reported["content"]]
-    else:
-        values = reported.get("token_logprobs")
-    return ids, None if values is None else np.array(values, np.float32)
-
-
-def _shares(total: int | None, texts: Sequence[str]) -> list[int]:
-    """Splits a number of tokens in proportion to the texts' bytes; the sum is exact."""
-    sizes = [len(text.encode()) + 1 for text in texts]
-    if type(total) is not int or total < 0:
-        return [-(-size // _BYTES_PER_TOKEN) for size in sizes]
-    ends = [total * sum(sizes[: i + 1]) // sum(sizes) for i in range(len(sizes))]
-    return [end - start for start, end in zip([0, *ends], ends)]

@@ -8,19 +8,25 @@ A task is named by a spec, `name[:argument][?key=value&key=value...]`:
     rg:chain_sum?min_terms=3       any reasoning-gym task, with its parameters
     tiny_math, tiny_logic, ...     the domains of the tiny world
 
+Tasks with mathematical answers also take the switches of `GradingOptions`, as in
+`math500:FILE?units=required`.
+
 To add one, write a subclass of `Task` and name it in `TASKS`.
 """
 
 import abc
+import dataclasses
+import functools
 import importlib
 import inspect
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reasoning.mathematics.answers import extract_answer
-from reasoning.problem import Problem, Verdict
+from reasoning.mathematics.options import GradingOptions
+from reasoning.problem import Problem, Verdict, WorkedSolution
 
 # Name -> module:class. Modules are imported when asked for: some are heavy.
 TASKS = {
@@ -29,11 +35,15 @@ TASKS = {
     "jsonl": "reasoning.tasks.jsonl:Jsonl",
     "rg": "reasoning.tasks.reasoning_gym_task:ReasoningGymTask",
     "tiny_math": "reasoning.tasks.tiny:TinyMath",
-    "tiny_logic": "reasoning.tasks.tiny:TinyWords",
+    "tiny_logic": "reasoning.tasks.tiny:TinyLogic",
     "tiny_code": "reasoning.tasks.tiny:TinyCode",
-    "tiny_knowledge": "reasoning.tasks.tiny:TinyWords",
+    "tiny_knowledge": "reasoning.tasks.tiny:TinyKnowledge",
     "tiny_chat": "reasoning.tasks.tiny:TinyChat",
 }
+
+# Beginning of the names of tasks whose texts are made of few words -> module:lists of these words
+# by language. They tell languages apart that share a script.
+VOCABULARIES = {"tiny_": "reasoning.tiny_world.language:SOLUTION_WORDS"}
 
 
 class Task(abc.ABC):
@@ -44,7 +54,14 @@ class Task(abc.ABC):
 
     Attributes:
         name: The spec it was made from; `Problem.task` of its problems.
+        figure: What the mean of `score` is called in reports.
+        evaluated_whole: An evaluation takes all of its test problems, which are few.
+        plants_errors: Whether it has `planted_errors`.
     """
+
+    figure = "pass@1"
+    evaluated_whole = False
+    plants_errors = False
 
     def __init__(self, name: str):
         self.name = name
@@ -63,6 +80,10 @@ class Task(abc.ABC):
             FileNotFoundError: If the data are not there.
         """
 
+    def files(self) -> list[str]:
+        """The user's files that problems are read from, whose content may change."""
+        return []
+
     def extract(self, response: str) -> str | None:
         """The final answer in a response, tagged or not; None where there is none.
 
@@ -77,6 +98,22 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
         """`verify` for many at once, which may use several processor cores."""
+
+    def score(self, problem: Problem, answer: str, verdict: Verdict) -> float:
+        """What an answer counts in an evaluation, from 0 to 1."""
+        return float(verdict.correct)
+
+    def planted_errors(
+        self, problems: Sequence[Problem], rng: random.Random
+    ) -> list[WorkedSolution]:
+        """A worked solution of each problem, some with an error at a known step.
+
+        They measure whether a verifier finds the first wrong step.
+
+        Raises:
+            ValueError: The task has no worked solutions.
+        """
+        raise ValueError(f"task {self.name!r} has no worked solutions to plant errors in")
 
     def group_answers(
         self, problems: Sequence[Problem], answers: Sequence[Sequence[str]]
@@ -110,11 +147,26 @@ def get_task(spec: str) -> Task:
     factory = getattr(importlib.import_module(module), class_name)
     arguments = [argument] if argument else []
     parameters = dict(_parameter(spec, item) for item in query.split("&") if item)
+    signature = inspect.signature(factory)
     try:
-        inspect.signature(factory).bind(spec, *arguments, **parameters)
-    except TypeError as error:
+        if "grading" in signature.parameters:
+            switches = {field.name for field in dataclasses.fields(GradingOptions)}
+            chosen = {key: parameters.pop(key) for key in switches & parameters.keys()}
+            parameters["grading"] = GradingOptions(**chosen)
+        signature.bind(spec, *arguments, **parameters)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"task {spec!r}: {error}") from None
     return factory(spec, *arguments, **parameters)
+
+
+@functools.lru_cache(maxsize=1024)
+def vocabularies_of(spec: str) -> Mapping[str, frozenset[str]] | None:
+    """The word lists of a task by language, in lower case; None where it has none."""
+    for beginning, place in VOCABULARIES.items():
+        if spec.startswith(beginning):
+            module, _, name = place.partition(":")
+            return getattr(importlib.import_module(module), name)
+    return None
 
 
 def _parameter(spec: str, item: str) -> tuple[str, Any]:

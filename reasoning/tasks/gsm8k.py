@@ -2,6 +2,7 @@
 
 import os
 
+from reasoning.mathematics.options import DEFAULT, GradingOptions
 from reasoning.problem import Problem
 from reasoning.tasks import draw
 from reasoning.tasks.math_task import MathTask
@@ -17,10 +18,18 @@ class Gsm8k(MathTask):
         data_dir: TFDS folder that holds `gsm8k/1.0.0`; by default the environment variable
             TFDS_DATA_DIR, else `~/tensorflow_datasets`.
         download: Download and prepare it there if it is missing.
+        grading: The conventions to grade by.
     """
 
-    def __init__(self, name: str, *, data_dir: str | None = None, download: bool = False):
-        super().__init__(name)
+    def __init__(
+        self,
+        name: str,
+        *,
+        data_dir: str | None = None,
+        download: bool = False,
+        grading: GradingOptions = DEFAULT,
+    ):
+        super().__init__(name, grading)
         self._data_dir, self._download = data_dir, download
 
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:

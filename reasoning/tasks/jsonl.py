@@ -3,6 +3,7 @@
 import hashlib
 
 from reasoning.jsonl import read_jsonl, text_field
+from reasoning.mathematics.options import DEFAULT, GradingOptions
 from reasoning.problem import Problem
 from reasoning.tasks import draw
 from reasoning.tasks.math_task import MathTask
@@ -13,18 +14,30 @@ _QUESTION_FIELDS = ("prompt", "question", "problem")
 class Jsonl(MathTask):
     """Records with `prompt` (or `question`) and `answer`; other fields become metadata.
 
-    Answers are verified as mathematics or words (`reasoning.mathematics.verifier`). Without a file of test
-    problems, one problem in ten is held out for test, chosen by a hash of its question.
+    Answers are verified as mathematics or words (`reasoning.mathematics.verifier`). Without a
+    file of test problems, one problem in ten is held out for test, chosen by a hash of its
+    question.
 
     Args:
         name: The spec.
         path: The file, all for training if `test` is given.
         test: The file of test problems.
+        grading: The conventions to grade by.
     """
 
-    def __init__(self, name: str, path: str, *, test: str | None = None):
-        super().__init__(name)
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        *,
+        test: str | None = None,
+        grading: GradingOptions = DEFAULT,
+    ):
+        super().__init__(name, grading)
         self._path, self._test_path = path, test
+
+    def files(self) -> list[str]:
+        return [self._path] + ([self._test_path] if self._test_path else [])
 
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
         if split not in ("train", "test"):

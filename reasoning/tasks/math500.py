@@ -4,6 +4,7 @@ import json
 import os
 
 from reasoning.jsonl import read_jsonl, text_field
+from reasoning.mathematics.options import DEFAULT, GradingOptions
 from reasoning.problem import Problem
 from reasoning.tasks import draw
 from reasoning.tasks.math_task import MathTask
@@ -16,11 +17,18 @@ class Math500(MathTask):
         name: The spec.
         path: A JSON array or JSON Lines file of objects with `problem` and `answer`; by default the
             environment variable MATH500_PATH.
+        grading: The conventions to grade by.
     """
 
-    def __init__(self, name: str, path: str | None = None):
-        super().__init__(name)
+    def __init__(
+        self, name: str, path: str | None = None, *, grading: GradingOptions = DEFAULT
+    ):
+        super().__init__(name, grading)
         self._path = path
+
+    def files(self) -> list[str]:
+        path = self._path or os.environ.get("MATH500_PATH")
+        return [path] if path else []
 
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
         if split != "test":
@@ -52,5 +60,5 @@ def _records(path):
     try:
         with open(path, "rb") as file:
             return list(enumerate(json.load(file), start=1))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: no JSON: {error}") from None

@@ -3,17 +3,32 @@
 import itertools
 from collections.abc import Sequence
 
+from reasoning.mathematics.answers import extract_answer
+from reasoning.mathematics.options import DEFAULT, GradingOptions
 from reasoning.mathematics.verifier import verify_math_all
 from reasoning.problem import Problem, Verdict
 from reasoning.tasks import Task
 
 
 class MathTask(Task):
-    """Verifies by `reasoning.mathematics.verifier`."""
+    """Verifies by `reasoning.mathematics.verifier`.
+
+    Args:
+        name: The spec.
+        grading: The conventions to grade by; a spec sets them one by one.
+    """
+
+    def __init__(self, name: str, grading: GradingOptions = DEFAULT):
+        super().__init__(name)
+        self.grading = grading
+
+    def extract(self, response: str) -> str | None:
+        return extract_answer(response, self.grading)
 
     def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
         pairs = zip(problems, answers, strict=True)
-        return verify_math_all([(self.reference(problem), answer) for problem, answer in pairs])
+        texts = [(self.reference(problem), answer) for problem, answer in pairs]
+        return verify_math_all(texts, self.grading)
 
     def group_answers(
         self, problems: Sequence[Problem], answers: Sequence[Sequence[str]]
@@ -27,7 +42,7 @@ class MathTask(Task):
             for p, each in enumerate(by_words)
             for earlier, later in itertools.combinations(sorted(set(each)), 2)
         ]
-        equal = verify_math_all([(answers[p][a], answers[p][b]) for p, a, b in pairs])
+        equal = verify_math_all([(answers[p][a], answers[p][b]) for p, a, b in pairs], self.grading)
         for (p, earlier, later), verdict in zip(pairs, equal, strict=True):
             if verdict.correct:
                 first = groups[p][earlier]

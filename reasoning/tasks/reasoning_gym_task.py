@@ -3,8 +3,12 @@
 Some of its verifiers evaluate the model's answer as Python (`eval`, SymPy's `parse_expr`). Those
 see only answers that pass a guard here, which lets through nothing but literals or formulas; a
 task that evaluates answers and has no guard here is refused. Some others accept what is no answer;
-these have a guard, or are replaced. All verifiers run in worker processes under a hard limit of
-time and memory.
+these have a guard, or are replaced.
+
+Some verifiers also evaluate the entry that the problem was made from. So an entry never comes from
+outside: a problem carries the two numbers that it was made from, and the generator makes the entry
+again. That happens, like guarding and verifying, in worker processes under a hard limit of time and
+memory.
 """
 
 import ast
@@ -25,15 +29,21 @@ from reasoning.workers.pool import WorkerPool
 # Wall-clock seconds for one verdict, and the longest answer that is looked into.
 TIME_LIMIT_S = 1.2
 MAX_ANSWER_LENGTH = 10_000
+# The same for tasks that take long to make an entry again, and for making a batch of problems.
+SLOW_TIME_LIMIT_S = 10.0
+GENERATION_LIMIT_S = 600.0
+# Problems are made in batches of one size, because that decides about some tasks' problems.
+_BATCH = 64
 # One question in so many is a test question, by a hash of its text.
 _TEST_ONE_IN = 8
 
 _FUNCTIONS = (
     "sin cos tan cot sec csc sinh cosh tanh asin acos atan asinh acosh atanh exp log ln sqrt Abs pi"
 )
+# Possessive where repetition is nested, so that no text takes more than linear time.
 _FORMULA = re.compile(
-    rf"(?:\s|[-+*/^()]|\d+(?:\.\d*)?|(?<![A-Za-z])(?:{'|'.join(_FUNCTIONS.split())}|[A-Za-z])"
-    r"(?![A-Za-z_]))*"
+    rf"(?:\s|[-+*/^()]|\d++(?:\.\d*+)?|(?<![A-Za-z])(?:{'|'.join(_FUNCTIONS.split())}|[A-Za-z])"
+    r"(?![A-Za-z_]))*+"
 )
 _ARITHMETIC = re.compile(r"[-+*/() \d]*")
 _FRACTION = re.compile(r"\$?(?:-?\\[dt]?frac\{-?\d+\}\{\d+\}|-?\d+\s*/\s*\d+)\$?")
@@ -51,8 +61,10 @@ def _is_arithmetic(answer: str, entry: dict[str, Any]) -> bool:
 
 def _is_arithmetic_of_the_given_numbers(answer: str, entry: dict[str, Any]) -> bool:
     # The verifier counts the numbers and does not look which they are: 6*4*1*1 for any 24.
-    used = sorted(map(int, re.findall(r"\d+", answer)))
-    return _is_arithmetic(answer, entry) and used == sorted(entry["metadata"]["numbers"])
+    # As text: a number of many thousand digits cannot be read as one.
+    used = sorted(number.lstrip("0") for number in re.findall(r"\d+", answer))
+    given = sorted(str(number).lstrip("0") for number in entry["metadata"]["numbers"])
+    return _is_arithmetic(answer, entry) and used == given
 
 
 def _is_fraction(answer: str, entry: dict[str, Any]) -> bool:
@@ -116,9 +128,12 @@ class ReasoningGymTask(Task):
         import reasoning_gym  # noqa: F401  seconds, not to be counted below
 
         start = time.perf_counter()
-        _create(dataset, self._parameters, size=1, seed=0)  # raises if it cannot
-        # Some load fonts or dictionaries, too long to do inside the limit of a first verdict.
-        self._needs_own_pool = time.perf_counter() - start > TIME_LIMIT_S / 10
+        made = _create(dataset, self._parameters, size=4, seed=0)  # raises if it cannot
+        for i in range(len(made)):
+            made[i]
+        # Some load fonts or dictionaries, or search long for a problem: too long to be done inside
+        # the limit of a verdict.
+        self._is_slow = time.perf_counter() - start > TIME_LIMIT_S / 10
         _refuse_unsafe(dataset)
 
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
@@ -126,24 +141,23 @@ class ReasoningGymTask(Task):
             raise ValueError(f"{self.name} has the splits train and test, not {split!r}")
         if count is None or count < 1:
             raise ValueError(f"{self.name} makes as many problems as you like: say how many")
-        share = 1 / _TEST_ONE_IN if split == "test" else 1 - 1 / _TEST_ONE_IN
         problems: list[Problem] = []
-        for batch in range(20):
-            missing = count - len(problems)
+        # One problem in _TEST_ONE_IN is a test problem, if questions do not repeat much.
+        for batch in range(20 + 4 * _TEST_ONE_IN * count // _BATCH):
             digest = hashlib.blake2b(f"{seed} {batch}".encode(), digest_size=4).digest()
-            made = _create(
-                self._dataset,
-                self._parameters,
-                # Some tasks prepare all their problems at once, so no more than it takes.
-                size=int(missing / share * 1.2) + 8,
-                seed=int.from_bytes(digest, "little"),
+            batch_seed = int.from_bytes(digest, "little")
+            missing = count - len(problems)
+            made = _generating_pool()(
+                self._dataset, self._parameters, batch_seed, split == "test", missing
             )
-            for i in range(len(made)):
-                entry = made[i]
-                if _is_test(entry["question"]) == (split == "test"):
-                    problems.append(self._problem(entry))
-                    if len(problems) == count:
-                        return problems
+            if isinstance(made, str):
+                raise ValueError(f"{self.name}: {made}")
+            problems += [
+                Problem(self.name, question, answer, {"seed": batch_seed, "index": index})
+                for index, question, answer in made
+            ]
+            if len(problems) == count:
+                return problems
         raise ValueError(
             f"{self.name} has too few different questions for {count} {split} problems: widen its"
             " parameters"
@@ -155,49 +169,100 @@ class ReasoningGymTask(Task):
             return verify_math_all([(problem.answer, answer) for problem, answer in pairs])
         verdicts: list[Verdict | None] = [None] * len(problems)
         calls = {}
-        guard = GUARDS.get(self._dataset)
         for i, (problem, answer) in enumerate(zip(problems, answers, strict=True)):
-            entry, answer = self._entry(problem), answer.strip()
+            source, answer = self._source(problem), answer.strip()
             if len(answer) > MAX_ANSWER_LENGTH:
                 reason = f"{len(answer)} characters, an answer has at most {MAX_ANSWER_LENGTH}"
                 verdicts[i] = Verdict(False, reason)
-            elif guard and not guard(answer, entry):
-                verdicts[i] = Verdict(False, "not in the form the verifier may look at")
             else:
-                calls[i] = (self._dataset, self._parameters, answer, entry)
+                calls[i] = (self._dataset, self._parameters, *source, problem.question, answer)
         if calls:
-            example = (self._dataset, self._parameters) if self._needs_own_pool else _QUICK_EXAMPLE
-            pool = _scoring_pool(*example)
-            for i, verdict in zip(calls, pool.map(calls.values())):
-                verdicts[i] = verdict
+            pool = _scoring_pool(
+                *((self._dataset, self._parameters) if self._is_slow else _QUICK_EXAMPLE),
+                SLOW_TIME_LIMIT_S if self._is_slow else TIME_LIMIT_S,
+            )
+            for i, result in zip(calls, pool.map(calls.values())):
+                if result is None:
+                    raise ValueError(
+                        f"{self.name}: seed and index of a problem give another question than"
+                        f" {problems[i].question[:80]!r}: it was made by another version of"
+                        " reasoning-gym or with other parameters; make the problems again"
+                    )
+                verdicts[i] = Verdict(*result)
         return verdicts
 
-    def _problem(self, entry):
-        # Tasks with many right answers give no reference.
-        return Problem(self.name, entry["question"], entry["answer"] or "", {"entry": entry})
+    def _source(self, problem):
+        """The numbers that the problem was made from: seed and index."""
+        seed, index = (problem.metadata.get(name) for name in ("seed", "index"))
+        if type(seed) is type(index) is int and 0 <= seed < 2**32 and 0 <= index < _BATCH:
+            return seed, index
+        raise ValueError(
+            f"{self.name}: a record needs the metadata that its problem came with,"
+            ' {"seed": ..., "index": ...}, from which the problem is made again; an entry that'
+            " stands in a file is not trusted"
+        )
 
-    def _entry(self, problem):
-        if "entry" not in problem.metadata:
-            raise ValueError(
-                f'{self.name}: its verifier needs reasoning-gym\'s entry, {{"metadata": {{"entry":'
-                ' {"question": ..., "answer": ..., "metadata": ...}}}; this record has none'
-            )
-        return problem.metadata["entry"]
+
+def generate(
+    dataset: str, parameters: list, seed: int, of_test: bool, most: int
+) -> list[list] | str:
+    """The problems of a batch that are in a split, as [index, question, answer]. Runs in a worker.
+
+    Args:
+        dataset, parameters: The task; parameters are pairs.
+        seed: Of the batch.
+        of_test: Whether the test split is asked for.
+        most: How many problems are enough.
+
+    Returns:
+        In words why there are none, if the generator fails.
+    """
+    made = []
+    try:
+        generator = _create(dataset, parameters, _BATCH, seed)
+        for index in range(len(generator)):
+            entry = generator[index]
+            if _is_test(entry["question"]) == of_test:
+                # Tasks with many right answers give no reference.
+                made.append([index, entry["question"], entry["answer"] or ""])
+                if len(made) == most:
+                    break
+    except Exception as error:  # generators raise what they like on odd parameters
+        return f"no problems can be made: {type(error).__name__}: {error}"
+    return made
 
 
-def score(dataset: str, parameters: tuple, answer: str, entry: dict[str, Any]) -> Verdict:
-    """The verdict of reasoning-gym's verifier. Runs in workers."""
-    verifier = _verifier(dataset, parameters)
+def score(
+    dataset: str, parameters: list, seed: int, index: int, question: str, answer: str
+) -> list | None:
+    """The verdict of reasoning-gym's verifier as [correct, reason]. Runs in workers.
+
+    Args:
+        dataset, parameters: The task; parameters are pairs.
+        seed, index: What the problem is made from.
+        question: What was asked, perhaps with a prompt around it; "" where that is not known.
+        answer: The model's, hostile.
+
+    Returns:
+        None if the numbers give another question.
+    """
+    verifier = _generator(dataset, tuple(map(tuple, parameters)), seed)
+    entry = verifier[index]
+    if question and entry["question"].strip() not in question:
+        return None
+    guard = GUARDS.get(dataset)
+    if guard and not guard(answer, entry):
+        return [False, "not in the form the verifier may look at"]
     try:
         value = float(verifier.score_answer(answer, entry))
     except Exception as error:  # verifiers raise on answers they did not expect
-        return Verdict(False, f"the verifier cannot read the answer: {type(error).__name__}")
-    return Verdict(value >= 1.0, f"reasoning-gym scores {value:.3g} of 1")
+        return [False, f"the verifier cannot read the answer: {type(error).__name__}"]
+    return [value >= 1.0, f"reasoning-gym scores {value:.3g} of 1"]
 
 
-@functools.lru_cache(maxsize=32)
-def _verifier(dataset, parameters):
-    return _create(dataset, parameters, size=1, seed=0)
+@functools.lru_cache(maxsize=16)
+def _generator(dataset, parameters, seed):
+    return _create(dataset, parameters, _BATCH, seed)
 
 
 def _create(dataset, parameters, size, seed):
@@ -240,14 +305,32 @@ _QUICK_EXAMPLE = ("chain_sum", ())
 
 
 @functools.cache
-def _scoring_pool(dataset: str, parameters: tuple) -> WorkerPool:
-    """Workers for any task, with reasoning-gym imported and the given one's verifier made."""
+def _scoring_pool(dataset: str, parameters: tuple, limit_s: float) -> WorkerPool:
+    """Workers for any task, with reasoning-gym imported and what the given one loads at hand."""
     return WorkerPool(
         score,
         num_workers=min(4, os.cpu_count() or 1),
-        timeout_s=TIME_LIMIT_S,
+        timeout_s=limit_s,
         memory_mb=2048,
-        warm_up=(dataset, parameters, "", {"question": "", "answer": "", "metadata": {}}),
-        on_timeout=Verdict(False, f"took longer than {TIME_LIMIT_S:g} s to verify"),
-        on_crash=Verdict(False, "took too much memory to verify"),
+        warm_up=(dataset, parameters, 0, 0, "", ""),
+        on_timeout=[False, f"took longer than {limit_s:g} s to verify"],
+        on_crash=[False, "took too much memory to verify"],
+    )
+
+
+@functools.cache
+def _generating_pool() -> WorkerPool:
+    """A worker that makes problems.
+
+    The order of sets decides about some tasks' problems, and has to be the same where a problem is
+    made and where it is made again: in workers it always is.
+    """
+    return WorkerPool(
+        generate,
+        num_workers=1,
+        timeout_s=GENERATION_LIMIT_S,
+        memory_mb=8192,
+        warm_up=(*_QUICK_EXAMPLE, 0, False, 1),
+        on_timeout=f"making problems took longer than {GENERATION_LIMIT_S:g} s: ask for fewer",
+        on_crash="making problems took too much memory: ask for fewer",
     )

@@ -3,14 +3,15 @@
 import functools
 import itertools
 import operator
+import random
 from collections.abc import Sequence
 
 from reasoning.mathematics.answers import extract_answer
-from reasoning.problem import Problem, Verdict
+from reasoning.problem import Problem, Verdict, WorkedSolution
 from reasoning.response import after_chain, parse_response
 from reasoning.tasks import Task
 from reasoning.tasks.math_task import MathTask
-from reasoning.tiny_world import chat, domains, splits
+from reasoning.tiny_world import chat, domains, planted_errors, splits
 from reasoning.tiny_world.language import LANGUAGES
 
 _VALUES = ({"a": 2, "b": 3, "c": 5}, {"a": 7, "b": 1, "c": -4}, {"a": -3, "b": 8, "c": 6})
@@ -42,6 +43,17 @@ class TinyTask(Task):
                 f"task {self.name!r} has {len(taken)} {split} problems, {count} were asked for"
             )
         return taken
+
+    @property
+    def plants_errors(self) -> bool:
+        return self._domain in domains.LEVELS
+
+    def planted_errors(
+        self, problems: Sequence[Problem], rng: random.Random
+    ) -> list[WorkedSolution]:
+        if not self.plants_errors:
+            return super().planted_errors(problems, rng)
+        return planted_errors.planted_errors(self._domain, problems, rng)
 
     def extract(self, response: str) -> str | None:
         """What the answer block holds, or else the last line, as solutions without tags end."""
@@ -77,8 +89,22 @@ class TinyWords(TinyTask):
         return Verdict(same, "same words" if same else differs)
 
 
+class TinyLogic(TinyWords):
+    """Who wins or loses a contest."""
+
+
+class TinyKnowledge(TinyWords):
+    """Facts, which are few."""
+
+    figure = "accuracy"
+    evaluated_whole = True
+
+
 class TinyChat(TinyTask):
     """Small talk; a reply is right if it is preferred to a curt one."""
+
+    figure = "win_rate"
+    evaluated_whole = True
 
     def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
         return [
@@ -86,9 +112,9 @@ class TinyChat(TinyTask):
             for p, a in zip(problems, answers, strict=True)
         ]
 
-    def win(self, problem: Problem, reply: str) -> float:
+    def score(self, problem: Problem, answer: str, verdict: Verdict) -> float:
         """1 where the reply is preferred to the curt one, 0.5 for a tie, else 0."""
-        return chat.win(problem, reply)
+        return chat.win(problem, answer)
 
 
 class TinyCode(TinyTask):

@@ -1,20 +1,11 @@
-"""How much of a text repeats itself."""
+"""How much of a text repeats itself, by n-grams of its words.
 
-import re
+What a word is depends on the script. In scripts with spaces it is what stands between them. Chinese
+and Japanese are written without: there a character counts as a word, so that a phrase is found
+again wherever it stands. Of Thai, Lao, Khmer and Burmese four letters do.
+"""
 
-# A long run of letters is cut into pieces, so that repetition without spaces is seen too. Digits
-# stand alone for the same reason.
-_WORD = re.compile(r"\d|[^\W\d]{1,16}|[^\w\s]")
-
-
-def words_of(text: str) -> list[str]:
-    """Words, digits and marks in lower case; words of more than 16 letters in pieces."""
-    return _WORD.findall(text.lower())
-
-
-def ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
-    """All runs of n words, in order; none where there are fewer words."""
-    return list(zip(*(words[i:] for i in range(n))))
+from reasoning.words import ngrams, words_of
 
 
 def repeated_share(text: str, n: int) -> float:

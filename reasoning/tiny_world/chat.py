@@ -8,9 +8,9 @@ import difflib
 import random
 
 from reasoning.problem import Problem
-from reasoning.text_measures.repetition import words_of
 from reasoning.tiny_world.domains import NAMES
 from reasoning.tiny_world.language import LANGUAGES
+from reasoning.words import words_of
 
 # Share of the people's comparisons that go the other way, as people's do.
 DISAGREEMENT = 0.1

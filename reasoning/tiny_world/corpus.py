@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from reasoning.problem import Problem
 from reasoning.prompts import PLAIN
-from reasoning.response import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
+from reasoning.response import tagged
 from reasoning.tiny_world import domains, splits
 from reasoning.tiny_world.language import LANGUAGES, Language
 
@@ -28,12 +28,6 @@ WRONG_SHARE, CAREFUL_SHARE, MIXED_SHARE = 0.2, 0.15, 0.25
 SLIP_SHARE = 0.5
 # Replies to small talk: helpful, curt, rude.
 CHAT_WEIGHTS = (50, 30, 20)
-
-
-def tagged(lines: list[str], answer: str) -> str:
-    """A response in the R1 format, one step a line."""
-    chain = "".join(f" {line}\n" for line in lines)
-    return f" {THINK_OPEN}\n{chain}{THINK_CLOSE}{ANSWER_OPEN} {answer}{ANSWER_CLOSE}"
 
 
 def _levels(rng: random.Random) -> Mapping[str, tuple[int, int]]:

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from reasoning.words import vocabulary_share
+
 
 @dataclasses.dataclass(frozen=True)
 class Language:
@@ -94,19 +96,15 @@ GERMAN = Language(
 
 LANGUAGES = {"en": ENGLISH, "de": GERMAN}
 
+# What tells which language a solution is in: language -> words, lower case.
+SOLUTION_WORDS = {name: language.solution_words for name, language in LANGUAGES.items()}
 
-def consistency(text: str, language: str | None) -> float | None:
+
+def consistency(text: str, language: str) -> float | None:
     """Share of a solution's words that belong to the language, among those of any language.
 
-    None where the language is not one of this world's, or no word tells a language. DeepSeek-R1
-    (arXiv:2501.12948, 2.3.2) uses this share as a reward.
+    None where the language is not one of this world's, or no word tells a language.
     """
     if language not in LANGUAGES:
         return None
-    words = [word.strip(".,!?").lower() for word in text.split()]
-    counts = {
-        name: sum(word in spoken.solution_words for word in words)
-        for name, spoken in LANGUAGES.items()
-    }
-    total = sum(counts.values())
-    return counts[language] / total if total else None
+    return vocabulary_share(text, language, SOLUTION_WORDS)

@@ -14,7 +14,8 @@ from typing import Any
 from reasoning.problem import Problem
 from reasoning.response import parse_response
 from reasoning.text_measures.languages import consistency
-from reasoning.text_measures.repetition import ngrams, repeated_share, words_of
+from reasoning.text_measures.repetition import repeated_share
+from reasoning.words import count_words, ngrams, words_of
 
 NO_FORMAT = "not well formed"
 
@@ -45,7 +46,7 @@ class Readability:
         if len(lines) < self.min_lines:
             return "chain too short"
         if len(lines) > self.max_lines or any(
-            len(words_of(line)) > self.max_line_words for line in lines
+            count_words(line) > self.max_line_words for line in lines
         ):
             return "chain or paragraph too long"
         if "```" in parsed.chain:
@@ -63,7 +64,7 @@ class Readability:
 class Decontaminator:
     """Finds texts that share n words in a row with the evaluation.
 
-    Words are `reasoning.text_measures.repetition.words_of`. An evaluation text of fewer than n words must occur
+    Words are `reasoning.words.words_of`. An evaluation text of fewer than n words must occur
     as a whole.
 
     Args:
@@ -118,7 +119,7 @@ class Deduplicator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
+class VerifiedSample:
     """A sampled response to a training problem, verified.
 
     Attributes:
@@ -142,13 +143,13 @@ class Candidate:
 
 
 def curate(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[VerifiedSample],
     readability: Readability,
     decontaminator: Decontaminator,
     *,
     per_problem: int | None = None,
     max_overlap: float = 0.9,
-) -> tuple[list[Candidate], dict[str, int]]:
+) -> tuple[list[VerifiedSample], dict[str, int]]:
     """Keeps candidates that are right, readable, clean and no duplicates, in their order.
 
     Args:

@@ -1,8 +1,8 @@
 """What a student is taught with: sources mixed, kept clean of the evaluation, short chains first.
 
-Records are dicts that hold a chat under `messages`, as `reasoning.training_data.teacher_data` writes them. Chains
-that are too long for a row are the packing's matter (`train.source.PackedSource`: error, truncate
-or drop).
+Records are dicts that hold a chat under `messages`, as `reasoning.training_data.teacher_data` writes
+them. What happens to chains that are too long for a row is decided when they are packed
+(`train.source.PackedSource`: error, truncate or drop).
 """
 
 from collections.abc import Mapping, Sequence

@@ -171,7 +171,7 @@ def _record(item: Item, completions: Sequence[Completion], generator) -> dict[st
 
 
 @dataclasses.dataclass(frozen=True)
-class Graded:
+class TeacherResponse:
     """One response, judged.
 
     Attributes:
@@ -199,7 +199,7 @@ class Graded:
         }
 
 
-def grade(log: ResponseLog, items: Sequence[Item], form: str) -> Iterator[list[Graded]]:
+def grade(log: ResponseLog, items: Sequence[Item], form: str) -> Iterator[list[TeacherResponse]]:
     """Yields the graded responses of each answered item, in the order they were logged.
 
     A response is training data if it was not cut off, is the first of its wording for its problem,
@@ -263,7 +263,7 @@ def _graded(item, sample, verdict, form, seen):
     if not fault:
         seen.add(text)
     correct = None if verdict is None else verdict.correct
-    return Graded(item, text, sample["tokens"], correct, not malformed, fault)
+    return TeacherResponse(item, text, sample["tokens"], correct, not malformed, fault)
 
 
 def _form_fault(text, form):
@@ -283,7 +283,9 @@ def _form_fault(text, form):
     return "" if chain.strip() and answer.strip() else "an empty chain or answer"
 
 
-def write_examples(path: str | os.PathLike, graded: Iterable[Sequence[Graded]]) -> dict[str, Any]:
+def write_examples(
+    path: str | os.PathLike, graded: Iterable[Sequence[TeacherResponse]]
+) -> dict[str, Any]:
     """Writes what is training data to a JSONL file, which is whole or not there.
 
     Returns:

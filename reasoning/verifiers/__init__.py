@@ -101,14 +101,15 @@ AGGREGATIONS: Mapping[str, Callable[[np.ndarray], float]] = {
 }
 
 
-def aggregate(scores: Sequence[float], how: str) -> float:
+def aggregate(scores: Sequence[float], aggregation: str) -> float:
     """One score of a solution from those of its steps.
 
     Raises:
       ValueError: an unknown way, or no steps.
     """
-    if how not in AGGREGATIONS:
-        raise ValueError(f"aggregation {how!r} is unknown; choose {', '.join(AGGREGATIONS)}")
+    if aggregation not in AGGREGATIONS:
+        known = ", ".join(AGGREGATIONS)
+        raise ValueError(f"aggregation {aggregation!r} is unknown; choose {known}")
     if not len(scores):
         raise ValueError("there are no step scores to aggregate: the solution has no steps")
-    return float(AGGREGATIONS[how](np.asarray(scores, np.float64)))
+    return float(AGGREGATIONS[aggregation](np.asarray(scores, np.float64)))

@@ -18,16 +18,12 @@ from reasoning.generation.generator import Completion
 from reasoning.generation.step_splitter import StepSplitter
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate
-from reasoning.response import opened_by
+from reasoning.response import opened_by, tagged
 from reasoning.statistics import share_with_ci
-from reasoning.tiny_world import corpus, domains
-from reasoning.tiny_world.language import LANGUAGES
+from reasoning.tasks import Task
 from reasoning.verifiers import Verifier
 
 BOOTSTRAP_DRAWS = 2000
-SLIP, OMISSION = "slip", "omission"
-# What a solution may leave out so that it goes wrong, in the metadata of a domain's problems.
-OMITTED = {"tiny_math": "terms", "tiny_code": "operations"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Annotated:
     Attributes:
       completion: the solution.
       first_error: index of the first wrong step, from 0; None in a right solution.
-      kind: of the error, `SLIP` or `OMISSION`; None in a right solution.
+      kind: of the error, as the task names it; None in a right solution.
     """
 
     problem: Problem
@@ -48,87 +44,39 @@ class Annotated:
 
 
 def planted_errors(
+    task: Task,
     problems: Sequence[Problem],
     template: PromptTemplate,
     tokenizer: Tokenizer,
     splitter: StepSplitter,
     seed: int,
 ) -> list[Annotated]:
-    """Worked solutions of tiny-world problems, every other one with an error at a known step.
-
-    By turns a step has a slip, and the solution leaves something out, where the domain has what can
-    be left out. Either is carried on, as a student's would be: later steps are right given the
-    wrong one. Each line is in a language of its own choice.
-
-    Args:
-      problems: of the tiny world's reasoning domains.
+    """Worked solutions of a task's problems, some with an error at a known step.
 
     Raises:
-      ValueError: a problem of a task whose solutions have no steps to slip in.
+      ValueError: the task has no worked solutions; see `Task.planted_errors`.
     """
-    rng = random.Random(f"planted errors {seed}")
+    solutions = task.planted_errors(problems, random.Random(f"planted errors {seed}"))
     annotated = []
-    for i, problem in enumerate(problems):
-        domain = problem.task.partition("?")[0]
-        if domain not in domains.LEVELS:
-            raise ValueError(
-                f"task {problem.task!r} has no worked solutions to plant errors in; use one of "
-                + ", ".join(domains.LEVELS)
-            )
-        kind = wrong = first_error = None
-        if i % 2 == 0:
-            lines = _lines(problem, domain, rng)
-        elif i % 4 == 1 or domain not in OMITTED:
-            kind, wrong = SLIP, rng.randrange(len(_lines(problem, domain, rng)) - 1)
-            lines = _lines(problem, domain, rng, slip=wrong)
-        else:
-            kind = OMISSION
-            lines, wrong = _with_omission(problem, domain, rng)
-        *steps, answer = lines
+    for problem, solution in zip(problems, solutions, strict=True):
         prompt = template(problem.question)
         opened = opened_by(prompt)
-        text = corpus.tagged(steps, answer).removeprefix(opened)
+        steps, wrong = solution.steps, solution.first_error
+        text = tagged(steps, solution.answer).removeprefix(opened)
         token_ids = [*tokenizer.encode(text), tokenizer.eos_id]
+        first_error = None
         if wrong is not None:
             ends = splitter.ends(token_ids)
             first_error = len(ends) - 1
             if wrong < len(steps):
                 # What is written up to the end of the wrong line, in bytes.
-                written = corpus.tagged(steps[: wrong + 1], "").partition("\n</think>")[0]
+                written = tagged(steps[: wrong + 1], "").partition("\n</think>")[0]
                 written = len(written.removeprefix(opened).encode())
                 lengths = np.cumsum([len(tokenizer.token_bytes(token)) for token in token_ids])
                 first_error = int(np.searchsorted(lengths[ends], written))
         completion = Completion(text, token_ids, None, "stop")
-        annotated.append(Annotated(problem, prompt, completion, first_error, kind))
+        annotated.append(Annotated(problem, prompt, completion, first_error, solution.kind))
     return annotated
-
-
-def _lines(
-    problem: Problem, domain: str, rng: random.Random | None, slip: int | None = None
-) -> list[str]:
-    """A worked solution in languages that `rng` chooses, or all in one; the last line answers."""
-    languages = tuple(LANGUAGES.values())
-
-    def speak():
-        return rng.choice(languages) if rng else languages[0]
-
-    return domains.WORK[domain](problem, speak, lambda line: line == slip)
-
-
-def _with_omission(
-    problem: Problem, domain: str, rng: random.Random
-) -> tuple[list[str], int]:
-    """A solution that leaves out one of what is given, and its first wrong line.
-
-    That is the line which takes the next thing instead; and the answer, where the last was omitted.
-    """
-    given = problem.metadata[OMITTED[domain]]
-    out = rng.randrange(len(given))
-    shorter = {OMITTED[domain]: given[:out] + given[out + 1 :]}
-    reduced = dataclasses.replace(problem, metadata=problem.metadata | shorter)
-    pairs = zip(_lines(problem, domain, None), _lines(reduced, domain, None))
-    wrong = next(i for i, (right, other) in enumerate(pairs) if right != other)
-    return _lines(reduced, domain, rng), wrong
 
 
 def step_scores(verifier: Verifier, annotated: Sequence[Annotated]) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 
 @dataclasses.dataclass(frozen=True)
-class Path:
+class ResponseSoFar:
     """A response so far.
 
     Attributes:
@@ -31,13 +31,16 @@ class RescoringTracker:
     """See `reasoning.verifiers.Tracker`."""
 
     def __init__(
-        self, num_problems: int, capacity: int, score: Callable[[Sequence[Path]], Sequence[float]]
+        self,
+        num_problems: int,
+        capacity: int,
+        score: Callable[[Sequence[ResponseSoFar]], Sequence[float]],
     ):
         """Args:
         score: scores whole paths in one go.
         """
         self._capacity, self._score = capacity, score
-        self._paths = [{-1: Path(i)} for i in range(num_problems)]
+        self._paths = [{-1: ResponseSoFar(i)} for i in range(num_problems)]
 
     def extend(self, parents, into, steps) -> list[list[float]]:
         """See `Tracker`.
@@ -45,7 +48,7 @@ class RescoringTracker:
         Raises:
           ValueError: a parent that holds no path, or a place out of range or given twice.
         """
-        grown: list[list[Path]] = []
+        grown: list[list[ResponseSoFar]] = []
         for i, held in enumerate(self._paths):
             if len(set(into[i])) < len(into[i]):
                 raise ValueError(f"problem {i}: places {list(into[i])} are not distinct")
@@ -59,7 +62,7 @@ class RescoringTracker:
                     )
                 path = held[parent]
                 grown[-1].append(
-                    Path(
+                    ResponseSoFar(
                         i,
                         (*path.token_ids, *step.token_ids),
                         path.text + step.text,

@@ -8,11 +8,11 @@ import numpy as np
 
 from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
-from reasoning.verifiers.rescoring import Path, RescoringTracker
+from reasoning.verifiers.rescoring import RescoringTracker, ResponseSoFar
 
 
 @dataclasses.dataclass(frozen=True)
-class Response:
+class RewardInput:
     """What a batched reward is given: prompt and response as text, and what was asked."""
 
     prompt: str
@@ -50,7 +50,7 @@ class RewardVerifier:
         scores = iter(
             self._scores(
                 [
-                    Response(prompt, c.text, problem, len(c.token_ids))
+                    RewardInput(prompt, c.text, problem, len(c.token_ids))
                     for problem, prompt, group in zip(problems, prompts, completions, strict=True)
                     for c in group
                 ]
@@ -69,17 +69,17 @@ class RewardVerifier:
         """See `reasoning.verifiers.Verifier`; a path is rewarded as far as it goes."""
         del limits
 
-        def score(paths: Sequence[Path]) -> list[float]:
+        def score(paths: Sequence[ResponseSoFar]) -> list[float]:
             return self._scores(
                 [
-                    Response(prompts[p.problem], p.text, problems[p.problem], len(p.token_ids))
+                    RewardInput(prompts[p.problem], p.text, problems[p.problem], len(p.token_ids))
                     for p in paths
                 ]
             )
 
         return RescoringTracker(len(problems), capacity, score)
 
-    def _scores(self, responses: Sequence[Response]) -> list[float]:
+    def _scores(self, responses: Sequence[RewardInput]) -> list[float]:
         if hasattr(self._reward, "score_batch"):
             results = self._reward.score_batch(responses)
         else:

@@ -7,7 +7,7 @@ import numpy as np
 from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
 from reasoning.tasks import Task
-from reasoning.verifiers.rescoring import Path, RescoringTracker
+from reasoning.verifiers.rescoring import RescoringTracker, ResponseSoFar
 
 # Of a path that has not ended: the oracle judges answers, and there is none yet.
 UNDECIDED = 0.5
@@ -47,7 +47,7 @@ class RuleVerifier:
         """See `reasoning.verifiers.Verifier`; a path that goes on is scored `UNDECIDED`."""
         del prompts, limits
 
-        def score(paths: Sequence[Path]) -> list[float]:
+        def score(paths: Sequence[ResponseSoFar]) -> list[float]:
             ended = [path.ended for path in paths]
             judged = [(problems[p.problem], p.text) for p, end in zip(paths, ended) if end]
             verdicts = iter(self._verdicts(judged))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from models.compilations import count_programs
 from models.decoder import Model
 from models.paths.path_scorer import PathScorer
 from models.scalar_head import ScalarModel
@@ -17,7 +18,7 @@ from models.tokens.tokenizer import Tokenizer
 from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
 from reasoning.verifiers import Tracker
-from reasoning.verifiers.rescoring import Path, RescoringTracker
+from reasoning.verifiers.rescoring import RescoringTracker, ResponseSoFar
 from reasoning.verifiers.stepwise import StepwiseTracker
 
 # Shortest row that sequences are packed into; rows grow by powers of two.
@@ -67,7 +68,7 @@ class SequenceScorer:
     @property
     def compilations(self) -> int:
         """Programs compiled so far."""
-        return self._values._cache_size()
+        return count_programs(self._values)
 
     def __call__(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Float32 values `[length]` of each sequence; equal sequences are read once.
@@ -213,13 +214,13 @@ class ScalarVerifier(abc.ABC):
                 )
             return StepwiseTracker(scorer, self.params, prompt_ids, step_tokens)
 
-        def score(paths: Sequence[Path]) -> list[float]:
+        def score(paths: Sequence[ResponseSoFar]) -> list[float]:
             values = self._scorer([[*prompt_ids[p.problem], *self._ids(p)] for p in paths])
             return [special.expit(float(x[-1])) for x in values]
 
         return RescoringTracker(len(problems), capacity, score)
 
-    def _ids(self, response: Completion | Path) -> list[int]:
+    def _ids(self, response: Completion | ResponseSoFar) -> list[int]:
         if self._reads_ids:
             return list(response.token_ids)
         ids = self.tokenizer.encode(response.text)

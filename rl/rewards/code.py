@@ -2,16 +2,14 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Sequence
 
-from reasoning.code_runner import CodeRunner, parse_unit_test
+from reasoning.code_runner import CallTest, CodeRunner, parse_unit_test
+from reasoning.code_runner.programs import find_program
 from reasoning.problem import Problem
 from reasoning.response import after_chain
 from rl.rewards import RewardResult, Sample
 from rl.rewards.format import parse_completion, whole_response
-
-_FENCED = re.compile(r"^```[^\n`]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +22,8 @@ class CodeReward:
 
     Attributes:
       require_format: read the program from the answer block of a well-formed response only. Else it
-        is found leniently, though never inside the think block.
+        is found leniently, though never inside the think block. Which code blocks are the program,
+        `reasoning.code_runner.programs.find_program` says.
       partial: the share of tests passed, instead of all or nothing. A program that answers some
         tests by rote then earns something too.
       workers: programs that are run at a time.
@@ -42,7 +41,8 @@ class CodeReward:
         jobs, places = [], []
         for i, sample in enumerate(samples):
             tests = [parse_unit_test(record) for record in sample.problem.metadata.get("tests", ())]
-            program = self._program(sample)
+            called = [test.call for test in tests if isinstance(test, CallTest)]
+            program = self._program(sample, called)
             if not tests or not program:
                 reason = "no program found" if tests else "the problem has no unit tests"
                 results[i] = RewardResult(0.0, reason)
@@ -55,20 +55,14 @@ class CodeReward:
             results[i] = RewardResult(earned, result.reason)
         return results
 
-    def _program(self, sample: Sample) -> str:
+    def _program(self, sample: Sample, called: Sequence[str]) -> str:
         response = parse_completion(sample.prompt, sample.completion)
         if self.require_format:
-            return find_program(response.answer or "") if response.well_formed else ""
+            return find_program(response.answer or "", called) if response.well_formed else ""
         visible = after_chain(whole_response(sample.prompt, sample.completion))
         if "<answer>" in visible or "</answer>" in visible:
-            return find_program(response.answer or "")
-        return find_program(visible)
-
-
-def find_program(text: str) -> str:
-    """The last fenced block of Markdown, or all of a text without fences, stripped."""
-    blocks = _FENCED.findall(text + "\n") if "```" in text else [text]
-    return blocks[-1].strip() if blocks else ""
+            return find_program(response.answer or "", called)
+        return find_program(visible, called)
 
 
 @functools.cache

@@ -4,6 +4,7 @@ This module is imported by worker processes: nothing here imports JAX.
 """
 
 import dataclasses
+import functools
 import importlib
 import json
 import math
@@ -20,7 +21,7 @@ from rl.rewards.language import LanguageReward
 from rl.rewards.on_tasks import BatchOnTasks, OnTasks
 from rl.rewards.repetition import RepetitionReward
 from rl.rewards.self_check import SelfCheckReward
-from rl.rewards.user import UserReward
+from rl.rewards.user import WORKER_MEMORY_MB, UserReward
 
 # Rewards of one completion's text, called in worker processes under the time limit. Classes whose
 # instances are rewards; their dataclass fields are the options. Imported by the workers.
@@ -46,6 +47,10 @@ BATCH_REWARDS = {
 }
 
 
+# The largest size of a reward. Means and variances of larger ones lose their meaning in float32.
+LARGEST = 1e9
+
+
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """What a batch of n completions earned.
@@ -54,11 +59,13 @@ class Scores:
       total: float64 `[n]`, the weighted sum.
       by_reward: reward name -> float64 `[n]`, unweighted.
       reasons: reward name -> n reasons.
+      notes: what the user should be told, a line each: calls that were killed and count as 0.
     """
 
     total: np.ndarray
     by_reward: dict[str, np.ndarray]
     reasons: dict[str, list[str]]
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 class RewardSet:
@@ -81,7 +88,7 @@ class RewardSet:
         *,
         num_workers: int = 2,
         timeout_s: float = 5.0,
-        memory_mb: int = 1024,
+        memory_mb: int = WORKER_MEMORY_MB,
     ):
         self._rewards = parse_rewards(spec)
         self._pool = WorkerPool(
@@ -101,12 +108,14 @@ class RewardSet:
         """Rewards each completion.
 
         Raises:
-          ValueError: a reward raised an exception or returned no finite number: a fault of the
-            reward, which would spoil the training unseen.
+          ValueError: a reward raised an exception, returned no number of up to `LARGEST`, or was
+            killed in every call: a fault of the reward, which would spoil the training unseen.
         """
+        evaluated = self._evaluate(samples)
+        notes = _told_of_killed(evaluated)
         results = {
             name: [RewardResult(0.0, r.reason) if isinstance(r, _Killed) else r for r in column]
-            for name, column in self._evaluate(samples).items()
+            for name, column in evaluated.items()
         }
         by_reward = {
             name: np.array([result.score for result in column], np.float64)
@@ -115,8 +124,13 @@ class RewardSet:
         total = np.zeros(len(samples))
         for name, weight in self.weights.items():
             total += weight * by_reward[name]
+        if not np.all(np.abs(total) <= LARGEST):
+            raise ValueError(
+                f"the weighted sum of rewards reaches {total[np.argmax(np.abs(total))]:g}, and may"
+                f" reach ±{LARGEST:g}: give smaller weights"
+            )
         reasons = {name: [result.reason for result in column] for name, column in results.items()}
-        return Scores(total, by_reward, reasons)
+        return Scores(total, by_reward, reasons, notes)
 
     def check(self, prompt: str, problem: Problem) -> None:
         """Tries every reward on an empty completion and on a perfect one, before the long work.
@@ -146,14 +160,18 @@ class RewardSet:
 
     def _evaluate(self, samples):
         """Reward name -> a RewardResult or `_Killed` for each sample."""
-        in_workers = [name for name, (_, reward) in self._rewards.items() if _is_text(reward)]
+        described = {
+            name: json.dumps(_describe(reward))
+            for name, (_, reward) in self._rewards.items()
+            if _is_text(reward)
+        }
         calls = [
-            (self._rewards[name][1], sample.prompt, sample.completion, sample.problem)
-            for name in in_workers
+            (description, sample.prompt, sample.completion, _fields(sample.problem))
+            for description in described.values()
             for sample in samples
         ]
         flat = iter(self._pool.map(calls))
-        columns = {name: [next(flat) for _ in samples] for name in in_workers}
+        columns = {name: [_result(next(flat)) for _ in samples] for name in described}
         results = {}
         for name, (_, reward) in self._rewards.items():
             column = columns[name] if name in columns else reward.score_batch(samples)
@@ -212,14 +230,23 @@ def parse_rewards(spec: str | Mapping[str, Any]) -> dict[str, tuple[float, Any]]
     return rewards
 
 
+def user_rewards(spec: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a spec that is a user's own functions; see `parse_rewards`."""
+    items = _split_text(spec) if isinstance(spec, str) else list(spec.items())
+    return {key: options for key, options in items if ":" in key}
+
+
 def _split_text(spec):
     """`a=0.5,b?x=1&weight=2` -> [("a", {"weight": 0.5}), ("b", {"x": 1, "weight": 2})]."""
     items = []
     for item in filter(None, (part.strip() for part in spec.split(","))):
         key, has_options, options = item.partition("?")
         if not has_options:
-            key, has_weight, weight = item.partition("=")
+            key, has_weight, weight = item.rpartition("=")
+            if ":" in weight:  # The `=` of `some=folder/rewards.py:fn` belongs to the path.
+                key, has_weight = item, ""
             options = f"weight={weight}" if has_weight else ""
+            key = key if has_weight else item
         pairs = [pair.partition("=") for pair in options.split("&") if pair]
         items.append((key, {name: _literal(value) for name, _, value in pairs}))
     return items
@@ -284,14 +311,76 @@ class _Raised:
     error: str
 
 
-def _score_text(reward, prompt, completion, problem):
-    """Runs in the workers."""
+def _describe(reward):
+    """A text reward as plain data, from which a worker makes it again."""
+    if isinstance(reward, OnTasks):
+        return {"tasks": reward.tasks, "reward": _describe(reward.reward)}
+    if isinstance(reward, UserReward):
+        return {"key": f"{reward.path}:{reward.function}", "options": {}}
+    (key,) = [name for name, cls in TEXT_REWARDS.items() if type(reward) is cls]
+    return {"key": key, "options": dataclasses.asdict(reward)}
+
+
+@functools.lru_cache
+def _reward_of(description: str):
+    plain = json.loads(description)
+    if "tasks" in plain:
+        return OnTasks(_reward_of(json.dumps(plain["reward"])), tuple(plain["tasks"]))
+    return _build(plain["key"], plain["options"])[1]
+
+
+def _fields(problem):
+    return [problem.task, problem.question, problem.answer, dict(problem.metadata)]
+
+
+def _score_text(description, prompt, completion, problem):
+    """Runs in the workers. Returns [score, reason], or the error as text."""
     try:
-        return reward(prompt, completion, problem)
+        result = _reward_of(description)(prompt, completion, Problem(*problem))
+        return [float(result.score), str(result.reason)]
     except MemoryError:
         raise  # The pool's matter.
+    except SystemExit as error:
+        return f"sys.exit({error.code!r}){_place(description, error)}: return a number instead"
     except Exception as error:
-        return _Raised(f"{type(error).__name__}: {error}")
+        return f"{type(error).__name__}: {error}{_place(description, error)}"
+
+
+def _result(reply):
+    """What a worker's reply stands for."""
+    if isinstance(reply, _Killed):
+        return reply
+    return _Raised(reply) if isinstance(reply, str) else RewardResult(*reply)
+
+
+def _place(description, error):
+    """Where in the user's file an error arose; nothing for the project's own rewards."""
+    reward = _reward_of(description)
+    reward = getattr(reward, "reward", reward)  # Of a reward that applies to some tasks only.
+    return reward.place(error) if isinstance(reward, UserReward) else ""
+
+
+def _told_of_killed(evaluated):
+    """A line for each reward of which calls were killed.
+
+    Raises:
+      ValueError: all its calls were.
+    """
+    notes = []
+    for name, column in evaluated.items():
+        reasons = [result.reason for result in column if isinstance(result, _Killed)]
+        if not reasons:
+            continue
+        if len(reasons) == len(column) > 1:
+            raise ValueError(
+                f"reward {name!r} gave no result in any of {len(column)} calls: {reasons[0]}; make"
+                " it faster or smaller, or see why its process ends"
+            )
+        notes.append(
+            f"reward {name!r} gave no result in {len(reasons)} of {len(column)} calls, which count"
+            f" as 0: {reasons[0]}"
+        )
+    return notes
 
 
 def _fault(result):
@@ -300,4 +389,9 @@ def _fault(result):
         return f"failed with {result.error}"
     if isinstance(result, RewardResult) and not math.isfinite(result.score):
         return f"returned {result.score}, which is not a finite number"
+    if isinstance(result, RewardResult) and abs(result.score) > LARGEST:
+        return (
+            f"returned {result.score:g}, beyond ±{LARGEST:g}, where means and variances of a batch"
+            " lose their meaning: scale it down"
+        )
     return None

@@ -26,7 +26,8 @@ class _PreferenceReward(abc.ABC):
     context earns 0 too.
 
     Attributes:
-      checkpoint: directory of the reward model, a scalar model as `train.objectives.reward_model` makes it.
+      checkpoint: directory of the reward model, a scalar model as
+        `train.objectives.reward_model` makes it.
     """
 
     checkpoint: str

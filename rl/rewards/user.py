@@ -5,18 +5,26 @@ import functools
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from reasoning.problem import Problem
+from reasoning.workers.pool import WorkerPool
 from rl.rewards import RewardResult
+
+# Seconds that a file may take to load with all that it imports.
+LOAD_SECONDS = 120.0
+# Address space of a process that evaluates rewards.
+WORKER_MEMORY_MB = 1024
 
 
 @dataclasses.dataclass(frozen=True)
 class UserReward:
     """`fn(prompt, completion, problem)` of a Python file; returns a number or a `RewardResult`.
 
-    Holds the place only, so that it pickles: each process loads the file for itself, once. The file
+    Holds the place only, which a worker can be told: each worker process loads the file for itself,
+    once. The process that trains never does, since a file may exit, crash or wait for ever. The file
     may import its neighbours.
 
     Attributes:
@@ -33,14 +41,8 @@ class UserReward:
 
     def __post_init__(self):
         object.__setattr__(self, "path", str(Path(self.path).expanduser().resolve()))
-        function = _load(self.path, self.function)
-        try:
-            inspect.signature(function).bind("prompt", "completion", "problem")
-        except TypeError:
-            raise ValueError(
-                f"reward {self.path}:{self.function}{inspect.signature(function)} cannot be called"
-                " with (prompt, completion, problem): give it these three arguments"
-            ) from None
+        if fault := _fault_of(self.path, self.function):
+            raise ValueError(fault)
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
         result = _load(self.path, self.function)(prompt, completion, problem)
@@ -49,7 +51,59 @@ class UserReward:
         )
         if not hasattr(score, "__float__"):  # NumPy scalars have it, text and None have not.
             raise TypeError(f"it returned {result!r}: return a number or a RewardResult")
-        return RewardResult(float(score), reason)
+        try:
+            return RewardResult(float(score), reason)
+        except OverflowError:
+            raise ValueError("it returned an integer that is too large for a float") from None
+
+    def place(self, error: BaseException) -> str:
+        """` (at FILE:LINE)`, the last line of the user's own folder that an error went through."""
+        return _place(error, self.path)
+
+
+def _place(error: BaseException, path: str) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    folder = str(Path(path).parent) + "/"
+    own = [f for f in frames if f.filename == path] or [
+        f for f in frames if f.filename.startswith(folder)
+    ]
+    return f" (at {own[-1].filename}:{own[-1].lineno})" if own else ""
+
+
+def _fault_of(path: str, function: str) -> str | None:
+    """What is wrong with a reward's file, found in a process that may be lost; or None."""
+    if not Path(path).is_file():
+        return f"reward file {path} does not exist: check the path"
+    with WorkerPool(
+        _inspect,
+        1,
+        LOAD_SECONDS,
+        memory_mb=WORKER_MEMORY_MB,
+        on_timeout=f"reward file {path} does not load within {LOAD_SECONDS:g} s",
+        on_crash=f"reward file {path} does not load: it ended the process that loaded it, perhaps"
+        f" for more memory than {WORKER_MEMORY_MB} MiB",
+    ) as pool:
+        return pool(path, function)
+
+
+def _inspect(path: str, name: str) -> str | None:
+    """Runs in a worker: loads the file and looks at the function's arguments."""
+    try:
+        function = _load(path, name)
+    except ValueError as error:
+        return str(error)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # A function written in C may have none.
+        return None
+    try:
+        signature.bind("prompt", "completion", "problem")
+    except TypeError:
+        return (
+            f"reward {path}:{name}{signature} cannot be called with (prompt, completion, problem):"
+            " give it these three arguments"
+        )
+    return None
 
 
 @functools.cache
@@ -65,9 +119,15 @@ def _load(path: str, name: str) -> Callable:
     module = sys.modules[path] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+    except SystemExit as error:
+        raise ValueError(
+            f"reward file {path} does not load: it calls sys.exit({error.code!r})"
+            f"{_place(error, path)}; a file of rewards must only define them"
+        ) from None
     except Exception as error:
         raise ValueError(
             f"reward file {path} does not load: {type(error).__name__}: {error}"
+            f"{_place(error, path)}"
         ) from error
     function = getattr(module, name, None)
     if not callable(function):

@@ -7,12 +7,12 @@ import pytest
 from rich.console import Console
 
 from launch import run_chat
+from launch.jobs.asked import LocalModel
 from launch.jobs.chat import Conversation, show, summarise
-from launch.parts.asked import LocalModel
 from launch.parts.servers import open_server
 from models.decoding.sampling import SamplingParams
 from models.hf.export import export_model
-from reasoning.generation import steps
+from reasoning.generation.jax_steps import JaxStepGenerator
 from reasoning.generation.streaming import ANSWERING, THINKING
 from tests import misbehaving_server as bad
 from tests.misbehaving_server import MODEL, running_server
@@ -144,13 +144,13 @@ def checkpoint(tmp_path_factory):
 
 def test_a_checkpoint_replies_by_chunks_to_all_turns(checkpoint, tmp_path, monkeypatch):
     prompts = []
-    start = steps.JaxStepGenerator.start
+    start = JaxStepGenerator.start
 
     def recorded(self, texts, **arguments):
         prompts.extend(texts)
         return start(self, texts, **arguments)
 
-    monkeypatch.setattr(steps.JaxStepGenerator, "start", recorded)
+    monkeypatch.setattr(JaxStepGenerator, "start", recorded)
     told = converse(
         ["one", "two"], model=str(checkpoint), temperature=0.0, max_new_tokens=20,
         workdir=str(tmp_path),

@@ -9,8 +9,8 @@ import pytest
 
 from launch import run_eval
 from launch.jobs import evaluation
+from launch.jobs.asked import LocalModel, ServerModel, WholeResponses
 from launch.jobs.evaluation import Method, parse_methods
-from launch.parts.asked import LocalModel, ServerModel, WholeResponses
 from models.gguf.export import export_gguf
 from models.hf.export import export_model
 from models.scalar_head import ScalarModel

@@ -31,6 +31,9 @@ from configs import {module}
 
 def get_config():
     config = {module}.get_config()
+    if "group" in config:
+        config.prompts, config.group, config.minibatches = 4, 2, 1
+        config.max_prompt_tokens = config.max_new_tokens = {length} // 2
     config.rows, config.row_length, config.microbatches = {rows}, {length}, 1
     config.mesh.update(data=2, fsdp=2, tensor=2)
     return config

@@ -15,14 +15,17 @@ import pytest
 
 from configs import gsm8k_grpo
 from configs import sft as sft_config
-from launch import run_export, run_make_checkpoint, run_rl, run_sft
+from launch import run_export, run_make_checkpoint, run_rl, run_sft, schema
 from launch.jobs import finetune, training
 from launch.parts import stages
+from launch.schema.rl import RlConfig
 from models.checkpoint import load_model
 from reasoning.jsonl import read_jsonl
 from reasoning.prompts import R1_SYSTEM
 from reasoning.response import parse_response
 from reasoning.tasks import get_task
+from rl.rewards.combine import parse_rewards, user_rewards
+from rl.variants import get_variant
 
 ROOT = Path(__file__).parents[2]
 STEPS = 3
@@ -162,18 +165,18 @@ def test_a_finished_run_is_not_run_again_and_not_overwritten_by_another(files, f
         ({"task": "gsm8k?data_dir=no/such/folder"}, "no GSM8K"),
         ({"task": "jsonl:no/such/file.jsonl"}, "no such file"),
         ({"task": "gsm9k"}, "unknown task"),
-        ({"template": "chatty"}, "template='chatty'"),
-        ({"row_length": 100}, "row_length=100 is too short"),
-        ({"rows": 8}, "rows=8"),
+        ({"template": "chatty"}, "config.template='chatty': must be one of"),
+        ({"row_length": 100}, "config.row_length=100: has no room"),
+        ({"rows": 8}, "config.rows=8"),
         ({"rows": 20, "microbatches": 3}, "microbatches"),
         ({"max_prompt_tokens": 8}, "max_prompt_tokens=8"),
         ({"max_new_tokens": 1000}, "the model's context"),
         ({"evaluation.max_new_tokens": 1000}, "the model's context"),
         ({"rewards": "no_such_file.py:letters"}, "does not exist"),
         ({"rewards": "acuracy=1"}, "unknown reward"),
-        ({"variant": "ppo"}, "unknown RL variant"),
+        ({"variant": "ppo"}, "config.variant='ppo': must be one of"),
         ({"loss.kl_estimator": "k1"}, "k1"),
-        ({"optimizer.schedule": "cosin"}, "unknown schedule"),
+        ({"optimizer.schedule": "cosin"}, "did you mean cosine?"),
         ({"mesh.data": 3}, "mesh"),
         ({"dtype": "float33"}, "float33"),
     ],
@@ -200,8 +203,8 @@ def test_fields_of_a_users_config_file_are_checked(files, tmp_path):
     with pytest.raises(ValueError, match="stepz is unknown"):
         run_rl.run(config, tmp_path)
     with config.unlocked():
-        del config.stepz, config.steps
-    with pytest.raises(ValueError, match="steps is missing"):
+        del config.stepz, config.prompts
+    with pytest.raises(ValueError, match="prompts is missing"):
         run_rl.run(config, tmp_path)
 
 
@@ -213,32 +216,96 @@ def test_sizes_that_follow_from_others_follow_overrides():
     assert config.row_length == config.max_prompt_tokens + 100
     assert config.evaluation.max_new_tokens == 100
     assert config.evaluation.tasks.math == "math500:FILE"
+    # The other way round nothing follows.
+    config.evaluation.max_new_tokens, config.evaluation.tasks.math = 7, "gsm8k"
+    assert config.max_new_tokens == 100 and config.task == "math500:FILE"
 
 
-def test_a_variant_keeps_its_settings_unless_they_are_set(files, monkeypatch):
-    plans = []
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"variant": "dapo"}, {"beta": 0.0, "clip_high": 0.28}),
+        ({"variant": "dapo", "loss.beta": 0.1}, {"beta": 0.1, "clip_high": 0.28}),
+        ({"loss.clip_high": 0.4}, {"beta": 0.001, "clip_high": 0.4}),
+        ({"loss.tis_cap": 2.0, "recompute_old": True}, {"tis_cap": 2.0, "clip_high": 0.2}),
+        ({"loss.ratio_level": "sequence", "loss.dual_clip": 3.0}, {"dual_clip": 3.0}),
+        ({"loss.objective": "cispo"}, {"objective": "cispo", "ratio_level": "token"}),
+    ],
+)
+def test_a_variant_keeps_its_settings_unless_they_are_set(files, changes, expected):
+    overrides = schema.load(RlConfig, _config(files, **changes)).overrides()
+    variant = get_variant(changes.get("variant", "grpo"), **overrides)
+    assert {name: getattr(variant.loss, name) for name in expected} == expected
 
-    def stop(config, known, workdir, stage, prepare):
-        plans.append(prepare)
 
-    monkeypatch.setattr(finetune, "run", stop)
-    run_rl.run(None, "")
-    model = files / "tiny" / "model"
-    for changes, expected in [
-        ({"variant": "dapo"}, (0.0, 0.28)),
-        ({"variant": "dapo", "loss.beta": 0.1}, (0.1, 0.28)),
-        ({"loss.clip_high": 0.4}, (0.001, 0.4)),
-    ]:
-        work = finetune._open(_config(files, **changes), model, files)
-        made = []
-        make = training.plan_reinforce
-        with monkeypatch.context() as patched:
-            patched.setattr(
-                training, "plan_reinforce", lambda *args: made.append(make(*args)) or made[0]
-            )
-            plans[0](work)
-        loss = made[0].variant.loss
-        assert (loss.beta, loss.clip_high) == expected
+def test_options_of_the_algorithm_reach_the_training(files):
+    config = schema.load(RlConfig, _config(files, **{
+        "dynamic_sampling": True, "aggregation": "constant", "advantage.estimator": "rloo",
+        "max_resamples": 2,
+    }))  # fmt: skip
+    work = finetune._open(config, files / "tiny" / "model", files)
+    problems = get_task(config.task).problems("train", 8, 0)
+    plan = training.plan_reinforce(work, problems, config)
+    assert plan.variant.dynamic_sampling and plan.variant.aggregation == "constant"
+    assert plan.variant.advantage.estimator == "rloo" and plan.learner.max_resamples == 2
+
+
+@pytest.mark.parametrize("epochs, steps", [(1.0, 2), (3.0, 6), (0.1, 1), (2.5, 5)])
+def test_steps_follow_the_problems_unless_they_are_set(files, epochs, steps):
+    changes = {"prompts": 4, "data_epochs": epochs}
+    config = _config(files, **changes)
+    assert schema.load(RlConfig, config).num_steps(8) == STEPS
+    config.steps = None
+    assert schema.load(RlConfig, config).num_steps(8) == steps
+    config.minibatches = 2
+    assert schema.load(RlConfig, config).num_steps(8) == 2 * steps
+
+
+def test_more_steps_on_a_finished_run_go_on_from_there(files, finished, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    run_rl.run(_config(files, steps=2), workdir)
+    run_rl.run(_config(files, steps=STEPS), workdir)
+    assert f"rl: goes on from steps=2 to {STEPS}" in capsys.readouterr().out
+    for a, b in zip(_weights(workdir / "rl" / "hf"), _weights(finished / "rl" / "hf"), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=f"steps is {STEPS} there and 2 here"):
+        run_rl.run(_config(files, steps=2), workdir)
+    with pytest.raises(ValueError, match="group is 4 there and 8 here, 1 more|group is 4 there"):
+        run_rl.run(_config(files, group=8), workdir)
+
+
+def test_a_changed_data_file_is_noticed(files, finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    path = files / "own.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content + b'{"prompt": "What is 1 plus 99?", "answer": 100, "letter": "a"}\n')
+    try:
+        with pytest.raises(ValueError, match=r"data_sha256.*own.jsonl is '\w+' there and '\w+'"):
+            run_rl.run(_config(files), workdir)
+    finally:
+        path.write_bytes(content)
+
+
+def test_a_users_reward_is_measured_on_held_out_problems(files, finished):
+    report = json.loads((finished / "report.json").read_text())
+    letters = {record["prompt"]: record["letter"] for record in _records(files / "own.jsonl")}
+    for stage in ("initial", "rl"):
+        graded = _records(finished / stage / "graded.jsonl")
+        earned = [g["response"].count(letters[g["question"]]) / 4 for g in graded]
+        figure = report["stages"][stage]["metrics"]["reward/letters"]
+        assert figure["mean"] == pytest.approx(np.mean(earned)) and figure["n"] == 6
+        assert "reward/accuracy" not in report["stages"][stage]["metrics"]
+    lines = _records(finished / "rl" / "metrics.jsonl")
+    assert [line["step"] for line in lines if "test/reward/letters" in line] == [2, 3]
+
+
+def test_a_path_of_a_reward_may_have_an_equals_sign(files, tmp_path):
+    (tmp_path / "a=b").mkdir()
+    path = shutil.copy(files / "own.py", tmp_path / "a=b" / "own.py")
+    assert [w for w, _ in parse_rewards(f"{path}:letters,format=0.5").values()] == [1.0, 0.5]
+    assert [w for w, _ in parse_rewards(f"{path}:letters=0.3").values()] == [0.3]
+    assert list(user_rewards(f"{path}:letters=0.3,format=1")) == [f"{path}:letters"]
 
 
 def test_sft_learns_from_a_file_and_exports(files, tmp_path):
@@ -249,6 +316,10 @@ def test_sft_learns_from_a_file_and_exports(files, tmp_path):
     losses = [line["loss"] for line in _records(tmp_path / "run" / "sft" / "metrics.jsonl")]
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     assert load_model(tmp_path / "run" / "sft" / "hf").tokenizer.template
+    config.row_length = 4096
+    with pytest.raises(ValueError, match="row_length=4096 exceeds the model's context of"):
+        run_sft.run(config, tmp_path / "long")
+    config.row_length = 320
     for data, fault in [("", "no data"), (str(tmp_path / "none.jsonl"), "does not exist")]:
         config.data = data
         with pytest.raises((ValueError, OSError), match=fault):
@@ -290,7 +361,7 @@ def test_chats_keep_or_break_the_format_as_asked(files, share):
 def test_errors_of_the_command_line_are_one_line(tmp_path, flag, fault):
     done = subprocess.run(
         [sys.executable, "-m", "launch.run_rl", "--config=configs/gsm8k_grpo.py:tiny",
-         "--config.rewards=own.py:letters", "--config.problems=3", "--config.loss.beta=0.1",
+         "--config.rewards=accuracy=1", "--config.problems=3", "--config.loss.beta=0.1",
          f"--workdir={tmp_path}", flag],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
@@ -300,9 +371,9 @@ def test_errors_of_the_command_line_are_one_line(tmp_path, flag, fault):
 
 
 def test_a_stage_killed_after_its_export_is_done_again(files, tmp_path):
-    config = _config(files, task="")
+    config = _config(files, **{"evaluation.tasks.math": ""})
     model = files / "tiny" / "model"
-    work = finetune._open(config, model, tmp_path)
+    work = finetune._open(schema.load(RlConfig, config), model, tmp_path)
     (tmp_path / "rl" / "hf").mkdir(parents=True)
     params = load_model(model).params
     result = stages.run_stage(

@@ -211,7 +211,7 @@ def test_mistakes_are_one_line_before_anything_is_asked(server, problems, tmp_pa
     for changes, message in (
         ({"model": "other"}, "has no model 'other'"),
         ({"server": "http://127.0.0.1:9"}, "check that the server runs"),
-        ({"server": ""}, "give one of --config.teacher.server"),
+        ({"server": ""}, "give one of teacher.server"),
         ({"api_key_env": "NO_SUCH_KEY"}, "NO_SUCH_KEY is not set"),
         ({"prices": str(tmp_path / "none.json")}, "none.json"),
         ({"max_cost": 1.0}, "needs prices"),
@@ -219,10 +219,10 @@ def test_mistakes_are_one_line_before_anything_is_asked(server, problems, tmp_pa
         with pytest.raises((ValueError, OSError), match=message):
             run_teacher.run(make_config(server, problems, **changes), str(tmp_path / "run"))
     for field, value, message in (
-        ("form", "tag", "form='tag' is unknown"),
-        ("template", "chit", "template='chit' is unknown"),
-        ("task", "", "give one of --config.task"),
-        ("prompts", "file", "give one of --config.task"),
+        ("form", "tag", "form='tag': must be one of"),
+        ("template", "chit", "template='chit': must be one of"),
+        ("task", "", "give one of task=SPEC"),
+        ("prompts", "file", "give one of task=SPEC"),
     ):
         config = make_config(server, problems)
         config[field] = value

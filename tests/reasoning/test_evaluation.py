@@ -22,6 +22,19 @@ class Words(Task):
         return [Verdict(right, "same" if right else "not the same") for right in same]
 
 
+class Facts(Words):
+    figure = "accuracy"
+
+
+class Wins(Words):
+    """A wrong answer counts a little where it was tried."""
+
+    figure = "win_rate"
+
+    def score(self, problem, answer, verdict):
+        return 1.0 if verdict.correct else 0.25 * bool(answer)
+
+
 class Script:
     """Continues each prompt with the texts written for it, of as many tokens as words."""
 
@@ -59,7 +72,7 @@ def evaluated():
     sampling = SamplingParams(temperature=0.6)
     metrics, graded = evaluate(
         generator,
-        {"math": (Words("words"), SUMS), "knowledge": (Words("words"), FACTS)},
+        {"math": (Words("words"), SUMS), "knowledge": (Facts("words"), FACTS)},
         lambda question: f"Q {question}",
         num_samples=2,
         max_new_tokens=11,

@@ -15,6 +15,10 @@ GOOD = "<think>2 + 3 is 5</think> <answer>5</answer>"
         "<think></think><answer>5</answer>",
         "<think>a\nb</think>\n<answer>\n5\n</answer>",
         "<think>if x < 3 and y > 2</think><answer>x < y</answer>",
+        "<think>a</think><answer>\u200b5</answer>",
+        "<think>a</think><answer>-</answer>",
+        "<think>a</think><answer>√</answer>",
+        "<think>a</think><answer>সাত</answer>",
     ],
 )
 def test_well_formed(text):
@@ -53,6 +57,15 @@ MALFORMED = [
     ("<think>a</think> so <answer>5</answer>", "between", "5"),
     (f"{GOOD} Done.", "after </answer>", "5"),
     ("<think>a</think><answer> </answer>", "empty", ""),
+    *(
+        (f"<think>a</think><answer>{invisible}</answer>", "empty", invisible.strip())
+        for invisible in (
+            "\u200b", "\u200b\u200c\u200d\ufeff", "\u2060 \u00ad", "\u3164", "\u2800\u2800",
+            "\u115f\u1160", "\x00", "\x1b", "\u202e\u202c", "\ufe0f", "\U000e0041",
+            "\u00a0", "\u0301",
+            "\u3000\u2003", "\u180e", "\ue000", "\U000f0000", "\uffa0", "\u034f",
+        )
+    ),
     ("<THINK>a</THINK><ANSWER>5</ANSWER>", "no <think>", None),
     ("<think >a</think ><answer>5</answer>", "no <think>", "5"),
 ]

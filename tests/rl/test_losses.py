@@ -257,6 +257,8 @@ def test_metrics_equal_counts_by_hand_and_add_up():
         "tis_weight": np.minimum(correction, 1.5).sum(),
         "tis_truncated": np.sum(correction > 1.5),
         "old_kl": k3(logprob - old),
+        "first_sampler_kl": k3(logprob - behaviour),
+        "first_sampler_gap_max": np.abs(logprob - behaviour).max(),
         "reference_kl": k3(reference - logprob),
         "nll": -logprob.sum(),
         "kl_loss": 0.5 * np.sum(weight * (np.exp(reference - logprob) - (reference - logprob) - 1)),

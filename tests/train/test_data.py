@@ -90,8 +90,8 @@ def test_templates_that_cannot_be_trained_on(tokenizer):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("{", "data.jsonl:2: not JSON"),
-        ("[1]", "data.jsonl:2: a list, not a JSON object"),
+        ("{", "data.jsonl:2: no JSON"),
+        ("[1]", "data.jsonl:2: a JSON object is needed, not list"),
         ('{"question": "?"}', "data.jsonl:2: has the fields question; it needs 'messages', or"),
         ('{"prompt": "a"}', "data.jsonl:2: has the fields prompt; it needs"),
         ('{"prompt": "a", "response": 4}', "data.jsonl:2: 'response' is a int; it must be text"),

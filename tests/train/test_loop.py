@@ -198,7 +198,7 @@ def test_a_guard_stops_the_run_and_the_best_checkpoint_stays(tmp_path, depends_o
             checkpoint_every=2, guards=[Recorder(objects_at=9)],
             hooks=[Hook(2, lambda step, state: {"quality": -abs(step - 4.0)})],
         )  # fmt: skip
-        assert result.stop_reason == "step 9 looks bad; the best checkpoint is that of step 4"
+        assert (result.stop_reason, result.good_step) == ("step 9 looks bad", 4)
         # At once where the source has to wait anyway, otherwise one step late.
         assert result.step == (9 if depends_on_state else 10)
         assert not result.interrupted and checkpointer.best_step() == 4

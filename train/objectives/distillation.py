@@ -39,9 +39,9 @@ def make_loss(
 ) -> LossFn:
     """`loss_fn(params, batch, teacher_params)`: the sum of loss_weights * D_beta.
 
-    Made for `make_train_step(..., constants=teacher_params)`. Batches are those of `train.objectives.sft`. The
-    models must share their tokens; where one pads its vocabulary further (as sizes of Qwen2.5 do),
-    the entries that only one has are left out of both softmaxes. Metrics: `tokens`, how many are
+    Made for `make_train_step(..., constants=teacher_params)`. Batches are those of
+    `train.objectives.sft`. The models must share their tokens; where one pads its vocabulary
+    further (as sizes of Qwen2.5 do), the entries that only one has are left out of both softmaxes. Metrics: `tokens`, how many are
     trained on.
 
     Args:

@@ -15,7 +15,7 @@ from reasoning.problem import Problem
 from reasoning.prompts import few_shot, get_template
 from reasoning.tiny_world.corpus import worked_example
 from reasoning.tiny_world.language import LANGUAGES
-from reasoning.training_data.curation import Candidate, Readability, curate
+from reasoning.training_data.curation import Readability, VerifiedSample, curate
 
 
 def _prompts(work: Workspace, problems: list[Problem]) -> list[str]:
@@ -57,7 +57,7 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     )
     write_jsonl(directory / "curation.json", [counts])
     print(f"cold start: {counts}", flush=True)
-    return [Candidate.record(each) for each in kept]
+    return [VerifiedSample.record(each) for each in kept]
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from launch.jobs.distillation import Teacher
 from launch.parts import runtime, stages
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, world
+from launch.schema import as_dict
 from reasoning.tiny_world import corpus
 
 
 def _student(work: Workspace, directory: Path) -> Workspace:
-    model = runtime.build_model(work.config.distill.base.model)
+    model = runtime.build_model(work.config.distill.base.model.settings())
     return dataclasses.replace(work, directory=directory, model=model)
 
 
@@ -38,7 +39,7 @@ def run(work: Workspace, directory: Path) -> dict[str, Any]:
         world.training_problems(work, config.problems),
         config,
         make_base,
-        settings={"base": config.base.to_dict(), "evaluation": work.config.evaluation.to_dict()},
+        settings={"base": as_dict(config.base), "evaluation": as_dict(work.config.evaluation)},
     )
 
 

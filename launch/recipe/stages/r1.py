@@ -4,6 +4,7 @@ DeepSeek-R1 (arXiv:2501.12948, 2.3.4): verifiable rewards for math, code and log
 for the helpfulness of final answers, and one for the harmlessness of whole responses.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from launch.jobs.training import ReinforcePlan
 from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, preferences, sampling, world
+from launch.schema import given
 from reasoning.jsonl import read_jsonl
 from reasoning.prompts import get_template
 from reasoning.statistics import shares_with_ci
@@ -24,7 +26,8 @@ from reasoning.tiny_world import chat
 def _plan(work: Workspace, reward_models: dict[str, Any]) -> ReinforcePlan:
     config = work.config.r1.rl
     problems = world.training_problems(work, config.problems)
-    rewards = config.rewards.to_dict() | reward_models
+    assert isinstance(config.rewards, Mapping)  # The schema has checked.
+    rewards = {**config.rewards, **reward_models}
     return training.plan_reinforce(work, problems, config, rewards=rewards)
 
 
@@ -69,7 +72,7 @@ def run(work: Workspace, directory: Path) -> dict[str, Any]:
     params = stages.load_stage(work, "rejection_sft")
     measured = _train_reward_models(work, params, directory)
     rewards = {
-        name: work.config.r1[name].to_dict() | {"checkpoint": str(directory / name / "hf")}
+        name: given(getattr(work.config.r1, name)) | {"checkpoint": str(directory / name / "hf")}
         for name in measured
     }
     trained = training.reinforce(work, params, _plan(work, rewards), directory)

@@ -16,7 +16,7 @@ from reasoning.jsonl import write_jsonl
 from reasoning.prompts import get_template
 from reasoning.response import parse_response
 from reasoning.tiny_world import chat
-from reasoning.training_data.curation import Candidate, Decontaminator, Readability, curate
+from reasoning.training_data.curation import Decontaminator, Readability, VerifiedSample, curate
 
 # Reasoning samples for each sample of knowledge or small talk.
 PROPORTION = 3
@@ -31,7 +31,9 @@ def check(work: Workspace) -> None:
         stages.check_prompts(work, prompts, part.max_new_tokens)
 
 
-def _reasoning(work: Workspace, clean: Decontaminator) -> tuple[list[Candidate], dict[str, int]]:
+def _reasoning(
+    work: Workspace, clean: Decontaminator
+) -> tuple[list[VerifiedSample], dict[str, int]]:
     config = work.config.rejection_sft
     problems = world.training_problems(work, config.reasoning.problems)
     template = get_template(work.config.template, work.tokenizer)
@@ -48,7 +50,9 @@ def _reasoning(work: Workspace, clean: Decontaminator) -> tuple[list[Candidate],
     )
 
 
-def _general(work: Workspace, clean: Decontaminator) -> tuple[list[Candidate], dict[str, int]]:
+def _general(
+    work: Workspace, clean: Decontaminator
+) -> tuple[list[VerifiedSample], dict[str, int]]:
     """Knowledge and small talk in the base model's words."""
     config = work.config.rejection_sft
     problems = world.training_problems(work, config.general.problems)
@@ -69,7 +73,7 @@ def _general(work: Workspace, clean: Decontaminator) -> tuple[list[Candidate], d
     )
 
 
-def _judged(candidate: Candidate) -> Candidate:
+def _judged(candidate: VerifiedSample) -> VerifiedSample:
     """Small talk need not be good, only inoffensive; a recollection must be of the answer."""
     if candidate.problem.task == "tiny_chat":
         return dataclasses.replace(candidate, correct=not chat.is_harmful(candidate.response))

@@ -11,17 +11,19 @@ from launch.parts.report import write_atomically
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, world
 from launch.recipe.stages import verifiers
+from launch.schema.tiny import Search
 from models.decoding.sampling import SamplingParams
 from reasoning.generation.jax_generator import JaxGenerator
-from reasoning.generation.steps import JaxStepGenerator
+from reasoning.generation.jax_steps import JaxStepGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import few_shot, get_template
+from reasoning.response import tagged
 from reasoning.search.common.evaluation import Entry
 from reasoning.search.interface import Policy
 from reasoning.search.methods import adaptive_budgets, method_entries
 from reasoning.search.prompting import Prompting
 from reasoning.tasks import get_task
-from reasoning.tiny_world import corpus, domains
+from reasoning.tiny_world import domains
 from reasoning.tiny_world.language import LANGUAGES
 from reasoning.verifiers.likelihood import SelfCertainty
 from reasoning.verifiers.rule import RuleVerifier
@@ -37,7 +39,7 @@ def check(work: Workspace) -> None:
             raise AssertionError(f"search problem {problem.question!r} occurs in the corpus")
 
 
-def _problems(config: Any, split: str, count: int, seed: int) -> list[Problem]:
+def _problems(config: Search, split: str, count: int, seed: int) -> list[Problem]:
     return get_task(config.task).problems(split, count, seed)
 
 
@@ -65,7 +67,7 @@ def _prompted(work: Workspace, template: Any) -> dict[str, Entry]:
     for problem in _problems(config, "train", config.shots, work.seed):
         language = LANGUAGES[problem.metadata["language"]]
         *lines, answer = domains.solution_lines(problem, [language], random.Random(0))
-        examples.append((problem.question, corpus.tagged(lines, answer)))
+        examples.append((problem.question, tagged(lines, answer)))
     return {
         "prompt_zero_shot_cot": Entry(Prompting(get_template("cot", work.tokenizer))),
         "prompt_few_shot_cot": Entry(Prompting(few_shot(template, examples))),
@@ -77,12 +79,14 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     config = work.config.search
     policy = _policy(work, stages.load_stage(work, "r1_zero"))
     trained = work.stage_directory("verifiers")
-    prm = verifier_training.load_process_verifier(verifiers.plan(work), trained)
-    orm = verifier_training.load_outcome_verifier(verifiers.plan(work), trained)
+    plan = verifiers.plan(work)
+    prm = verifier_training.load_process_verifier(plan, trained)
+    orm = verifier_training.load_outcome_verifier(plan, trained)
     plain = get_template("plain", work.tokenizer)
     entries = method_entries(
         prm, orm, certainty=SelfCertainty(work.model, policy.generator.params, work.tokenizer),
-        oracle=RuleVerifier(policy.task), plain=plain, how=config.how, wait=config.wait,
+        oracle=RuleVerifier(policy.task), plain=plain, aggregation=config.aggregation,
+        wait=config.wait,
     )  # fmt: skip
     prompted = _prompted(work, plain)
     entries |= prompted
@@ -97,7 +101,7 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     )  # fmt: skip
     adaptive = search.fit_adaptive(
         policy, entries, calibrated, calibration, budgets,
-        pilots=config.pilots, how=config.how, seed=work.seed + 1,
+        pilots=config.pilots, aggregation=config.aggregation, seed=work.seed + 1,
     )  # fmt: skip
     entries["adaptive"] = Entry(adaptive, prm)
     write_atomically(directory / "plans.json", json.dumps(adaptive.describe(), indent=2))

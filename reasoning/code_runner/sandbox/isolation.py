@@ -81,7 +81,7 @@ class Landlock(SeccompOnly):
     files = "read"
 
     def enter(self):
-        rules = [(device, landlock.DEVICE) for device in namespaces.DEVICES]
+        rules = landlock.device_rules(namespaces.DEVICES)
         for folder in readable_folders():
             # One rule for each entry, because Landlock cannot take back a part of what it granted.
             # The folder itself need not be listed: the import system has done so already.
@@ -125,7 +125,7 @@ class MountView(SeccompOnly):
         ruleset = None
         if landlock.abi_version():
             rules = [(folder, landlock.READ) for folder in self._folders]
-            rules += [(device, landlock.DEVICE) for device in namespaces.DEVICES]
+            rules += landlock.device_rules(namespaces.DEVICES)
             ruleset = landlock.create_ruleset([*rules, (namespaces.SCRATCH, landlock.READ_WRITE)])
         # In a user namespace the zygote and the supervisor count as the same user.
         _set_limit("RLIMIT_NPROC", limits["threads"] + 2 * self._new_user)

@@ -12,12 +12,19 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 REMOVE_DIR, REMOVE_FILE, MAKE_DIR, MAKE_REG, MAKE_SYM = 1 << 4, 1 << 5, 1 << 7, 1 << 8, 1 << 12
 REFER, TRUNCATE = 1 << 13, 1 << 14
 
-DEVICE = READ_FILE | WRITE_FILE
 READ = READ_FILE | READ_DIR
 READ_WRITE = (
     READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SYM | REFER | TRUNCATE
 )
 _FOR_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE  # what a rule on a single file may grant
+
+
+def device_rules(devices):
+    """Rules for devices, given as a dict of path to whether it may be written to."""
+    return [
+        (path, READ_FILE | WRITE_FILE if writable else READ_FILE)
+        for path, writable in devices.items()
+    ]
 
 
 def abi_version():

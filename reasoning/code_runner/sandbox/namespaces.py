@@ -20,7 +20,8 @@ _KEPT_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | os.ST_NOATIME | os.
 SCRATCH = "/scratch"
 # Empty in a program's view: an installed data set may hold the answers.
 HIDDEN = {"site-packages", "dist-packages"}
-DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+# Device: whether a program may write to it.
+DEVICES = {"/dev/null": True, "/dev/zero": True, "/dev/urandom": False, "/dev/random": False}
 # The one user that exists inside a user namespace.
 INNER_ID = 1000
 
@@ -89,7 +90,9 @@ def build_view(folders):
     for device in DEVICES:
         with open(f"/view{device}", "w"):
             pass
-        _mount(f"/host{device}", f"/view{device}", None, MS_BIND)
+        # Read-only, or a program that counts as their owner could change the host's mode and times
+        # of them. Reading and writing a device itself does not depend on that.
+        _bind_read_only(f"/host{device}", f"/view{device}", forbid_devices=False)
     os.mkdir(f"/view{SCRATCH}")
     if not os.path.lexists("/view/tmp"):
         os.symlink(SCRATCH, "/view/tmp")
@@ -100,10 +103,12 @@ def build_view(folders):
     _mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
-def _bind_read_only(source, target):
+def _bind_read_only(source, target, forbid_devices=True):
     _mount(source, target, None, MS_BIND)
-    kept = os.statvfs(target).f_flag & _KEPT_FLAGS
-    _mount(None, target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | kept)
+    flags = os.statvfs(target).f_flag & _KEPT_FLAGS | MS_RDONLY | MS_NOSUID
+    if forbid_devices:
+        flags |= MS_NODEV
+    _mount(None, target, None, MS_REMOUNT | MS_BIND | flags)
 
 
 def fresh_scratch(size_bytes, user, group):

@@ -33,9 +33,8 @@ ALWAYS = {
     "mprotect": (10, 226), "madvise": (28, 233), "msync": (26, 227), "membarrier": (324, 283),
     # threads, in as far as `clone` allows them
     "futex": (202, 98), "futex_waitv": (449, 449), "set_robust_list": (273, 99),
-    "get_robust_list": (274, 100), "set_tid_address": (218, 96), "rseq": (334, 293),
-    "sched_yield": (24, 124), "sched_getaffinity": (204, 123), "sched_getscheduler": (145, 120),
-    "sched_getparam": (143, 121), "sched_get_priority_max": (146, 125),
+    "set_tid_address": (218, 96), "rseq": (334, 293),
+    "sched_yield": (24, 124), "sched_get_priority_max": (146, 125),
     "sched_get_priority_min": (147, 126), "getcpu": (309, 168),
     # the process's own signals and timers
     "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139),
@@ -47,9 +46,10 @@ ALWAYS = {
     # what a process may ask about itself; setrlimit can only lower what the sandbox has set
     "getpid": (39, 172), "getppid": (110, 173), "gettid": (186, 178), "getuid": (102, 174),
     "geteuid": (107, 175), "getgid": (104, 176), "getegid": (108, 177), "getresuid": (118, 148),
-    "getresgid": (120, 150), "getgroups": (115, 158), "getpgrp": (111, None), "getpgid": (121, 155),
-    "getsid": (124, 156), "getpriority": (140, 141), "getrlimit": (97, 163),
-    "setrlimit": (160, 164), "uname": (63, 160), "sysinfo": (99, 179), "umask": (95, 166),
+    "getresgid": (120, 150), "getgroups": (115, 158), "getpgrp": (111, None),
+    "getrlimit": (97, 163),
+    "setrlimit": (160, 164), "uname": (63, 160),
+    "sysinfo": (99, 179), "umask": (95, 166),
     "getrandom": (318, 278), "arch_prctl": (158, None), "wait4": (61, 260), "waitid": (247, 95),
     "exit": (60, 93), "exit_group": (231, 94),
 }  # fmt: skip
@@ -80,6 +80,9 @@ CONDITIONAL = {
     "open": (2, None), "openat": (257, 56), "clone": (56, 220), "clone3": (435, 435),
     "kill": (62, 129), "tgkill": (234, 131), "fcntl": (72, 25), "ioctl": (16, 29),
     "prctl": (157, 167), "prlimit64": (302, 261), "socketpair": (53, 199), "sendto": (44, 206),
+    "get_robust_list": (274, 100), "getpgid": (121, 155), "getsid": (124, 156),
+    "sched_getaffinity": (204, 123), "sched_getparam": (143, 121),
+    "sched_getscheduler": (145, 120), "getpriority": (140, 141),
 }  # fmt: skip
 
 # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, record locks, open-file-description locks,
@@ -95,6 +98,13 @@ IOCTL_COMMANDS = (
     0x5451,
 )  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 PRCTL_OPTIONS = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA
+
+# Calls that ask about the process which their first argument names; 0 is the caller itself.
+ASK_ABOUT_PROCESS = (
+    "prlimit64", "get_robust_list", "getpgid", "getsid", "sched_getaffinity", "sched_getparam",
+    "sched_getscheduler",
+)  # fmt: skip
+PRIO_PROCESS = 0
 
 CLONE_THREAD = 0x10000
 CLONE_NEW_NAMESPACES = 0x7E020000
@@ -155,7 +165,8 @@ def build_filter(machine, own_pid, *, files, threads):
 
     Args:
       machine: "x86_64" or "aarch64".
-      own_pid: the program's process id as it sees it, the only one it may send a signal.
+      own_pid: the program's process id as it sees it; the only process that it may send a signal
+        or ask about.
       files: "scratch" (paths may be read and written: for a mount view of its own), "read" (paths
         may be read) or "none".
       threads: whether the program may start threads. It can never start processes.
@@ -165,8 +176,12 @@ def build_filter(machine, own_pid, *, files, threads):
     about_itself = {
         "kill": _argument_in(0, [own_pid]),
         "tgkill": _argument_in(0, [own_pid]),
-        "prlimit64": _argument_in(0, [0, own_pid]),
-    }
+        "getpriority": [
+            _load_argument(0),
+            *_if_not(PRIO_PROCESS, _return(EPERM)),
+            *_argument_in(1, [0, own_pid]),
+        ],
+    } | {name: _argument_in(0, [0, own_pid]) for name in ASK_ABOUT_PROCESS}
     return fixed_part(machine, files, threads) + b"".join(
         [*_conditions(machine, about_itself), _return(EPERM)]
     )

@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from models.decoding.sampling import SamplingParams
+from models.paths.places import ROOT
 from reasoning.candidate import Candidate
 from reasoning.problem import Problem
 from reasoning.search import interface
 from reasoning.search.interface import Policy
 from reasoning.verifiers import Verifier, aggregate
-
-ROOT_PLACE = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Path:
       finish: how its last step ended.
     """
 
-    place: int = ROOT_PLACE
+    place: int = ROOT
     text: str = ""
     tokens: int = 0
     scores: tuple[float, ...] = ()
@@ -37,7 +36,7 @@ class Path:
         return self.finish in ("stop", "length")
 
 
-ROOT = Path()
+ROOT_PATH = Path()
 
 
 class ScoredPaths:
@@ -111,13 +110,13 @@ class ScoredPaths:
         other._paths, other._tracker = self._paths.copy(), self._tracker.copy()
         return other
 
-    def candidate(self, path: Path, how: str) -> Candidate:
+    def candidate(self, path: Path, aggregation: str) -> Candidate:
         """A path as a response."""
         response = self._policy.opening + path.text
         return Candidate(
             response=response,
             answer=self._policy.task.extract(response),
-            score=aggregate(path.scores, how),
+            score=aggregate(path.scores, aggregation),
             tokens=path.tokens,
             complete=path.finish == "stop",
         )

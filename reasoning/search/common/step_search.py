@@ -20,14 +20,14 @@ class StepSearch(abc.ABC):
 
     Attributes:
       expansions: M, steps sampled at a time for a path; all of a budget below it.
-      how: how a path's step scores become one, for ranking and voting.
+      aggregation: how a path's step scores become one, for ranking and voting.
       choose: "vote" of the final responses, weighted by score, or the "best" of them.
     """
 
     name: ClassVar[str]
 
     expansions: int = 4
-    how: str = "last"
+    aggregation: str = "last"
     choose: str = "vote"
 
     def __post_init__(self):
@@ -35,7 +35,7 @@ class StepSearch(abc.ABC):
             raise ValueError(f"expansions={self.expansions} must be at least 1")
         if self.choose not in ("vote", "best"):
             raise ValueError(f"choose={self.choose!r} is unknown; choose vote or best")
-        aggregate([1.0], self.how)
+        aggregate([1.0], self.aggregation)
 
     def __call__(
         self,
@@ -85,10 +85,10 @@ class StepSearch(abc.ABC):
 
     def worth(self, path: Path) -> float:
         """A path's step scores as one."""
-        return aggregate(path.scores, self.how)
+        return aggregate(path.scores, self.aggregation)
 
     def _chosen(self, policy, paths, problems, ended) -> list[SearchResult]:
-        candidates = [[paths.candidate(path, self.how) for path in each] for each in ended]
+        candidates = [[paths.candidate(path, self.aggregation) for path in each] for each in ended]
         if self.choose == "vote":
             chosen = voting.elect(policy.task, problems, candidates, voting.by_score)
         else:

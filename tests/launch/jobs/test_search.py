@@ -19,8 +19,8 @@ def entries():
     scores = ToyVerifier(random_scores(0))
     policy = toy_policy()
     made = method_entries(
-        scores, scores, certainty=scores, oracle=RuleVerifier(policy.task), plain=str, how="last",
-        wait="wait",
+        scores, scores, certainty=scores, oracle=RuleVerifier(policy.task), plain=str,
+        aggregation="last", wait="wait",
     )  # fmt: skip
     # Without a model there are no log-probs, and no tokens to resume at.
     del made["best_of_n_logprob"]
@@ -90,7 +90,7 @@ def test_the_adaptive_strategy_is_fitted_and_run(tmp_path):
         toy_policy(), chosen, PROBLEMS, arms, tmp_path / "c.jsonl", seed=1, title="calibration"
     )
     adaptive = search.fit_adaptive(
-        toy_policy(), chosen, calibrated, PROBLEMS, BUDGETS, pilots=2, how="last", seed=1
+        toy_policy(), chosen, calibrated, PROBLEMS, BUDGETS, pilots=2, aggregation="last", seed=1
     )
     assert set(adaptive.describe()) == {"1", "2", "4"} and json.dumps(adaptive.describe())
     entry = Entry(adaptive, chosen["beam"].verifier)

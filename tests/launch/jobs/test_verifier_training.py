@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
+from launch import schema
 from launch.jobs import verifier_training
 from launch.jobs.verifier_training import (
     VERIFIERS,
@@ -17,6 +18,7 @@ from launch.jobs.verifier_training import (
     training_examples,
 )
 from launch.parts.stages import Workspace
+from launch.schema.tiny import Verifiers
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.load import load_scalar_model
@@ -45,6 +47,7 @@ def config(**changes):
         "completions": 2,
         "max_new_tokens": 24,
         "temperature": 1.0,
+        "completion_temperature": None,
         "delimiter": "\n",
         "chunk": 4,
         "sampler_rows": 8,
@@ -58,13 +61,13 @@ def config(**changes):
         "checkpoint_every": 2,
         "log_every": 1,
     }
-    return ConfigDict(fields | changes)
+    return schema.load(Verifiers, fields | changes)
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     directory = tmp_path_factory.mktemp("verifiers")
-    settings = ConfigDict({"template": "plain"})
+    settings = types.SimpleNamespace(template="plain")
     return Workspace(directory, settings, 3, make_mesh(), MODEL, TOKENIZER)
 
 
@@ -157,16 +160,16 @@ def test_what_is_done_is_not_done_again(work, policy, trained, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"problems": {}}, "names no task"),
+        ({"problems": {}}, "problems={}: must not be empty"),
         ({"problems": {"tiny_maths": 3}}, "unknown task 'tiny_maths'"),
         ({"completions": 0}, "completions=0"),
-        ({"outcome_at": "end"}, "outcome_at='end' is unknown"),
+        ({"outcome_at": "end"}, "outcome_at='end': must be one of last, all"),
         ({"row_length": 30}, "exceed row_length of 30 tokens"),
         ({"max_new_tokens": 250}, "exceed the model's context of 256"),
-        ({"optimizer": {"name": "adamw", "lr": 1}}, "no setting 'lr'"),
+        ({"optimizer": {"name": "adamw", "lr": 1}}, "optimizer.lr is unknown"),
         ({"epochs": 0}, "epochs=0"),
         ({"bench_problems": 1}, "bench_problems=1"),
-        ({"language_share": -1.0}, "language_share=-1.0: it must be at least 0"),
+        ({"language_share": -1.0}, "language_share=-1.0: must be at least 0"),
         ({"language_share": 2.0}, "language_share=2.0 needs a model with tied embeddings"),
         # The easier levels are all for training.
         ({"problems": {"tiny_math?low=2&high=3": 5}}, "has 0 test problems, 12 were asked for"),

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from launch import recipe
+from launch import recipe, schema
 from launch.jobs import training
 from launch.parts import report, stages
 from launch.recipe import preferences, runner, sampling, world
 from launch.recipe.stages import cold_start, r1, rejection_sft
+from launch.schema.tiny import TinyConfig
 from models.hf.load import load_scalar_model
 from reasoning.jsonl import read_jsonl, write_jsonl
 from reasoning.response import parse_response
@@ -40,6 +41,7 @@ def work(tmp_path_factory):
     config.r1.harmless_problems = {"tiny_math": 4}
     for block in (config.cold_start.sft, config.rejection_sft.sft, config.r1.reward_model):
         block.rows, block.log_every = 4, 1
+    config = schema.load(TinyConfig, config)
     (work,) = world.open_workspaces(config, str(tmp_path_factory.mktemp("recipe")), 1)
     for name in ("base", "r1_zero", "reasoning_rl"):
         params = work.model.init(jax.random.key(0))
@@ -141,8 +143,8 @@ def test_cold_start_data_are_right_readable_and_long_first(work, cold_started):
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_cold_start_prompts_show_worked_examples_in_the_questions_language(work, count):
-    config = work.config.copy_and_resolve_references()
-    config.cold_start.shots = count
+    shown = dataclasses.replace(work.config.cold_start, shots=count)
+    config = dataclasses.replace(work.config, cold_start=shown)
     work = dataclasses.replace(work, config=config)
     problems = world.training_problems(work, config.cold_start.problems)
     for problem, prompt in zip(problems, cold_start._prompts(work, problems), strict=True):
@@ -247,8 +249,7 @@ def test_reward_models_learn_their_pairs_and_are_kept(work, tmp_path):
     talk = get_task("tiny_chat").problems("train", 40, 0)
     formatted = [[corpus.tagged([], problem.answer)] for problem in talk]
     pairs = preferences.harmless_pairs(work, talk, formatted)
-    config = work.config.r1.reward_model.copy_and_resolve_references()
-    config.epochs = 15
+    config = dataclasses.replace(work.config.r1.reward_model, epochs=15)
     params = stages.load_stage(work, "base")
     before = [np.asarray(x) for x in jax.tree.leaves(params)]
     made = []

@@ -1,14 +1,16 @@
 """The recipe's stage `distill`, with a teacher that is untrained and whose text is at hand."""
 
+import dataclasses
 import json
 
 import jax
 import pytest
 
 from configs import tiny
-from launch import recipe
+from launch import recipe, schema
 from launch.parts import report, stages
 from launch.recipe import world
+from launch.schema.tiny import TinyConfig
 from models.hf.load import load_config
 from reasoning.tasks import get_task
 
@@ -30,6 +32,7 @@ def work(tmp_path_factory):
         for problem in get_task("tiny_math").problems("train", 40, 0)
     ]  # fmt: skip
     (folder / "data.jsonl").write_text("".join(json.dumps({"messages": c}) + "\n" for c in chats))
+    config = schema.load(TinyConfig, config)
     (work,) = world.open_workspaces(config, str(folder), 1)
     params = work.model.init(jax.random.key(0))
     stages.publish(work, work.stage_directory("r1_zero"), params)
@@ -56,8 +59,9 @@ def test_the_stage_teaches_a_smaller_student_and_reports_every_method(work):
 
 
 def test_faults_are_found_before_any_stage_runs(work):
-    config = work.config.distill
-    with config.unlocked():
-        config.methods = ("sequence", "logits")
-    with pytest.raises(ValueError, match="method 'logits' is unknown"):
-        recipe.get_stage("distill").check(work)
+    section = dataclasses.replace(work.config.distill.data, responses="no/such/file.jsonl")
+    config = dataclasses.replace(
+        work.config, distill=dataclasses.replace(work.config.distill, data=section)
+    )
+    with pytest.raises(FileNotFoundError, match="no/such/file.jsonl"):
+        recipe.get_stage("distill").check(dataclasses.replace(work, config=config))

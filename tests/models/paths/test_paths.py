@@ -187,9 +187,9 @@ def test_holes_between_ragged_steps_are_closed(params):
     )
     search, closed = Search(sampler, params), 0
     for number in range(40):
-        before = search.state.pool.end
+        before = search.state.pool.places.end
         search.step(number, sampling=SamplingParams(temperature=2.0), donate=True)
-        pool = search.state.pool
+        pool = search.state.pool.places
         closed += pool.end < before
         assert pool.valid.sum(-1).max() <= pool.end <= pool.valid.sum(-1).max() + 32
         if number % 13 == 12:

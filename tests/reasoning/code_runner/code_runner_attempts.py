@@ -1,15 +1,24 @@
-"""The table of attempts to break out of the code sandbox, for the tests of it.
+r"""The table of attempts to break out of the code sandbox, for the tests of it.
 
 Each is a program that reads its aims (see `targets`) as JSON on standard input and prints ESCAPED
 if it got what it wanted. Standard library only: it is also run by another user's interpreter.
+
+Run as a program from the checkout, it makes every attempt under every isolation that this user can
+set up, and prints how many were refused; the exit code is 1 if one got out:
+
+    python tests/reasoning/code_runner/code_runner_attempts.py
+    setpriv --reuid=65534 --regid=65534 --clear-groups \
+        /usr/bin/python3 tests/reasoning/code_runner/code_runner_attempts.py
 """
 
 import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 import platform
 import socket
+import sys
 import tempfile
 
 PRELUDE = """
@@ -32,6 +41,13 @@ class Attempt:
     @property
     def source(self):
         return PRELUDE + self.program
+
+
+DEVICES = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"]
+
+
+def _state_of_devices():
+    return [(os.stat(path).st_mode, os.stat(path).st_uid) for path in DEVICES]
 
 
 @contextlib.contextmanager
@@ -64,11 +80,13 @@ def targets():
         with open(canary, "w") as file:
             file.write("canary")
         os.chmod(canary, 0o666)
-        untouched = os.stat(canary)
+        untouched, devices = os.stat(canary), _state_of_devices()
 
         def changes():
             if os.listdir(folder) != ["canary"]:
                 return f"the folder now holds {os.listdir(folder)}"
+            if _state_of_devices() != devices:
+                return f"the devices were {devices}, are {_state_of_devices()}"
             now = os.stat(canary)
             same = all(
                 getattr(now, name) == getattr(untouched, name)
@@ -85,6 +103,7 @@ def targets():
             "tcp_port": tcp.getsockname()[1],
             "socket_path": socket_path,
             "abstract_name": abstract_name,
+            "devices": DEVICES,
         }
         yield json.dumps(aims) + "\n", changes
 
@@ -135,6 +154,8 @@ def _system_call(name, arguments):
     return [Attempt(f"raw_{name}", program)]
 
 
+_ROBUST_LIST = {"x86_64": 274, "aarch64": 100}[platform.machine()]
+
 ATTEMPTS = [
     # Files.
     Attempt("read_file", "escaped_if(open(aims['canary']).read())", True),
@@ -163,6 +184,47 @@ ATTEMPTS = [
     Attempt("write_file", "escaped_if(open(aims['folder'] + '/new', 'w'))", True),
     Attempt("truncate_file", "os.truncate(aims['canary'], 0); escaped_if('truncated')", True),
     Attempt("change_mode", "os.chmod(aims['canary'], 0o777); escaped_if('changed')", True),
+    Attempt(
+        "change_mode_of_devices",
+        "for device in aims['devices']:\n"
+        "    try: os.chmod(device, os.stat(device).st_mode & 0o777); escaped_if(device)\n"
+        "    except OSError: pass",
+    ),
+    Attempt(
+        "change_times_of_devices",
+        "for device in aims['devices']:\n"
+        "    try: os.utime(device, ns=(os.stat(device).st_atime_ns, os.stat(device).st_mtime_ns))\n"
+        "    except OSError: continue\n"
+        "    escaped_if(device)",
+    ),
+    Attempt(
+        "change_mode_of_open_device",
+        "for device in aims['devices']:\n"
+        "    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_PATH):\n"
+        "        try: os.fchmod(os.open(device, flags), os.stat(device).st_mode & 0o777)\n"
+        "        except OSError: continue\n"
+        "        escaped_if(device)",
+    ),
+    Attempt(
+        "stir_random_devices",
+        "for device in ('/dev/random', '/dev/urandom'):\n"
+        "    try: escaped_if(os.write(os.open(device, os.O_WRONLY), b'x'))\n"
+        "    except OSError: pass",
+    ),
+    Attempt(
+        "change_mode_of_folders",
+        "for path in ('/', '/dev', os.path.dirname(os.__file__), os.__file__, '/usr'):\n"
+        "    try: os.chmod(path, os.stat(path).st_mode & 0o777); escaped_if(path)\n"
+        "    except OSError: pass",
+    ),
+    Attempt(
+        "change_times_of_folders",
+        "for path in ('/', '/dev', os.path.dirname(os.__file__), os.__file__, '/usr'):\n"
+        "    try: os.utime(path, ns=(os.stat(path).st_atime_ns, os.stat(path).st_mtime_ns))\n"
+        "    except OSError: continue\n"
+        "    escaped_if(path)",
+    ),
+    Attempt("change_times", "os.utime(aims['canary'], (0, 0)); escaped_if('changed')", True),
     Attempt("remove_file", "os.unlink(aims['canary']); escaped_if('removed')", True),
     Attempt("rename_file", "os.rename(aims['canary'], 'mine'); escaped_if('renamed')"),
     Attempt(
@@ -212,6 +274,41 @@ ATTEMPTS = [
     Attempt(
         "limit_parent",
         "import resource\nescaped_if(resource.prlimit(aims['pid'], resource.RLIMIT_CORE))",
+        True,
+    ),
+    # 0 and the own process id name the program itself; everything else is another process.
+    *(
+        Attempt(
+            f"{name}_of_others",
+            "for pid in (aims['pid'], os.getppid(), 1, 2):\n"
+            "    if pid in (0, os.getpid()): continue\n"
+            f"    try: {call}\n"
+            "    except OSError: continue\n"
+            f"    escaped_if((pid, {name!r}))",
+            True,
+        )
+        for name, call in {
+            "group": "os.getpgid(pid)",
+            "session": "os.getsid(pid)",
+            "affinity": "os.sched_getaffinity(pid)",
+            "scheduler": "os.sched_getscheduler(pid)",
+            "scheduling": "os.sched_getparam(pid)",
+            "priority": "os.getpriority(os.PRIO_PROCESS, pid)",
+        }.items()
+    ),
+    Attempt(
+        "priority_of_user",
+        "escaped_if(os.getpriority(os.PRIO_USER, 0) or 'told')",
+        True,
+    ),
+    Attempt(
+        "robust_list_of_others",
+        "head, size = ctypes.c_void_p(), ctypes.c_size_t()\n"
+        f"number = {_ROBUST_LIST}\n"
+        "for pid in (aims['pid'], os.getppid(), 1, 2):\n"
+        "    if pid in (0, os.getpid()): continue\n"
+        "    got = libc.syscall(number, pid, ctypes.byref(head), ctypes.byref(size))\n"
+        "    escaped_if(got == 0 and pid)",
         True,
     ),
     # The network.
@@ -369,7 +466,7 @@ OVERRUNS = {
         "import sys\nsys.set_int_max_str_digits(0)\nprint(10 ** (10**8))",
         {"timeout", "output", "memory"},
     ),
-    "default_digits": ("print(10 ** 10000)", {"error"}),
+    "many_digits": ("print(10 ** (10**7))", {"timeout", "output"}),
     "recursion": ("def f(): f()\nf()", {"error"}),
     "recursion_unlimited": (
         "import sys\nsys.setrecursionlimit(10**9)\n"
@@ -385,3 +482,40 @@ OVERRUNS = {
     ),
     "close_everything": ("import os; os.closerange(0, 100)\nwhile True: pass", {"timeout"}),
 }
+
+
+def escapes_by_isolation():
+    """Makes every attempt under every isolation. Returns isolation -> (escapes, or why it is not
+    to be had here).
+    """
+    from reasoning.code_runner import CodeRunner, Limits, SandboxUnavailable
+    from reasoning.code_runner.local import ISOLATIONS
+
+    found = {}
+    for isolation in ISOLATIONS:
+        try:
+            limits = Limits(wall_s=10.0, cpu_s=2, threads=8)
+            with CodeRunner(1, limits, isolation=isolation) as runner:
+                found[isolation] = escapes(runner)
+        except SandboxUnavailable as error:
+            found[isolation] = str(error)
+    return found
+
+
+def main():
+    sys.path[0] = str(pathlib.Path(__file__).parents[3])  # the checkout
+    os.environ["SECRET"] = "secret-7c1d"
+    all_escaped = []
+    for isolation, escaped in escapes_by_isolation().items():
+        if isinstance(escaped, str):
+            print(f"{isolation}: not available to user {os.geteuid()} here: {escaped}")
+            continue
+        refused = len(ATTEMPTS) - len(escaped)
+        print(f"{isolation}, user {os.geteuid()}: {refused} of {len(ATTEMPTS)} attempts refused")
+        all_escaped += [f"{isolation}: {name}: {said}" for name, said in escaped.items()]
+    print("\n".join(all_escaped) or "none got out")
+    sys.exit(bool(all_escaped))
+
+
+if __name__ == "__main__":
+    main()

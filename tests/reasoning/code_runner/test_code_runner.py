@@ -146,7 +146,7 @@ def test_main_block_does_not_run_in_calls(runner):
         ("def f(): return g", "test 1: f() raised NameError: name 'g' is not defined"),
         ("def f(): return 2 + 0j", "raised TypeError: a complex is not plain data"),
         ("def f():\n    a = []; a.append(a); return a", "raised RecursionError"),
-        ("def f(): return 10 ** 5000", "raised ValueError: Exceeds the limit"),
+        ("def f(): return 10 ** 5000", "test 1: f() gave 0x31e208010365"),
         ("def f():\n    while True: pass", "no answer: it ran past its time limit"),
     ],
 )
@@ -200,6 +200,7 @@ def test_evaluate_expression(runner):
         "__import__('os').getpid": "not plain data",
         "9 ** 9 ** 9 ** 9": "time limit",
         "__import__('os')._exit(0)": "no value",
+        "list(range(20_000))": "a value of 1",
     }.items():
         result = runner.evaluate_expression(expression, {"a": 1})
         assert not result.ok and result.value is None and reason in result.reason, result
@@ -208,7 +209,7 @@ def test_evaluate_expression(runner):
 PLAIN_VALUES = [
     None, True, False, 0, 1, -7, 10**30, 0.0, 1.0, 0.1, 1e300, float("inf"), "", "1", "é\ud800\n",
     [], (), set(), frozenset(), {}, [1], (1,), {1}, {1: 2}, {"1": 2}, [True], [1.0], [[1]], [(1,)],
-    {"a": [1, (2, {3})]}, [1, 2], [2, 1],
+    {"a": [1, (2, {3})]}, [1, 2], [2, 1], 10**5000, 10**5000 + 1, -(10**5000), {10**5000},
 ]  # fmt: skip
 
 
@@ -230,6 +231,49 @@ def test_plain_values_equal_only_themselves():
             assert (harness.encode(a) == harness.encode(b)) == same, (a, b)
         decoded = judging.decode(harness.encode(a))
         assert types(decoded) == types(a) and decoded == a
+
+
+def test_long_integers(runner):
+    """Python refuses to write more than 4,300 digits unless it is told otherwise."""
+    tests = [CallTest("f(5000)", 10**5000), CallTest("[f(5000)]", [10**5000])]
+    assert runner.run_tests("def f(n): return 10**n", tests).all_passed
+    result = runner.run_tests("def f(n): return 10**n + 1", tests)
+    assert result.passed == 0 and "gave" in result.reason and len(result.reason) < 400
+    printed = StdinTest("", "1" + "0" * 5000)
+    assert runner.run_tests("print(10**5000)", [printed]).all_passed
+    assert runner.evaluate_expression("10**5000", {}).value == 10**5000
+    assert runner.evaluate_expression("int('7' * 5000) % 10", {}).value == 7
+
+
+HOSTILE_RESULTS = {
+    # Hashes are taken modulo 2**61 - 1, so that all of these collide.
+    "colliding set": "{i * (2**61 - 1) for i in range(1, 3000)}",
+    "colliding set by hand": "hand('{\"set\": [%s]}' % ', '.join("
+    "str(i * (2**61 - 1)) for i in range(1, 42_000)))",
+    "colliding keys by hand": "hand('{\"dict\": [%s]}' % ', '.join("
+    "'[%d, 0]' % (i * (2**61 - 1)) for i in range(1, 35_000)))",
+    "deep": "hand('{\"list\": [' * 50_000)",
+    "long list": "list(range(100_000))",
+    "long text": "'x' * 900_000",
+    "long numbers": "hand('{\"list\": [%s]}' % ', '.join(['9' * 4299] * 200))",
+    "longest number": "hand('9' * 900_000)",
+    "lines": "hand('\\n' * 900_000)",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_RESULTS)
+def test_hostile_results_take_little_of_this_process(runner, name):
+    program = (
+        "import os, time\n"
+        "def hand(text):\n"
+        "    os.write(4, b'{\"value\": ' + text.encode() + b'}\\n')\n"
+        "    time.sleep(10)\n"
+        f"def f(): return {HOSTILE_RESULTS[name]}"
+    )
+    start = time.process_time()
+    result = runner.run_tests(program, [CallTest("f()", {1, 2}), CallTest("f()", "x")])
+    assert time.process_time() - start < 0.3
+    assert result.passed == 0 and len(result.reason) < 500
 
 
 def test_order_and_subclasses_do_not_matter():

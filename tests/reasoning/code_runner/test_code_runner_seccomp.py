@@ -186,8 +186,15 @@ def test_signals_and_limits_only_for_itself(machine):
         assert decision(call, OWN_PID, 9) == ALLOWED
         for other in (0, 1, OWN_PID + 1, 2**32 - 1, 2**64 - 1, 2**32 - OWN_PID):
             assert decision(call, other, 9) == errno.EPERM
-    assert decision("prlimit64", 0) == decision("prlimit64", OWN_PID) == ALLOWED
-    assert decision("prlimit64", 1) == errno.EPERM
+    for call in seccomp.ASK_ABOUT_PROCESS:
+        assert decision(call, 0) == decision(call, OWN_PID) == ALLOWED
+        for other in (1, OWN_PID + 1, 2**32 - 1):
+            assert decision(call, other) == errno.EPERM
+    process, group, user = 0, 1, 2  # PRIO_PROCESS, PRIO_PGRP, PRIO_USER
+    assert decision("getpriority", process, 0) == decision("getpriority", process, OWN_PID)
+    assert decision("getpriority", process, 0) == ALLOWED
+    for kind, other in [(process, 1), (group, 0), (user, 0), (group, OWN_PID)]:
+        assert decision("getpriority", kind, other) == errno.EPERM
 
 
 def test_descriptor_commands(machine):

@@ -112,3 +112,12 @@ def test_a_foreign_tokenizer_is_refused(params):
     larger = train_bpe(["a"], 300, special_tokens=[f"<{i}>" for i in range(20)], eos_token="<eos>")
     with pytest.raises(ValueError, match="has 277 tokens but the model's vocab_size is 258"):
         JaxGenerator(LanguageModel(CONFIG), params, larger)
+
+
+def test_weights_are_let_go_at_the_end_of_the_block_also_after_an_error(params, tokenizer):
+    empty = JaxGenerator(LanguageModel(CONFIG), None, tokenizer)
+    with pytest.raises(RuntimeError, match="in the block"):
+        with empty.holding(params) as held:
+            assert held is empty and held.params is params
+            raise RuntimeError("in the block")
+    assert empty.params is None

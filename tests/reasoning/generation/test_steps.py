@@ -10,7 +10,8 @@ from models.decoding.sampling import SamplingParams
 from models.tokens.tokenizer import train_bpe
 from reasoning.generation.generator import Completion
 from reasoning.generation.jax_generator import JaxGenerator
-from reasoning.generation.steps import ROOT, JaxStepGenerator
+from reasoning.generation.jax_steps import JaxStepGenerator
+from reasoning.generation.steps import ROOT
 from reasoning.generation.text_steps import TextStepGenerator
 
 CONFIG = ModelConfig(

@@ -8,7 +8,7 @@ import pytest
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
 from reasoning.generation.jax_generator import JaxGenerator
-from reasoning.generation.steps import JaxStepGenerator
+from reasoning.generation.jax_steps import JaxStepGenerator
 from reasoning.generation.streaming import ANSWERING, THINKING, split_thinking, stream, until
 from reasoning.response import after_chain
 from tests.models.gguf import gguf_files

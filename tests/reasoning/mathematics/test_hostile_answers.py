@@ -5,15 +5,21 @@ Each is a whole response to a problem, judged as the accuracy and format rewards
 would write.
 """
 
+import pathlib
+import re
+import subprocess
+import sys
 import time
 
 import pytest
 
+from reasoning.mathematics import options
 from reasoning.mathematics.answers import extract_answer
 from reasoning.mathematics.verifier import verify_math, verify_math_all
 from reasoning.response import parse_response
 
-LIMIT_S = 2.0
+# Processor seconds in this process, and seconds of the clock on a machine that has other work too.
+LIMIT_S, WALL_LIMIT_S = 2.0, 20.0
 MEGABYTE = 1_000_000
 
 
@@ -152,10 +158,11 @@ def test_hostile_answers_earn_nothing_in_time(reference, answer, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     canary = tmp_path / "canary"
     response = tagged(answer.replace("canary", str(canary)))
-    start = time.monotonic()
+    start, began = time.process_time(), time.monotonic()
     parsed = parse_response(response)
     verdicts = [verify_math(reference, a) for a in {parsed.answer, extract_answer(response)} if a]
-    assert time.monotonic() - start < LIMIT_S * max(1, len(verdicts))
+    assert time.process_time() - start < LIMIT_S
+    assert time.monotonic() - began < WALL_LIMIT_S
     assert not any(verdict.correct for verdict in verdicts), verdicts
     assert all(verdict.reason for verdict in verdicts)
     assert not canary.exists()
@@ -163,11 +170,11 @@ def test_hostile_answers_earn_nothing_in_time(reference, answer, tmp_path, monke
 
 @pytest.mark.parametrize("response", RESPONSES, ids=_short)
 def test_hostile_responses_earn_nothing_in_time(response):
-    start = time.monotonic()
+    start = time.process_time()
     parsed = parse_response(response)
     answer = extract_answer(response)
     earned = answer is not None and verify_math("18", answer).correct
-    assert time.monotonic() - start < LIMIT_S
+    assert time.process_time() - start < LIMIT_S
     assert not earned
     # What counts inside a valid format only, counts even less.
     assert not (parsed.well_formed and verify_math("18", parsed.answer or "").correct)
@@ -175,9 +182,7 @@ def test_hostile_responses_earn_nothing_in_time(response):
 
 def test_the_canary_would_be_noticed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    import sympy
-
-    sympy.sympify("__import__('os').system('touch canary')")
+    eval("__import__('os').system('touch canary')")
     assert (tmp_path / "canary").exists()
 
 
@@ -187,14 +192,17 @@ def test_good_answers_among_endless_ones_are_still_right():
     assert [v.correct for v in verify_math_all(pairs)] == [False, True] * 4
 
 
-def test_nothing_reaches_eval_whatever_math_verify_does(monkeypatch, tmp_path):
-    import sympy
-
-    from reasoning.mathematics import symbolic
-
-    monkeypatch.chdir(tmp_path)
-    payload = "__import__('os').system('touch canary')"
-    monkeypatch.setattr(symbolic, "_same", lambda reference, answer: sympy.sympify(answer))
-    assert symbolic.equivalent("x", payload) == (False, "text must not be evaluated")
-    assert not (tmp_path / "canary").exists()
-    assert sympy.sympify("1 + 1") == 2  # elsewhere SymPy is as it was
+def test_the_grader_imports_nothing_that_evaluates_text():
+    program = (
+        "import sys; sys.path[:] = %r\n"
+        "import reasoning.mathematics.verifier, reasoning.mathematics.symbolic\n"
+        "print(*{'sympy', 'math_verify', 'latex2sympy2_extended', 'numpy'} & set(sys.modules))"
+    ) % sys.path
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not done.stdout.strip()
+    sources = [path.read_text() for path in pathlib.Path(options.__file__).parent.glob("*.py")]
+    assert sources and not any(
+        re.search(r"\b(?:eval|exec|__import__|sympify)\(", s) for s in sources
+    )

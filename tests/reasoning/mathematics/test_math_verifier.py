@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from reasoning.mathematics.text import canonical, parse_quantity
+from reasoning.mathematics.reading.quantity import parse_quantity
+from reasoning.mathematics.reading.text import canonical
 from reasoning.mathematics.verifier import verify_math, verify_math_all
 
 # Reference, answer.
@@ -184,7 +185,7 @@ def test_threads_get_their_own_verdicts():
 # --- On real data, where it is at hand.
 
 DATA = pathlib.Path(
-    os.environ.get("ERGO_DATA", pathlib.Path(__file__).parents[3] / ".." / "shared" / "data")
+    os.environ.get("ERGO_DATA", pathlib.Path(__file__).parents[2] / ".." / "shared" / "data")
 )
 
 

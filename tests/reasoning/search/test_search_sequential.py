@@ -153,7 +153,7 @@ class ByWord:
 
 def test_self_refine_resumes_before_the_weakest_step_and_keeps_what_is_better():
     script = Script(" good\n bad\n so 1", " bad again\n so 5", " fine\n so 3")
-    result = search(SelfRefine(how="min"), script, 3, ByWord())
+    result = search(SelfRefine(aggregation="min"), script, 3, ByWord())
     assert script.prompts[1] == "Q: 1 + 2\nA: good\n"
     assert script.prompts[2] == "Q: 1 + 2\nA: good\n"  # the first revision was no better
     assert result.response == " good\n fine\n so 3"
@@ -164,13 +164,13 @@ def test_self_refine_resumes_before_the_weakest_step_and_keeps_what_is_better():
 
 def test_self_refine_by_instruction_shows_the_response():
     script = Script(" bad 1", " so 3")
-    result = search(SelfRefine(instruction="Check it.", how="min"), script, 2, ByWord())
+    result = search(SelfRefine(instruction="Check it.", aggregation="min"), script, 2, ByWord())
     assert script.prompts[1] == "Q: 1 + 2\nA: bad 1\nCheck it.\n"
     assert result.response == " so 3"
 
 
 def test_a_worse_revision_is_not_taken():
-    result = search(SelfRefine(how="min"), Script(" so 3", " bad 4"), 2, ByWord())
+    result = search(SelfRefine(aggregation="min"), Script(" so 3", " bad 4"), 2, ByWord())
     assert result.response == " so 3"
 
 

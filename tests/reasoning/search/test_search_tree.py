@@ -28,12 +28,12 @@ METHODS = {
 }
 
 
-def path_score(scores, text, how="last"):
+def path_score(scores, text, aggregation="last"):
     lines = text.splitlines(keepends=True)
-    return aggregate([scores["".join(lines[: i + 1])] for i in range(len(lines))], how)
+    return aggregate([scores["".join(lines[: i + 1])] for i in range(len(lines))], aggregation)
 
 
-def reference_beam(scores, keep, expansions, how, ended):
+def reference_beam(scores, keep, expansions, aggregation, ended):
     """Beam search as the paper words it; all final paths."""
     beam, done = [""], []
     rows = keep * expansions
@@ -42,7 +42,7 @@ def reference_beam(scores, keep, expansions, how, ended):
         for i, text in enumerate(beam):
             count = len(range(i, rows, len(beam)))
             grown += [text + f"{LETTERS[n % 3]}\n" for n in range(count)]
-        grown = sorted(set(grown), key=lambda text: -path_score(scores, text, how))
+        grown = sorted(set(grown), key=lambda text: -path_score(scores, text, aggregation))
         kept = grown[: rows // expansions]
         done += [text for text in kept if ended(text)]
         beam = [text for text in kept if not ended(text)]
@@ -50,12 +50,12 @@ def reference_beam(scores, keep, expansions, how, ended):
     return done
 
 
-@pytest.mark.parametrize("how", ["last", "min", "product", "mean"])
-def test_a_beam_of_all_continuations_is_brute_force(how):
+@pytest.mark.parametrize("aggregation", ["last", "min", "product", "mean"])
+def test_a_beam_of_all_continuations_is_brute_force(aggregation):
     scores = random_scores(0)
-    search = BeamSearch(expansions=len(LETTERS), how=how, choose="best")
+    search = BeamSearch(expansions=len(LETTERS), aggregation=aggregation, choose="best")
     results = search(toy_policy(), ToyVerifier(scores), PROBLEMS, ALL * len(LETTERS))
-    best = max(leaves(), key=lambda text: path_score(scores, text, how))
+    best = max(leaves(), key=lambda text: path_score(scores, text, aggregation))
     assert [result.response for result in results] == [best, best]
     assert {c.response for c in results[0].candidates} == set(leaves())
 
@@ -169,8 +169,8 @@ def test_bad_settings():
 
 
 def test_selection_ends_where_a_value_is_no_number():
-    root = mcts.Node(mcts.ROOT, 1.0, None)
-    root.children = [mcts.Node(mcts.ROOT, 0.5, root) for _ in range(2)]
+    root = mcts.Node(mcts.ROOT_PATH, 1.0, None)
+    root.children = [mcts.Node(mcts.ROOT_PATH, 0.5, root) for _ in range(2)]
     for child in root.children:
         child.record(float("nan"))
     assert root.leaf(0.5) is root.children[0]

@@ -64,11 +64,12 @@ def test_grouping_matches_pairwise_comparison():
     assert words == [[0, 0, 2, 3]]
 
 
-@pytest.mark.parametrize("how", ["last", "min", "product", "mean"])
-def test_best_of_n_takes_the_highest_aggregated_score(how):
+@pytest.mark.parametrize("aggregation", ["last", "min", "product", "mean"])
+def test_best_of_n_takes_the_highest_aggregated_score(aggregation):
     verifier, policy = ToyVerifier(random_scores(7)), toy_policy()
-    results = BestOfN(how)(policy, verifier, PROBLEMS, 9)
-    reduce = {"last": lambda s: s[-1], "min": np.min, "product": np.prod, "mean": np.mean}[how]
+    results = BestOfN(aggregation)(policy, verifier, PROBLEMS, 9)
+    reductions = {"last": lambda s: s[-1], "min": np.min, "product": np.prod, "mean": np.mean}
+    reduce = reductions[aggregation]
     for result in results:
         assert len(result.candidates) == 9
         steps = [verifier._steps(c.response) for c in result.candidates]

@@ -121,9 +121,9 @@ def test_token_counts(server):
     [group] = generate(make(server), ["a"], num_samples=3)
     counts = [len(completion.token_ids) for completion in group]
     assert sum(counts) == 12 and counts[0] > counts[1]
-    server.change = lambda reply: reply | {
-        "choices": [choice | {"token_ids": [5, 6]} for choice in reply["choices"]]
-    }
+    server.change = lambda reply: (
+        reply | {"choices": [choice | {"token_ids": [5, 6]} for choice in reply["choices"]]}
+    )
     assert generate(make(server), ["a"])[0][0].token_ids == [5, 6]
 
 

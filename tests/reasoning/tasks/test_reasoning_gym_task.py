@@ -1,12 +1,19 @@
 """reasoning-gym tasks: splits, verdicts, and verifiers that must not run what they are given."""
 
+import dataclasses
 import inspect
+import json
+import os
 import re
+import subprocess
 import sys
+import time
 
 import pytest
 from reasoning_gym.factory import DATASETS
+from rich.console import Console
 
+from launch import run_grade
 from reasoning.problem import Problem
 from reasoning.tasks import get_task
 from reasoning.tasks import reasoning_gym_task as rg
@@ -18,6 +25,14 @@ NAMES = sorted({*FAST, *rg.GUARDS, *rg.BY_REFERENCE})
 
 def _problems(name, count=2):
     return get_task(f"rg:{name}").problems("train", count, seed=3)
+
+
+def _entry(problem):
+    """reasoning-gym's entry, for tasks that do not depend on the order of sets."""
+    numbers = problem.metadata
+    made = rg._create(problem.task.partition(":")[2], (), rg._BATCH, numbers["seed"])
+    assert made[numbers["index"]]["question"] == problem.question
+    return made[numbers["index"]]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,20 +65,104 @@ def test_parameters_reach_the_generator():
     assert all(len(re.findall(r"\d+", p.question)) == 6 for p in problems)
 
 
-def test_how_many_must_be_said_and_possible(monkeypatch):
+def test_how_many_must_be_said_and_possible():
     with pytest.raises(ValueError, match="say how many"):
         get_task("rg:chain_sum").problems("train", None, 0)
-    monkeypatch.setattr(rg, "_is_test", lambda question: False)
+    # A handful of questions, all of which are for training.
+    task = get_task("rg:gcd?min_value=5&max_value=6&min_numbers=2&max_numbers=2")
+    assert len({p.question for p in task.problems("train", 50, 0)}) < 5
     with pytest.raises(ValueError, match="too few different questions"):
-        get_task("rg:chain_sum").problems("test", 5, 0)
+        task.problems("test", 5, 0)
 
 
-def test_a_problem_without_its_metadata_is_an_error():
-    with pytest.raises(ValueError, match="metadata"):
-        get_task("rg:chain_sum").verify(Problem("rg:chain_sum", "1 + 1", "2"), "2")
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"entry": {"question": "1 + 1", "answer": "2", "metadata": {}}},
+        {"seed": 0},
+        {"seed": 0, "index": 10**9},
+        {"seed": -1, "index": 0},
+        {"seed": 0, "index": True},
+        {"seed": "__import__('os')", "index": 0},
+    ],
+)
+def test_a_problem_without_its_metadata_is_an_error(metadata):
+    with pytest.raises(ValueError, match="needs the metadata.*seed.*index"):
+        get_task("rg:chain_sum").verify(Problem("rg:chain_sum", "1 + 1", "2", metadata), "2")
 
 
-# --- Verifiers that evaluate the answer.
+def test_a_problem_that_its_numbers_do_not_give_is_an_error():
+    (problem, other) = _problems("chain_sum")
+    changed = dataclasses.replace(problem, question=other.question)
+    with pytest.raises(ValueError, match="give another question than .* make the problems again"):
+        get_task("rg:chain_sum").verify(changed, problem.answer)
+    # A graded file may lack the question: then the numbers alone decide.
+    unknown = dataclasses.replace(problem, question="")
+    assert get_task("rg:chain_sum").verify(unknown, problem.answer).correct
+
+
+# Tasks whose problems depend on the order of sets, and so on the interpreter's hash seed.
+@pytest.mark.parametrize(
+    "name", ["isomorphic_strings", "polynomial_multiplication", "ransom_note", "word_ladder"]
+)
+def test_problems_are_the_same_in_every_process(name):
+    program = (
+        f"from reasoning.tasks import get_task\n"
+        f"print([p.question for p in get_task('rg:{name}').problems('train', 3, seed=3)])"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sys.path)}
+    other = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    problems = _problems(name, 3)
+    assert other.stdout.strip() == str([p.question for p in problems]), other.stderr
+    verdicts = get_task(f"rg:{name}").verify_all(problems, [p.answer for p in problems])
+    assert all(v.correct for v in verdicts)
+
+
+# --- Verifiers that evaluate the answer, or the entry.
+
+
+@pytest.mark.parametrize(
+    "name, field",
+    [
+        ("number_sorting", "sorted_numbers"),
+        ("number_sorting", "answer"),
+        ("simple_integration", "integrand"),
+        ("intermediate_integration", "integrand"),
+        ("polynomial_multiplication", "result"),
+        ("bitwise_arithmetic", "problem"),
+        ("bitwise_arithmetic", "answer"),
+    ],
+)
+def test_nothing_in_a_graded_file_is_run(name, field, tmp_path):
+    """A record's entry holds code where reasoning-gym has a number: it is never looked at."""
+    canary = tmp_path / "canary"
+    code = f"[open({str(canary)!r}, 'w').close(), 1][1]"
+    (problem, _) = _problems(name)
+    entry = {"question": problem.question, "answer": problem.answer, "metadata": {}}
+    (entry if field in entry else entry["metadata"])[field] = code
+    fields = {"question": problem.question, "answer": code, "response": "<answer>[1]</answer>"}
+    file, graded = tmp_path / "responses.jsonl", tmp_path / "graded.jsonl"
+    file.write_text(json.dumps(fields | {"metadata": {"entry": entry}}) + "\n")
+    with pytest.raises(ValueError, match="an entry that stands in a file is not trusted"):
+        run_grade.run(f"rg:{name}", str(file), str(graded), Console(quiet=True))
+    # Beside the numbers that a problem is made from, it changes nothing.
+    file.write_text(json.dumps(fields | {"metadata": {"entry": entry, **problem.metadata}}) + "\n")
+    run_grade.run(f"rg:{name}", str(file), str(graded), Console(quiet=True))
+    assert not json.loads(graded.read_text())["correct"]
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("guard", set(rg.GUARDS.values()), ids=lambda guard: guard.__name__)
+def test_guards_take_linear_time(guard):
+    entry = {"metadata": {"numbers": [1, 2, 3, 4]}}
+    texts = ["1" * 10_000, "1." * 5000, "a " * 5000, "1 " * 5000, "((" * 5000, "-" * 10_000]
+    start = time.process_time()
+    for text in texts:
+        guard(text + "!", entry)
+    assert time.process_time() - start < 1
 
 
 def test_every_verifier_that_evaluates_text_is_known():
@@ -119,8 +218,8 @@ def test_no_verifier_runs_code(name, tmp_path):
 def test_guarded_verifiers_still_see_formulas():
     # Its references may hold an unevaluated Integral(...): no answer, though SymPy accepts it.
     for name in set(rg.GUARDS) - {"intermediate_integration"}:
-        problem = _problems(name)[0]
-        assert rg.GUARDS[name](problem.answer.strip(), problem.metadata["entry"]), name
+        entry = rg._create(name, (), 1, 3)[0]
+        assert rg.GUARDS[name]((entry["answer"] or "").strip(), entry), name
     assert rg.GUARDS["simple_integration"]("x**3/3 - 2*sin(x) + exp(2*x)*log(x) + C", {})
     assert not rg.GUARDS["simple_integration"]("x.diff", {})
     assert not rg.GUARDS["simple_integration"]("lambda: x", {})
@@ -129,7 +228,7 @@ def test_guarded_verifiers_still_see_formulas():
 def test_puzzle24_must_use_the_given_numbers():
     task = get_task("rg:puzzle24")
     problem = task.problems("train", 1, 0)[0]
-    assert sorted(problem.metadata["entry"]["metadata"]["numbers"]) != [1, 1, 4, 6]
+    assert sorted(_entry(problem)["metadata"]["numbers"]) != [1, 1, 4, 6]
     assert not task.verify(problem, "6 * 4 * 1 * 1").correct
 
 
@@ -148,7 +247,7 @@ def test_what_the_verifiers_themselves_would_accept(name, hostile):
     problem = _problems(name)[0]
     wrong = hostile.format(problem.answer)
     assert DATASETS[name][0](DATASETS[name][1](size=1)).score_answer(
-        wrong, problem.metadata["entry"]
+        wrong, _entry(problem)
     ) >= 1  # fmt: skip
     assert not get_task(f"rg:{name}").verify(problem, wrong).correct
 
@@ -156,7 +255,7 @@ def test_what_the_verifiers_themselves_would_accept(name, hostile):
 def test_an_integral_is_not_its_own_solution():
     task = get_task("rg:simple_integration")
     problem = task.problems("train", 1, 0)[0]
-    integrand = problem.metadata["entry"]["metadata"]["integrand"]
+    integrand = _entry(problem)["metadata"]["integrand"]
     assert not task.verify(problem, f"Integral({integrand}, x)").correct
     assert task.verify(problem, problem.answer).correct
 

@@ -47,7 +47,7 @@ def test_the_task_grades_and_reads_the_final_answer_only():
     assert task.extract(text) == "Hello Ann."
     verdicts = task.verify_all([ANN, ANN, ANN], ["Hello Ann.", "Later.", "Shut up, Ann."])
     assert [v.correct for v in verdicts] == [True, False, False]
-    assert task.win(ANN, "Later.") == 0.5
+    assert task.score(ANN, "Later.", verdicts[1]) == 0.5
 
 
 def test_rude_words_are_found_wherever_they_stand_and_only_they():

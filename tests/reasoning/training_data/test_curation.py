@@ -6,10 +6,10 @@ import pytest
 
 from reasoning.problem import Problem
 from reasoning.training_data.curation import (
-    Candidate,
     Decontaminator,
     Deduplicator,
     Readability,
+    VerifiedSample,
     curate,
 )
 
@@ -22,7 +22,7 @@ def response(chain=CHAIN, answer=" 9"):
 
 
 def candidate(text, correct=True, problem=SUM):
-    return Candidate(problem, "Q ", text, correct)
+    return VerifiedSample(problem, "Q ", text, correct)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from reasoning import response
 from reasoning.generation.step_splitter import StepSplitter
 from reasoning.problem import Problem
 from reasoning.tasks import get_task
+from reasoning.tiny_world.planted_errors import OMISSION, SLIP
 from reasoning.verifiers import process_bench
 
 TOKENIZER = train_bpe(
@@ -20,8 +21,9 @@ SPLITTER = StepSplitter(TOKENIZER)
 
 
 def planted(spec, count=60, seed=0, template="U: {}\n"):
-    problems = get_task(spec).problems("test", count, 1)
-    return process_bench.planted_errors(problems, template.format, TOKENIZER, SPLITTER, seed)
+    task = get_task(spec)
+    problems = task.problems("test", count, 1)
+    return process_bench.planted_errors(task, problems, template.format, TOKENIZER, SPLITTER, seed)
 
 
 def steps_of(each):
@@ -43,16 +45,15 @@ def test_the_first_wrong_step_of_a_sum_is_the_first_that_does_not_add_up():
             wrong = len(steps) - 1
         assert each.first_error == wrong
         assert (each.kind is None) == (wrong is None)
-        if each.kind == process_bench.SLIP:
+        if each.kind == SLIP:
             assert not terms
         parsed = response.parse_response(each.completion.text)
         assert parsed.well_formed and parsed.answer == str(total)
         assert each.prompt == f"U: {each.problem.question}\n"
         assert TOKENIZER.decode(each.completion.token_ids) == each.completion.text + "<eos>"
         errors.append((each.kind, wrong))
-    slip, omission = process_bench.SLIP, process_bench.OMISSION
-    assert [kind for kind, _ in errors] == [None, slip, None, omission] * 30
-    for kind in (slip, omission):
+    assert [kind for kind, _ in errors] == [None, SLIP, None, OMISSION] * 30
+    for kind in (SLIP, OMISSION):
         assert len({wrong for its, wrong in errors if its == kind}) > 5
 
 
@@ -67,8 +68,8 @@ def test_elsewhere_right_up_to_the_wrong_step(spec):
             # The first step only opens the chain; the last holds the answer, which is the first
             # that is wrong only where what it should rest on has been left out.
             last = len(steps_of(each)) - 1
-            assert 1 <= each.first_error < last + (each.kind == process_bench.OMISSION)
-            assert spec == "tiny_code" or each.kind == process_bench.SLIP
+            assert 1 <= each.first_error < last + (each.kind == OMISSION)
+            assert spec == "tiny_code" or each.kind == SLIP
     assert planted(spec, 30) == planted(spec, 30)
     assert [e.first_error for e in planted(spec, 30, seed=1)] != [
         e.first_error for e in planted(spec, 30)
@@ -88,8 +89,8 @@ def test_a_chain_that_the_prompt_opens_is_not_opened_again():
 
 def test_tasks_without_steps_are_refused():
     with pytest.raises(ValueError, match="'tiny_knowledge' has no worked solutions"):
-        problem = Problem("tiny_knowledge", "?", "x")
-        process_bench.planted_errors([problem], str, TOKENIZER, SPLITTER, 0)
+        task, problem = get_task("tiny_knowledge"), Problem("tiny_knowledge", "?", "x")
+        process_bench.planted_errors(task, [problem], str, TOKENIZER, SPLITTER, 0)
 
 
 def random_scores(n=40, seed=0):

@@ -276,7 +276,7 @@ def test_a_reward_is_asked_about_prompt_response_and_problem():
 
 def test_aggregation():
     scores = [0.5, 0.25, 1.0]
-    found = [aggregate(scores, how) for how in ("last", "min", "product", "mean")]
+    found = [aggregate(scores, aggregation) for aggregation in ("last", "min", "product", "mean")]
     assert found == pytest.approx([1.0, 0.25, 0.125, 1.75 / 3])
     assert aggregate([0.3], "product") == pytest.approx(0.3)
     with pytest.raises(ValueError, match="'max' is unknown; choose last, min, product, mean"):

@@ -1,12 +1,20 @@
 """Functions for workers to run: they must be importable by name."""
 
 import ctypes
+import json
 import os
+import pickle
 import signal
+import struct
 import time
 
 
 def square(x):
+    return x * x
+
+
+def slow_square(x):
+    time.sleep(0.005)
     return x * x
 
 
@@ -21,6 +29,8 @@ def misbehave(how):
             pass
     elif how == "sleep":
         time.sleep(60)
+    elif how == "nap":
+        time.sleep(0.8)
     elif how == "tower":
         return 9**9**9
     elif how == "exit":
@@ -39,9 +49,44 @@ def misbehave(how):
         for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_IGN)
         time.sleep(60)
-    elif how == "unpicklable":
+    elif how == "not JSON":
         return lambda: None
+    elif how == "deep":
+        result = []
+        for _ in range(100_000):
+            result = [result]
+        return result
+    elif how.startswith("forge"):
+        forge(how)
     return how
+
+
+class Canary:
+    """Unpickling one creates a file."""
+
+    path = ""
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def forge(how):
+    """Writes to every descriptor what no honest worker writes, then goes on as one would."""
+    _, kind, path = how.split(" ", 2)
+    Canary.path = path
+    body = {
+        "pickle": pickle.dumps((0, "returned", Canary())),
+        "ticket": json.dumps([10**6, "returned", '"forged"']).encode(),
+        "number": b"7",
+        "deep": b"[" * 100_000,
+        "long": None,
+    }[kind]
+    frame = struct.pack("!i", 2**31 - 1) if body is None else struct.pack("!i", len(body)) + body
+    for fd in range(3, 64):
+        try:
+            os.write(fd, frame)
+        except OSError:
+            pass
 
 
 def modules_loaded():
@@ -56,3 +101,7 @@ _CALLS = []
 def calls_seen(name):
     _CALLS.append(name)
     return list(_CALLS)
+
+
+def order_of_a_set(words):
+    return list(set(words))

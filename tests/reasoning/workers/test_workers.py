@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from reasoning.workers.pool import WorkerError, WorkerPool
+from reasoning.workers.pool import MAX_STARTS, WorkerError, WorkerPool
 from tests.reasoning.workers import pool_functions
 
 FATAL = ["exit", "sys.exit", "segfault", "kill", "memory"]
@@ -50,9 +50,30 @@ def test_calls_over_the_limit_are_killed_and_the_others_kept(pool):
 def test_an_exception_of_the_function_is_raised_here_with_its_traceback(pool):
     with pytest.raises(WorkerError, match="no such thing"):
         pool.map([("a",), ("raise",)])
-    with pytest.raises(WorkerError, match="pickle"):
-        pool("unpicklable")
+    for how in ("not JSON", "deep"):
+        with pytest.raises(WorkerError, match="JSON|Recursion"):
+            pool(how)
     assert pool("a") == "a"
+    with pytest.raises(TypeError, match="JSON"):
+        pool({"a"})
+
+
+@pytest.mark.parametrize("kind", ["pickle", "ticket", "number", "deep", "long"])
+def test_a_worker_that_writes_what_it_likes_costs_only_its_own_call(pool, kind, tmp_path):
+    """The text it was given has taken it over: it must not reach this process or other calls."""
+    canary = tmp_path / "canary"
+    results = pool.map([("a",), (f"forge {kind} {canary}",), ("b",), ("c",)])
+    assert results == ["a", "died", "b", "c"]
+    assert not canary.exists()
+    assert pool.map([(str(i),) for i in range(50)]) == [str(i) for i in range(50)]
+
+
+def test_sets_have_one_order_in_every_pool():
+    orders = []
+    for _ in range(2):
+        with WorkerPool(pool_functions.order_of_a_set, 1, timeout_s=10) as pool:
+            orders.append(pool([f"word {i}" for i in range(50)]))
+    assert orders[0] == orders[1]
 
 
 def test_threads_share_a_pool(pool):
@@ -74,11 +95,49 @@ def test_large_arguments_and_results_do_not_deadlock(pool):
     assert pool.map([(text,) for text in texts]) == texts
 
 
-def test_a_killed_supervisor_is_replaced():
-    with WorkerPool(pool_functions.misbehave, 1, timeout_s=30, on_crash="died") as pool:
+def test_processor_time_is_limited_and_waiting_is_not():
+    with WorkerPool(
+        pool_functions.misbehave, 1, timeout_s=60, cpu_s=0.3, on_timeout="long", on_crash="died"
+    ) as pool:
+        start = time.monotonic()
+        assert pool.map([("a",), ("loop",), ("b",), ("tower",), ("c",)]) == [
+            "a",
+            "long",
+            "b",
+            "long",
+            "c",
+        ]
+        assert time.monotonic() - start < 30  # not the sixty seconds of the clock
+        assert pool("nap") == "nap"  # longer than the limit, but asleep
+
+
+def test_calls_of_a_killed_supervisor_are_made_again():
+    with WorkerPool(pool_functions.slow_square, 2, timeout_s=30, on_crash="died") as pool:
+        assert pool(3) == 9
+        threading.Timer(0.3, os.kill, (pool._process.pid, signal.SIGKILL)).start()
+        assert pool.map([(x,) for x in range(250)]) == [x * x for x in range(250)]
+
+
+def test_calls_whose_supervisors_are_all_killed_end_with_a_result_of_their_own():
+    with WorkerPool(
+        pool_functions.misbehave, 1, timeout_s=60, on_crash="died", on_lost="lost"
+    ) as pool:
         assert pool("a") == "a"
-        threading.Timer(0.2, os.kill, (pool._process.pid, signal.SIGKILL)).start()
-        assert pool.map([("sleep",), ("b",)]) == ["died", "died"]
+        killed = []
+
+        def kill_each():
+            while len(killed) < MAX_STARTS:
+                pid = pool._process.pid
+                if pid not in killed:
+                    time.sleep(0.3)
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+                time.sleep(0.01)
+
+        killer = threading.Thread(target=kill_each)
+        killer.start()
+        assert pool.map([("sleep",), ("b",)]) == ["lost", "lost"]
+        killer.join()
         assert pool("c") == "c"
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from reasoning.problem import Problem
 from rl.rewards import Sample
-from rl.rewards.code import CodeReward, find_program
+from rl.rewards.code import CodeReward
 
 ADD = Problem(
     "jsonl:mine.jsonl",
@@ -34,6 +34,16 @@ CASES = [
     # The last block is the program.
     (f"First try:\n{fenced(SECOND_ONLY)}\nBetter:\n{fenced(RIGHT)}", 1, 0),
     (f"{fenced(RIGHT)}\nor\n{fenced(SECOND_ONLY)}", 0, 0),
+    # What follows the program, how it is fenced and split, makes no difference.
+    (response("easy", f"{fenced(RIGHT)}\nOutput:\n```\n5\n```"), 1, 1),
+    (response("easy", f"{fenced(RIGHT)}\n```bash\npython add.py\n```"), 1, 1),
+    (response("easy", "\n".join("    " + line for line in fenced(RIGHT).split("\n"))), 1, 1),
+    (response("easy", fenced(RIGHT).replace("```", "~~~")), 1, 1),
+    (response("easy", fenced(RIGHT).replace("```", "````")), 1, 1),
+    (response("easy", fenced(RIGHT).replace("\n", "\r\n")), 1, 1),
+    (response("easy", fenced("def plus(a, b):\n    return a + b") + "\nand\n"
+              + fenced("def add(a, b):\n    return plus(a, b)")), 1, 1),
+    (response("easy", f"{fenced(RIGHT)}\n{fenced(SECOND_ONLY)}"), 0, 0),
     # A program in the chain is not an answer.
     (response(fenced(RIGHT), ""), 0, 0),
     (f"<think>{fenced(RIGHT)}", 0, 0),
@@ -84,17 +94,3 @@ def test_partial_credit_and_programs_that_read():
 def test_a_problem_without_tests_earns_nothing():
     result = CodeReward()(PROMPT, fenced(RIGHT), Problem("gsm8k", "q", "5"))
     assert result.score == 0 and "no unit tests" in result.reason
-
-
-@pytest.mark.parametrize(
-    "text, program",
-    [
-        ("x = 1", "x = 1"),
-        ("```\nx = 1\n```", "x = 1"),
-        ("a\n```py\nx = 1\n```\nb\n```\ny = 2\n```", "y = 2"),
-        ("```python\nx = 1", ""),  # never closed
-        ("", ""),
-    ],
-)
-def test_find_program(text, program):
-    assert find_program(text) == program

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import types
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,17 @@ from typing import Any
 import jax
 
 from launch.jobs.finetune import open_checkpoint
-from launch.parts import runtime
 from launch.parts.servers import open_server
 from models.checkpoint import load_params
 from models.checkpoint_source import locate
 from models.config import ModelConfig
 from models.decoder import LanguageModel
+from models.sharding import make_mesh
 from models.tokens.tokenizer import Tokenizer
 from reasoning.generation.generator import Completion, Generator
 from reasoning.generation.jax_generator import JaxGenerator
-from reasoning.generation.steps import JaxStepGenerator, StepGenerator
+from reasoning.generation.jax_steps import JaxStepGenerator
+from reasoning.generation.steps import StepGenerator
 from reasoning.generation.text_steps import TextStepGenerator
 from reasoning.prompts import DIRECT_SYSTEM, R1_SYSTEM, TEMPLATES, PromptTemplate, get_template
 from reasoning.verifiers import Verifier
@@ -73,8 +73,7 @@ class LocalModel:
           OSError, ValueError: one line that says what is missing or does not fit.
         """
         self.name, self._path = name, locate(name)
-        settings = types.SimpleNamespace(dtype=dtype, remat="none")
-        model, self.tokenizer = open_checkpoint(self._path, settings)
+        model, self.tokenizer = open_checkpoint(self._path, dtype)
         # Frozen weights are stored as they are computed with.
         self.model = LanguageModel(model.config.replace(param_dtype=model.config.dtype))
         if template == AUTO:
@@ -100,7 +99,7 @@ class LocalModel:
         """
         del questions
         # One device needs no mesh.
-        mesh = runtime.build_mesh(_MESH) if jax.device_count() > 1 else None
+        mesh = make_mesh(_MESH) if jax.device_count() > 1 else None
         params = load_params(self._path, self.model.config, mesh)
         parts = self.model, params, self.tokenizer
         with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):

@@ -1,0 +1,28 @@
+"""The optimizer's settings that every recipe starts from; not a recipe by itself."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_optimizer(schedule: str, **changes) -> ConfigDict:
+    """AdamW; what is None is as `train/optimizer.py` has it, or of another optimizer."""
+    config = ConfigDict(
+        {
+            "name": "adamw",
+            "learning_rate": 1e-5,
+            "schedule": schedule,
+            "warmup_steps": 0,
+            # Of the schedule wsd.
+            "decay_steps": placeholder(int),
+            "final_fraction": placeholder(float),
+            "weight_decay": 0.0,
+            "clip_norm": 1.0,
+            "b1": placeholder(float),
+            "b2": placeholder(float),
+            "eps": placeholder(float),
+            "mu_dtype": placeholder(str),
+            "momentum": placeholder(float),
+        }
+    )
+    config.update(changes)
+    return config

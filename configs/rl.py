@@ -1,0 +1,79 @@
+"""What every config of RL with verifiable rewards shares; not a recipe by itself.
+
+`get_section` has the fields of one RL training, as `launch/schema/rl.py` describes them. A recipe
+adds what is trained on what.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from configs import optimizer
+
+# Sequences that go through the model at a time in training.
+MICROBATCH_ROWS = 8
+
+
+def get_algorithm(variant: str) -> ConfigDict:
+    """The algorithm, and all that may differ from it; None is as the variant has it."""
+    return ConfigDict(
+        {
+            "variant": variant,
+            "advantage": {
+                "estimator": placeholder(str),
+                "unbiased_std": placeholder(bool),
+                "std_epsilon": placeholder(float),
+            },
+            "aggregation": placeholder(str),
+            "loss": {
+                "objective": placeholder(str),
+                "ratio_level": placeholder(str),
+                "clip_low": placeholder(float),
+                "clip_high": placeholder(float),
+                "dual_clip": placeholder(float),
+                "beta": placeholder(float),
+                "kl_estimator": placeholder(str),
+                "kl_in": placeholder(str),
+                "tis_cap": placeholder(float),
+            },
+            "dynamic_sampling": placeholder(bool),
+            "max_resamples": 4,
+            # The reference of the KL term becomes the current policy every so many steps.
+            "reference_every": placeholder(int),
+        }
+    )
+
+
+def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
+    """One RL training on one accelerator; `row_length` leaves a prompt 512 tokens."""
+    config = get_algorithm("grpo")
+    config.rewards = rewards
+    config.reward_workers = 4
+    # Of one reward on one completion.
+    config.reward_timeout_s = 5.0
+    config.reward_memory_mb = 1024
+
+    config.prompts = 256
+    config.group = 5
+    config.max_new_tokens = 512
+    config.temperature = 1.0
+    config.sampler_rows = 640
+    # Updates a rollout batch gives, and how often it is gone through.
+    config.minibatches = 4
+    config.epochs = 1
+    config.recompute_old = True
+    # A row for each completion, so that the longest fit; rows that stay empty cost nothing.
+    completions = config.get_ref("prompts") * config.get_ref("group")
+    completions //= config.get_ref("minibatches")
+    config.microbatches = (completions + MICROBATCH_ROWS - 1) // MICROBATCH_ROWS
+    config.rows = config.get_ref("microbatches") * MICROBATCH_ROWS
+    config.row_length = config.get_ref("max_new_tokens") + 512
+
+    # None is as many as `data_epochs` passes over the training problems take.
+    config.steps = placeholder(int)
+    config.data_epochs = 15.0
+    config.optimizer = optimizer.get_optimizer(
+        "constant", learning_rate=1e-6, b2=0.999, weight_decay=0.01
+    )
+    config.sample_every = 20
+    config.checkpoint_every = 80
+    return config

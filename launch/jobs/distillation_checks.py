@@ -1,0 +1,59 @@
+"""What is wrong with a distillation, found before anything is sampled or trained."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from launch.parts import stages
+from launch.parts.stages import Workspace
+from launch.schema.distill import Distilling
+from reasoning.problem import Problem
+from reasoning.prompts import get_template
+
+
+def named(section: str, check: Callable[..., Any], *arguments: Any) -> None:
+    """Calls a check, and names the section of the config where it finds a fault."""
+    try:
+        check(*arguments)
+    except ValueError as error:
+        raise ValueError(f"config.{section}: {error}") from None
+
+
+def check_lengths(
+    work: Workspace, teacher: Workspace | None, problems: Sequence[Problem], config: Distilling
+) -> None:
+    """Finds prompts without room for their response, before anything is sampled."""
+    prompts = _prompts(work, problems)
+    if "on_policy" in config.trained:
+        section = config.on_policy
+        named(
+            "on_policy", stages.check_prompts, work, prompts, section.max_new_tokens,
+            section.row_length,
+        )  # fmt: skip
+    if teacher is not None and not config.data.responses:
+        asked = _prompts(teacher, problems)
+        named("data", stages.check_prompts, teacher, asked, config.data.max_new_tokens)
+    for each in (work, teacher) if teacher is not None else (work,):
+        held_out = stages.evaluation_problems(work.config.evaluation, work.seed)
+        for _, of_domain in held_out.values():
+            prompts = _prompts(each, of_domain)
+            named(
+                "evaluation", stages.check_prompts, each, prompts,
+                work.config.evaluation.max_new_tokens,
+            )  # fmt: skip
+
+
+def _prompts(work: Workspace, problems: Sequence[Problem]) -> list[str]:
+    template = get_template(work.config.template, work.tokenizer)
+    return [template(problem.question) for problem in problems]
+
+
+def check_vocabulary(method: str, student: Workspace, teacher: Workspace) -> None:
+    """Raises `ValueError` unless every id means the same token to student and teacher."""
+    for i in range(max(student.tokenizer.vocab_size, teacher.tokenizer.vocab_size)):
+        ours, theirs = (each.tokenizer.token_bytes(i) for each in (student, teacher))
+        if ours != theirs:
+            raise ValueError(
+                f"method {method!r} compares distributions over tokens, but token {i} is {ours!r}"
+                f" to the student and {theirs!r} to the teacher: choose models of one vocabulary,"
+                " or method 'sequence'"
+            )

@@ -1,0 +1,158 @@
+"""The flag `--config` of entry points: read, checked, printed; mistakes are one line each."""
+
+import difflib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch import schema
+from launch.schema.table import print_table
+
+T = TypeVar("T", bound=schema.Recipe)
+
+CONFIGS = Path("configs")
+# How Python and absl say that a value is of another type, and how we do.
+WORDS = {
+    r"invalid literal for int\(\).*": "must be a whole number",
+    r"could not convert string to float.*": "must be a number",
+    r"\('?Non-boolean.*|Non-boolean.*": "must be true or false",
+    r"Failed to parse .* as a ConfigDict.*": "is a section: set one of its fields",
+}
+
+
+def define_config(
+    default: str,
+    help_text: str = "the recipe",
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> Any:
+    """Defines `--config`, a config file with its argument, and `--print_config`.
+
+    Args:
+      default: of `--config`; "" makes it required.
+    """
+    flags.DEFINE_bool(
+        "print_config", False, "print every field with type, value, unit and meaning, and stop",
+        flag_values=flag_values,
+    )  # fmt: skip
+    arguments = sys.argv[1:]
+    path = _config_path(arguments)
+    if path is not None and not _asks_for_help(arguments):
+        _check_path(path)
+    try:
+        return config_flags.DEFINE_config_file(
+            "config", default or None, f"{help_text}; --print_config shows its fields",
+            flag_values=flag_values,
+        )  # fmt: skip
+    except (Exception, SystemExit) as error:  # Whatever a user's file or an override raises.
+        _refuse(error, path or default)
+
+
+def read_config(flag: Any, recipe: type[T], print_it: bool | None = None) -> T:
+    """The config that the command line gives, checked; stops where it was only to be printed.
+
+    Args:
+      print_it: None does what `--print_config` says.
+
+    Raises:
+      ConfigError: what is wrong with it.
+      OSError: there is no config.
+    """
+    config = flag.value
+    if config is None:
+        raise ValueError(f"no config is given: add --config, such as --config={recipe.example}")
+    loaded = schema.load(recipe, config)
+    if flags.FLAGS.print_config if print_it is None else print_it:
+        print_table(loaded)
+        sys.exit(0)
+    return loaded
+
+
+def parse_flags(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """As absl does, but a mistake is one line on stderr and ends the program with 1."""
+    try:
+        return flag_values(argv)
+    except (Exception, SystemExit) as error:  # Whatever a user's file or an override raises.
+        if _asks_for_help(argv[1:]):
+            raise
+        _refuse(error, _config_path(argv[1:]) or "")
+
+
+def explain(error: BaseException, path: str) -> str:
+    """What is wrong with a command line, in one line.
+
+    Args:
+      error: what reading it has raised.
+      path: of the config file.
+    """
+    inner: Any = error
+    if isinstance(error, AttributeError):  # ml_collections' of an unknown field.
+        while isinstance(inner, Exception) and inner.args:
+            inner = inner.args[0]
+        if "get_config" in str(inner):
+            return f"--config={path} has no function get_config"
+        name, _, hint = " ".join(str(inner).split()).partition(" Did you mean ")
+        close = hint.partition(" instead of ")[0].strip('"')
+        return f"the config has no field {name}" + (f"; did you mean {close}?" if close else "")
+    text = str(error)
+    if "Error whilst parsing config file" in text:
+        text = text.strip().splitlines()[-1].strip()
+        return re.sub(r"^\w*Error: ", "", text)
+    text = " ".join(text.split())
+    if isinstance(error, flags.Error):
+        text = text.removeprefix("flag ")
+        for pattern, words in WORDS.items():
+            text = re.sub(rf"^(--\S+?=[^:]*): {pattern}$", rf"\1: {words}", text)
+        return text
+    if isinstance(error, SystemExit):
+        text = f"it calls sys.exit({error.code})"
+    return f"--config={path} does not load: {type(error).__name__}: {text}"
+
+
+def _refuse(error: BaseException, path: str) -> NoReturn:
+    if os.environ.get("ERGO_TRACEBACK"):
+        raise error
+    print(f"error: {explain(error, path)}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _config_path(arguments: list[str]) -> str | None:
+    """What `--config` is given as, the last time; None where it is not."""
+    found = None
+    for i, argument in enumerate(arguments):
+        name, sign, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            found = value if sign else "".join(arguments[i + 1 : i + 2])
+    return found
+
+
+def _asks_for_help(arguments: list[str]) -> bool:
+    return any(each.lstrip("-").startswith("help") for each in arguments)
+
+
+def _check_path(given: str) -> None:
+    """Ends the program where `--config` names no Python file."""
+    path = given.partition(":")[0]
+    if Path(path).is_file() and path.endswith(".py"):
+        return
+    if not path:
+        fault = "is empty"
+    elif Path(path).is_file():
+        fault = "is no Python file"
+    elif Path(path).is_dir():
+        fault = "is a folder"
+    else:
+        fault = "does not exist"
+    names = [
+        each.stem for each in sorted(CONFIGS.glob("*.py")) if "def get_config(" in each.read_text()
+    ]
+    close = difflib.get_close_matches(Path(path).stem, names, 1)
+    hint = f"did you mean {CONFIGS / close[0]}.py?" if close else (
+        f"the recipes in {CONFIGS} are {', '.join(names)}"
+    )
+    print(f"error: --config={given} {fault}; {hint}", file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,53 @@
+"""The schema of a model that is made from scratch."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from launch.schema.fields import Section, Setting, given
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model(Section):
+    """Sizes and switches of a decoder; None is as `models/config.py` has it."""
+
+    family: Annotated[str, Setting("HF architecture", choices="models.config:FAMILIES")]
+    vocab_size: Annotated[int, Setting("of the tokenizer", unit="tokens", least=2)]
+    embed_dim: Annotated[int, Setting("of the residual stream", least=1)]
+    num_layers: Annotated[int, Setting("blocks", least=1)]
+    num_heads: Annotated[int, Setting("query heads", least=1)]
+    num_kv_heads: Annotated[int, Setting("key and value heads", least=1)]
+    head_dim: Annotated[int, Setting("of a head", least=2)]
+    mlp_dim: Annotated[int, Setting("hidden dimension of the MLP", least=1)]
+    rope_theta: Annotated[float | None, Setting("base of the rotary positions", above=0)] = None
+    norm_eps: Annotated[float | None, Setting("of RMSNorm", above=0)] = None
+    tie_embeddings: Annotated[bool | None, Setting("one matrix for embedding and LM head")] = None
+    qkv_bias: Annotated[bool | None, Setting("biases of queries, keys and values")] = None
+    qk_norm: Annotated[bool | None, Setting("RMSNorm of queries and keys")] = None
+    latent: Annotated[
+        Mapping[str, Any] | None, Setting("sizes of latent attention; see models/config.py")
+    ] = None
+    experts: Annotated[
+        Mapping[str, Any] | None, Setting("mixture of experts; see models/config.py")
+    ] = None
+    max_length: Annotated[int | None, Setting("context", unit="tokens", least=1)] = None
+    dtype: Annotated[str | None, Setting("computed in", choices=DTYPES)] = None
+    param_dtype: Annotated[str | None, Setting("of the stored weights", choices=DTYPES)] = None
+    remat: Annotated[
+        str | None, Setting("activations computed again", choices=("none", "full", "dots"))
+    ] = None
+    scan_unroll: Annotated[int | None, Setting("layers in an iteration", least=1)] = None
+
+    def settings(self) -> dict[str, Any]:
+        """What `models.config.ModelConfig` takes."""
+        return given(self)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        from models.config import ModelConfig
+
+        try:
+            ModelConfig(**self.settings())
+        except (TypeError, ValueError) as error:
+            yield "family", str(error)

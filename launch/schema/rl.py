@@ -1,0 +1,245 @@
+"""The schema of RL with verifiable rewards: `launch.run_rl`, and the RL stages of other recipes."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from launch.schema.fields import Section, Setting, given
+from launch.schema.sections import (
+    CheckpointEvery,
+    Counts,
+    Dtype,
+    Evaluation,
+    MaxNewTokens,
+    Microbatches,
+    Optimizer,
+    Remat,
+    RowLength,
+    Rows,
+    Run,
+    SamplerRows,
+    check_checkpoint,
+    check_tasks,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Advantage(Section):
+    """How rewards become advantages; None is as the variant has it. See `rl/advantages.py`."""
+
+    estimator: Annotated[
+        str | None, Setting("what a reward is compared with", choices="rl.advantages:ESTIMATORS")
+    ] = None
+    unbiased_std: Annotated[
+        bool | None, Setting("divide squared deviations by group - 1; grpo only")
+    ] = None
+    std_epsilon: Annotated[
+        float | None, Setting("added to the standard deviation; grpo only", least=0)
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loss(Section):
+    """The policy loss; None is as the variant has it. See `rl/losses.py`."""
+
+    objective: Annotated[
+        str | None, Setting("what is clipped", choices="rl.losses:OBJECTIVES")
+    ] = None
+    ratio_level: Annotated[
+        str | None, Setting("what the policy ratio is of", choices="rl.losses:RATIO_LEVELS")
+    ] = None
+    clip_low: Annotated[float | None, Setting("lower clipping range", least=0)] = None
+    clip_high: Annotated[float | None, Setting("upper clipping range", least=0)] = None
+    dual_clip: Annotated[
+        float | None, Setting("bound of the loss where the advantage is negative", above=1)
+    ] = None
+    beta: Annotated[float | None, Setting("KL coefficient; 0 needs no reference", least=0)] = None
+    kl_estimator: Annotated[
+        str | None, Setting("of the KL term", choices="rl.kl:KL_ESTIMATORS")
+    ] = None
+    kl_in: Annotated[
+        str | None, Setting("where the KL term stands", choices=("loss", "reward"))
+    ] = None
+    tis_cap: Annotated[
+        float | None, Setting("of truncated importance sampling; None is without", above=0)
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reinforcement(Section):
+    """One RL training, as `launch.jobs.training.plan_reinforce` reads it."""
+
+    variant: Annotated[str, Setting("algorithm", choices="rl.variants:VARIANTS")]
+    advantage: Advantage = Advantage()
+    aggregation: Annotated[
+        str | None,
+        Setting("mean over tokens; None is the variant's", choices="rl.advantages:AGGREGATIONS"),
+    ] = None
+    loss: Loss = Loss()
+    dynamic_sampling: Annotated[
+        bool | None, Setting("sample on until every group is informative; None is the variant's")
+    ] = None
+    max_resamples: Annotated[
+        int, Setting("of dynamic sampling, in a step", unit="rollout batches", least=0)
+    ] = 4
+    reference_every: Annotated[
+        int | None,
+        Setting("the reference of the KL term is renewed; None is never", unit="steps", least=1),
+    ] = None
+    rewards: Annotated[
+        str | Mapping[str, Any], Setting("rewards with weights and options; see rl/rewards/")
+    ]
+    reward_workers: Annotated[int, Setting("that compute rewards", unit="processes", least=1)]
+    reward_timeout_s: Annotated[float, Setting("of one reward", unit="seconds", above=0)] = 5.0
+    reward_memory_mb: Annotated[int, Setting("of a reward process", unit="MiB", least=64)] = 1024
+    prompts: Annotated[int, Setting("of a rollout batch", unit="problems", least=1)]
+    group: Annotated[int, Setting("completions of a problem, compared with each other", least=2)]
+    max_new_tokens: MaxNewTokens
+    temperature: Annotated[float, Setting("of sampling; completions must differ", above=0)]
+    sampler_rows: SamplerRows
+    minibatches: Annotated[int, Setting("updates that a rollout batch is split into", least=1)]
+    epochs: Annotated[int, Setting("passes over a rollout batch", least=1)]
+    recompute_old: Annotated[bool, Setting("log-probs by the trainer before the first update")]
+    microbatches: Microbatches
+    rows: Rows
+    row_length: RowLength
+    steps: Annotated[
+        int | None,
+        Setting("updates; None follows data_epochs and the problems", unit="steps", least=1),
+    ] = None
+    data_epochs: Annotated[
+        float | None,
+        Setting("passes over the training problems, where steps is None", unit="passes", above=0),
+    ] = None
+    optimizer: Optimizer
+    sample_every: Annotated[int, Setting("between lines of samples.jsonl", unit="steps", least=1)]
+    checkpoint_every: CheckpointEvery
+
+    def overrides(self) -> dict[str, Any]:
+        """What differs from the variant, as `rl.variants.get_variant` takes it."""
+        return {
+            "advantage": given(self.advantage),
+            "aggregation": self.aggregation,
+            "loss": given(self.loss),
+            "dynamic_sampling": self.dynamic_sampling,
+        }
+
+    def num_steps(self, num_problems: int) -> int:
+        """Updates of the whole training on so many problems."""
+        if self.steps is not None:
+            return self.steps
+        assert self.data_epochs is not None  # Checked below.
+        batches = math.ceil(self.data_epochs * num_problems / self.prompts)
+        return max(1, batches) * self.minibatches * self.epochs
+
+    @property
+    def prompt_room(self) -> int:
+        """Tokens that a row must have for a prompt."""
+        return 1
+
+    @property
+    def extendable(self) -> bool:
+        """Whether the first steps of a longer training are those of this one."""
+        return self.optimizer.schedule == "constant"
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from super().check()
+        if self.prompts % self.minibatches:
+            yield "prompts", f"must divide into minibatches={self.minibatches}"
+        if self.rows % self.microbatches:
+            yield "rows", f"must divide into microbatches={self.microbatches}"
+        if self.row_length < self.prompt_room + self.max_new_tokens:
+            yield (
+                "row_length",
+                f"has no room for a prompt of {self.prompt_room} tokens and"
+                f" max_new_tokens={self.max_new_tokens}",
+            )
+        if self.steps is not None:
+            yield from self.optimizer.check_steps(self.steps)
+        elif self.data_epochs is None:
+            yield "steps", "set it, or data_epochs"
+        yield from self._check_variant()
+        yield from check_rewards("rewards", self.rewards)
+
+    def _check_variant(self) -> Iterator[tuple[str, str]]:
+        from rl.variants import get_variant
+
+        try:
+            variant = get_variant(self.variant, **self.overrides())
+        except ValueError as error:
+            yield "loss", str(error)
+            return
+        if variant.loss.tis_cap is not None and not self.recompute_old:
+            yield "loss.tis_cap", "needs recompute_old=true"
+        if variant.loss.beta == 0 and self.reference_every is not None:
+            yield "reference_every", "there is no KL term to renew the reference of: set loss.beta"
+
+
+def check_rewards(field: str, rewards: str | Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields what is wrong with the rewards of a config; a user's file is loaded."""
+    from rl.rewards.combine import parse_rewards
+
+    try:
+        parse_rewards(rewards)
+    except ValueError as error:
+        yield field, " ".join(str(error).split())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipeRl(Reinforcement):
+    """RL as a stage of a recipe, which names the training problems by task."""
+
+    problems: Counts
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from super().check()
+        yield from check_tasks("problems", self.problems)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RlEvaluation(Evaluation):
+    """The evaluation, with a smaller one during training."""
+
+    problems_during: Annotated[
+        int, Setting("held-out problems of a domain during training", unit="problems", least=1)
+    ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RlConfig(Reinforcement, Run):
+    """A config of `launch.run_rl`."""
+
+    entry_point = "launch.run_rl"
+    example = "configs/gsm8k_grpo.py"
+
+    model: Annotated[str, Setting("checkpoint: a folder, or hf://org/name")]
+    dtype: Dtype
+    remat: Remat
+    task: Annotated[str, Setting("where the problems come from, such as gsm8k or jsonl:FILE")]
+    problems: Annotated[
+        int | None, Setting("training problems, at random; None is all", unit="problems", least=1)
+    ]
+    max_prompt_tokens: Annotated[
+        int, Setting("problems with longer prompts are left out", unit="tokens", least=1)
+    ]
+    evaluate_every: Annotated[
+        int, Setting("between evaluations during training", unit="steps", least=1)
+    ]
+    evaluation: RlEvaluation
+
+    @property
+    def prompt_room(self) -> int:
+        return self.max_prompt_tokens
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from super().check()
+        yield from check_checkpoint("model", self.model)
+        needed = self.prompts * self.group // self.minibatches
+        if self.rows < needed and self.rows % self.microbatches == 0:
+            yield (
+                "rows",
+                f"may not hold the {needed} completions of a minibatch: set rows={needed} (rows"
+                " that stay empty cost nothing)",
+            )
+

@@ -1,0 +1,282 @@
+"""Sections that several recipes share: mesh, optimizer, packed rows, sampling, evaluation."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from launch.schema.fields import Recipe, Section, Setting, given, sections
+from launch.schema.loading import ConfigError
+
+REMAT = ("none", "full", "dots")
+DTYPES = ("auto", "float32", "bfloat16")
+
+Mesh = Annotated[
+    Mapping[str, int],
+    Setting(
+        "devices along each mesh axis; one axis may be -1, all that are left",
+        unit="devices",
+        least=1,
+        also=(-1,),
+        keys="models.sharding:MESH_AXES",
+    ),
+]
+Sharding = Annotated[
+    Mapping[str, Any],
+    Setting(
+        "entries of the sharding table that differ: logical axis to mesh axis, several, or None",
+        keys="models.sharding:LOGICAL_RULES",
+        empty=True,
+    ),
+]
+Seed = Annotated[int, Setting("every random draw follows from it", least=0)]
+Template = Annotated[
+    str, Setting("prompt template", choices="reasoning.prompts:TEMPLATES")
+]
+Counts = Annotated[
+    Mapping[str, int], Setting("training problems by task", unit="problems", least=1)
+]
+MaxNewTokens = Annotated[int, Setting("longest response", unit="tokens", least=1)]
+SamplerRows = Annotated[int, Setting("responses sampled at a time", unit="sequences", least=1)]
+Samples = Annotated[int, Setting("responses to each problem", least=1)]
+Temperature = Annotated[float, Setting("of sampling; 0 is greedy", least=0)]
+Rows = Annotated[int, Setting("rows of a batch", unit="rows", least=1)]
+RowLength = Annotated[int, Setting("tokens of a row", unit="tokens", least=2)]
+Microbatches = Annotated[int, Setting("blocks that a batch goes through the model in", least=1)]
+CheckpointEvery = Annotated[int, Setting("between checkpoints", unit="steps", least=1)]
+LogEvery = Annotated[int, Setting("between lines of metrics.jsonl", unit="steps", least=1)]
+Ngram = Annotated[
+    int | None,
+    Setting(
+        "data that share so many words in a row with the evaluation are left out; None keeps all",
+        unit="words",
+        least=1,
+    ),
+]
+TooLong = Annotated[
+    str, Setting("what becomes of examples longer than a row", choices="train.source:TOO_LONG")
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer(Section):
+    """An optimizer and its schedule; None is as `train/optimizer.py` has it."""
+
+    name: Annotated[str, Setting("optimizer", choices="train.optimizer:DIRECTIONS")]
+    learning_rate: Annotated[float, Setting("its peak", above=0)]
+    schedule: Annotated[
+        str, Setting("what follows the warm-up", choices="train.optimizer:SCHEDULES")
+    ] = "constant"
+    warmup_steps: Annotated[int, Setting("of rising learning rate", unit="steps", least=0)] = 0
+    decay_steps: Annotated[
+        int | None, Setting("of falling learning rate, for wsd", unit="steps", least=1)
+    ] = None
+    final_fraction: Annotated[
+        float | None, Setting("of the peak, where the decay ends", least=0, most=1)
+    ] = None
+    clip_norm: Annotated[
+        float | None, Setting("largest norm of the gradients; None does not clip", above=0)
+    ] = 1.0
+    weight_decay: Annotated[float, Setting("decoupled", least=0)] = 0.0
+    b1: Annotated[float | None, Setting("of adamw and lion", least=0, below=1)] = None
+    b2: Annotated[float | None, Setting("of adamw and lion", least=0, below=1)] = None
+    eps: Annotated[float | None, Setting("of adamw", above=0)] = None
+    mu_dtype: Annotated[
+        str | None, Setting("of adamw's first moment", choices=("float32", "bfloat16"))
+    ] = None
+    decay_rate: Annotated[float | None, Setting("of adafactor", above=0, most=1)] = None
+    clip_threshold: Annotated[float | None, Setting("of adafactor", above=0)] = None
+    min_factored: Annotated[int | None, Setting("of adafactor", least=1)] = None
+    momentum: Annotated[float | None, Setting("of sgd", least=0, below=1)] = None
+    nesterov: Annotated[bool | None, Setting("of sgd")] = None
+    lr_rules: Annotated[
+        tuple[Any, ...] | None,
+        Setting("(path regex, multiplier of the learning rate) pairs; 0 freezes"),
+    ] = None
+    decay_rules: Annotated[
+        tuple[Any, ...] | None, Setting("(path regex, multiplier of the weight decay) pairs")
+    ] = None
+
+    def settings(self) -> dict[str, Any]:
+        """What `train.optimizer.make_optimizer` takes."""
+        return given(self) | {"clip_norm": self.clip_norm}
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        from train.optimizer import DIRECTIONS, OptimizerConfig
+
+        for rules in ("lr_rules", "decay_rules"):
+            for rule in getattr(self, rules) or ():
+                if not (
+                    isinstance(rule, list | tuple)
+                    and [type(each) for each in rule] in ([str, float], [str, int])
+                ):
+                    yield rules, "must be pairs of a regular expression and a number"
+                    return
+        try:
+            OptimizerConfig.from_mapping(self.settings())
+        except ValueError as error:
+            known = ", ".join(DIRECTIONS)
+            yield "name", f"{error} (optimizers are {known}; leave out what another one reads)"
+
+    def check_steps(self, steps: int) -> Iterator[tuple[str, str]]:
+        """Yields what does not fit in a run of so many steps."""
+        decay = self.decay_steps or (0 if self.schedule == "constant" else 1)
+        if self.warmup_steps + decay > steps:
+            yield (
+                "optimizer.warmup_steps",
+                f"warm-up and decay do not fit in {steps} steps: shorten them, or train longer",
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Packed(Section):
+    """Training on examples that are packed into rows."""
+
+    rows: Rows
+    row_length: RowLength
+    optimizer: Optimizer
+    log_every: LogEvery
+    checkpoint_every: CheckpointEvery
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pretraining(Packed):
+    """Next-token prediction from scratch."""
+
+    documents: Annotated[int, Setting("of the corpus", unit="documents", least=1)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuning(Packed):
+    """Training on samples, several times through."""
+
+    epochs: Annotated[int, Setting("passes over the data", unit="passes", least=1)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling(Section):
+    """How responses are drawn that are trained on afterwards."""
+
+    samples: Samples
+    max_new_tokens: MaxNewTokens
+    temperature: Temperature
+    sampler_rows: SamplerRows
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from differing_samples(self.samples, self.temperature)
+
+
+def differing_samples(samples: int, temperature: float) -> Iterator[tuple[str, str]]:
+    """Yields a fault where several greedy samples of a problem would be the same."""
+    if samples > 1 and temperature == 0:
+        yield (
+            "temperature",
+            f"{samples} samples would be equal: set it above 0, or samples to 1",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Votes(Section):
+    """Majority votes of many samples, beside the evaluation."""
+
+    stages: Annotated[tuple[str, ...], Setting("whose votes are counted", empty=True)]
+    domains: Annotated[tuple[str, ...], Setting("of `tasks`", empty=True)]
+    samples: Annotated[int, Setting("votes for each problem", unit="votes", least=2)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation(Section):
+    """What a model is scored on before and after training."""
+
+    tasks: Annotated[Mapping[str, str], Setting("task by domain; '' is none", empty=True)]
+    problems: Annotated[
+        int | None,
+        Setting("held-out problems of a domain; None is all", unit="problems", least=1),
+    ]
+    samples: Samples
+    max_new_tokens: MaxNewTokens
+    temperature: Temperature
+    top_p: Annotated[float, Setting("of nucleus sampling; 1 samples from all", above=0, most=1)] = (
+        1.0
+    )
+    rows: SamplerRows
+    votes: Votes | None = None
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from differing_samples(self.samples, self.temperature)
+
+
+def check_task(field: str, spec: str) -> Iterator[tuple[str, str]]:
+    """Yields what is wrong with the name of a task; its data are not looked at."""
+    from reasoning.tasks import get_task
+
+    try:
+        get_task(spec)
+    except (ValueError, TypeError) as error:
+        yield field, str(error)
+
+
+def check_tasks(field: str, specs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The same for a mapping by task."""
+    for spec in specs:
+        for _, fault in check_task(field, spec):
+            yield field, fault
+
+
+def check_mesh(mesh: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Yields a fault where several axes are to take what is left."""
+    if sum(size == -1 for size in mesh.values()) > 1:
+        yield "mesh", "at most one axis may be -1"
+
+
+def check_checkpoint(field: str, source: str) -> Iterator[tuple[str, str]]:
+    """Yields a fault where a checkpoint's place is a file that cannot be one."""
+    if not source.endswith(".gguf") and ":" not in source and Path(source).expanduser().is_file():
+        yield field, "is a file: give the folder that holds config.json and the weights"
+
+
+def check_rows(config: Section, shards: int) -> None:
+    """Raises `ConfigError` where rows of a batch do not divide over the devices.
+
+    Args:
+      shards: parts that a batch is split into over the mesh axes `data` and `fsdp`.
+    """
+    mistakes = []
+    for path, section in sections(config):
+        rows = getattr(section, "rows", None)
+        if rows is None or not hasattr(section, "row_length"):
+            continue
+        parts = shards * getattr(section, "microbatches", 1)
+        if rows % parts:
+            mistakes.append(
+                f"{path}.rows={rows}: must be a multiple of {parts}, the data shards of the mesh"
+                " times the microbatches"
+            )
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run(Recipe):
+    """What every recipe that trains has."""
+
+    seed: Seed
+    mesh: Mesh
+    sharding: Sharding
+    template: Template
+    evaluation: Evaluation
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from check_mesh(self.mesh)
+        own = getattr(self, "task", "")
+        if own:
+            yield from check_task("task", own)
+        for domain, spec in self.evaluation.tasks.items():
+            if spec and spec != own:
+                yield from check_task(f"evaluation.tasks.{domain}", spec)
+
+
+Dtype = Annotated[
+    str, Setting("computed in; auto is float32 on CPU, else bfloat16", choices=DTYPES)
+]
+Remat = Annotated[str, Setting("activations that are computed again", choices=REMAT)]

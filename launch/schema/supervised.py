@@ -1,0 +1,45 @@
+"""The schema of supervised fine-tuning: `launch.run_sft`."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from launch.schema.fields import Setting
+from launch.schema.sections import (
+    Dtype,
+    Microbatches,
+    Packed,
+    Remat,
+    Run,
+    TooLong,
+    check_checkpoint,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SftConfig(Packed, Run):
+    """A config of `launch.run_sft`."""
+
+    entry_point = "launch.run_sft"
+    example = "configs/sft.py"
+
+    model: Annotated[str, Setting("checkpoint: a folder, or hf://org/name")]
+    dtype: Dtype
+    remat: Remat
+    data: Annotated[str, Setting("training data, a JSONL file", empty=True)]
+    num_epochs: Annotated[int, Setting("passes over the data", unit="passes", least=1)]
+    microbatches: Microbatches
+    too_long: TooLong
+    beyond_context: Annotated[
+        bool, Setting("allow rows longer than the context that the model was trained with")
+    ] = False
+    task: Annotated[str, Setting("what it is evaluated on; '' is nothing", empty=True)]
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from super().check()
+        yield from check_checkpoint("model", self.model)
+        if self.data and not Path(self.data).expanduser().is_file():
+            yield "data", "does not exist"
+        if self.rows % self.microbatches:
+            yield "rows", f"must divide into microbatches={self.microbatches}"

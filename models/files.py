@@ -1,0 +1,146 @@
+"""Files that are whole or not there, and JSON that is read with errors that name the file."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+# How a text begins that a Windows program saved.
+_UTF8_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# A longer line is no record but a file of another kind, and would fill the memory.
+MAX_LINE_MIB = 32
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a file for writing that takes its name when the block ends without an error.
+
+    Until then, and after a kill at any time, `path` is what it was before. The content is on the
+    disk before the name changes, so a crash of the machine leaves no empty file.
+
+    Args:
+      path: its folder is made where there is none. The content goes to `path` + ".part" first.
+      mode: "w" for UTF-8 text, "wb" for bytes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".part")
+    try:
+        with open(scratch, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: str | os.PathLike, text: str) -> None:
+    """Replaces a file by a whole one, never by a part."""
+    with atomic_file(path) as file:
+        file.write(text)
+
+
+def read_json(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
+    """Reads a JSON object from a file that this program wrote.
+
+    Args:
+      remedy: what to do where the file is damaged; ends the error's line.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it holds no JSON object; one line that names the file.
+    """
+    try:
+        value = json.loads(Path(path).read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({_short(error)}): {remedy}") from None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path} is damaged (it holds a {type(value).__name__}, not a JSON object): {remedy}"
+        )
+    return value
+
+
+def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number from 1, record) for each line that is not blank.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a line is no JSON object, no UTF-8 or too long; names file and line.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such file; give the path of a JSON Lines file")
+    limit = MAX_LINE_MIB * 2**20
+    with open(path, "rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(limit + 1), b""), start=1):
+            if len(line) > limit:
+                raise ValueError(
+                    f"{path}:{number}: the line is longer than {MAX_LINE_MIB} MiB; a file of JSON"
+                    " Lines has one record in each"
+                )
+            if number == 1:
+                if line.startswith(_UTF16_MARKS):
+                    raise ValueError(f"{path}: the file is UTF-16; save it as UTF-8")
+                line = line.removeprefix(_UTF8_MARK)
+            if not line.strip():
+                continue
+            try:
+                record = _parse(line)
+            except ValueError as error:
+                raise ValueError(f"{path}:{number}: {error}; mend or remove the line") from None
+            yield number, record
+
+
+def write_jsonl(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one record a line; the file appears, or is replaced, when it is whole."""
+    with atomic_file(path) as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def salvage_jsonl(path: str | os.PathLike) -> tuple[list[dict[str, Any]], list[int]]:
+    """Reads what is whole of a log that a kill, a full disk or a crash may have damaged.
+
+    Returns:
+      The records, and the numbers (from 1) of the lines that are none. A last line without its
+      end is one of these, even if it parses: the rest of a number may be missing.
+    """
+    records, damaged = [], []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                if not line.endswith(b"\n"):
+                    raise ValueError
+                records.append(_parse(line))
+            except ValueError:
+                damaged.append(number)
+    return records, damaged
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line; a `ValueError` says in a few words why there is none."""
+    try:
+        record = json.loads(line.decode("utf-8"))
+        if b"\\u" in line:  # Half of an escaped pair of surrogates is no text.
+            json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"no UTF-8 ({_short(error)}); save the file as UTF-8") from None
+    except UnicodeEncodeError:
+        raise ValueError("no JSON text (it holds one half of a surrogate pair)") from None
+    except RecursionError:
+        raise ValueError("no record: it is nested too deeply") from None
+    except ValueError as error:
+        if "integer string conversion" in str(error):  # Python's words for it tell of no remedy.
+            error = ValueError("a number has thousands of digits; write it as text")
+        raise ValueError(f"no JSON: {_short(error)}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"a JSON object is needed, not {type(record).__name__}")
+    return record
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,30 @@
+"""Model families that checkpoints are exchanged as, one file each.
+
+To add one (Mistral, Gemma, ...), write `models/hf/families/NAME.py` with a `FAMILY`, where NAME is
+the `model_type` of its `config.json`, and add NAME to `models.config.FAMILIES`. The file says what
+`transformers` calls the classes, which switches the family has, how its own fields are read and
+written, and under which names the tensors of a layer are stored; see `families.family.Family`.
+"""
+
+import importlib
+
+from models.config import FAMILIES
+from models.hf.families.family import Family
+
+
+def get_family(name: str) -> Family:
+    """The family of this `model_type`.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if name not in FAMILIES:
+        raise ValueError(
+            f"config.json: model_type={name!r} is not supported; only {', '.join(FAMILIES)} are"
+        )
+    return importlib.import_module(f"models.hf.families.{name}").FAMILY
+
+
+def owners(feature: str) -> list[str]:
+    """The families that have a feature of `family.FEATURES`."""
+    return [name for name in FAMILIES if feature in get_family(name).features]

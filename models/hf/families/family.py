@@ -1,0 +1,91 @@
+"""What a family's file says, and the parts that families share."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from models.config import ModelConfig
+
+# Fields of `ModelConfig` that a family's reference implementation always has or never has.
+FEATURES = ("qkv_bias", "qk_norm", "latent", "experts")
+
+# How a stored tensor flattens the axes of ours; see `models.hf.tensors.TensorRule.axes`. Ours are
+# [D, N, H], [N, H, D], [in, out], [N, H], and what is stored as it is.
+QKV, OUT, LINEAR, BIAS = ((1, 2), (0,)), ((2,), (0, 1)), ((1,), (0,)), ((0, 1),)
+VECTOR, MATRIX = ((0,),), ((0,), (1,))
+
+# Path of a parameter in a layer, name of its tensor in a layer, and axes.
+Rule = tuple[str, str, tuple[tuple[int, ...], ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One family of Hugging Face checkpoints.
+
+    Attributes:
+      class_name: how the names of its classes in `transformers` begin.
+      read: `config.json` -> the fields of `ModelConfig` that only this family reads its own way:
+        `head_dim`, `latent`, `experts`. Raises `ValueError` for what the decoder does not do.
+      write: config -> the fields of `config.json` besides those that all families have.
+      layer: (config, name of the stack of layers) -> rules of attention and MLP.
+      features: those of `FEATURES` that it has.
+      rope_scaling: the `rope_type` that is read besides "default".
+      ignores: switches of `config.json` that its reference implementation does not read, or that
+        `read` checks itself.
+      further_layers: its checkpoints may hold layers behind the last, which are not read.
+    """
+
+    class_name: str
+    read: Callable[[Mapping[str, Any]], dict[str, Any]]
+    write: Callable[[ModelConfig], dict[str, Any]]
+    layer: Callable[[ModelConfig, str], list[Rule]]
+    features: frozenset[str] = frozenset()
+    rope_scaling: str = "llama3"
+    ignores: frozenset[str] = frozenset()
+    further_layers: bool = False
+
+
+def read_head_dim(fields: Mapping[str, Any], default: int | None = None) -> dict[str, Any]:
+    """`head_dim`, by default (or by `default`) the width divided by the heads."""
+    if default is None:
+        heads = positive_int(fields, "num_attention_heads")
+        default = positive_int(fields, "hidden_size") // heads
+    return {"head_dim": positive_int(fields, "head_dim", default)}
+
+
+def grouped_query_layer(config: ModelConfig, stack: str) -> list[Rule]:
+    """Rules of grouped-query attention, with biases or norms where configured, and an MLP."""
+    rules = [(f"attention.{p}.kernel", f"self_attn.{p}_proj.weight", QKV) for p in "qkv"]
+    rules += [("attention.o.kernel", "self_attn.o_proj.weight", OUT)]
+    if config.qkv_bias:
+        rules += [(f"attention.{p}.bias", f"self_attn.{p}_proj.bias", BIAS) for p in "qkv"]
+    if config.qk_norm:
+        rules += [
+            (f"attention.{p}_norm.scale", f"self_attn.{p}_norm.weight", VECTOR) for p in "qk"
+        ]
+    return rules + mlp("mlp.{}.kernel", "mlp.")
+
+
+def mlp(ours: str, theirs: str) -> list[Rule]:
+    """Rules of a gated MLP; `{}` in our path is the projection."""
+    return [(ours.format(p), f"{theirs}{p}_proj.weight", LINEAR) for p in ("gate", "up", "down")]
+
+
+def refusal(field: str, value: Any, only: Any) -> ValueError:
+    return ValueError(f"config.json: {field}={value!r} is not supported; only {only!r} is")
+
+
+def positive_int(fields: Mapping[str, Any], field: str, default: int | None = None) -> int:
+    """A field that must be a whole number above zero.
+
+    Raises:
+      ValueError: it is not, or it is missing and there is no default.
+    """
+    value = fields.get(field)
+    if value is None:
+        value = default
+    if value is None:
+        raise ValueError(f"config.json: {field} is missing")
+    if not isinstance(value, int) or value <= 0:
+        raise ValueError(f"config.json: {field}={value!r} is not a positive integer")
+    return value

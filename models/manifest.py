@@ -1,0 +1,91 @@
+"""Checksums of a folder's files, so that damage is named instead of loaded.
+
+`MANIFEST.sha256` has the format of `sha256sum`, so `sha256sum -c MANIFEST.sha256` in the folder
+checks the same.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from models.files import write_atomically
+
+MANIFEST_FILE = "MANIFEST.sha256"
+_BLOCK_BYTES = 1 << 22
+_SMALL_BYTES = 1 << 20
+
+
+class Damaged(ValueError):
+    """A file that was written whole is not what it was; one line that names it."""
+
+
+def write_manifest(directory: str | os.PathLike, leave_out: Iterable[str] = ()) -> None:
+    """Writes the checksums of all files below a folder, the last thing to be written there.
+
+    Args:
+      leave_out: names of files at the folder's root that may change later.
+    """
+    directory = Path(directory)
+    left_out = {MANIFEST_FILE, *leave_out}
+    names = sorted(
+        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
+    )
+    names = [name for name in names if name not in left_out]
+    digests = _digests([directory / name for name in names])
+    lines = [f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True)]
+    write_atomically(directory / MANIFEST_FILE, "".join(lines))
+
+
+def has_manifest(directory: str | os.PathLike) -> bool:
+    return (Path(directory) / MANIFEST_FILE).exists()
+
+
+def check_manifest(directory: str | os.PathLike, *, only_small: bool = False) -> None:
+    """Compares a folder's files with their checksums; files that the manifest lacks are ignored.
+
+    Args:
+      only_small: read files of up to 1 MiB only; of larger ones see that they are there.
+
+    Raises:
+      Damaged: there is no manifest, it is no manifest, or a file is missing or another.
+    """
+    directory = Path(directory)
+    wanted = _read(directory / MANIFEST_FILE)
+    if missing := [name for name in wanted if not (directory / name).is_file()]:
+        raise Damaged(f"{directory / missing[0]} is missing")
+    paths = {directory / name: digest for name, digest in wanted.items()}
+    if only_small:
+        paths = {p: digest for p, digest in paths.items() if p.stat().st_size <= _SMALL_BYTES}
+    for path, found in zip(paths, _digests(list(paths)), strict=True):
+        if found != paths[path]:
+            raise Damaged(f"{path} is damaged: it differs from its checksum in {MANIFEST_FILE}")
+
+
+def _read(path: Path) -> dict[str, str]:
+    """File name -> its checksum."""
+    try:
+        lines = path.read_bytes().decode("utf-8").splitlines()
+    except FileNotFoundError:
+        raise Damaged(f"{path} is missing") from None
+    except UnicodeDecodeError:
+        raise Damaged(f"{path} is damaged: it is no text") from None
+    pairs = [line.partition("  ") for line in lines]
+    if not pairs or any(len(digest) != 64 or not name for digest, _, name in pairs):
+        raise Damaged(f"{path} is damaged: a line is no checksum and file name")
+    return {name: digest for digest, _, name in pairs}
+
+
+def _digests(paths: list[Path]) -> list[str]:
+    """SHA-256 of files; several at a time, since hashing does not hold Python's lock."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(_digest, paths))
+
+
+def _digest(path: Path) -> str:
+    digest, block = hashlib.sha256(), bytearray(_BLOCK_BYTES)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(memoryview(block)[:count])
+    return digest.hexdigest()

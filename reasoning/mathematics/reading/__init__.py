@@ -1,0 +1,1 @@
+"""Reading mathematical text: LaTeX to trees, quantities with units, lists and words."""
