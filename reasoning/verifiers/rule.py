@@ -1,27 +1,30 @@
-"""The oracle: knows the reference answer, and so bounds what any verifier can achieve."""
+"""The oracle verifier: it knows the reference answers, which bounds what any verifier can do."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from models.config import ModelConfig
 from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
 from reasoning.tasks import Task
 from reasoning.verifiers.rescoring import RescoringTracker, ResponseSoFar
 
-# Of a path that has not ended: the oracle judges answers, and there is none yet.
+# Score of a path that has not ended: the oracle judges answers, and the path has none yet.
 UNDECIDED = 0.5
 
 
 class RuleVerifier:
-    """1 where the task's verifier finds the answer right, else 0: for upper bounds only.
+    """Scores 1 if the task's verifier accepts the answer, else 0. Use it for upper bounds only.
 
-    It looks at the reference, so nothing that it selects is a method's own performance.
+    It looks at the reference answer, so what it selects says nothing about a method's own
+    performance.
     """
 
-    config = None  # runs no model
+    config: ModelConfig | None = None  # It runs no model.
 
     def __init__(self, task: Task):
+        """Makes an oracle for the problems of a task."""
         self._task = task
 
     def score(
@@ -30,7 +33,7 @@ class RuleVerifier:
         prompts: Sequence[str],
         completions: Sequence[Sequence[Completion]],
     ) -> list[list[np.ndarray]]:
-        """See `reasoning.verifiers.Verifier`."""
+        """Returns 1 or 0 for each response; see `reasoning.verifiers.Verifier`."""
         del prompts
         flat = [(p, c.text) for p, group in zip(problems, completions, strict=True) for c in group]
         verdicts = iter(self._verdicts(flat))
@@ -44,7 +47,10 @@ class RuleVerifier:
         capacity: int,
         **limits: int,
     ) -> RescoringTracker:
-        """See `reasoning.verifiers.Verifier`; a path that goes on is scored `UNDECIDED`."""
+        """Returns a tracker; see `reasoning.verifiers.Verifier`.
+
+        Paths that have not ended score `UNDECIDED`.
+        """
         del prompts, limits
 
         def score(paths: Sequence[ResponseSoFar]) -> list[float]:
