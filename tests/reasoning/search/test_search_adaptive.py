@@ -1,4 +1,4 @@
-"""The compute-optimal strategy: plans against brute force, and how they are followed."""
+"""Tests of the compute-optimal strategy: plans against brute force, and following a plan."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Budget forcing, self-refinement and prompting, with generators that follow a script."""
+"""Tests of budget forcing, self-refinement and prompting, with scripted generators."""
 
 import dataclasses
 
