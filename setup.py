@@ -7,6 +7,7 @@ setup(
     version="0.1.0",
     description="Build, improve and use reasoning LLMs in JAX/Flax",
     python_requires=">=3.11",
+    license="Apache-2.0",
     # Listed one by one: names such as `models` collide easily, so nothing is picked up by accident.
     packages=find_packages(
         include=[
@@ -56,6 +57,9 @@ setup(
             "math-verify>=0.8",
             "latex2sympy2_extended>=1.10",
             "antlr4-python3-runtime==4.13.2",
+            "ruff>=0.12",
+            # Pyright as wheels alone: the original fetches Node.js and itself when first run.
+            "basedpyright>=1.30",
         ],
         # Oracles only: torch must come first as a CPU build, see the Makefile.
         "parity": ["transformers>=4.52", "torch"],

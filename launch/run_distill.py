@@ -12,6 +12,7 @@ was, by the same command.
 
 import dataclasses
 import time
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -22,39 +23,50 @@ from launch.schema.distill import DistillConfig
 
 def main(argv):
     del argv
-    run(runtime.read_config(_CONFIG, DistillConfig), _WORKDIR.value, _SEEDS.value)
+    config = runtime.read_config(_CONFIG, DistillConfig)
+    run(config, _WORKDIR.value, _SEEDS.value, _ACCEPT_STOPPED.value)
 
 
-def run(config, workdir: str, seeds: int = 1) -> None:
-    """The whole job; see the module's docstring."""
+def run(config, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()) -> None:
+    """The whole job; see the module's docstring.
+
+    Raises:
+      Interrupted: a signal ended it; the same call goes on from there.
+      Stopped: a training stopped itself, and its stage is not among `accept_stopped`.
+    """
     config = schema.load(DistillConfig, config)
     # JAX starts here, once XLA's flags are set.
-    from launch.parts import report, stages
+    from launch.jobs import distillation
+
+    runtime.start_distributed()
+    runtime.check_accepted(accept_stopped, distillation.TRAINED)
+    with runtime.working_directory(workdir) as directory:
+        _run(config, directory, seeds, tuple(accept_stopped))
+
+
+def _run(config, directory, seeds, accept_stopped):
+    from launch.parts import machine, report
 
     start = time.monotonic()
-    runtime.start_distributed()
-    directory = runtime.as_directory(workdir)
     runtime.keep_compiled(directory)
-    by_seed = []
-    try:
-        for seed in range(config.seed, config.seed + seeds):
-            by_seed.append(_run_seed(config, directory / f"seed_{seed}", seed))
-    except stages.Interrupted as interruption:
-        print(f"interrupted: {interruption}; the same command goes on from here")
-        return
+    by_seed = [
+        _run_seed(config, directory / f"seed_{seed}", seed, accept_stopped)
+        for seed in range(config.seed, config.seed + seeds)
+    ]
     combined = report.combine_seeds(by_seed)
     summary = {
         "config": schema.as_dict(config),
         "seeds": seeds,
         "wall_seconds": time.monotonic() - start,
         "distill": combined,
+        "machine": machine.describe(),
     }
     report.write_report(directory / "report.json", summary)
     report.print_table(combined, seeds)
     print(f"report: {directory / 'report.json'}")
 
 
-def _run_seed(config, directory, seed):
+def _run_seed(config, directory, seed, accept_stopped):
     from launch.jobs import distillation, finetune, responses, training
     from launch.parts import data_files, stages
     from models.checkpoint_source import resolve
@@ -68,7 +80,9 @@ def _run_seed(config, directory, seed):
     sources = {name: resolve(source) for name, source in sources.items() if source}
 
     def workspace(model, tokenizer):
-        return stages.Workspace(directory, config, seed, mesh, model, tokenizer)
+        return stages.Workspace(
+            directory, config, seed, mesh, model, tokenizer, accept_stopped
+        )
 
     teacher = tokenizer = None
     if "teacher" in sources:
@@ -114,4 +128,5 @@ if __name__ == "__main__":
     _CONFIG = runtime.define_config("configs/distill.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/distill", "where everything is written")
     _SEEDS = flags.DEFINE_integer("seeds", 1, "training runs, each its own", lower_bound=1)
+    _ACCEPT_STOPPED = runtime.define_accept_stopped()
     runtime.run_main(main)

@@ -10,7 +10,6 @@ Records of a reasoning-gym task also have `metadata`, as its problems come with:
 from which the problem is made again. Nothing in a graded file is run.
 """
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from reasoning.jsonl import read_jsonl, text_field
+from reasoning.jsonl import read_jsonl, text_field, write_jsonl
 from reasoning.problem import Problem, Verdict
 from reasoning.statistics import share_with_ci
 from reasoning.tasks import Task, get_task
@@ -93,13 +92,11 @@ def run(task_name: str, responses: str, output: str, console: Console) -> dict[s
             progress.update(bar, completed=len(verdicts))
     seconds = time.perf_counter() - start
 
-    # Written aside and renamed, so that no half-written file takes the place of a whole one.
-    partial = f"{output}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        for (record, _, _), verdict in zip(rows, verdicts, strict=True):
-            graded = record | {"correct": verdict.correct, "reason": verdict.reason}
-            file.write(json.dumps(graded, ensure_ascii=False) + "\n")
-    os.replace(partial, output)
+    graded = (
+        record | {"correct": verdict.correct, "reason": verdict.reason}
+        for (record, _, _), verdict in zip(rows, verdicts, strict=True)
+    )
+    write_jsonl(output, graded)
 
     correct = sum(verdict.correct for verdict in verdicts)
     summary = {

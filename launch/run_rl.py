@@ -8,6 +8,8 @@ and the folders `initial` and `rl` (see `launch/parts/stages.py`); `rl/hf` is th
 run that was interrupted goes on where it was, by the same command.
 """
 
+from collections.abc import Sequence
+
 from absl import flags
 
 from launch import schema
@@ -17,16 +19,16 @@ from launch.schema.rl import RlConfig
 
 def main(argv):
     del argv
-    run(runtime.read_config(_CONFIG, RlConfig), _WORKDIR.value)
+    run(runtime.read_config(_CONFIG, RlConfig), _WORKDIR.value, _ACCEPT_STOPPED.value)
 
 
-def run(config, workdir: str) -> None:
+def run(config, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
     """The whole job; see the module's docstring."""
     config = schema.load(RlConfig, config)
     # JAX starts here, once XLA's flags are set.
     from launch.jobs import finetune
 
-    finetune.run(config, workdir, "rl", _prepare)
+    finetune.run(config, workdir, "rl", _prepare, accept_stopped)
 
 
 def _prepare(work):
@@ -81,4 +83,5 @@ if __name__ == "__main__":
     # Here, so that a program may import several entry points: flags are global.
     _CONFIG = runtime.define_config("configs/gsm8k_grpo.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/rl", "where everything is written")
+    _ACCEPT_STOPPED = runtime.define_accept_stopped()
     runtime.run_main(main)

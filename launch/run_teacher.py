@@ -28,12 +28,16 @@ def main(argv):
 def run(config, workdir: str, estimate_only: bool = False) -> None:
     """The whole job; see the module's docstring."""
     config = schema.load(TeacherConfig, config)
-    # JAX starts here, once XLA's flags are set.
+    with runtime.working_directory(workdir) as directory:
+        _run(config, directory, estimate_only)
+
+
+def _run(config, directory, estimate_only):
+    from launch.parts.endings import Interrupted
     from models.decoding.sampling import SamplingParams
     from reasoning.server_client.response_log import ResponseLog
     from reasoning.training_data import teacher_data
 
-    directory = runtime.as_directory(workdir)
     problems = _problems(config)
     generator, prompt = _teacher(config)
     items = teacher_data.make_items(problems, prompt)
@@ -50,8 +54,7 @@ def run(config, workdir: str, estimate_only: bool = False) -> None:
             return
         stopped_by, fault = _collect(generator, log, items, sampling, config)
         if stopped_by:
-            print(f"stopped by {stopped_by}; the same command goes on")
-            return
+            raise Interrupted(stopped_by)
         summary = _write(log, items, config.form, directory, generator)
     _print_summary(summary, directory)
     if fault is not None:

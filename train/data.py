@@ -13,12 +13,11 @@ Prompt and response are tokenized apart, exactly as they meet when the model is 
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models import files
+from models.files import read_jsonl
 from models.tokens.tokenizer import Tokenizer
 
 Example = dict[str, np.ndarray]
@@ -29,18 +28,15 @@ Piece = tuple[str, bool, bool]
 FIELDS = ("messages", "prompt", "response", "text")
 
 
-def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_records(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (where, record) for every line that is not blank; `where` is "FILE:LINE".
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: a line is no record (see `models.files.read_jsonl`), or there is none.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"data file {path} does not exist; give the path of a JSONL file")
     empty = True
-    for number, record in files.read_jsonl(path):
+    for number, record in read_jsonl(path):
         empty = False
         yield f"{path}:{number}", record
     if empty:
@@ -51,7 +47,7 @@ def load_examples(
     path: str | os.PathLike, tokenizer: Tokenizer, *, add_special_tokens: bool = True
 ) -> list[Example]:
     """All records of a JSONL file as examples; see `encode_records`."""
-    wheres, records = zip(*read_jsonl(path), strict=True)
+    wheres, records = zip(*read_records(path), strict=True)
     return encode_records(records, tokenizer, add_special_tokens=add_special_tokens, wheres=wheres)
 
 

@@ -2,13 +2,13 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from launch.parts import data_files, report, runtime, stages
+from launch.parts import data_files, machine, report, runtime, stages
 from launch.schema import as_dict
 from launch.schema.distill import DistillConfig
 from launch.schema.rl import RlConfig
@@ -18,7 +18,7 @@ from models.decoder import LanguageModel
 from models.hf.load import load_config, load_params
 from models.tokens.tokenizer import Tokenizer
 from reasoning.prompts import get_template
-from train.metrics import METRICS_FILE
+from train.metrics import read_metrics
 
 # What the evaluation of the given checkpoint depends on.
 INITIAL_FIELDS = ("model", "dtype", "mesh", "seed", "template", "evaluation")
@@ -48,19 +48,36 @@ def run(
     workdir: str,
     stage: str,
     prepare: Callable[[stages.Workspace], Training],
+    accept_stopped: Sequence[str] = (),
 ) -> None:
     """Evaluates `config.model`, trains it, evaluates it again, and reports both.
 
     Args:
       stage: what the training is called.
       prepare: checks config and data, before any long work, and returns the training.
+      accept_stopped: `[stage]` takes the last good checkpoint where the training stopped itself.
+
+    Raises:
+      Interrupted: a signal ended it; the same call goes on from there.
+      Stopped: the training stopped itself, and that is not accepted.
     """
-    start = time.monotonic()
     runtime.start_distributed()
+    runtime.check_accepted(accept_stopped, (stage,))
     source = resolve(config.model)
-    directory = runtime.as_directory(workdir)
-    runtime.keep_compiled(directory)
-    work = _open(config, source, directory)
+    with runtime.working_directory(workdir) as directory:
+        runtime.keep_compiled(directory)
+        work = _open(config, source, directory)
+        work = dataclasses.replace(work, accept_stopped=tuple(accept_stopped))
+        _run(work, source, stage, prepare)
+
+
+def _run(
+    work: stages.Workspace,
+    source: Path,
+    stage: str,
+    prepare: Callable[[stages.Workspace], Training],
+) -> None:
+    start, config = time.monotonic(), work.config
     training = prepare(work)
     _check_evaluation(work)
 
@@ -76,26 +93,22 @@ def run(
         return load_params(source, work.model.config, work.mesh)
 
     results: dict[str, Mapping[str, Any]] = {}
-    try:
-        if any(config.evaluation.tasks.values()):
-            results["initial"] = stages.run_stage(
-                work,
-                "initial",
-                initial_settings,
-                lambda directory: stages.score(work, directory, load(), training.measure),
-            )
-        results[stage] = stages.run_stage(
+    if any(config.evaluation.tasks.values()):
+        results["initial"] = stages.run_stage(
             work,
-            stage,
-            stage_settings,
-            lambda directory: stages.publish(
-                work, directory, training.run(load(), directory), training.measure
-            ),
-            training.extendable,
+            "initial",
+            initial_settings,
+            lambda directory: stages.score(work, directory, load(), training.measure),
         )
-    except stages.Interrupted as interruption:
-        print(f"interrupted: {interruption}; the same command goes on from here")
-        return
+    results[stage] = stages.run_stage(
+        work,
+        stage,
+        stage_settings,
+        lambda directory: stages.publish(
+            work, directory, training.run(load(), directory), training.measure
+        ),
+        training.extendable,
+    )
     report.write_report(
         work.directory / "report.json",
         {
@@ -104,10 +117,11 @@ def run(
             "seeds": 1,
             "wall_seconds": time.monotonic() - start,
             "stages": results,
+            "machine": machine.describe(),
         },
     )
     report.print_table(results, 1)
-    records = report.read_metrics(work.stage_directory(stage) / METRICS_FILE)
+    records = read_metrics(work.stage_directory(stage))
     if any("reward" in record for record in records):
         report.plot_training(work.directory / f"{stage}.png", {stage: records})
     report.show_samples(

@@ -16,7 +16,7 @@ from reasoning.prompts import get_template
 from reasoning.server_client.response_log import ResponseLog
 from reasoning.training_data import distillation_data, teacher_data
 from reasoning.training_data.curation import Decontaminator
-from train.data import Example, encode_records, read_jsonl
+from train.data import Example, encode_records, read_records
 
 DATA_FILE = "data.jsonl"
 # Prompts whose answers a kill may lose.
@@ -94,7 +94,7 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
       FileNotFoundError, ValueError: in one line that names the file, or file and line.
     """
     shares = _shares(files)
-    sources = {path: [_pair(where, r) for where, r in read_jsonl(path)] for path in shares}
+    sources = {path: [_pair(where, r) for where, r in read_records(path)] for path in shares}
     records = distillation_data.mix(sources, shares, work.seed)
     if ngram is not None:
         chosen = stages.evaluation_problems(work.config.evaluation, work.seed)

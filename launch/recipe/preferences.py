@@ -15,10 +15,10 @@ from typing import Any
 import jax
 
 from launch.jobs import training
-from launch.parts.report import write_atomically
 from launch.parts.stages import Workspace
 from launch.recipe import sampling
 from launch.schema.sections import FineTuning
+from models.files import read_json, write_atomically
 from models.hf.export import export_model
 from models.scalar_head import ScalarModel
 from reasoning.problem import Problem
@@ -28,7 +28,7 @@ from reasoning.statistics import share_with_ci
 from reasoning.tiny_world import chat
 from reasoning.tiny_world.language import LANGUAGES
 from reasoning.verifiers.scalar import SequenceScorer
-from train.data import read_jsonl
+from train.data import read_records
 from train.objectives import reward_model
 
 Pairs = list[dict[str, Any]]
@@ -123,9 +123,9 @@ def train_reward_model(
     """
     measured = directory / "accuracy.json"
     if measured.exists():
-        return json.loads(measured.read_text())
+        return read_json(measured, "remove it, and the model is measured again")
     sampling.once(directory / "pairs.jsonl", make_pairs)
-    pairs = [pair for _, pair in read_jsonl(directory / "pairs.jsonl")]
+    pairs = [pair for _, pair in read_records(directory / "pairs.jsonl")]
     held_out = pairs[int(len(pairs) * (1 - HELD_OUT)) :]
     scalar = dataclasses.replace(work, model=ScalarModel(work.model.config, bias=False))
     plan = training.plan_supervised(

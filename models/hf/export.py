@@ -5,7 +5,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from models.decoder import LanguageModel, Model
 from models.hf.config import config_to_hf
 from models.hf.load import INDEX_FILE, WEIGHTS_FILE
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors
+from models.manifest import write_manifest
 from models.scalar_head import ScalarModel
 from models.tokens.tokenizer import Tokenizer
 
@@ -43,6 +43,8 @@ def export_model(
     A caveat: for `model_type: qwen2`, AutoTokenizer of transformers 5 ignores how `tokenizer.json`
     splits text and applies Qwen2's rules; a tokenizer trained here loads there unchanged by
     `PreTrainedTokenizerFast`, or with any other family.
+
+    A manifest of checksums is written along (`models.manifest`), which `models.hf.load` compares.
 
     Args:
       directory: what to create. It appears, or is replaced, by a rename at the end.
@@ -80,8 +82,10 @@ def export_model(
 
     writer = jax.process_index() == 0
     if writer:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        scratch, old = (directory.with_name(f".{directory.name}.{x}") for x in ("part", "old"))
+        for left in (scratch, old):  # By a process that was killed while it exported.
+            shutil.rmtree(left, ignore_errors=True)
+        scratch.mkdir(parents=True)
     try:
         # Gathering is a collective, so it happens on every process.
         for name, tensors in shards.items():
@@ -95,7 +99,11 @@ def export_model(
             if tokenizer is not None:
                 tokenizer.save(scratch)
                 _write_json(scratch / "generation_config.json", tokenizer.special_ids())
-            _rename(scratch, directory)
+            write_manifest(scratch)
+            if directory.exists():
+                directory.rename(old)
+            scratch.rename(directory)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         if writer:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -150,17 +158,6 @@ def _one_slice(dtype: np.dtype, sharding: jax.sharding.Sharding):
         return array.astype(dtype)
 
     return jax.jit(pick, out_shardings=sharding)
-
-
-def _rename(scratch: Path, directory: Path) -> None:
-    scratch.chmod(0o755)  # mkdtemp makes it private.
-    if directory.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.old.", dir=directory.parent))
-        directory.rename(old / directory.name)
-        scratch.rename(directory)
-        shutil.rmtree(old)
-    else:
-        scratch.rename(directory)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -17,9 +17,14 @@ from models.checkpoint_source import read_json, resolve
 from models.config import ModelConfig
 from models.decoder import LanguageModel, Model
 from models.hf import float8
-from models.hf.config import SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION, config_from_hf
+from models.hf.config import (
+    SEQUENCE_CLASSIFICATION,
+    TOKEN_CLASSIFICATION,
+    config_from_hf,
+)
 from models.hf.families import get_family
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors, tensor_rules
+from models.manifest import MANIFEST_FILE, Damaged, check_manifest, has_manifest
 from models.scalar_head import ScalarModel
 from models.sharding import tree_shardings
 from models.tokens.tokenizer import Tokenizer
@@ -125,6 +130,7 @@ def _load(directory: Path, model: Model, mesh: Mesh | None) -> Any:
         shardings = jax.tree.map(lambda _: one, model.abstract_params)
     else:
         shardings = tree_shardings(model.abstract_params, model.logical_axes, mesh)
+    _check_undamaged(directory)
     with contextlib.ExitStack() as stack:
         tensors = _open_tensors(directory, stack)
         _check_tensors(directory, model, tensors)
@@ -137,6 +143,18 @@ def _load(directory: Path, model: Model, mesh: Mesh | None) -> Any:
                 rule, tensors, leaf(model.abstract_params, rule.path), leaf(shardings, rule.path)
             )
     return params
+
+
+def _check_undamaged(directory: Path) -> None:
+    """Compares an export of this project with its checksums; other checkpoints have none."""
+    if has_manifest(directory):
+        try:
+            check_manifest(directory)
+        except Damaged as error:
+            raise Damaged(
+                f"{error}; export it again, or, if you changed the file yourself, remove"
+                f" {directory / MANIFEST_FILE}"
+            ) from None
 
 
 def _open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any]:

@@ -8,14 +8,13 @@ label is the solution's own verdict.
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from models.decoding.sampling import SamplingParams
+from models.files import read_json
 from reasoning.generation.generator import Completion
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.generation.step_splitter import StepSplitter
@@ -144,7 +143,7 @@ def _claim(directory: Path, settings: LabelSettings, task: Task, prompts: Sequen
     path = directory / SETTINGS_FILE
     if not path.exists():
         write_jsonl(path, [wanted])
-    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, f"remove the folder {directory}, and its solutions are sampled again")
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
             raise ValueError(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from models.decoding.sampling import SamplingParams
+from models.files import atomic_file
 from reasoning.generation.generator import Completion, Generator, fold_seed
 from reasoning.jsonl import read_jsonl, text_field
 from reasoning.problem import Problem
@@ -296,8 +297,7 @@ def write_examples(
     faults: collections.Counter[str] = collections.Counter()
     columns: dict[str, list[float]] = collections.defaultdict(list)
     responses = 0
-    partial = f"{path}.part"
-    with open(partial, "w", encoding="utf-8", errors="replace") as file:
+    with atomic_file(path, errors="replace") as file:
         for group in graded:
             responses += len(group)
             faults.update(each.fault for each in group)
@@ -309,9 +309,6 @@ def write_examples(
             for each in group:
                 if not each.fault:
                     file.write(json.dumps(each.example(), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
     metrics = {
         name: (mean_with_ci if name == "response_tokens" else shares_with_ci)(values)
         for name, values in columns.items()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.tokens.tokenizer import Tokenizer, train_bpe
-from train.data import encode_records, load_examples, read_jsonl
+from train.data import encode_records, load_examples, read_records
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -107,7 +107,7 @@ def test_bad_lines(tmp_path, tokenizer, line, message):
 
 
 def test_missing_and_empty_files(tmp_path, tokenizer):
-    with pytest.raises(FileNotFoundError, match="nowhere.jsonl does not exist"):
+    with pytest.raises(FileNotFoundError, match="nowhere.jsonl: no such file"):
         load_examples(tmp_path / "nowhere.jsonl", tokenizer)
     (tmp_path / "empty.jsonl").write_text("\n\n")
     with pytest.raises(ValueError, match="empty.jsonl holds no records"):
@@ -117,5 +117,5 @@ def test_missing_and_empty_files(tmp_path, tokenizer):
 def test_files_are_read_line_by_line(tmp_path, tokenizer):
     path = tmp_path / "data.jsonl"
     path.write_text('{"text": "It is"}\n\n{"text": "it"}\n')
-    assert [where for where, _ in read_jsonl(path)] == [f"{path}:1", f"{path}:3"]
+    assert [where for where, _ in read_records(path)] == [f"{path}:1", f"{path}:3"]
     assert len(load_examples(path, tokenizer)) == 2

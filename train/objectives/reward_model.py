@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.tokens.tokenizer import Tokenizer
-from train.data import Example, encode_records, read_jsonl
+from train.data import Example, encode_records, read_records
 from train.step import LossFn, Metrics
 
 
@@ -69,7 +69,7 @@ def mean_metrics(metrics: Metrics) -> Metrics:
 
 def load_pairs(path: str | os.PathLike, tokenizer: Tokenizer) -> list[Example]:
     """All records of a JSONL file as examples; see `encode_pairs`."""
-    wheres, records = zip(*read_jsonl(path), strict=True)
+    wheres, records = zip(*read_records(path), strict=True)
     return encode_pairs(records, tokenizer, wheres=wheres)
 
 

@@ -42,7 +42,7 @@ def work(tmp_path_factory):
     for block in (config.cold_start.sft, config.rejection_sft.sft, config.r1.reward_model):
         block.rows, block.log_every = 4, 1
     config = schema.load(TinyConfig, config)
-    (work,) = world.open_workspaces(config, str(tmp_path_factory.mktemp("recipe")), 1)
+    (work,) = world.open_workspaces(config, tmp_path_factory.mktemp("recipe"), 1)
     for name in ("base", "r1_zero", "reasoning_rl"):
         params = work.model.init(jax.random.key(0))
         stages.run_stage(

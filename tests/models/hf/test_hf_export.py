@@ -86,9 +86,19 @@ def test_nothing_is_replaced_unasked(tmp_path):
     assert (tmp_path / "out" / "precious").exists()
     export_model(tmp_path / "out", config, params, overwrite=True)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "MANIFEST.sha256",
         "config.json",
         "model.safetensors",
     ]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_export_left_is_removed(tmp_path):
+    config, params = loaded("qwen3_tied")
+    for name in (".out.part", ".out.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+    export_model(tmp_path / "out", config, params)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
