@@ -202,7 +202,9 @@ def _objective(config, model_config, mesh):
     names = dict.fromkeys(("tokens", "positions", "segment_ids"), "int32")
     names["loss_weights"] = "float32"
     if isinstance(config, SftConfig):
-        step = make_train_step(sft.make_loss(model), optimizer, mesh, accumulate=config.microbatches)
+        step = make_train_step(
+            sft.make_loss(model), optimizer, mesh, accumulate=config.microbatches
+        )
         return model, optimizer, step, names
     variant, step = policy_step(model, optimizer, mesh, config)
     rl_names = ["advantages", "behaviour_logprobs"]

@@ -120,9 +120,7 @@ class Checkpointer:
         if step in self._manager.all_steps():
             return
         host = {"config": self._config, "host_state": dict(host_state)}
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host)
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
         # JSON has no NaN.
         metrics = {name: float(x) for name, x in metrics.items() if math.isfinite(x)}
         self.wait()  # The manifest of the save before is written under its own step.
@@ -221,9 +219,7 @@ class Checkpointer:
                 self._tell(step, why, good)
 
     def _check_undamaged(self, step: int, only_small: bool = False) -> None:
-        check_manifest(
-            self.directory / str(step), only_small=only_small, leave_out=_WRITTEN_LAST
-        )
+        check_manifest(self.directory / str(step), only_small=only_small, leave_out=_WRITTEN_LAST)
 
     def _move_away(self, step: int) -> None:
         if jax.process_index() != 0:

@@ -376,9 +376,7 @@ def distill(
     if teacher is not None:
         results["teacher"] = stages.run_stage(work, "teacher", data_settings, of_teacher)
         sizes["teacher"] = teacher.work.model.config.num_params
-        trainer = dataclasses.replace(
-            trainer, sampling_flops=results["teacher"]["sampling_flops"]
-        )
+        trainer = dataclasses.replace(trainer, sampling_flops=results["teacher"]["sampling_flops"])
     results["base"] = stages.run_stage(work, "base", settings, of_base)
     for arm in config.methods:
         sections = {

@@ -186,9 +186,7 @@ def findings(measured: Sequence[Measured]) -> list[str]:
             )
     for each in curves.get("adaptive", []):
         rivals = [
-            m
-            for m in measured
-            if m.method not in ("adaptive", ORACLE) and m.budget == each.budget
+            m for m in measured if m.method not in ("adaptive", ORACLE) and m.budget == each.budget
         ]
         best = max(rivals, key=lambda m: m.accuracy)
         figure = format_figure(difference(each, best), True)

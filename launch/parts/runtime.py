@@ -129,9 +129,7 @@ def define_accept_stopped() -> flags.FlagHolder[list[str]]:
 def check_accepted(names: Sequence[str], stages: Sequence[str]) -> None:
     """Raises `ValueError` where `--accept_stopped` names something that is no stage."""
     if unknown := [name for name in names if name not in stages]:
-        raise ValueError(
-            f"--accept_stopped={unknown[0]} is unknown; choose of {', '.join(stages)}"
-        )
+        raise ValueError(f"--accept_stopped={unknown[0]} is unknown; choose of {', '.join(stages)}")
 
 
 def start_distributed() -> None:

@@ -36,9 +36,7 @@ Pairs = list[dict[str, Any]]
 HELD_OUT = 0.1
 
 
-def helpful_pairs(
-    work: Workspace, problems: list[Problem], replies: list[list[str]]
-) -> Pairs:
+def helpful_pairs(work: Workspace, problems: list[Problem], replies: list[list[str]]) -> Pairs:
     """What people prefer of each two of the answers to a question, one a pair of distinct answers.
 
     Args:
@@ -67,9 +65,7 @@ def helpful_pairs(
     return pairs
 
 
-def harmless_pairs(
-    work: Workspace, problems: list[Problem], responses: list[list[str]]
-) -> Pairs:
+def harmless_pairs(work: Workspace, problems: list[Problem], responses: list[list[str]]) -> Pairs:
     """Each inoffensive well-formed response, and the same after somebody made it rude."""
     template = get_template(work.config.template, work.tokenizer)
     rng = sampling.rng_of(work, "red team")

@@ -95,9 +95,7 @@ def make_top_loss(
     _check(beta, temperature)
 
     def loss_fn(params, batch):
-        hidden = student.hidden(
-            params, batch["tokens"], batch["positions"], batch["segment_ids"]
-        )
+        hidden = student.hidden(params, batch["tokens"], batch["positions"], batch["segment_ids"])
         # To the columns that predict.
         ids, logprobs = (
             jnp.roll(batch[name], -1, axis=1) for name in ("teacher_ids", "teacher_logprobs")
