@@ -147,7 +147,7 @@ class Checkpointer:
         elif step in self._manager.all_steps():
             self._check_undamaged(step)
         steps = self._manager.all_steps()
-        if step not in steps:
+        if step is None or step not in steps:
             wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
             raise FileNotFoundError(f"{self.directory} holds no {wanted}; it has steps {steps}")
         self._check_fits(like, step)
@@ -243,7 +243,7 @@ class Checkpointer:
         )
 
     def _score(self, metrics: Mapping[str, float]) -> float:
-        value = metrics.get(self._best_metric)
+        value = None if self._best_metric is None else metrics.get(self._best_metric)
         return -math.inf if value is None else self._sign * value
 
     def _check_fits(self, like: TrainState, step: int) -> None:

@@ -98,8 +98,9 @@ class Distillation:
             config = self.config.distill_then_rl
             method = getattr(self, config.method)
             if distilled is None:
-                distilled = method(params, directory / config.method, config.share)
-            params, spent = distilled
+                params, spent = method(params, directory / config.method, config.share)
+            else:
+                params, spent = distilled
             params, more = self.rl_only(params, directory / "rl", config.rl_share)
             spent += more
         else:

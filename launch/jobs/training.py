@@ -118,7 +118,7 @@ def packed(
 ) -> PackedSource:
     """Batches of `config.rows` rows of `config.row_length`; without `epochs` there is no end."""
     # Few at a time where their order matters: packing does not keep it.
-    window = {} if shuffle else {"window": 4 * config.rows}
+    window: dict[str, Any] = {} if shuffle else {"window": 4 * config.rows}
     return PackedSource(
         examples,
         rows=config.rows,
@@ -389,8 +389,10 @@ def _finite(params: Any) -> bool:
     return bool(jax.jit(all_finite)(params))
 
 
-def _write_samples(writer: MetricWriter, step: int, rollouts: Rollouts) -> None:
+def _write_samples(writer: MetricWriter, step: int, rollouts: Rollouts | None) -> None:
     """The first completion of the first few prompts, with what it earned and why."""
+    if rollouts is None:  # Nothing has been drawn yet.
+        return
     writer.write_samples(
         step,
         [

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import hashlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -41,7 +42,6 @@ def prepare_backend() -> None:
     threads cannot: nothing is dispatched asynchronously on a CPU.
     """
     import jax
-    import jaxlib
 
     with contextlib.suppress(AttributeError):  # Of a JAX that has no such option.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -49,7 +49,7 @@ def prepare_backend() -> None:
 
     flags = os.environ.get("XLA_FLAGS", "")
     give_virtual_devices_threads(flags)
-    if jaxlib.__version__.startswith("0.10."):
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
         for flag, value in CPU_FLAGS.items():
             if flag not in flags:
                 flags = f"{flags} {flag}={value}".strip()
