@@ -163,7 +163,9 @@ class ModelConfig:
             if not isinstance(fields, part | None):  # A mapping, from a config file.
                 object.__setattr__(self, name, part(**fields))
         if self.family not in FAMILIES:
-            raise ValueError(f"family={self.family!r} is unknown; choose one of {', '.join(FAMILIES)}")
+            raise ValueError(
+                f"family={self.family!r} is unknown; choose one of {', '.join(FAMILIES)}"
+            )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}"
@@ -222,7 +224,7 @@ class ModelConfig:
         heads = 1 if self.tie_embeddings else 2
         return total + self.embed_dim + heads * self.vocab_size * self.embed_dim
 
-    def flops_per_token(self, context: float) -> float:
+    def flops_per_token(self, context: Any) -> Any:
         """Forward FLOPs of one token that attends to `context` tokens (matrix products only)."""
         weights = self.num_layers * self._attention_params + self._mlp_params(all_experts=False)
         products = 2 * (weights + self.vocab_size * self.embed_dim)
