@@ -152,10 +152,10 @@ class PathScorer:
         tokens, positions, pack = read
         cache, end = path_pool.open_rows(self._layout, view, stored), view.end
 
-        def to_rows(x_PNKH):
+        def to_rows(x_PUKH):
             """Packed tokens as rows `[P, M, T, K, H]`; what is behind a row's end means nothing."""
             index = unpack.reshape(P, M * T, 1, 1)
-            return jnp.take_along_axis(x_PNKH, index, 1).reshape(P, M, T, *x_PNKH.shape[2:])
+            return jnp.take_along_axis(x_PUKH, index, 1).reshape(P, M, T, *x_PUKH.shape[2:])
 
         def attend(q, k, v, cache, layer):
             q, k, v = to_rows(q), to_rows(k), to_rows(v)
@@ -196,30 +196,30 @@ def step_attention(
     K, columns = cache.suffix_k.shape[3], cache.suffix_k.shape[-1]
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     # R = N / K query heads for each key head; S columns of the prompt, C of a block of the path.
-    q_PMTKRH = (q_PMTNH * H**-0.5).astype(q_PMTNH.dtype).reshape(P, M, T, K, N // K, H)
+    q_PMTKQH = (q_PMTNH * H**-0.5).astype(q_PMTNH.dtype).reshape(P, M, T, K, N // K, H)
 
     def of_layer(stacked):
         return jax.lax.dynamic_index_in_dim(stacked, layer, 0, keepdims=False)
 
-    def add(state, scores_PMKTRC, valid, values, equation):
-        scores = jnp.where(valid, scores_PMKTRC, MASK_VALUE)
+    def add(state, scores_PMKTQC, valid, values, equation):
+        scores = jnp.where(valid, scores_PMKTQC, MASK_VALUE)
         return running_softmax(
             state, scores, lambda weights: product(equation, weights.astype(values.dtype), values)
         )
 
     state = add(
         None,
-        product("pmtkrh,pkhs->pmktrs", q_PMTKRH, of_layer(cache.prefix_k)),
+        product("pmtkqh,pkhs->pmktqs", q_PMTKQH, of_layer(cache.prefix_k)),
         cache.prefix_valid[:, None, None, None, None],
         of_layer(cache.prefix_v),
-        "pmktrs,pksh->pmktrh",
+        "pmktqs,pksh->pmktqh",
     )
     state = add(
         state,
-        product("pmtkrh,pmukh->pmktru", q_PMTKRH, k_PMTKH),
+        product("pmtkqh,pmskh->pmktqs", q_PMTKQH, k_PMTKH),
         jnp.tri(T, dtype=bool)[:, None],
         v_PMTKH,
-        "pmktru,pmukh->pmktrh",
+        "pmktqs,pmskh->pmktqh",
     )
     size, _ = column_blocks(columns)
 
@@ -228,9 +228,9 @@ def step_attention(
         k = jax.lax.dynamic_slice_in_dim(of_layer(cache.suffix_k), start, size, -1)
         v = jax.lax.dynamic_slice_in_dim(of_layer(cache.suffix_v), start, size, -2)
         valid_PMC = jax.lax.dynamic_slice_in_dim(cache.suffix_valid, start, size, -1)
-        scores = product("pmtkrh,pmkhc->pmktrc", q_PMTKRH, k)
-        return add(state, scores, valid_PMC[:, :, None, None, None], v, "pmktrc,pmkch->pmktrh")
+        scores = product("pmtkqh,pmkhc->pmktqc", q_PMTKQH, k)
+        return add(state, scores, valid_PMC[:, :, None, None, None], v, "pmktqc,pmkch->pmktqh")
 
     _, total, out = jax.lax.fori_loop(0, (end + size - 1) // size, add_block, state)
-    out_PMKTRH = (out / total[..., None]).astype(q_PMTNH.dtype)
-    return out_PMKTRH.transpose(0, 1, 3, 2, 4, 5).reshape(P, M, T, N, -1)
+    out_PMKTQH = (out / total[..., None]).astype(q_PMTNH.dtype)
+    return out_PMKTQH.transpose(0, 1, 3, 2, 4, 5).reshape(P, M, T, N, -1)
