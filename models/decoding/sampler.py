@@ -198,8 +198,8 @@ class Sampler:
                 )
             if not 1 <= limit <= self.max_new_tokens:
                 raise ValueError(
-                    f"limit {limit} of prompt {i} is not within 1..{self.max_new_tokens}; lower it, "
-                    "or make the sampler with a larger max_new_tokens"
+                    f"limit {limit} of prompt {i} is not within 1..{self.max_new_tokens}; lower it"
+                    " or make the sampler with a larger max_new_tokens"
                 )
             if len(prompt) + limit > config.max_length:
                 raise ValueError(

@@ -187,7 +187,8 @@ def close_rows(
         chosen = jnp.take_along_axis(rows, jnp.maximum(row, 0), 2)
         return _constrain_paths(jnp.where(row >= 0, chosen, paths))
 
-    return tuple(map(store, paths, _in_order(rows, order)))
+    keys, values = _in_order(rows, order)
+    return store(paths[0], keys), store(paths[1], values)
 
 
 def _in_order(rows, order):
