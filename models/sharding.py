@@ -116,14 +116,14 @@ def partition_spec(
     """
     spec, used = [], set()
     for name, size in zip(logical_axes, shape, strict=True):
-        rule = _rules[name] if name is not None else None
-        rule = (rule,) if isinstance(rule, str) else rule or ()
-        axes: tuple[str, ...] = tuple(a for a in rule if mesh.shape.get(a, 1) > 1 and a not in used)
+        axes = _rules[name] if name is not None else None
+        axes = (axes,) if isinstance(axes, str) else axes or ()
+        axes = tuple(a for a in axes if mesh.shape.get(a, 1) > 1 and a not in used)
         if not axes or size % int(np.prod([mesh.shape[a] for a in axes])):
             spec.append(None)
             continue
         used.update(axes)
-        spec.append(axes if len(axes) > 1 else axes[0])
+        spec.append(axes[0] if len(axes) == 1 else axes)
     return PartitionSpec(*spec)
 
 
