@@ -62,7 +62,7 @@ def test_damage_elsewhere_is_an_error(path):
     lines = path.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2][:5] + b"\n"
     path.write_bytes(b"".join(lines))
-    with pytest.raises(ValueError, match=r"responses.jsonl:3: no record of a response"):
+    with pytest.raises(ValueError, match=r"responses.jsonl:3: the line is no record of a response"):
         ResponseLog(path, SETTINGS)
     path.write_text('{"a": 1}\n{"b": 2}\n')
     with pytest.raises(ValueError, match="no file of responses"):
