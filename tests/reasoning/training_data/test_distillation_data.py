@@ -47,7 +47,7 @@ def test_a_mixture_is_shuffled_by_its_seed():
     "sources, shares, message",
     [
         (SOURCES, {"math": -1, "code": 1, "chat": 0}, "data share -1 of math: it must be at"),
-        ({"a": [1]}, {"a": 0}, "no source has a share above 0: a"),
+        ({"a": [1]}, {"a": 0}, "no source has a share above 0: give one to any of a"),
         ({"a": [1], "b": []}, {"a": 1, "b": 1}, "b holds no records to mix in"),
     ],
 )

@@ -178,7 +178,7 @@ def test_bad_settings_and_no_problems_are_refused(tmp_path):
         LabelSettings(solutions=1, completions=1, max_new_tokens=4, temperature=0)
     with pytest.raises(ValueError, match="completions=2 would be equal"):
         LabelSettings(solutions=1, completions=2, max_new_tokens=4, completion_temperature=0)
-    with pytest.raises(ValueError, match="no problems"):
+    with pytest.raises(ValueError, match="no problems to label"):
         run(tmp_path, problems=[])
     assert not list(tmp_path.iterdir())
 
