@@ -150,7 +150,7 @@ def test_the_student_becomes_its_teacher():
 
 @pytest.mark.parametrize(
     "share, message",
-    [(1.5, "share=1.5 of on-policy batches is not within 0..1"), (0.5, "need off_policy data")],
+    [(1.5, "share=1.5 of on-policy batches: give"), (0.5, "give off_policy data")],
 )
 def test_bad_arguments(share, message):
     with pytest.raises(ValueError, match=message):

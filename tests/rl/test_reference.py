@@ -72,7 +72,7 @@ def test_it_keeps_the_sharding(tmp_path):
 
 
 def test_faults_are_one_line(tmp_path):
-    with pytest.raises(ValueError, match="reference_every=0: give a number of steps from 1"):
+    with pytest.raises(ValueError, match="reference_every=0: give at least 1 step"):
         ReferenceRenewal(0, tmp_path, 1)
     with pytest.raises(FileNotFoundError, match="7 is gone, the reference policy of this"):
         ReferenceRenewal(7, tmp_path, 1).restored(FIRST, {"reference_step": 7})
