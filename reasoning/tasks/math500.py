@@ -37,7 +37,8 @@ class Math500(MathTask):
         if not path or not os.path.isfile(path):
             raise FileNotFoundError(
                 f"there is no MATH-500 at {path or 'any path'}: get the file"
-                " (HuggingFaceH4/MATH-500, test split) and write math500:FILE or set MATH500_PATH=FILE"
+                " (HuggingFaceH4/MATH-500, test split) and write math500:FILE or set"
+                " MATH500_PATH=FILE"
             )
         problems = [
             Problem(

@@ -83,7 +83,7 @@ def test_one_process_at_a_time(path):
             "except ValueError as error: print(error)"
         )
         second = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
-    assert "is being written by another process" in second.stdout, second.stderr
+    assert "is open in another process" in second.stdout, second.stderr
     ResponseLog(path, SETTINGS).close()
 
 

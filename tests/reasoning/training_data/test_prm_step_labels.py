@@ -164,7 +164,7 @@ def test_chunks_and_purposes_draw_apart(tmp_path):
 def test_labels_of_something_else_are_not_mixed_in(tmp_path):
     run(tmp_path)
     for changes, name in (
-        ({"settings": LabelSettings(3, 5, 12, chunk=2, seed=7)}, "completions=4, and 5"),
+        ({"settings": LabelSettings(3, 5, 12, chunk=2, seed=7)}, "completions=4, not 5"),
         ({"problems": PROBLEMS[:4]}, "prompts="),
     ):
         with pytest.raises(ValueError, match=f"holds step labels with {name}"):
