@@ -1,4 +1,4 @@
-"""The reference policy that follows the trained one: when, which, and after a kill."""
+"""Tests when the reference policy is renewed, which one is used, and how a killed run resumes."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Programs, unit tests and expressions run as they should, and a program cannot cheat its tests."""
+"""Tests that programs, unit tests and expressions run correctly, and that programs cannot cheat."""
 
 import collections
 import os

@@ -1,4 +1,6 @@
-"""The remote runner against a local server that speaks SandboxFusion's and Piston's protocols."""
+"""Tests the remote runner against a local server that speaks the SandboxFusion and Piston
+protocols.
+"""
 
 import http.server
 import json

@@ -1,4 +1,4 @@
-"""The generator behind HTTP, against a local server that misbehaves in every way there is."""
+"""Tests the HTTP generator against a local server that misbehaves in many ways."""
 
 import json
 import threading
@@ -259,7 +259,9 @@ def test_retry_after_is_honoured_by_all_requests(server):
     assert time.monotonic() - start >= 1
     # Longer than anybody would wait: reported.
     server.faults = [bad.status(429, "quota", {"Retry-After": "3600"})]
-    with pytest.raises(ServerError, match="quota; the server asks to wait 3600 s: try again after that"):
+    with pytest.raises(
+        ServerError, match="quota; the server asks to wait 3600 s: try again after that"
+    ):
         generate(make(server), ["a"])
 
 

@@ -1,4 +1,4 @@
-"""The file of paid-for responses: whole lines, whatever happens while one is written."""
+"""Tests that the file of paid responses has whole lines, whatever interrupts a write."""
 
 import errno
 import json

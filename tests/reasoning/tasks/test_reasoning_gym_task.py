@@ -1,4 +1,4 @@
-"""reasoning-gym tasks: splits, verdicts, and verifiers that must not run what they are given."""
+"""Tests reasoning-gym tasks: splits, verdicts, and verifiers that must not execute their input."""
 
 import dataclasses
 import inspect
@@ -95,7 +95,9 @@ def test_a_problem_without_its_metadata_is_an_error(metadata):
 def test_a_problem_that_its_numbers_do_not_give_is_an_error():
     (problem, other) = _problems("chain_sum")
     changed = dataclasses.replace(problem, question=other.question)
-    with pytest.raises(ValueError, match="give another question than .* generate the problems again"):
+    with pytest.raises(
+        ValueError, match="give another question than .* generate the problems again"
+    ):
         get_task("rg:chain_sum").verify(changed, problem.answer)
     # A graded file may lack the question: then the numbers alone decide.
     unknown = dataclasses.replace(problem, question="")

@@ -1,4 +1,4 @@
-"""The task registry, and the tasks with a fixed set of problems."""
+"""Tests the task registry, and the tasks with a fixed set of problems."""
 
 import json
 import os

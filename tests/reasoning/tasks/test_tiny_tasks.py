@@ -1,4 +1,4 @@
-"""The tiny world's domains as tasks: what is drawn, what is read from a response, what is right."""
+"""Tests the tasks of the tiny world: problems, extraction of answers, and verdicts."""
 
 import pytest
 
@@ -123,5 +123,7 @@ def test_problems_that_are_not_there():
     with pytest.raises(ValueError, match="split='dev' is unknown"):
         get_task("tiny_math").problems("dev", 5, 0)
     facts = get_task("tiny_knowledge").problems("train", None, 0)
-    with pytest.raises(ValueError, match=f"has {len(facts)} train problems, but 1000 are requested"):
+    with pytest.raises(
+        ValueError, match=f"has {len(facts)} train problems, but 1000 are requested"
+    ):
         get_task("tiny_knowledge").problems("train", 1000, 0)

@@ -1,4 +1,4 @@
-"""Mixtures by counting, clean records by construction, and the order of a curriculum."""
+"""Tests mixtures by counting, clean records by construction, and the order of a curriculum."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""Math-Shepherd labels with a scripted generator: every share can be counted by hand."""
+"""Tests Math-Shepherd labels with a scripted generator, whose shares can be counted by hand."""
 
 import collections
 import json

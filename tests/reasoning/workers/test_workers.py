@@ -1,4 +1,4 @@
-"""The worker pool: order, limits, and that one bad call costs only itself."""
+"""Tests the worker pool: order, limits, and that one bad call loses only its own result."""
 
 import os
 import pathlib
