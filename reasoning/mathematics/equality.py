@@ -1,7 +1,8 @@
 """Compares expressions, equations and inequalities by their values at many points.
 
-Two expressions that agree at points chosen without a pattern are the same (Schwartz and Zippel).
-Two equations are the same if the differences of their sides are, up to a constant factor.
+Two expressions that agree at points chosen without a pattern are the same (Schwartz and Zippel);
+`exact` proves it if both are quotients of polynomials. Two equations are the same if the
+differences of their sides are, up to a constant factor.
 """
 
 import functools
@@ -9,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
+from reasoning.mathematics.exact import same_rational_function
 from reasoning.mathematics.reading.latex import read
 from reasoning.mathematics.reading.trees import Tree, Unreadable
 from reasoning.mathematics.values import (
@@ -113,7 +115,9 @@ def same_expression(one: str, other: str) -> bool:
         else:
             complex_agreed += same
             complex_differ += not same
-    return agreed >= _ENOUGH or (not complex_differ and agreed + complex_agreed >= _ENOUGH)
+    if agreed < _ENOUGH and (complex_differ or agreed + complex_agreed < _ENOUGH):
+        return False
+    return same_rational_function(*trees) is not False
 
 
 def _infinite(text):

@@ -11,8 +11,8 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar, cast
 
 from reasoning.server_client.api_limits import Cancelled, Ledger, RateLimiter
 from reasoning.server_client.http_client import (
@@ -143,7 +143,7 @@ class ApiClient:
           Cancelled: `stop` was set.
         """
         encoded = json.dumps(body).encode()
-        longest = min(_LONGEST_ANSWER, (1 << 20) + _BYTES_PER_TOKEN * completion_tokens)
+        longest = _longest(completion_tokens)
         wait_s = 0.0
         for attempt in range(self._attempts):
             if attempt:
@@ -181,6 +181,55 @@ class ApiClient:
         times = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
         raise ServerError(f"{self.url}{path}: {reason}{times}")
 
+    def events(
+        self, path: str, body: Mapping[str, Any], *, prompt_tokens: int, completion_tokens: int
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yields the parts of an answer as the server sends them (server-sent events). It does not
+        retry.
+
+        If the server cannot stream, it sends a whole answer, which is then the only part.
+
+        Args:
+          path: the path below the address of the API.
+          body: the fields of the request, with `"stream": true` to make the server stream.
+          prompt_tokens, completion_tokens: the most tokens that the request may use; they count as
+            used if the server reports no `usage`.
+
+        Raises:
+          ServerError: there is no answer, it broke off, or it has another form.
+          SpendingCapError: the request could exceed the cap on spending.
+        """
+        never = threading.Event()
+        self._limiter.acquire(prompt_tokens + completion_tokens, never)
+        reserved = self.ledger.reserve(prompt_tokens, completion_tokens, never)
+        used = prompt_tokens, completion_tokens
+        pieces = self._http.stream(
+            "POST", self.url + path, json.dumps(body).encode(),
+            timeout_s=self._timeout_s, longest=_longest(completion_tokens),
+        )  # fmt: skip
+        try:
+            # The first piece is the reply, and all others are bytes.
+            reply, data = cast(Reply, next(pieces)), cast(Iterator[bytes], pieces)
+            if not 200 <= reply.status < 300:
+                raise self._http_failure(path, reply)
+            if "event-stream" in reply.headers.get("content-type", ""):
+                parts = map(self._decoded, _data_of(data))
+            else:
+                parts = iter([self._decoded(b"".join(data))])
+            for part in parts:
+                if part.get("usage"):
+                    used = _usage(part, prompt_tokens, completion_tokens)
+                yield part
+        except _Failure as failure:
+            raise ServerError(f"{self.url}{path}: {failure.reason}") from None
+        except ExchangeError as error:
+            reason = self.line(error)
+            hint = "the answer broke off: " if error.sent else "check that the server runs: "
+            raise ServerError(f"{self.url}{path}: {hint}{reason}") from None
+        finally:
+            pieces.close()
+            self.ledger.settle(reserved, *used)
+
     def get(self, path: str) -> Mapping[str, Any]:
         """Sends one GET request, without retries, and returns its answer.
 
@@ -215,16 +264,16 @@ class ApiClient:
             raise self._http_failure(path, reply)
         if reply.is_cut:
             raise _Failure(f"the answer has more than {longest} bytes", billed=True)
+        return self._decoded(reply.body)
+
+    def _decoded(self, text: bytes) -> dict[str, Any]:
+        """Returns the JSON object in a text; raises `_Failure` if it is none."""
         try:
-            decoded = json.loads(reply.body)
+            decoded = json.loads(text)
         except (ValueError, RecursionError):
-            raise _Failure(
-                f"the answer is not JSON: {self.line(reply.body)!r}", billed=True
-            ) from None
+            raise _Failure(f"the answer is not JSON: {self.line(text)!r}", billed=True) from None
         if not isinstance(decoded, dict):
-            raise _Failure(
-                f"the answer is not a JSON object: {self.line(reply.body)!r}", billed=True
-            )
+            raise _Failure(f"the answer is no JSON object: {self.line(text)!r}", billed=True)
         return decoded
 
     def _http_failure(self, path, reply: Reply):
@@ -246,6 +295,26 @@ class ApiClient:
             413: "the request is too long: shorten the prompt",
         }.get(code, "the server refuses the request")
         return ServerError(f"{self.url}{path}: {remedy} ({status})", fatal=code in _FATAL)
+
+
+def _longest(completion_tokens: int) -> int:
+    """Returns the most bytes that an answer of so many tokens may have."""
+    return min(_LONGEST_ANSWER, (1 << 20) + _BYTES_PER_TOKEN * completion_tokens)
+
+
+def _data_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields the data of server-sent events, up to the event that ends them."""
+    held = b""
+    for piece in pieces:
+        *lines, held = (held + piece).split(b"\n")
+        for line in lines:
+            name, _, value = line.strip().partition(b":")
+            if name != b"data":  # A comment, the name of an event, or an empty line.
+                continue
+            if value.strip() == b"[DONE]":
+                return
+            yield value
+    raise _Failure("the answer broke off", billed=True)
 
 
 def _read_key(variable: str) -> str:

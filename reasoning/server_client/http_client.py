@@ -8,18 +8,19 @@ because they would carry a key to another address.
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import json
 import os
+import queue
 import socket
 import ssl
 import threading
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from typing import Any
 
-_CHUNK_BYTES = 1 << 16
 _LONGEST_ERROR = 1 << 16  # the most bytes that are read of an error's body
 LONGEST_KEY = 4096
 _GRACE_S = 5.0  # seconds past its deadline after which an exchange counts as lost
@@ -113,21 +114,73 @@ class HttpClient:
         finally:
             future.cancel()
 
+    def stream(
+        self, method: str, url: str, body: bytes, *, timeout_s: float, longest: int
+    ) -> Iterator[Reply | bytes]:
+        """Sends one request and yields the answer in pieces as they arrive.
+
+        The first piece is the reply without its body; its bytes follow. If the status is an error,
+        the reply is whole and no piece follows.
+
+        Args:
+          method, url, body, timeout_s: as in `exchange`.
+          longest: the most bytes that the answer may have.
+
+        Raises:
+          DeadlineError, ExchangeError: as in `exchange`, at any piece; also if the answer is longer
+            than `longest`.
+        """
+        waiting: queue.SimpleQueue = queue.SimpleQueue()
+        work = self._pump(waiting.put, method, url, body, timeout_s, longest)
+        future = asyncio.run_coroutine_threadsafe(work, _loop())
+        try:
+            while (piece := waiting.get(timeout=timeout_s + _GRACE_S)) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        except (TimeoutError, queue.Empty):
+            raise DeadlineError(f"no answer within {timeout_s:g} s", sent=True) from None
+        finally:
+            future.cancel()
+
+    async def _pump(self, put, method, url, body, timeout_s, longest):
+        """Passes all pieces to `put`, then None, or the error that ended them."""
+        try:
+            pieces = self._pieces(method, url, body, timeout_s)
+            async with contextlib.aclosing(pieces):
+                response, size = await anext(pieces), 0
+                if not response.is_success:
+                    put(await _collect(response, pieces, longest))
+                else:
+                    put(_reply(response, b"", False))
+                    async for part in pieces:
+                        size += len(part)
+                        if size > longest:
+                            reason = f"the answer has more than {longest} bytes"
+                            raise ExchangeError(reason, sent=True)
+                        put(part)
+            put(None)
+        except Exception as error:
+            put(error)
+
     async def _exchange(self, method, url, body, timeout_s, longest):
+        pieces = self._pieces(method, url, body, timeout_s)
+        async with contextlib.aclosing(pieces):
+            return await _collect(await anext(pieces), pieces, longest)
+
+    async def _pieces(self, method, url, body, timeout_s) -> AsyncGenerator[Any, None]:
+        """Yields the response before its body is read, then the bytes of the body as they
+        arrive.
+        """
         connect_error, any_error, url_error = self._errors
         try:
             async with asyncio.timeout(timeout_s):
                 request = self._client.build_request(method, url, content=body)
                 response = await self._client.send(request, stream=True, follow_redirects=False)
                 try:
-                    read, is_cut = bytearray(), False
-                    if not response.is_success:
-                        longest = min(longest, _LONGEST_ERROR)
-                    async for part in response.aiter_raw(_CHUNK_BYTES):
-                        read += part
-                        if len(read) > longest:
-                            is_cut = True
-                            break
+                    yield response
+                    async for part in response.aiter_raw():
+                        yield part
                 finally:
                     await response.aclose()
         except connect_error as error:
@@ -136,16 +189,25 @@ class HttpClient:
             if isinstance(error, TimeoutError):
                 raise
             raise ExchangeError(_cause(error), sent=True) from None
-        if is_cut and not response.is_success:
-            # A key that the cut splits in two would not be found and redacted.
-            longest -= LONGEST_KEY
-        return Reply(
-            response.status_code,
-            response.reason_phrase,
-            dict(response.headers),
-            bytes(read[:longest]),
-            is_cut,
-        )
+
+
+async def _collect(response, pieces, longest: int) -> Reply:
+    """Returns the whole answer, or its first `longest` bytes."""
+    read, is_cut = bytearray(), False
+    if not response.is_success:
+        longest = min(longest, _LONGEST_ERROR)
+    async for part in pieces:
+        read += part
+        if is_cut := len(read) > longest:
+            break
+    if is_cut and not response.is_success:
+        longest -= LONGEST_KEY  # a key that the cut splits in two would not be found and redacted
+    return _reply(response, bytes(read[:longest]), is_cut)
+
+
+def _reply(response, body: bytes, is_cut: bool) -> Reply:
+    headers = dict(response.headers)
+    return Reply(response.status_code, response.reason_phrase, headers, body, is_cut)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from reasoning.server_client.replies import (
     chat_text,
     plain_text,
     shares,
+    streamed_text,
     tokens_of,
 )
 
@@ -187,6 +188,36 @@ class OpenAIGenerator:
         `generate`.
         """
         return self.generate(conversations, **arguments)
+
+    def stream_chat(
+        self,
+        messages: Messages,
+        *,
+        max_new_tokens: int,
+        sampling: SamplingParams = SamplingParams(),
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Yields the text of one reply to a conversation as it arrives, with its chain in think
+        tags.
+
+        Raises:
+          ServerError: the server refused, or the reply broke off.
+          SpendingCapError: the reply could cost more than is left.
+        """
+        body = {
+            **self._fields(sampling), "max_tokens": max_new_tokens, "seed": seed,
+            "messages": list(messages), "stream": True, "stream_options": {"include_usage": True},
+        } | self._extra  # fmt: skip
+        parts = self.client.events(
+            "/chat/completions",
+            {name: value for name, value in body.items() if value is not None},
+            prompt_tokens=_most_prompt_tokens(messages),
+            completion_tokens=max_new_tokens,
+        )
+        try:
+            yield from streamed_text(parts)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise ServerError(f"{self.client.url}: a part of its reply has no known form") from None
 
     def stream(
         self,

@@ -1,6 +1,6 @@
 """Reads a server's answer: texts, tokens and log-probs, each checked before it is used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,27 @@ def chat_text(choice: Mapping[str, Any]) -> str:
     # A chain that was cut off gets no closing tag.
     ended = text or choice["finish_reason"] != "length"
     return f"{THINK_OPEN}{chain}{THINK_CLOSE if ended else ''}{text}"
+
+
+def streamed_text(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yields pieces of a chat reply from the parts of its answer. A separate chain gets think tags.
+
+    Raises:
+      ValueError, TypeError, AttributeError: a part has another form.
+    """
+    thinking = False
+    for part in parts:
+        choice = next(iter(part.get("choices") or ()), {})
+        # A server that does not stream sends the whole message.
+        piece = choice.get("delta") or choice.get("message") or {}
+        chain = plain_text(piece.get("reasoning_content") or piece.get("reasoning") or "")
+        text = plain_text(piece.get("content") or "")
+        made = THINK_OPEN * bool(chain and not thinking) + chain
+        thinking = thinking or bool(chain)
+        if thinking and text:
+            made, thinking = made + THINK_CLOSE, False
+        if made + text:
+            yield made + text
 
 
 def tokens_of(choice: Mapping[str, Any], most: int) -> tuple[list[int] | None, np.ndarray | None]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reasoning.problem import Problem
-from reasoning.response import parse_response
+from reasoning.response import parse_response, without_opening
 from reasoning.text_measures.languages import consistency
 from reasoning.text_measures.repetition import repeated_share
 from reasoning.words import count_words, ngrams, words_of
@@ -132,6 +132,7 @@ class VerifiedSample:
 
     Attributes:
       prompt: the text that the response continues in training.
+      response: the whole response, with any tag that the prompt opened.
     """
 
     problem: Problem
@@ -140,10 +141,10 @@ class VerifiedSample:
     correct: bool
 
     def record(self) -> dict[str, Any]:
-        """Returns the sample as a JSON record in the form that `train.data` reads."""
+        """Returns a JSON record in the form that `train.data` reads; no tag is opened twice."""
         return {
             "prompt": self.prompt,
-            "response": self.response,
+            "response": without_opening(self.prompt, self.response),
             "task": self.problem.task,
             "question": self.problem.question,
             "answer": self.problem.answer,
