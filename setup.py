@@ -37,6 +37,8 @@ setup(
         "tokenizers>=0.21",
         "safetensors>=0.5",
         "huggingface-hub>=0.30",
+        # Types and blocks of llama.cpp's files: dequantizes what is read, quantizes what is written.
+        "gguf>=0.17",
         # Renders the chat templates of HF tokenizers, sandboxed.
         "jinja2>=3.1.6",
         # Requests to servers that may hang at any point: its asynchronous client can be left at one

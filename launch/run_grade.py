@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
+from reasoning.grading import grade_completions
 from reasoning.jsonl import read_jsonl, text_field, write_jsonl
 from reasoning.problem import Problem, Verdict
 from reasoning.statistics import share_with_ci
@@ -60,13 +61,14 @@ def read_responses(path: str, task: str) -> list[tuple[dict[str, Any], Problem, 
 
 def grade(task: Task, rows: Sequence[tuple[dict[str, Any], Problem, str]]) -> list[Verdict]:
     """Verdicts on the responses; one without an answer is wrong."""
-    verdicts = [Verdict(False, "no answer found in the response") for _ in rows]
-    answers = [task.extract(response) for _, _, response in rows]
-    found = [i for i, answer in enumerate(answers) if answer is not None]
-    checked = task.verify_all([rows[i][1] for i in found], [answers[i] for i in found])
-    for i, verdict in zip(found, checked, strict=True):
-        verdicts[i] = verdict
-    return verdicts
+    prompts = [record.get("prompt") for record, _, _ in rows]
+    grades = grade_completions(
+        [problem for _, problem, _ in rows],
+        [prompt if isinstance(prompt, str) else "" for prompt in prompts],
+        [response for _, _, response in rows],
+        lambda _: task,
+    )
+    return [each.verdict for each in grades]
 
 
 def run(task_name: str, responses: str, output: str, console: Console) -> dict[str, Any]:

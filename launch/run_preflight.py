@@ -173,7 +173,7 @@ def _devices(topology):
 
 
 def _model_config(model):
-    from models.hf.load import load_config
+    from models.checkpoint import load_config
     from models.named_configs import NAMED_CONFIGS, named_config
 
     name = model.removeprefix("hf://").rpartition("/")[2].lower()

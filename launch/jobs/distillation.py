@@ -192,7 +192,7 @@ class Distillation:
         plan = training.plan_reinforce(work, list(self.problems), config)
         params = training.reinforce(work, params, plan, directory)
         prompts = [plan.template(problem.question) for problem in self.problems]
-        prompt = np.mean([len(ids) for ids in work.tokenizer.encode_batch(prompts)])
+        prompt = np.mean([len(ids) for ids in work.tokenizer.encode_prompts(prompts)])
         total = 0.0
         for record in read_metrics(directory):
             response = record["response_tokens"]

@@ -21,6 +21,7 @@ from reasoning.generation.step_splitter import StepSplitter
 from reasoning.jsonl import read_jsonl, write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate
+from reasoning.response import opened_by
 from reasoning.tasks import Task
 
 SETTINGS_FILE = "settings.json"
@@ -153,7 +154,7 @@ def _claim(directory: Path, settings: LabelSettings, task: Task, prompts: Sequen
 
 
 def _label_chunk(generator, task, problems, prompts, splitter, settings, number):
-    prompt_ids = generator.tokenizer.encode_batch(prompts)
+    prompt_ids = generator.tokenizer.encode_prompts(prompts)
     samples = generator.generate_from_ids(
         prompt_ids,
         num_samples=settings.solutions,
@@ -162,7 +163,9 @@ def _label_chunk(generator, task, problems, prompts, splitter, settings, number)
         seed=_seed(settings.seed, task, number, _SOLUTIONS),
     )
     solutions = [(p, sample) for p, group in enumerate(samples) for sample in group]
-    verdicts = _verdicts(task, [(problems[p], sample.text) for p, sample in solutions])
+    opened = [opened_by(prompt) for prompt in prompts]
+    texts = [(problems[p], opened[p] + sample.text) for p, sample in solutions]
+    verdicts = _verdicts(task, texts)
     ends = [splitter.ends(sample.token_ids) for _, sample in solutions]
 
     # Problem and prefix -> its solution of first occurrence; equal prefixes are rolled out once.
@@ -190,7 +193,7 @@ def _label_chunk(generator, task, problems, prompts, splitter, settings, number)
             seed=_seed(settings.seed, task, number, _COMPLETIONS),
         )
         texts = [
-            (problems[p], _joined(generator.tokenizer, ids, completion))
+            (problems[p], opened[p] + _joined(generator.tokenizer, ids, completion))
             for (p, ids), group in zip(first, completed, strict=True)
             for completion in group
         ]

@@ -21,7 +21,7 @@ from models.files import atomic_file
 from reasoning.generation.generator import Completion, Generator, fold_seed
 from reasoning.jsonl import read_jsonl, text_field
 from reasoning.problem import Problem
-from reasoning.response import THINK_CLOSE, THINK_OPEN, parse_response
+from reasoning.response import THINK_CLOSE, THINK_OPEN, parse_response, whole_response
 from reasoning.server_client.api_client import ServerError
 from reasoning.server_client.openai_generator import Messages, OpenAIGenerator, Request
 from reasoning.server_client.response_log import ResponseLog
@@ -241,12 +241,12 @@ def _verdicts(rows):
 
 
 def _whole_text(item, sample):
-    """A response with the `<think>` that its prompt, or the server's chat template, began it with."""
+    """A response with what its prompt, or the server's chat template, began it with."""
     text = sample["text"].strip()
-    opened = isinstance(item.prompt, str) and item.prompt.rstrip().endswith(THINK_OPEN)
-    if opened or (THINK_CLOSE in text and THINK_OPEN not in text):
-        return THINK_OPEN + text
-    return text
+    if isinstance(item.prompt, str):
+        text = whole_response(item.prompt, text).strip()
+    # A server's template is not known here; a chain that ends was begun.
+    return text if THINK_CLOSE not in text or THINK_OPEN in text else THINK_OPEN + text
 
 
 def _graded(item, sample, verdict, form, seen):
