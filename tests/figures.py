@@ -4,9 +4,9 @@ A page names a JSON file for the text behind it, up to the next heading or name:
 
     <!-- figures: results/tiny.json -->
 
-The file holds `tables`, a list of `{"columns": [...], "rows": {label: [cell, ...]}}` in the order of
-the page, and `text`, how a paragraph begins -> its figures in order. A cell or an item of the text is
-a number, a list or mapping of them, null, or words. `{"mean", "ci95"}` is a figure as in
+The file holds `tables`, a list of `{"columns": [...], "rows": {label: [cell, ...]}}` in the order
+of the page, and `text`, how a paragraph begins -> its figures in order. A cell or an item of the
+text is a number, a list or mapping of them, null, or words. `{"mean", "ci95"}` is a figure as in
 `report.json`, and a share where the row's label ends in (%) or the table has `"percent": true`.
 `{"of": [file, number of a table, row, column, ...]}` is a cell of another file, or a part of it.
 
@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 # No part of a name such as R1, pass@1 or bfloat16.
-NUMBER = re.compile(r"(?<![\w.@-])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?![\w]|\.\w|-\w)")
+NUMBER = re.compile(r"(?<![\w.@/-])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?![\w]|\.\w|-\w)")
 # What a section of measured figures says first.
 ABOUT = ("command", "processor", "seeds", "version")
 _NAMED = re.compile(r"^<!-- figures: (\S+) -->$")
 # Code, targets of links, papers and names of versions hold no figures.
-_NO_FIGURES = re.compile(
-    r"`[^`]*`|95 % intervals?|\]\([^)]*\)|https?://\S+|arXiv:[\d.]+|Python \d\.\d+\+?|Apache-2\.0|v5p:\w+|<!--.*?-->"
+NO_FIGURES = re.compile(
+    r"`[^`]*`|<!--.*?-->|\]\([^)]*\)|https?://\S+|arXiv:[\d.]+"
+    r"|95 % intervals?|Python \d\.\d+\+?|Apache-2\.0|v5p:\w+"
 )
 
 
@@ -71,7 +72,7 @@ def blocks(page: str) -> Iterator[Block]:
 
 def numbers(text: str) -> list[float]:
     """The figures of a text."""
-    return [float(x.replace(",", "")) for x in NUMBER.findall(_NO_FIGURES.sub(" ", text))]
+    return [float(x.replace(",", "")) for x in NUMBER.findall(NO_FIGURES.sub(" ", text))]
 
 
 def shown(value: Any, percent: bool, folder: Path) -> list[float]:

@@ -1,4 +1,4 @@
-"""docs/extending.md, followed to the letter: what it adds works, and breaks no rule of the house."""
+"""docs/extending.md, followed to the letter: what it adds works, and no rule is broken."""
 
 import os
 import re
