@@ -56,7 +56,7 @@ def combine_seeds(reports: Sequence[Any]) -> Any:
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Writes `report.json`; its layout is documented in README.md."""
+    """Writes `report.json`; its layout is documented in docs/using.md."""
 
     def finite(value):
         if isinstance(value, dict):
