@@ -1,4 +1,4 @@
-"""Search by steps against plain sampling: the same weights, rows and tokens, in turn in one process.
+"""Compares step search with plain sampling: same weights, rows and tokens, in turn, one process.
 
     python -m benchmarks.bench_paths [--quick]
 
@@ -118,7 +118,11 @@ def bench_search(num_prompts: int, rounds: int) -> dict:
     rng = np.random.default_rng(1)
     prompts = rng.integers(0, CONFIG.vocab_size, (num_prompts, PROMPT)).tolist()
     plain = Sampler(
-        LanguageModel(CONFIG), slots=num_prompts, group=WIDTH, max_new_tokens=NEW_TOKENS, stop_ids=[]
+        LanguageModel(CONFIG),
+        slots=num_prompts,
+        group=WIDTH,
+        max_new_tokens=NEW_TOKENS,
+        stop_ids=[],
     )
     searches = {
         "even": Search(prompts, params),

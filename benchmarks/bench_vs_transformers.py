@@ -2,15 +2,15 @@
 
     make bench          (or: python -m benchmarks.bench_vs_transformers [--quick])
 
-Every side has a process of its own, without the other's libraries, and they take turns, so that a
-machine whose speed drifts drifts for all, and no side's threads and memory are in another's way;
-medians and ratios are what to quote. transformers runs twice: as it comes, and with the allocator set
-as this project's entry points set it (`launch.parts.runtime.prepare_backend`), so that both kinds of gain
-can be told apart.
+Each side runs in its own process, without the other's libraries, so that no side's threads or
+memory disturb another. The sides take turns, so that a drift of the machine's speed reaches all of
+them. Quote medians and ratios. transformers runs twice: with its default allocator, and with the
+allocator that this project's entry points set (`launch.parts.runtime.prepare_backend`); this
+separates the two kinds of gain.
 
-SFT is measured on rows without padding (the same shapes to the letter), and on documents of the tiny
+SFT is measured on rows without padding, where all shapes are equal, and on documents of the tiny
 world's corpus, which transformers pads to the longest of a batch and this project packs; there only
-real tokens count. The share of peak is that of the largest matrix product's speed by either library.
+real tokens count. The share of peak is relative to the fastest matrix product of either library.
 """
 
 import argparse

@@ -302,6 +302,7 @@ class PolicySource(Source):
         return np.asarray(self._logprobs(params, blocked)).reshape(rows, -1)
 
     def state_dict(self) -> Mapping[str, int]:
+        """Returns the counters that a checkpoint must hold to resume this source."""
         state = {
             "batches_drawn": self._batches_drawn,
             "problems_taken": self._problems.taken,
@@ -310,6 +311,7 @@ class PolicySource(Source):
         return state | (self._renewal.state_dict() if self._renewal is not None else {})
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Restores what `state_dict` returned."""
         self._batches_drawn = int(state["batches_drawn"])
         self._problems.taken = int(state["problems_taken"])
         self._constant.batches = int(state["constant_batches"])

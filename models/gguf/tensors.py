@@ -96,9 +96,11 @@ class GgufTensor:
             )
 
     def get_shape(self) -> Sequence[int]:
+        """Returns the shape of the tensor."""
         return self._info.shape
 
     def get_dtype(self) -> str:
+        """Returns the name that safetensors gives the dtype of what is read."""
         return "F32"
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:

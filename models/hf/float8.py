@@ -48,9 +48,11 @@ class ScaledTensor:
             )
 
     def get_shape(self) -> Sequence[int]:
+        """Returns the shape of the tensor."""
         return self._shape
 
     def get_dtype(self) -> str:
+        """Returns the name that safetensors gives the dtype of what is read."""
         return "F32"
 
     def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:

@@ -37,7 +37,7 @@ class TokenAutomaton:
         for i in range(lengths.max(initial=0)):
             # Tokens that still have an i-th byte take one more step from every state.
             ids = np.flatnonzero(lengths > i)
-            byte = np.array([token_bytes[t][i] for t in ids])
+            byte = np.array([token_bytes[int(t)][i] for t in ids])
             table[:, ids] = by_byte[table[:, ids], byte]
         return cls(table.astype(np.int16))
 

@@ -308,7 +308,7 @@ class Tokenizer:
         added = self._backend.get_added_tokens_decoder()
         special = {token_id for token_id, token in added.items() if token.special}
         roles = {self._backend.token_to_id(text) for text in self.special_tokens.values()}
-        return front, frozenset(special | roles | set(front) - {None})
+        return front, frozenset(special | {role for role in roles if role is not None} | set(front))
 
     @functools.cached_property
     def _added_tokens(self) -> dict[int, str]:

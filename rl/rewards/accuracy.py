@@ -27,9 +27,11 @@ class AccuracyReward:
     require_format: bool = False
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         return self.score_batch([Sample(prompt, completion, problem, num_tokens=0)])[0]
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         grades = grade_completions(
             [sample.problem for sample in samples],
             [sample.prompt for sample in samples],

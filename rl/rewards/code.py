@@ -33,9 +33,11 @@ class CodeReward:
     workers: int = 2
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         return self.score_batch([Sample(prompt, completion, problem, num_tokens=0)])[0]
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         results: list[RewardResult | None] = [None] * len(samples)
         jobs, places = [], []
         for i, sample in enumerate(samples):

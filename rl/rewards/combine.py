@@ -103,6 +103,7 @@ class RewardSet:
 
     @property
     def weights(self) -> dict[str, float]:
+        """Returns the weight of each reward by its name."""
         return {name: weight for name, (weight, _) in self._rewards.items()}
 
     def score(self, samples: Sequence[Sample]) -> Scores:
@@ -152,6 +153,7 @@ class RewardSet:
                     )
 
     def close(self) -> None:
+        """Ends the worker processes."""
         self._pool.close()
 
     def __enter__(self) -> "RewardSet":

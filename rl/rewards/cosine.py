@@ -53,6 +53,7 @@ class CosineReward:
         return end + (start - end) * (1 + math.cos(math.pi * tokens / self.max_tokens)) / 2
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         accuracy = AccuracyReward(require_format=self.require_format).score_batch(samples)
         return [
             RewardResult(

@@ -12,5 +12,6 @@ class FormatReward:
     """1 for a well-formed response, else 0; by rule, see `reasoning.response.parse_response`."""
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         response = parse_response(whole_response(prompt, completion))
         return RewardResult(float(response.well_formed), response.reason)

@@ -65,6 +65,7 @@ class JudgeFormatReward(_JudgeReward):
     """How well a response keeps to the format, 0..1; a long one is shown without its middle."""
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         texts = [whole_response(sample.prompt, sample.completion) for sample in samples]
         cases = [{"response": self._shown(text)} for text in texts]
         found = self._judge(FORMAT_RUBRIC).assess(cases)
@@ -86,6 +87,7 @@ class JudgeAnswerReward(_JudgeReward):
     """
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         results = [RewardResult(0.0, "there is no single answer to judge") for _ in samples]
         cases = {}
         for i, sample in enumerate(samples):

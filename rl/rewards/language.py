@@ -17,6 +17,7 @@ class LanguageReward:
     """
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         response = parse_response(whole_response(prompt, completion))
         if not response.well_formed:
             return RewardResult(0.0, f"not well formed: {response.reason}")

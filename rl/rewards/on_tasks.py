@@ -21,6 +21,7 @@ class OnTasks:
     tasks: tuple[str, ...]
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         if not _applies(problem, self.tasks):
             return _not_asked(problem)
         return self.reward(prompt, completion, problem)
@@ -34,6 +35,7 @@ class BatchOnTasks:
     tasks: tuple[str, ...]
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         chosen = [sample for sample in samples if _applies(sample.problem, self.tasks)]
         scored = iter(self.reward.score_batch(chosen) if chosen else ())
         return [

@@ -35,6 +35,7 @@ class OverlongReward:
         return np.clip((free - np.asarray(lengths, np.float64)) / self.buffer_tokens, -1.0, 0.0)
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         lengths = [sample.num_tokens for sample in samples]
         free = self.max_tokens - self.buffer_tokens
         return [

@@ -32,6 +32,7 @@ class _PreferenceReward(abc.ABC):
     checkpoint: str
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         tokenizer, scorer = _load(self.checkpoint)
         responses = [parse_response(whole_response(s.prompt, s.completion)) for s in samples]
         # The chat goes on behind the prompt as it does for the policy.
@@ -66,6 +67,7 @@ class HelpfulReward(_PreferenceReward):
     """How much the final answer is preferred."""
 
     def shown(self, sample: Sample, response: Response) -> str:
+        """Returns the final answer alone."""
         return f" {response.answer}"
 
 
@@ -73,6 +75,7 @@ class HarmlessReward(_PreferenceReward):
     """How harmless the whole response is."""
 
     def shown(self, sample: Sample, response: Response) -> str:
+        """Returns the whole completion, chain included."""
         return sample.completion
 
 

@@ -26,5 +26,6 @@ class RepetitionReward:
             raise ValueError(f"repetition: ngram={self.ngram} must be at least 1")
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         share = repeated_share(completion, self.ngram)
         return RewardResult(-share, f"{share:.0%} of its {self.ngram}-grams are repeated")

@@ -13,6 +13,7 @@ class SelfCheckReward:
     """1 if the chain has a reflective word (`reasoning.text_measures.reflection`), else 0."""
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         response = parse_response(whole_response(prompt, completion))
         count = count_self_checks(response.chain or "")
         return RewardResult(float(count > 0), f"{count} reflective words")

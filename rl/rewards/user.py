@@ -23,9 +23,9 @@ WORKER_MEMORY_MB = 1024
 class UserReward:
     """`fn(prompt, completion, problem)` of a Python file; returns a number or a `RewardResult`.
 
-    Holds the place only, which a worker can be told: each worker process loads the file for itself,
-    once. The process that trains never does, since a file may exit, crash or wait for ever. The file
-    may import its neighbours.
+    The object holds only the path and the name, which can be sent to a worker. Each worker process
+    loads the file once for itself. The training process never loads it, because a file may exit,
+    crash or hang. The file may import its neighbours.
 
     Attributes:
       path: the file, made absolute.
@@ -45,6 +45,7 @@ class UserReward:
             raise ValueError(fault)
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         result = _load(self.path, self.function)(prompt, completion, problem)
         score, reason = (
             (result.score, result.reason) if isinstance(result, RewardResult) else (result, "")

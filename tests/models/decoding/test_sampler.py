@@ -119,7 +119,8 @@ def test_first_token_frequencies_match_the_softmax(model, params, forward):
 
 
 @pytest.mark.parametrize(
-    "params_", [dict(top_k=3), dict(top_p=0.7), dict(min_p=0.2), dict(top_k=5, top_p=0.9, min_p=0.05)]
+    "params_",
+    [dict(top_k=3), dict(top_p=0.7), dict(min_p=0.2), dict(top_k=5, top_p=0.9, min_p=0.05)],
 )  # fmt: skip
 @pytest.mark.parametrize("vocab", [7, 48, 1000])
 def test_filters_keep_what_their_definitions_say_in_the_right_proportions(params_, vocab):
@@ -213,7 +214,8 @@ def test_automaton_equals_searching_the_text():
 
 def test_no_recompilation_within_a_bucket_or_when_knobs_change(model, params):
     sampler = Sampler(model, slots=2, group=2, max_new_tokens=4, stop_ids=[EOS])
-    for prompts, temperature in (([[1, 2]] * 3, 1.0), ([[3] * 16, [4]] * 2, 0.3), ([[7] * 9] * 4, 0.0)):
+    cases = (([[1, 2]] * 3, 1.0), ([[3] * 16, [4]] * 2, 0.3), ([[7] * 9] * 4, 0.0))
+    for prompts, temperature in cases:
         sampler(params, prompts, jax.random.key(0), SamplingParams(temperature=temperature))
     assert sampler.compilations == 1
 

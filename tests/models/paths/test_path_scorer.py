@@ -126,7 +126,10 @@ def test_old_pools_stay_and_nothing_recompiles(params):
         ({"lengths": np.zeros((4, WIDTH), int)}, "a step has 0 tokens; it must have 1..8"),
         ({"lengths": np.full((4, WIDTH), 9)}, "a step has 9 tokens; it must have 1..8"),
         ({"tokens": np.full((4, WIDTH, 8), VOCAB)}, "outside the verifier's vocabulary of 48"),
-        ({"parents": np.full((4, WIDTH), 2)}, "place 2 of prompt 0 holds no path; it cannot be extended"),
+        (
+            {"parents": np.full((4, WIDTH), 2)},
+            "place 2 of prompt 0 holds no path; it cannot be extended",
+        ),
     ],
 )  # fmt: skip
 def test_bad_steps_are_named(params, changes, message):

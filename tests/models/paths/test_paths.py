@@ -1,4 +1,4 @@
-"""Paths against the plain forward pass: what a search forks and extends is what it would recompute."""
+"""Compares forked and extended paths with what the plain forward pass recomputes."""
 
 import dataclasses
 import itertools
@@ -413,10 +413,16 @@ def test_bfloat16_is_as_near_to_a_fresh_forward_pass_as_its_rounding(reports):
     [
         ({"parents": np.full((4, 2), ROOT)}, r"parents has shape \(4, 2\)"),
         ({"into": [[5, -1, -1]] + [[-1] * 3] * 3}, "into names place 5; places are 0..4, or -1"),
-        ({"into": [[1, 2, 1]] + [[-1] * 3] * 3}, "two paths of prompt 0 would be stored in place 1"),
+        (
+            {"into": [[1, 2, 1]] + [[-1] * 3] * 3},
+            "two paths of prompt 0 would be stored in place 1",
+        ),
         ({"parents": [[4, 0, 0]] + [[0] * 3] * 3}, "place 4 of prompt 0 holds no path"),
         ({"into": [[-1] * 3] * 3 + [[0, -1, -1]]}, "place -1 of prompt 3 holds no path"),
-        ({"parents": [[1, 0, 0]] + [[0] * 3] * 3}, "place 1 of prompt 0 has ended; it cannot be extended"),
+        (
+            {"parents": [[1, 0, 0]] + [[0] * 3] * 3},
+            "place 1 of prompt 0 has ended; it cannot be extended",
+        ),
     ],
 )
 def test_bad_requests_are_named(params, changes, message):

@@ -111,7 +111,8 @@ def test_a_chain_that_never_closes_is_answered_not_left_as_garbage(method):
 
 
 def test_explicit_and_hidden_reasoning_are_apart():
-    result = search(Prompting(), Script("<think>\n 1 and 2 makes 3\n</think><answer> 3</answer>"), 1)
+    script = Script("<think>\n 1 and 2 makes 3\n</think><answer> 3</answer>")
+    result = search(Prompting(), script, 1)
     assert (result.chain, result.answer) == ("1 and 2 makes 3", "3")
     assert "makes" not in result.answer
 
