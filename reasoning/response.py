@@ -14,9 +14,7 @@ ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 
 _TAG = re.compile(r"</?(?:think|answer)>")
 # The parts of the format that a prompt may open, in order.
-_OPENED = re.compile(
-    rf"(?:[ \t]*{THINK_OPEN}\s*(?:{THINK_CLOSE}\s*(?:{ANSWER_OPEN}\s*)?)?)?\Z"
-)
+_OPENED = re.compile(rf"(?:[ \t]*{THINK_OPEN}\s*(?:{THINK_CLOSE}\s*(?:{ANSWER_OPEN}\s*)?)?)?\Z")
 _EXPECTED = [THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE]
 
 

@@ -184,9 +184,7 @@ class PolicySource(Source):
     def next(self, state: Any) -> list[dict[str, np.ndarray]]:
         """Batches of the optimizer steps that the next rollouts give."""
         if self._renewal is not None:
-            self._reference = self._renewal.renewed(
-                self._reference, state.params, int(state.step)
-            )
+            self._reference = self._renewal.renewed(self._reference, state.params, int(state.step))
         self._notes = []
         spent = {"sample": 0.0, "reward": 0.0, "tokens": 0}
         clock = time.perf_counter()
@@ -287,12 +285,12 @@ class PolicySource(Source):
         lengths = rollouts.lengths.ravel()
         mask = np.arange(lengths.max()) < lengths[:, None]
         policy, reference = np.zeros(mask.shape), np.zeros(mask.shape)
-        policy[mask] = np.concatenate([c.logprobs for group in rollouts.completions for c in group])
+        # `pack_rollouts` above refused completions without log-probabilities.
+        sampled: list[Any] = [c.logprobs for group in rollouts.completions for c in group]
+        policy[mask] = np.concatenate(sampled)
         reference[mask] = np.concatenate([logprobs[span] for span in spans])
         loss = self._variant.loss
-        return subtract_kl(
-            rollouts.rewards, policy, reference, mask, loss.beta, loss.kl_estimator
-        )
+        return subtract_kl(rollouts.rewards, policy, reference, mask, loss.beta, loss.kl_estimator)
 
     def _trainer_logprobs(self, params, batch) -> np.ndarray:
         inputs = {name: batch[name] for name in ("tokens", "positions", "segment_ids")}

@@ -43,7 +43,7 @@ class Rollouts:
         """`[P, G]`, tokens of each completion."""
         return np.array([[len(c.token_ids) for c in group] for group in self.completions])
 
-    def select(self, keep: Sequence[int]) -> "Rollouts":
+    def select(self, keep: Sequence[int] | np.ndarray) -> "Rollouts":
         """The rollouts of some of the problems, in the order of `keep`."""
 
         def pick(value):

@@ -63,7 +63,7 @@ def config_from_gguf(header: Header, **changes: Any) -> ModelConfig:
             f"{header.path}: {family}.block_count={layers}, but the file has tensors of {found}"
             " layers"
         )
-    fields = dict(
+    fields: dict[str, Any] = dict(
         vocab_size=_vocab_size(header, family, embed),
         embed_dim=embed,
         num_layers=layers,
@@ -197,7 +197,7 @@ def _rope_scaling(header: Header, config: ModelConfig) -> RopeScaling | None:
         candidates.append(RopeScaling(*numbers, original_max_length=int(original)))
     for scaling in candidates:
         _, expected = config_to_gguf(config.replace(rope_scaling=scaling))
-        if np.allclose(factors, expected, rtol=1e-4):
+        if expected is not None and np.allclose(factors, expected, rtol=1e-4):
             return scaling
     raise ValueError(
         f"{header.path}: {ROPE_FACTORS} is not the scaling of Llama 3.1 ({_LLAMA3}), which is the"

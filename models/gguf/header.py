@@ -118,9 +118,7 @@ class Header:
     def _read_tensors(self, reader: "_Reader") -> Iterator[tuple[str, TensorInfo]]:
         alignment = self.fields.get("general.alignment", DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise ValueError(
-                f"{self.path}: general.alignment={alignment!r} is not a power of two"
-            )
+            raise ValueError(f"{self.path}: general.alignment={alignment!r} is not a power of two")
         infos: dict[str, tuple] = {}
         for _ in range(self._num_tensors):
             name = reader.text("the name of a tensor")

@@ -56,9 +56,7 @@ _ROPE_SCALING = {
 }
 
 
-def config_from_hf(
-    fields: Mapping[str, Any], head: str = CAUSAL_LM, **changes: Any
-) -> ModelConfig:
+def config_from_hf(fields: Mapping[str, Any], head: str = CAUSAL_LM, **changes: Any) -> ModelConfig:
     """Returns the `ModelConfig` that a parsed `config.json` describes.
 
     The function reads both spellings of the rotary settings: `rope_theta` with `rope_scaling`, and
@@ -73,7 +71,7 @@ def config_from_hf(
     Raises:
       ValueError: if a field is missing or the decoder does not implement a setting.
     """
-    name = fields.get("model_type")
+    name: Any = fields.get("model_type")  # `get_family` refuses what is not a known name.
     family = get_family(name)
     for architecture in names_of(fields, "architectures"):
         if architecture != family.class_name + head:

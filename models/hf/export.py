@@ -82,15 +82,17 @@ def export_model(
     shards = _plan(model, max_shard_bytes)
 
     writer = jax.process_index() == 0
+    scratch, old = (directory.with_name(f".{directory.name}.{x}") for x in ("part", "old"))
     if writer:
-        scratch, old = (directory.with_name(f".{directory.name}.{x}") for x in ("part", "old"))
         for left in (scratch, old):  # Left by a process that was killed during an export.
             shutil.rmtree(left, ignore_errors=True)
         scratch.mkdir(parents=True)
     try:
         # Gathering is a collective operation, so every process takes part.
         for name, tensors in shards.items():
-            arrays = {key: gather(params, *where) for key, *where in tensors}
+            arrays = {
+                key: gather(params, rule, index, stored) for key, rule, index, stored in tensors
+            }
             if writer:
                 save_file(arrays, scratch / name, metadata={"format": "pt"})
         if writer:

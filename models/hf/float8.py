@@ -12,7 +12,7 @@ import numpy as np
 # Rows and columns that share a scale (DeepSeek-V3, arXiv:2412.19437, section 3.3.2).
 BLOCK = 128
 DTYPE = "F8_E4M3"
-# The scales of `x.weight` are stored as `x.weight_scale_inv`. Despite the name, they multiply it.
+# The scales of `x.weight` are stored as `x.weight_scale_inv`; despite the name they multiply it.
 SUFFIX = "_scale_inv"
 
 
@@ -68,7 +68,7 @@ class ScaledTensor:
             np.arange(start, stop) // BLOCK - part.start
             for (start, stop), part in zip(bounds, blocks, strict=True)
         )
-        # The map lasts for this read only: a process may not hold as many maps as there are tensors.
+        # The map lasts for this read only: a process may not hold a map for every tensor.
         values = np.memmap(
             self._file, ml_dtypes.float8_e4m3fn, "r", offset=self._offset, shape=self._shape
         )

@@ -271,8 +271,9 @@ def _load_array(
 ) -> jax.Array:
     # `jax.make_array_from_callback` would hold all shards of this host before it moves one, and
     # read a shard anew for each of its replicas.
-    devices_of: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
+    devices_of: dict[tuple, list[Any]] = {}  # Bounds of a shard -> the devices that hold it.
     for device, index in sharding.addressable_devices_indices_map(abstract.shape).items():
+        assert index is not None  # JAX knows an index for every addressable device.
         bounds = tuple(s.indices(n)[:2] for s, n in zip(index, abstract.shape, strict=True))
         devices_of.setdefault(bounds, []).append(device)
     arrays = []

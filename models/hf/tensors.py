@@ -84,7 +84,7 @@ def head_of(model: Model) -> str:
 def tensor_rules(config: ModelConfig, head: str = CAUSAL_LM) -> tuple[TensorRule, ...]:
     """The tensors of a checkpoint with this config, in the order in which they are written."""
     family = get_family(config.family)
-    rules = [("embedding", "model.embed_tokens.weight", MATRIX, 0)]
+    rules: list[tuple[Any, ...]] = [("embedding", "model.embed_tokens.weight", MATRIX, 0)]
     for stack, layers in config.stacks.items():
         block = [
             ("attention_norm.scale", "input_layernorm.weight", VECTOR),

@@ -38,7 +38,7 @@ class CodeReward:
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
         """Returns one result for each sample, in order."""
-        results: list[RewardResult | None] = [None] * len(samples)
+        results = [RewardResult(0.0, "")] * len(samples)  # Each place is set below.
         jobs, places = [], []
         for i, sample in enumerate(samples):
             tests = [parse_unit_test(record) for record in sample.problem.metadata.get("tests", ())]

@@ -140,9 +140,7 @@ class RewardSet:
         Raises:
           ValueError: a reward raises, returns no finite number, or exceeds a limit.
         """
-        perfect = without_opening(
-            prompt, f"<think> </think> <answer>{problem.answer}</answer>"
-        )
+        perfect = without_opening(prompt, f"<think> </think> <answer>{problem.answer}</answer>")
         samples = [Sample(prompt, text, problem, num_tokens=1) for text in ("", perfect)]
         for name, column in self._evaluate(samples).items():
             for result in column:

@@ -21,7 +21,7 @@ class LanguageReward:
         response = parse_response(whole_response(prompt, completion))
         if not response.well_formed:
             return RewardResult(0.0, f"not well formed: {response.reason}")
-        share = consistency(response.chain, problem)
+        share = consistency(response.chain or "", problem)
         if share is None:
             return RewardResult(0.0, "no word of the chain tells its language")
         return RewardResult(share, f"{share:.0%} of the words are in the question's language")

@@ -63,9 +63,7 @@ def grouped_query_layer(config: ModelConfig, stack: str) -> list[Rule]:
     if config.qkv_bias:
         rules += [(f"attention.{p}.bias", f"self_attn.{p}_proj.bias", BIAS) for p in "qkv"]
     if config.qk_norm:
-        rules += [
-            (f"attention.{p}_norm.scale", f"self_attn.{p}_norm.weight", VECTOR) for p in "qk"
-        ]
+        rules += [(f"attention.{p}_norm.scale", f"self_attn.{p}_norm.weight", VECTOR) for p in "qk"]
     return rules + mlp("mlp.{}.kernel", "mlp.")
 
 
