@@ -12,12 +12,12 @@ import numpy as np
 # Rows and columns that share a scale (DeepSeek-V3, arXiv:2412.19437, section 3.3.2).
 BLOCK = 128
 DTYPE = "F8_E4M3"
-# The scales of `x.weight` are stored as `x.weight_scale_inv`; despite the name they multiply it.
+# The scales of `x.weight` are `x.weight_scale_inv`; despite this name they multiply it.
 SUFFIX = "_scale_inv"
 
 
 def read_header(file: Path) -> tuple[int, dict[str, Any]]:
-    """Returns the byte offset of a safetensors file's data, and its header: tensor name -> entry."""
+    # The scales of `x.weight` are `x.weight_scale_inv`; despite this name, they multiply it.
     with file.open("rb") as opened:
         size = struct.unpack("<Q", opened.read(8))[0]
         return 8 + size, json.loads(opened.read(size))
