@@ -17,7 +17,7 @@ SUFFIX = "_scale_inv"
 
 
 def read_header(file: Path) -> tuple[int, dict[str, Any]]:
-    # The scales of `x.weight` are `x.weight_scale_inv`; despite this name, they multiply it.
+    """Returns the byte offset of a safetensors file's data, and the header by tensor name."""
     with file.open("rb") as opened:
         size = struct.unpack("<Q", opened.read(8))[0]
         return 8 + size, json.loads(opened.read(size))

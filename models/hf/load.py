@@ -82,8 +82,8 @@ def load_scalar_model(
         what = f"{labels} labels" if heads else f"architecture {architecture}"
         raise ValueError(
             f"{directory} is not a model with a scalar head ({what}): give one that was trained as"
-            f" a verifier or reward model, a {TOKEN_CLASSIFICATION} or {SEQUENCE_CLASSIFICATION} of 1 "
-            "label"
+            f" a verifier or reward model, a {TOKEN_CLASSIFICATION} or {SEQUENCE_CLASSIFICATION} of"
+            " 1 label"
         )
     config = _config(directory, fields, heads[0], changes)
     tokenizer = load_tokenizer(directory, config)
@@ -103,7 +103,7 @@ def load_tokenizer(source: str | os.PathLike, config: ModelConfig) -> Tokenizer:
 
 
 def load_config(source: str | os.PathLike, **changes: Any) -> ModelConfig:
-    """Loads the `ModelConfig` of a checkpoint; `changes` override fields, see `config_from_hf`.
+    """Loads the `ModelConfig` of a checkpoint; `changes` override fields.
 
     If `config.json` ties the head to the embedding but the weights hold a head with other values,
     the result has `tie_embeddings=False`, as in transformers 5, and the function warns.

@@ -13,7 +13,7 @@ import atexit
 import dataclasses
 import itertools
 import json
-import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import subprocess
@@ -21,8 +21,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from multiprocessing.connection import Connection
-from typing import Any, cast
+from typing import Any
 
 from reasoning.workers import supervisor
 
@@ -103,7 +102,7 @@ class WorkerPool:
         self._lock = threading.Lock()  # guards the state below; nothing is sent while it is held
         self._tickets = itertools.count()
         self._pending: dict[int, _Call] = {}
-        self._connection: Connection | None = None
+        self._connection: multiprocessing.connection.Connection | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         # Only one thread sends at a time, and none on a closed connection.
@@ -162,8 +161,7 @@ class WorkerPool:
                 pass
 
     def _start(self) -> None:
-        # The type stubs also describe Windows, where `Pipe` returns another class.
-        ours, theirs = cast(tuple[Connection, Connection], multiprocessing.Pipe())
+        ours, theirs = multiprocessing.Pipe()
         with theirs:
             # -P keeps the script's folder off sys.path, where modules of this project would hide
             # others of the same name.
