@@ -1,4 +1,6 @@
-"""Where a model lies, by the forms in which every entry point takes one.
+"""Finds a model from the text by which every entry point names one.
+
+The forms are:
 
 DIR                      a directory in Hugging Face layout
 hf://org/name[@revision] a repository of the Hugging Face Hub
@@ -23,13 +25,13 @@ _FILES = ["*.json", "*.safetensors", "*.jinja"]
 
 
 def locate(source: str | os.PathLike) -> Path:
-    """Where a model lies: a directory in Hugging Face layout, downloaded if need be, or a file.
+    """Returns the path of a model: a Hugging Face directory, downloaded if remote, or a GGUF file.
 
     Args:
-      source: one of the forms above; what this function returned before stays as it is.
+      source: one of the forms above, or a path that this function returned.
 
     Raises:
-      OSError, ValueError: there is no such model; one line with the remedy.
+      OSError, ValueError: if there is no such model; the message is one line with the remedy.
     """
     text = str(source)
     if not text:
@@ -46,12 +48,12 @@ def locate(source: str | os.PathLike) -> Path:
 
 
 def resolve(source: str | os.PathLike) -> Path:
-    """The local directory of a checkpoint, downloaded into the Hub's cache if it is `hf://`.
+    """Returns the local directory of a checkpoint; downloads `hf://` into the Hub's cache.
 
     Raises:
-      FileNotFoundError: no such directory, repository or revision.
-      PermissionError: the repository asks for a login or an accepted licence.
-      ConnectionError: the Hub cannot be reached and the cache does not hold the checkpoint.
+      FileNotFoundError: if there is no such directory, repository or revision.
+      PermissionError: if the repository requires a login or an accepted licence.
+      ConnectionError: if the Hub is unreachable and the cache does not hold the checkpoint.
     """
     text = str(source)
     if text.startswith(_SCHEME):
@@ -87,7 +89,7 @@ def _download(text: str) -> Path:
             f"{text} does not exist on the Hub, or is private; check the name, or run "
             "`hf auth login`"
         ) from error
-    except Exception as error:  # Whatever the HTTP client of this version of the library raises.
+    except Exception as error:  # The class depends on the library's HTTP client.
         raise ConnectionError(
             f"{text} cannot be downloaded ({type(error).__name__}); where there is no network, run "
             f"`hf download {repository} --local-dir DIR` elsewhere, copy DIR here and pass its path"
@@ -95,11 +97,11 @@ def _download(text: str) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a checkpoint.
+    """Reads a JSON object from a file of a checkpoint.
 
     Raises:
-      FileNotFoundError: the file is missing.
-      ValueError: it does not hold a JSON object.
+      FileNotFoundError: if the file is missing.
+      ValueError: if it does not hold a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
