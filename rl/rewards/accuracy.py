@@ -16,12 +16,12 @@ _task = functools.cache(get_task)
 class AccuracyReward:
     """1 if the verifier of the problem's task accepts the answer, else 0.
 
-    Verifiers keep their own limits of time and memory, in worker processes where they need them.
+    Verifiers enforce their own limits of time and memory, in worker processes if they need them.
 
     Attributes:
-      require_format: read the answer from the answer block of a well-formed response only; anything
-        else earns 0. Else it is found leniently (`Task.extract`: last box, last number,
-        ...), though never inside the think block.
+      require_format: if set, read the answer only from the answer block of a well-formed response;
+        any other response earns 0. Otherwise `Task.extract` searches leniently (last box, last
+        number, ...), but never inside the think block.
     """
 
     require_format: bool = False

@@ -20,12 +20,12 @@ class CodeReward:
     any earns 0.
 
     Attributes:
-      require_format: read the program from the answer block of a well-formed response only. Else it
-        is found leniently, though never inside the think block. Which code blocks are the program,
-        `reasoning.code_runner.programs.find_program` says.
-      partial: the share of tests passed, instead of all or nothing. A program that answers some
-        tests by rote then earns something too.
-      workers: programs that are run at a time.
+      require_format: if set, read the program only from the answer block of a well-formed response.
+        Otherwise the search is lenient, but never inside the think block.
+        `reasoning.code_runner.programs.find_program` selects the code blocks.
+      partial: earn the share of passed tests instead of all or nothing. A program that hard-codes
+        some results then earns something too.
+      workers: number of programs that run at a time.
     """
 
     require_format: bool = False

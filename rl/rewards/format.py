@@ -9,7 +9,7 @@ from rl.rewards import RewardResult
 
 @dataclasses.dataclass(frozen=True)
 class FormatReward:
-    """1 for a well-formed response, else 0; by rule, see `reasoning.response.parse_response`."""
+    """1 for a well-formed response, else 0; `reasoning.response.parse_response` has the rule."""
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
         """Rewards one completion."""

@@ -1,4 +1,4 @@
-"""Rewards that apply to the problems of some tasks only, such as helpfulness to small talk."""
+"""Limits rewards to the problems of some tasks, for instance helpfulness to small talk."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rl.rewards import RewardResult, Sample
 
 @dataclasses.dataclass(frozen=True)
 class OnTasks:
-    """A text reward for the problems of some tasks; others earn 0 by it.
+    """Applies a text reward to the problems of some tasks; other problems earn 0.
 
     Attributes:
       reward: the text reward.
@@ -29,7 +29,7 @@ class OnTasks:
 
 @dataclasses.dataclass(frozen=True)
 class BatchOnTasks:
-    """The same for a reward of whole batches, which sees the others' samples not at all."""
+    """Applies a batch reward to the problems of some tasks; it never sees other samples."""
 
     reward: Any
     tasks: tuple[str, ...]

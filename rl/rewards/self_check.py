@@ -1,4 +1,4 @@
-"""Whether a chain checks itself: to be watched, with weight 0; as a reward it invites chatter."""
+"""Measures whether a chain checks itself; give it weight 0, since rewarding it invites chatter."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""A user's own reward, given as `path/to/my_rewards.py:fn`."""
+"""Runs a user's own reward function, given as `path/to/my_rewards.py:fn`."""
 
 import dataclasses
 import functools
@@ -13,9 +13,9 @@ from reasoning.problem import Problem
 from reasoning.workers.pool import WorkerPool
 from rl.rewards import RewardResult
 
-# Seconds that a file may take to load with all that it imports.
+# Time limit in seconds for loading a file with all its imports.
 LOAD_SECONDS = 120.0
-# Address space of a process that evaluates rewards.
+# Address space in MiB of a process that evaluates rewards.
 WORKER_MEMORY_MB = 1024
 
 
@@ -28,12 +28,12 @@ class UserReward:
     crash or hang. The file may import its neighbours.
 
     Attributes:
-      path: the file, made absolute.
-      function: its function.
+      path: the file; it becomes an absolute path.
+      function: name of the function in the file.
 
     Raises:
-      ValueError: no such file or function, the file does not load, or the function cannot be called
-        with (prompt, completion, problem).
+      ValueError: if there is no such file or function, the file does not load, or the function
+        does not accept (prompt, completion, problem).
     """
 
     path: str
@@ -58,7 +58,7 @@ class UserReward:
             raise ValueError("it returned an integer that is too large for a float") from None
 
     def place(self, error: BaseException) -> str:
-        """` (at FILE:LINE)`, the last line of the user's own folder that an error went through."""
+        """Returns ` (at FILE:LINE)`, the last line in the user's folder that an error passed."""
         return _place(error, self.path)
 
 
@@ -72,7 +72,7 @@ def _place(error: BaseException, path: str) -> str:
 
 
 def _fault_of(path: str, function: str) -> str | None:
-    """What is wrong with a reward's file, found in a process that may be lost; or None."""
+    """Returns the fault of a reward's file, or None; checks it in a process that may die."""
     if not Path(path).is_file():
         return f"reward file {path} does not exist: check the path"
     with WorkerPool(
