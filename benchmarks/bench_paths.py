@@ -69,14 +69,10 @@ class Search:
     """A beam search whose survivors are drawn at random."""
 
     def __init__(self, prompts, params, delimiter=None, verifier=None):
-        shape = dict(
-            prompts=len(prompts), capacity=WIDTH, width=WIDTH, max_new_tokens=NEW_TOKENS
-        )
+        shape = dict(prompts=len(prompts), capacity=WIDTH, width=WIDTH, max_new_tokens=NEW_TOKENS)
         self.prompts, self.params, self.verifier = prompts, params, verifier
         shape["step_tokens"] = STEP if delimiter is None else 2 * STEP
-        self.sampler = PathSampler(
-            LanguageModel(CONFIG), **shape, stop_ids=[], delimiter=delimiter
-        )
+        self.sampler = PathSampler(LanguageModel(CONFIG), **shape, stop_ids=[], delimiter=delimiter)
         self.scorer = PathScorer(ScalarModel(CONFIG), **shape)
         self.calls = self.sampled = self.row_steps = 0
 

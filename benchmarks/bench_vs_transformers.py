@@ -240,9 +240,7 @@ def main():
         "documents": ragged_documents(),
     }
     prompts = rng.integers(0, VOCAB, (BATCH, PROMPT))
-    products = take_turns(
-        5, {OURS: (our_product, (), "kept"), THEIRS: (their_product, (), "kept")}
-    )
+    products = take_turns(5, {OURS: (our_product, (), "kept"), THEIRS: (their_product, (), "kept")})
     peak = 2 * 2048**3 / min(products.values())
     report: dict = {"peak_gflops": round(peak / 1e9, 1), "cores": os.cpu_count()}
     print(json.dumps(report), flush=True)

@@ -83,9 +83,10 @@ def of_folders(directory: Path) -> Iterator[tuple[str, Damage]]:
     for path in sorted(directory.iterdir()):
         if path.is_dir():
             yield "folder deleted", lambda d, n=path.name: shutil.rmtree(d / n)
-    yield "checkpoint emptied", lambda d: [
-        shutil.rmtree(p) if p.is_dir() else p.unlink() for p in d.iterdir()
-    ]
+    yield (
+        "checkpoint emptied",
+        lambda d: [shutil.rmtree(p) if p.is_dir() else p.unlink() for p in d.iterdir()],
+    )
 
 
 def damage_checkpoints(

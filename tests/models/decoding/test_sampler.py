@@ -72,9 +72,7 @@ def test_greedy_is_the_argmax_of_the_full_forward_pass(sampler, params, forward)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_logprobs_equal_those_of_a_fresh_forward_pass(
-    model, params, sampler, forward, temperature
-):
+def test_logprobs_equal_those_of_a_fresh_forward_pass(model, params, sampler, forward, temperature):
     out = sampler(params, PROMPTS, jax.random.key(2), SamplingParams(temperature=temperature))
     for i, prompt in enumerate(PROMPTS):
         for g in range(3):

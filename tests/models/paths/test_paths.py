@@ -244,9 +244,7 @@ def test_all_continuations_by_total_logprob_are_exhaustive_search():
         owners = [(ids, *beam[ids]) for ids in beam] * (rows // len(beam))
         parents = np.array([[place for _, place, _ in owners]])
         key = jax.random.key(level)
-        state, steps = sampler.extend(
-            params, state, parents, np.arange(rows)[None], key, sampling
-        )
+        state, steps = sampler.extend(params, state, parents, np.arange(rows)[None], key, sampling)
         beam = {}
         for row, (ids, _, total) in enumerate(owners):
             token, logprob = int(steps.tokens[0, row, 0]), float(steps.logprobs[0, row, 0])
@@ -307,9 +305,7 @@ def test_places_are_read_before_any_is_written(sampler, params):
     for row in (0, 1):
         ids = [*PROMPTS[0], *first.tokens[0, 1 - row], *steps.tokens[0, row]]
         at = np.arange(len(ids) - 5, len(ids) - 1)
-        np.testing.assert_allclose(
-            forward(ids)[at, ids[-4:]], steps.logprobs[0, row], atol=1e-4
-        )
+        np.testing.assert_allclose(forward(ids)[at, ids[-4:]], steps.logprobs[0, row], atol=1e-4)
 
 
 def test_draws_depend_on_key_row_and_token_number_alone(sampler, params):
