@@ -1,17 +1,18 @@
 """Distillation: the ability of a reasoner in a smaller student.
 
-    python -m launch.run_distill --config=configs/distill.py --config.teacher=DIR_OR_HF_NAME \
-        --config.student=DIR_OR_HF_NAME --workdir=runs/distill
+    python -m launch.run_distill --config=configs/distill.py --config.teacher=MODEL \
+        --config.student=MODEL --workdir=runs/distill
 
-Evaluates teacher and student, trains the student by each of `--config.methods` and evaluates what
-comes out; the methods are those of `launch/jobs/distillation.py`. `workdir` gets report.json and for
-every seed the folders `teacher` (responses.jsonl: what it taught), `base` (the student before) and
-one for each method, whose `hf/` is the trained model. A run that was interrupted goes on where it
-was, by the same command.
+Both are any model that `models.checkpoint` opens. Evaluates teacher and student, trains the student
+by each of `--config.methods` and evaluates what comes out; the methods are those of
+`launch/jobs/distillation.py`. `workdir` gets report.json and for every seed the folders `teacher`
+(responses.jsonl: what it taught), `base` (the student before) and one for each method, whose `hf/`
+is the trained model. A run that was interrupted goes on where it was, by the same command.
 """
 
 import dataclasses
 import time
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -22,63 +23,77 @@ from launch.schema.distill import DistillConfig
 
 def main(argv):
     del argv
-    run(runtime.read_config(_CONFIG, DistillConfig), _WORKDIR.value, _SEEDS.value)
+    config = runtime.read_config(_CONFIG, DistillConfig)
+    run(config, _WORKDIR.value, _SEEDS.value, _ACCEPT_STOPPED.value)
 
 
-def run(config, workdir: str, seeds: int = 1) -> None:
-    """The whole job; see the module's docstring."""
+def run(config, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()) -> None:
+    """The whole job; see the module's docstring.
+
+    Raises:
+      Interrupted: a signal ended it; the same call goes on from there.
+      Stopped: a training stopped itself, and its stage is not among `accept_stopped`.
+    """
     config = schema.load(DistillConfig, config)
     # JAX starts here, once XLA's flags are set.
-    from launch.parts import report, stages
+    from launch.jobs import distillation
+
+    runtime.start_distributed()
+    runtime.check_accepted(accept_stopped, distillation.TRAINED)
+    with runtime.working_directory(workdir) as directory:
+        _run(config, directory, seeds, tuple(accept_stopped))
+
+
+def _run(config, directory, seeds, accept_stopped):
+    from launch.parts import machine, report
 
     start = time.monotonic()
-    runtime.start_distributed()
-    directory = runtime.as_directory(workdir)
     runtime.keep_compiled(directory)
-    by_seed = []
-    try:
-        for seed in range(config.seed, config.seed + seeds):
-            by_seed.append(_run_seed(config, directory / f"seed_{seed}", seed))
-    except stages.Interrupted as interruption:
-        print(f"interrupted: {interruption}; the same command goes on from here")
-        return
+    by_seed = [
+        _run_seed(config, directory / f"seed_{seed}", seed, accept_stopped)
+        for seed in range(config.seed, config.seed + seeds)
+    ]
     combined = report.combine_seeds(by_seed)
     summary = {
         "config": schema.as_dict(config),
         "seeds": seeds,
         "wall_seconds": time.monotonic() - start,
         "distill": combined,
+        "machine": machine.describe(),
     }
     report.write_report(directory / "report.json", summary)
     report.print_table(combined, seeds)
     print(f"report: {directory / 'report.json'}")
 
 
-def _run_seed(config, directory, seed):
+def _run_seed(config, directory, seed, accept_stopped):
     from launch.jobs import distillation, finetune, responses, training
     from launch.parts import data_files, stages
-    from models.checkpoint_source import resolve
+    from models.checkpoint import load_params
+    from models.checkpoint_source import locate
     from models.decoder import LanguageModel
-    from models.hf.load import load_params
     from reasoning.tasks import get_task
     from reasoning.tiny_world import corpus
 
     mesh = runtime.build_mesh(config)
     sources = {name: getattr(config, name).format(seed=seed) for name in ("teacher", "student")}
-    sources = {name: resolve(source) for name, source in sources.items() if source}
+    sources = {name: locate(source) for name, source in sources.items() if source}
 
-    def workspace(model, tokenizer):
-        return stages.Workspace(directory, config, seed, mesh, model, tokenizer)
+    def workspace(model, tokenizer, dtype=None):
+        return stages.Workspace(
+            directory, config, seed, mesh, model, tokenizer, accept_stopped, dtype
+        )
 
     teacher = tokenizer = None
     if "teacher" in sources:
-        model, tokenizer = finetune.open_checkpoint(sources["teacher"], config)
+        model, tokenizer = finetune.open_checkpoint(sources["teacher"], config.dtype, config.remat)
         # Frozen weights are stored as they are computed with.
         fields = {"param_dtype": model.config.dtype, "remat": "none"}
         model = LanguageModel(model.config.replace(**fields))
         teacher = distillation.Teacher(workspace(model, tokenizer), None)
     if "student" in sources:
-        work = workspace(*finetune.open_checkpoint(sources["student"], config))
+        student = finetune.open_checkpoint(sources["student"], config.dtype, config.remat)
+        work = workspace(*student, finetune.export_dtype(sources["student"], config))
     else:
         work = workspace(runtime.build_model(config.base.model.settings()), tokenizer)
 
@@ -114,4 +129,5 @@ if __name__ == "__main__":
     _CONFIG = runtime.define_config("configs/distill.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/distill", "where everything is written")
     _SEEDS = flags.DEFINE_integer("seeds", 1, "training runs, each its own", lower_bound=1)
+    _ACCEPT_STOPPED = runtime.define_accept_stopped()
     runtime.run_main(main)

@@ -10,7 +10,6 @@ Records of a reasoning-gym task also have `metadata`, as its problems come with:
 from which the problem is made again. Nothing in a graded file is run.
 """
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -21,7 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from reasoning.jsonl import read_jsonl, text_field
+from reasoning.grading import grade_completions
+from reasoning.jsonl import read_jsonl, text_field, write_jsonl
 from reasoning.problem import Problem, Verdict
 from reasoning.statistics import share_with_ci
 from reasoning.tasks import Task, get_task
@@ -61,13 +61,14 @@ def read_responses(path: str, task: str) -> list[tuple[dict[str, Any], Problem, 
 
 def grade(task: Task, rows: Sequence[tuple[dict[str, Any], Problem, str]]) -> list[Verdict]:
     """Verdicts on the responses; one without an answer is wrong."""
-    verdicts = [Verdict(False, "no answer found in the response") for _ in rows]
-    answers = [task.extract(response) for _, _, response in rows]
-    found = [i for i, answer in enumerate(answers) if answer is not None]
-    checked = task.verify_all([rows[i][1] for i in found], [answers[i] for i in found])
-    for i, verdict in zip(found, checked, strict=True):
-        verdicts[i] = verdict
-    return verdicts
+    prompts = [record.get("prompt") for record, _, _ in rows]
+    grades = grade_completions(
+        [problem for _, problem, _ in rows],
+        [prompt if isinstance(prompt, str) else "" for prompt in prompts],
+        [response for _, _, response in rows],
+        lambda _: task,
+    )
+    return [each.verdict for each in grades]
 
 
 def run(task_name: str, responses: str, output: str, console: Console) -> dict[str, Any]:
@@ -93,13 +94,11 @@ def run(task_name: str, responses: str, output: str, console: Console) -> dict[s
             progress.update(bar, completed=len(verdicts))
     seconds = time.perf_counter() - start
 
-    # Written aside and renamed, so that no half-written file takes the place of a whole one.
-    partial = f"{output}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        for (record, _, _), verdict in zip(rows, verdicts, strict=True):
-            graded = record | {"correct": verdict.correct, "reason": verdict.reason}
-            file.write(json.dumps(graded, ensure_ascii=False) + "\n")
-    os.replace(partial, output)
+    graded = (
+        record | {"correct": verdict.correct, "reason": verdict.reason}
+        for (record, _, _), verdict in zip(rows, verdicts, strict=True)
+    )
+    write_jsonl(output, graded)
 
     correct = sum(verdict.correct for verdict in verdicts)
     summary = {

@@ -78,7 +78,7 @@ def make_checkpoint(
     """Writes `model/` and `sft.jsonl` into `output`, which must not exist."""
     import jax
 
-    from launch.parts.report import write_atomically
+    from models.files import write_atomically
     from models.hf.export import export_model
     from models.tokens.tokenizer import train_bpe
     from reasoning import response

@@ -15,6 +15,7 @@ weights and optimizer state; their key-value cache is not checked here.
 import os
 import re
 import time
+from pathlib import Path
 
 from absl import flags
 
@@ -37,8 +38,7 @@ def main(argv):
     if _OUTPUT.value:
         from launch.parts.report import write_report
 
-        write_report(runtime.as_directory(os.path.dirname(_OUTPUT.value) or ".")
-                     / os.path.basename(_OUTPUT.value), row)  # fmt: skip
+        write_report(Path(_OUTPUT.value).expanduser().resolve(), row)
 
 
 def prepare(topology: str) -> None:
@@ -173,7 +173,7 @@ def _devices(topology):
 
 
 def _model_config(model):
-    from models.hf.load import load_config
+    from models.checkpoint import load_config
     from models.named_configs import NAMED_CONFIGS, named_config
 
     name = model.removeprefix("hf://").rpartition("/")[2].lower()

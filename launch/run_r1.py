@@ -22,30 +22,30 @@ _STAGES = flags.DEFINE_list(
     "stages", list(recipe.STAGES), "which stages to run, of " + ", ".join(recipe.STAGES)
 )
 _SEEDS = flags.DEFINE_integer("seeds", 1, "training runs, each with its own seed", lower_bound=1)
+_ACCEPT_STOPPED = runtime.define_accept_stopped()
 
 
 def main(argv):
     del argv
-    start = time.monotonic()
     if unknown := [stage for stage in _STAGES.value if stage not in recipe.STAGES]:
         known = ", ".join(recipe.STAGES)
         raise ValueError(f"--stages={unknown[0]} is unknown; choose from {known}")
+    runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
     config = runtime.read_config(_CONFIG, TinyConfig)
     # JAX starts here, once XLA's flags are set.
-    from launch.parts import report, stages
+    runtime.start_distributed()
+    with runtime.working_directory(_WORKDIR.value) as directory:
+        _run(config, directory)
+
+
+def _run(config, workdir: Path):
+    from launch.parts import machine, report
     from launch.recipe import findings, runner, world
 
-    runtime.start_distributed()
-    workdir = runtime.as_directory(_WORKDIR.value)
-    by_seed, directories = [], []
-    try:
-        for work in world.open_workspaces(config, _WORKDIR.value, _SEEDS.value):
-            by_seed.append(runner.run_stages(work, _STAGES.value))
-            directories.append(work.directory)
-    except stages.Interrupted as interruption:
-        print(f"interrupted: {interruption}; the same command goes on from here")
-        return
-
+    start = time.monotonic()
+    works = world.open_workspaces(config, workdir, _SEEDS.value, _ACCEPT_STOPPED.value)
+    by_seed = [runner.run_stages(work, _STAGES.value) for work in works]
+    directories = [work.directory for work in works]
     combined = report.combine_seeds(by_seed)
     summary = {
         "config": schema.as_dict(config),
@@ -54,6 +54,7 @@ def main(argv):
         "stages": {name: each for name, each in combined.items() if "metrics" in each},
     }
     others = {name: each for name, each in combined.items() if "metrics" not in each}
+    summary["machine"] = machine.describe()
     found = findings.findings(by_seed, directories)
     report.write_report(workdir / "report.json", summary | {"findings": found} | others)
     if summary["stages"]:
@@ -68,12 +69,12 @@ def main(argv):
 
 def _show(workdir: Path, seed: int, reported):
     from launch.parts import report
-    from train.metrics import METRICS_FILE
+    from train.metrics import read_metrics
 
     report.print_table(reported, _SEEDS.value)
     for stage in reported:
         runs = {
-            directory.parent.name: report.read_metrics(directory / METRICS_FILE)
+            directory.parent.name: read_metrics(directory)
             for directory in sorted(workdir.glob(f"seed_*/{stage}"))
         }
         if any("reward" in record for records in runs.values() for record in records):

@@ -1,12 +1,14 @@
-"""RL with verifiable rewards, from a checkpoint in Hugging Face layout.
+"""RL with verifiable rewards, from any model that `models.checkpoint` opens.
 
-    python -m launch.run_rl --config=configs/gsm8k_grpo.py --config.model=DIR_OR_HF_NAME \
+    python -m launch.run_rl --config=configs/gsm8k_grpo.py --config.model=MODEL \
         --workdir=runs/gsm8k
 
 Evaluates the model, trains it, evaluates it again. `workdir` gets report.json, rl.png, samples.json
 and the folders `initial` and `rl` (see `launch/parts/stages.py`); `rl/hf` is the trained model. A
 run that was interrupted goes on where it was, by the same command.
 """
+
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -17,16 +19,16 @@ from launch.schema.rl import RlConfig
 
 def main(argv):
     del argv
-    run(runtime.read_config(_CONFIG, RlConfig), _WORKDIR.value)
+    run(runtime.read_config(_CONFIG, RlConfig), _WORKDIR.value, _ACCEPT_STOPPED.value)
 
 
-def run(config, workdir: str) -> None:
+def run(config, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
     """The whole job; see the module's docstring."""
     config = schema.load(RlConfig, config)
     # JAX starts here, once XLA's flags are set.
     from launch.jobs import finetune
 
-    finetune.run(config, workdir, "rl", _prepare)
+    finetune.run(config, workdir, "rl", _prepare, accept_stopped)
 
 
 def _prepare(work):
@@ -39,7 +41,7 @@ def _prepare(work):
     config = work.config
     problems = get_task(config.task).problems("train", config.problems, work.seed)
     template = get_template(config.template, work.tokenizer)
-    prompts = work.tokenizer.encode_batch([template(problem.question) for problem in problems])
+    prompts = work.tokenizer.encode_prompts([template(problem.question) for problem in problems])
     kept = [p for p, ids in zip(problems, prompts) if len(ids) <= config.max_prompt_tokens]
     if not kept:
         raise ValueError(
@@ -81,4 +83,5 @@ if __name__ == "__main__":
     # Here, so that a program may import several entry points: flags are global.
     _CONFIG = runtime.define_config("configs/gsm8k_grpo.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/rl", "where everything is written")
+    _ACCEPT_STOPPED = runtime.define_accept_stopped()
     runtime.run_main(main)

@@ -7,6 +7,7 @@ needs and are not there: base, R1-Zero, and the verifiers.
 """
 
 import time
+from pathlib import Path
 
 from absl import flags
 
@@ -16,23 +17,26 @@ from launch.schema.tiny import TinyConfig
 
 _CONFIG = runtime.define_config("configs/tiny.py:search")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
+_ACCEPT_STOPPED = runtime.define_accept_stopped()
 
 
 def main(argv):
     del argv
-    start = time.monotonic()
     config = runtime.read_config(_CONFIG, TinyConfig)
     # JAX starts here, once XLA's flags are set.
-    from launch.parts import report, stages
+    runtime.start_distributed()
+    runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
+    with runtime.working_directory(_WORKDIR.value) as directory:
+        _run(config, directory)
+
+
+def _run(config: TinyConfig, directory: Path):
+    from launch.parts import machine, report
     from launch.recipe import runner, world
 
-    runtime.start_distributed()
-    (work,) = world.open_workspaces(config, _WORKDIR.value, 1)
-    try:
-        results = runner.run_stages(work, recipe.lineage("search"))
-    except stages.Interrupted as interruption:
-        print(f"interrupted: {interruption}; the same command goes on from here")
-        return
+    start = time.monotonic()
+    (work,) = world.open_workspaces(config, directory, 1, _ACCEPT_STOPPED.value)
+    results = runner.run_stages(work, recipe.lineage("search"))
     path = work.stage_directory("search") / "report.json"
     report.write_report(
         path,
@@ -42,6 +46,7 @@ def main(argv):
             "wall_seconds": time.monotonic() - start,
             "search": results["search"],
             "verifiers": results["verifiers"],
+            "machine": machine.describe(),
         },
     )
     print(f"report: {path}")

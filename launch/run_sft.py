@@ -1,11 +1,13 @@
-"""Supervised fine-tuning of a checkpoint in Hugging Face layout.
+"""Supervised fine-tuning of any model that `models.checkpoint` opens.
 
-    python -m launch.run_sft --config=configs/sft.py --config.model=DIR_OR_HF_NAME \
+    python -m launch.run_sft --config=configs/sft.py --config.model=MODEL \
         --config.data=FILE.jsonl --workdir=runs/sft
 
 `workdir` gets report.json and the folders `initial` and `sft` (see `launch/parts/stages.py`);
 `sft/hf` is the trained model. A run that was interrupted goes on where it was, by the same command.
 """
+
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -16,10 +18,10 @@ from launch.schema.supervised import SftConfig
 
 def main(argv):
     del argv
-    run(runtime.read_config(_CONFIG, SftConfig), _WORKDIR.value)
+    run(runtime.read_config(_CONFIG, SftConfig), _WORKDIR.value, _ACCEPT_STOPPED.value)
 
 
-def run(config, workdir: str) -> None:
+def run(config, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
     """The whole job; see the module's docstring."""
     config = schema.load(SftConfig, config)
     if not config.data:
@@ -27,7 +29,7 @@ def run(config, workdir: str) -> None:
     # JAX starts here, once XLA's flags are set.
     from launch.jobs import finetune
 
-    finetune.run(config, workdir, "sft", _prepare)
+    finetune.run(config, workdir, "sft", _prepare, accept_stopped)
 
 
 def _prepare(work):
@@ -63,4 +65,5 @@ if __name__ == "__main__":
     # Here, so that a program may import several entry points: flags are global.
     _CONFIG = runtime.define_config("configs/sft.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/sft", "where everything is written")
+    _ACCEPT_STOPPED = runtime.define_accept_stopped()
     runtime.run_main(main)

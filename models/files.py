@@ -15,7 +15,9 @@ MAX_LINE_MIB = 32
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_file(
+    path: str | os.PathLike, mode: str = "w", errors: str | None = None
+) -> Iterator[IO[Any]]:
     """Opens a file for writing that appears under its name only when the block ends without error.
 
     Until then, and after a kill at any time, `path` keeps its old content. The new content is on
@@ -25,12 +27,13 @@ def atomic_file(path: str | os.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
       path: the file to write; missing parent folders are created. The content goes to `path` +
         ".part" first.
       mode: "w" for UTF-8 text, "wb" for bytes.
+      errors: how to handle text that UTF-8 cannot encode; see `open`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".part")
     try:
-        with open(scratch, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with open(scratch, mode, encoding=None if "b" in mode else "utf-8", errors=errors) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -46,24 +49,25 @@ def write_atomically(path: str | os.PathLike, text: str) -> None:
         file.write(text)
 
 
-def read_json(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
-    """Reads a JSON object from a file that this program wrote.
+def read_json(
+    path: str | os.PathLike, remedy: str, kinds: tuple[type, ...] = (dict,)
+) -> dict[str, Any] | list[Any]:
+    """Reads a JSON object (or a value of other `kinds`) from a file that this program wrote.
 
     Args:
       remedy: tells the user what to do if the file is damaged; the error ends with it.
+      kinds: types of JSON values that the file may hold.
 
     Raises:
       FileNotFoundError: the file does not exist.
-      ValueError: the file does not hold a JSON object; one line names the file.
+      ValueError: the file holds no such value, or an empty one; one line names the file.
     """
     try:
         value = json.loads(Path(path).read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({_short(error)}): {remedy}") from None
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"{path} is damaged (it holds a {type(value).__name__}, not a JSON object): {remedy}"
-        )
+    if not isinstance(value, kinds) or not value:
+        raise ValueError(f"{path} is damaged (it holds {value!r:.40}): {remedy}")
     return value
 
 

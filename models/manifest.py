@@ -28,14 +28,17 @@ def write_manifest(directory: str | os.PathLike, leave_out: Iterable[str] = ()) 
       leave_out: names of files at the folder's root that may change later.
     """
     directory = Path(directory)
-    left_out = {MANIFEST_FILE, *leave_out}
-    names = sorted(
-        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
-    )
-    names = [name for name in names if name not in left_out]
+    names = _files(directory, leave_out)
     digests = _digests([directory / name for name in names])
     lines = [f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True)]
     write_atomically(directory / MANIFEST_FILE, "".join(lines))
+
+
+def _files(directory: Path, leave_out: Iterable[str]) -> list[str]:
+    """Returns the sorted names of all files below a folder that its manifest covers."""
+    left_out = {MANIFEST_FILE, *leave_out}
+    names = (p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
+    return sorted(name for name in names if name not in left_out)
 
 
 def has_manifest(directory: str | os.PathLike) -> bool:
@@ -43,17 +46,27 @@ def has_manifest(directory: str | os.PathLike) -> bool:
     return (Path(directory) / MANIFEST_FILE).exists()
 
 
-def check_manifest(directory: str | os.PathLike, *, only_small: bool = False) -> None:
-    """Compares a folder's files with their checksums and ignores files without a checksum.
+def check_manifest(
+    directory: str | os.PathLike,
+    *,
+    only_small: bool = False,
+    leave_out: Iterable[str] | None = None,
+) -> None:
+    """Compares a folder's files with their checksums.
 
     Args:
       only_small: whether to read only files of up to 1 MiB; larger ones must merely exist.
+      leave_out: the `leave_out` that the manifest was written with. If given, a file that the
+        manifest lacks counts as damage, too; with None such files are ignored.
 
     Raises:
-      Damaged: the manifest is missing or unreadable, or a file is missing or differs.
+      Damaged: the manifest is missing, unreadable or incomplete, or a file is missing or differs.
     """
     directory = Path(directory)
     wanted = _read(directory / MANIFEST_FILE)
+    if leave_out is not None:
+        if further := [name for name in _files(directory, leave_out) if name not in wanted]:
+            raise Damaged(f"{directory / MANIFEST_FILE} is damaged: it lacks {further[0]}")
     if missing := [name for name in wanted if not (directory / name).is_file()]:
         raise Damaged(f"{directory / missing[0]} is missing")
     paths = {directory / name: digest for name, digest in wanted.items()}

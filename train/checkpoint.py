@@ -147,7 +147,7 @@ class Checkpointer:
             self._set_damaged_aside(only_small=False)
             step = self.latest_step()
         elif step in self._manager.all_steps():
-            check_manifest(self.directory / str(step))
+            self._check_undamaged(step)
         steps = self._manager.all_steps()
         if step not in steps:
             wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
@@ -205,7 +205,7 @@ class Checkpointer:
         if jax.process_index() == 0:
             for step in steps:
                 try:
-                    check_manifest(self.directory / str(step), only_small=only_small)
+                    self._check_undamaged(step, only_small)
                     if not only_small:
                         break
                 except Damaged as error:
@@ -219,6 +219,11 @@ class Checkpointer:
             good = [each for each in steps if each not in damaged]
             if good or i == len(damaged) - 1:
                 self._tell(step, why, good)
+
+    def _check_undamaged(self, step: int, only_small: bool = False) -> None:
+        check_manifest(
+            self.directory / str(step), only_small=only_small, leave_out=_WRITTEN_LAST
+        )
 
     def _move_away(self, step: int) -> None:
         if jax.process_index() != 0:

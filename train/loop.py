@@ -164,6 +164,9 @@ def run(
                 log.close()
                 if source.depends_on_state:
                     log.write_closed()
+        if reason is None and stopper.signal_name is not None:
+            # It came with the last step. What follows the training may take long.
+            interrupted, reason = True, f"{stopper.signal_name} after step {step}"
         log.write_all({})
         if writer is not None:
             writer.flush()

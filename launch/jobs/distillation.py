@@ -23,7 +23,7 @@ import numpy as np
 
 from launch.jobs import responses, training
 from launch.jobs.distillation_checks import check_lengths, check_vocabulary, named
-from launch.parts import flops, report, stages
+from launch.parts import flops, stages
 from launch.parts.stages import Workspace
 from launch.schema import as_dict
 from launch.schema.distill import METHODS, Distilling, Logit, OnPolicy, OnResponses
@@ -35,11 +35,14 @@ from rl.learner import ProblemStream
 from rl.on_policy_distillation import OnPolicySource
 from rl.rollouts import RolloutSampler
 from train.data import Example
-from train.metrics import METRICS_FILE
+from train.metrics import read_metrics
 from train.objectives import distillation, sft, teacher_logprobs
 from train.optimizer import make_optimizer
 from train.source import fitted
 from train.step import LossFn, make_train_step
+
+# Stages that train, of those in the directory of a distillation.
+TRAINED = ("base", "rl_only", *METHODS, "distill_then_rl")
 
 TOP_FILE = "teacher_logprobs.npz"
 # More than any schedule needs, to check an optimizer before the number of steps is known.
@@ -172,7 +175,7 @@ class Distillation:
         )
         params = training.fine_tune(work, params, plan, directory)
         generator.params = None
-        records = report.read_metrics(directory / METRICS_FILE)
+        records = read_metrics(directory)
         sampled, trained = (
             sum(record[name] for record in records)
             for name in ("sampled_tokens", "sequence_tokens")
@@ -189,9 +192,9 @@ class Distillation:
         plan = training.plan_reinforce(work, list(self.problems), config)
         params = training.reinforce(work, params, plan, directory)
         prompts = [plan.template(problem.question) for problem in self.problems]
-        prompt = np.mean([len(ids) for ids in work.tokenizer.encode_batch(prompts)])
+        prompt = np.mean([len(ids) for ids in work.tokenizer.encode_prompts(prompts)])
         total = 0.0
-        for record in report.read_metrics(directory / METRICS_FILE):
+        for record in read_metrics(directory):
             response = record["response_tokens"]
             per_token = work.model.config.flops_per_token((prompt + response) / 2)
             sampled = config.prompts * (prompt + config.group * response)
@@ -389,6 +392,7 @@ def distill(
             "params": sizes.get(name, work.model.config.num_params),
             "train_flops": result.get("train_flops", 0.0),
             "metrics": result["metrics"],
+            **{key: result[key] for key in ("stopped",) if key in result},
         }
         for name, result in results.items()
     }

@@ -2,23 +2,23 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from launch.parts import data_files, report, runtime, stages
+from launch.parts import data_files, machine, report, runtime, stages
 from launch.schema import as_dict
 from launch.schema.distill import DistillConfig
 from launch.schema.rl import RlConfig
 from launch.schema.supervised import SftConfig
-from models.checkpoint_source import resolve
+from models.checkpoint import load_config, load_dtype, load_params, load_tokenizer
+from models.checkpoint_source import locate
 from models.decoder import LanguageModel
-from models.hf.load import load_config, load_params
 from models.tokens.tokenizer import Tokenizer
 from reasoning.prompts import get_template
-from train.metrics import METRICS_FILE
+from train.metrics import read_metrics
 
 # What the evaluation of the given checkpoint depends on.
 INITIAL_FIELDS = ("model", "dtype", "mesh", "seed", "template", "evaluation")
@@ -48,19 +48,36 @@ def run(
     workdir: str,
     stage: str,
     prepare: Callable[[stages.Workspace], Training],
+    accept_stopped: Sequence[str] = (),
 ) -> None:
     """Evaluates `config.model`, trains it, evaluates it again, and reports both.
 
     Args:
       stage: what the training is called.
       prepare: checks config and data, before any long work, and returns the training.
+      accept_stopped: `[stage]` takes the last good checkpoint where the training stopped itself.
+
+    Raises:
+      Interrupted: a signal ended it; the same call goes on from there.
+      Stopped: the training stopped itself, and that is not accepted.
     """
-    start = time.monotonic()
     runtime.start_distributed()
-    source = resolve(config.model)
-    directory = runtime.as_directory(workdir)
-    runtime.keep_compiled(directory)
-    work = _open(config, source, directory)
+    runtime.check_accepted(accept_stopped, (stage,))
+    source = locate(config.model)
+    with runtime.working_directory(workdir) as directory:
+        runtime.keep_compiled(directory)
+        work = _open(config, source, directory)
+        work = dataclasses.replace(work, accept_stopped=tuple(accept_stopped))
+        _run(work, source, stage, prepare)
+
+
+def _run(
+    work: stages.Workspace,
+    source: Path,
+    stage: str,
+    prepare: Callable[[stages.Workspace], Training],
+) -> None:
+    start, config = time.monotonic(), work.config
     training = prepare(work)
     _check_evaluation(work)
 
@@ -76,26 +93,22 @@ def run(
         return load_params(source, work.model.config, work.mesh)
 
     results: dict[str, Mapping[str, Any]] = {}
-    try:
-        if any(config.evaluation.tasks.values()):
-            results["initial"] = stages.run_stage(
-                work,
-                "initial",
-                initial_settings,
-                lambda directory: stages.score(work, directory, load(), training.measure),
-            )
-        results[stage] = stages.run_stage(
+    if any(config.evaluation.tasks.values()):
+        results["initial"] = stages.run_stage(
             work,
-            stage,
-            stage_settings,
-            lambda directory: stages.publish(
-                work, directory, training.run(load(), directory), training.measure
-            ),
-            training.extendable,
+            "initial",
+            initial_settings,
+            lambda directory: stages.score(work, directory, load(), training.measure),
         )
-    except stages.Interrupted as interruption:
-        print(f"interrupted: {interruption}; the same command goes on from here")
-        return
+    results[stage] = stages.run_stage(
+        work,
+        stage,
+        stage_settings,
+        lambda directory: stages.publish(
+            work, directory, training.run(load(), directory), training.measure
+        ),
+        training.extendable,
+    )
     report.write_report(
         work.directory / "report.json",
         {
@@ -104,10 +117,11 @@ def run(
             "seeds": 1,
             "wall_seconds": time.monotonic() - start,
             "stages": results,
+            "machine": machine.describe(),
         },
     )
     report.print_table(results, 1)
-    records = report.read_metrics(work.stage_directory(stage) / METRICS_FILE)
+    records = read_metrics(work.stage_directory(stage))
     if any("reward" in record for record in records):
         report.plot_training(work.directory / f"{stage}.png", {stage: records})
     report.show_samples(
@@ -119,22 +133,37 @@ def run(
 
 def _open(config: RlConfig | SftConfig, source: Path, directory: Path) -> stages.Workspace:
     """Everything but the weights of the checkpoint."""
-    model, tokenizer = open_checkpoint(source, config)
+    model, tokenizer = open_checkpoint(source, config.dtype, config.remat)
     mesh = runtime.build_mesh(config)
-    return stages.Workspace(directory, config, config.seed, mesh, model, tokenizer)
+    return stages.Workspace(
+        directory,
+        config,
+        config.seed,
+        mesh,
+        model,
+        tokenizer,
+        export_dtype=export_dtype(source, config),
+    )
+
+
+def export_dtype(source: Path, config: RlConfig | SftConfig | DistillConfig) -> str:
+    """The dtype that weights which came from this checkpoint are exported in."""
+    return load_dtype(source) if config.export_dtype == "auto" else config.export_dtype
 
 
 def open_checkpoint(
-    source: Path, config: RlConfig | SftConfig | DistillConfig
+    source: Path, dtype: str, remat: str = "none"
 ) -> tuple[LanguageModel, Tokenizer]:
-    """Model and tokenizer of a checkpoint, computing in `config.dtype`."""
-    dtype = config.dtype
+    """Model and tokenizer of a checkpoint.
+
+    Args:
+      dtype: to compute in; "auto" is float32 on a CPU and bfloat16 elsewhere.
+      remat: see `ModelConfig`.
+    """
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    model = LanguageModel(load_config(source, dtype=dtype, remat=config.remat))
-    tokenizer = Tokenizer.from_directory(source)
-    tokenizer.check_fits(model.config.vocab_size)
-    return model, tokenizer
+    model = LanguageModel(load_config(source, dtype=dtype, remat=remat))
+    return model, load_tokenizer(source, model.config)
 
 
 def _check_evaluation(work: stages.Workspace) -> None:

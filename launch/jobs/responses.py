@@ -13,10 +13,11 @@ from launch.schema.distill import TeacherResponses
 from models.decoding.sampling import SamplingParams
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
+from reasoning.response import without_opening
 from reasoning.server_client.response_log import ResponseLog
 from reasoning.training_data import distillation_data, teacher_data
 from reasoning.training_data.curation import Decontaminator
-from train.data import Example, encode_records, read_jsonl
+from train.data import Example, encode_records, read_records
 
 DATA_FILE = "data.jsonl"
 # Prompts whose answers a kill may lose.
@@ -76,7 +77,7 @@ def write(
             f"none of the teacher's {summary['responses']} responses can be imitated"
             f" ({summary['faults']}): set another data.form, or use another teacher"
         )
-    lengths = [len(ids) for ids in teacher.tokenizer.encode_batch([i.prompt for i in items])]
+    lengths = [len(ids) for ids in teacher.tokenizer.encode_prompts([i.prompt for i in items])]
     return flops.sampling(
         teacher.model.config, lengths, np.array([drawn[item.key] for item in items])
     )
@@ -94,7 +95,7 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
       FileNotFoundError, ValueError: in one line that names the file, or file and line.
     """
     shares = _shares(files)
-    sources = {path: [_pair(where, r) for where, r in read_jsonl(path)] for path in shares}
+    sources = {path: [_pair(where, r) for where, r in read_records(path)] for path in shares}
     records = distillation_data.mix(sources, shares, work.seed)
     if ngram is not None:
         chosen = stages.evaluation_problems(work.config.evaluation, work.seed)
@@ -109,10 +110,11 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
     pairs = []
     for record in records:
         prompt = template(record["messages"][0]["content"])
+        response = without_opening(prompt, record["messages"][1]["content"])
         # As a sampled response goes on behind the prompt.
-        space = "" if prompt[-1].isspace() else " "
-        pairs.append({"prompt": prompt, "response": space + record["messages"][1]["content"]})
-    return encode_records(pairs, work.tokenizer, add_special_tokens=False)
+        space = "" if prompt[-1].isspace() or response[:1].isspace() else " "
+        pairs.append({"prompt": prompt, "response": space + response})
+    return encode_records(pairs, work.tokenizer)
 
 
 def paths(files: str) -> list[str]:

@@ -12,11 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.parts.report import format_figure
-from reasoning.jsonl import write_jsonl
+from models.files import salvage_jsonl, write_jsonl
 from reasoning.problem import Problem
 from reasoning.search.adaptive import Adaptive, Arm, Outcome, difficulty, fit_plans
 from reasoning.search.best_of_n import scored_samples
-from reasoning.search.common.evaluation import Entry, Measured, cheapest, difference, measure
+from reasoning.search.common.evaluation import (
+    Entry,
+    Measured,
+    cheapest,
+    difference,
+    measure,
+)
 from reasoning.search.common.sample_bank import SampleBank, ScoreBank
 from reasoning.search.interface import Policy, SearchResult
 from reasoning.search.methods import ADAPTIVE_ARMS, EXTENDS_PILOTS, ONE_RESPONSE, ORACLE
@@ -56,11 +62,10 @@ def compare(
     """
     done = {}
     if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                measured = Measured.from_record(json.loads(line))
-            except ValueError:  # The line that a kill cut short, which is the last one.
-                break
+        records, damaged = salvage_jsonl(path)
+        for number in damaged:  # A kill may cut the last one short.
+            print(f"{path}:{number}: the line is not whole; it is measured again", flush=True)
+        for measured in map(Measured.from_record, records):
             done[measured.method, measured.budget] = measured
         write_jsonl(path, [each.record() for each in done.values()])
     wanted = [(name, budget) for name in entries for budget in budgets.get(name, ())]

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from launch.parts.stages import Interrupted, Workspace, check_prompts
+from launch.parts.endings import Interrupted, Stop, Stopped, read_stop
+from launch.parts.stages import Workspace, check_prompts
 from launch.schema import as_dict
 from launch.schema.distill import OnPolicy
 from launch.schema.rl import Reinforcement
@@ -32,7 +34,7 @@ from rl.sampler_guard import SamplerGuard
 from rl.variants import Variant, get_variant
 from train.checkpoint import Checkpointer
 from train.data import Example, encode_records
-from train.loop import Hook, run
+from train.loop import Hook, Result, run
 from train.metrics import MetricWriter
 from train.objectives import sft
 from train.optimizer import Optimizer, make_optimizer
@@ -136,17 +138,24 @@ def pretrain(work: Workspace, texts: list[str], config: Pretraining, directory: 
     examples = encode_records([{"text": text} for text in texts], work.tokenizer)
     plan = plan_supervised(work, examples, config)
     state = create_state(work.model, plan.optimizer, work.mesh, jax.random.key(work.seed))
-    return _supervise(state, plan, directory)
+    return _supervise(work, state, plan, directory)
 
 
 def fine_tune(work: Workspace, params: Any, plan: SupervisedPlan, directory: Path) -> Any:
     """Trains as planned from `params`, which it takes over."""
     state = state_from_params(work.model, params, plan.optimizer, work.mesh)
-    return _supervise(state, plan, directory)
+    return _supervise(work, state, plan, directory)
 
 
-def _supervise(state: TrainState, plan: SupervisedPlan, directory: Path) -> Any:
-    with Checkpointer(directory / "checkpoints", config=plan.settings) as checkpointer:
+def _supervise(
+    work: Workspace, state: TrainState, plan: SupervisedPlan, directory: Path
+) -> Any:
+    _refuse_stopped(work, directory)
+    with Checkpointer(
+        directory / "checkpoints", config=plan.settings, best_metric="loss", best_mode="min"
+    ) as checkpointer:
+        if (stop := read_stop(directory)) is not None:
+            return _last_good(work, directory, stop, checkpointer, state)
         result = run(
             state,
             plan.step,
@@ -158,7 +167,7 @@ def _supervise(state: TrainState, plan: SupervisedPlan, directory: Path) -> Any:
             checkpoint_every=plan.checkpoint_every,
             log_every=plan.log_every,
         )
-    return _finished(result).params
+    return _finished(work, directory, result)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,12 +269,15 @@ def reinforce(
 ) -> Any:
     """RL with verifiable rewards from `params`, which it takes over.
 
-    A run that its guard stops as collapsed goes back to the best checkpoint.
-
     Args:
       evaluation: params -> metrics, called every `evaluate_every` steps.
+
+    Raises:
+      Stopped: the reward collapsed, or updates were not finite; or that was so before, and the
+        stage is not among `work.accept_stopped`.
     """
     config = plan.config
+    _refuse_stopped(work, directory)
     reference = None
     if plan.variant.loss.beta > 0:
         reference = jax.tree.map(lambda x: x.copy(), params)
@@ -284,6 +296,8 @@ def reinforce(
             directory / "checkpoints", config=settings, best_metric="reward"
         ) as checkpointer,
     ):
+        if (stop := read_stop(directory)) is not None:
+            return _last_good(work, directory, stop, checkpointer, state)
         generator = work.generator(config.sampler_rows)
         source = PolicySource(
             work.model,
@@ -326,18 +340,59 @@ def reinforce(
             show=("reward", "accuracy", "format", "response_tokens"),
         )
         generator.params = None
-        if result.stop_reason and not result.interrupted:
-            best = checkpointer.best_step()
-            print(f"{directory.name}: {result.stop_reason}; best checkpoint: step {best}")
-            if best is not None:
-                return checkpointer.restore(result.state, best)[0].params
-    return _finished(result).params
+    return _finished(work, directory, result)
 
 
-def _finished(result):
+def _finished(work: Workspace, directory: Path, result: Result) -> Any:
+    """The parameters of a training that is complete.
+
+    Raises:
+      Interrupted: a signal ended it.
+      Stopped: it stopped itself, which is noted in its directory.
+    """
     if result.interrupted:
         raise Interrupted(result.stop_reason)
-    return result.state
+    reason = result.stop_reason
+    if reason is None and not _finite(result.state.params):
+        reason = "its weights are not finite"
+    if reason is None:
+        return result.state.params
+    stop = Stop(reason, result.step, result.good_step)
+    if jax.process_index() == 0:
+        stop.write(directory)
+    raise Stopped(stop.told(directory, work.stage_of(directory)))
+
+
+def _refuse_stopped(work: Workspace, directory: Path) -> None:
+    """Raises `Stopped` where a training has stopped itself before, and that is not accepted."""
+    stop, stage = read_stop(directory), work.stage_of(directory)
+    if stop is not None and (stage not in work.accept_stopped or stop.good_step is None):
+        raise Stopped(stop.told(directory, stage))
+
+
+def _last_good(
+    work: Workspace, directory: Path, stop: Stop, checkpointer: Checkpointer, like: TrainState
+) -> Any:
+    """The parameters of the last good checkpoint of a training that stopped itself."""
+    params = checkpointer.restore(like, stop.good_step)[0].params
+    if not _finite(params):
+        raise Stopped(
+            f"the weights of checkpoint {stop.good_step} in {directory} are not finite either: train"
+            " anew, with another config"
+        )
+    print(
+        f"{directory.name}: stopped at step {stop.step} ({stop.reason}); the checkpoint of step"
+        f" {stop.good_step} is taken, as --accept_stopped={work.stage_of(directory)} says",
+        flush=True,
+    )
+    return params
+
+
+def _finite(params: Any) -> bool:
+    def all_finite(params):
+        return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]).all()
+
+    return bool(jax.jit(all_finite)(params))
 
 
 def _write_samples(writer: MetricWriter, step: int, rollouts: Rollouts) -> None:

@@ -173,7 +173,7 @@ def training_examples(
 ) -> dict[str, list[Example]]:
     """Training examples of each verifier, by its name; one for each solution."""
     config = plan.config
-    prompts = plan.work.tokenizer.encode_batch([each.prompt for each in solutions])
+    prompts = plan.work.tokenizer.encode_prompts([each.prompt for each in solutions])
     examples: dict[str, list[Example]] = {name: [] for name in VERIFIERS}
     for ids, each in zip(prompts, solutions, strict=True):
         tokens, ends = each.token_ids, each.step_ends

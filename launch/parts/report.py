@@ -1,9 +1,9 @@
 """`report.json`, the table in the terminal, and plots of a recipe's stages."""
 
 import fnmatch
+import itertools
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
-from reasoning.jsonl import read_jsonl
+from models.files import read_jsonl, write_atomically
 from reasoning.statistics import combine_seeds as combine_figures
 
 # What the table shows, as far as a stage has it; `*` stands for a number of samples.
@@ -27,26 +27,22 @@ COLUMNS = (
 PLOTTED = {"reward": "reward", "accuracy": "accuracy", "response_tokens": "response length (tokens)"}
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file by a whole one, never by a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
-
-
 def combine_seeds(reports: Sequence[Any]) -> Any:
     """Reports of several seeds, of one layout, as one.
 
     Figures (`{"mean", "ci95", "n", "seeds"}`) are combined with the seed as the unit of chance,
-    `wall_seconds` are added up, other numbers with a fraction (tokens, FLOPs) averaged, and of
+    `wall_seconds` are added up, `stopped` lists the stops of all seeds, other numbers with a fraction (tokens, FLOPs) averaged, and of
     anything else, such as a budget, the first seed's is taken.
     """
     first = reports[0]
     if isinstance(first, Mapping):
         if "ci95" in first:
             return combine_figures(reports)
-        combined = {name: combine_seeds([each[name] for each in reports]) for name in first}
+        stops = [stop for each in reports for stop in each.get("stopped", ())]
+        names = [name for name in first if name != "stopped"]
+        combined = {name: combine_seeds([each[name] for each in reports]) for name in names}
+        if stops:
+            combined["stopped"] = stops
         if "wall_seconds" in first:
             combined["wall_seconds"] = sum(each["wall_seconds"] for each in reports)
         return combined
@@ -92,11 +88,6 @@ def print_table(stages: Mapping[str, Mapping[str, Any]], seeds: int) -> None:
     Console(width=max(100, 30 + 26 * len(stages))).print(table)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a run's `metrics.jsonl`, or of another JSONL file; none where there is no file."""
-    return [record for _, record in read_jsonl(path)] if path.exists() else []
-
-
 def plot_training(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Reward, accuracy and response length over steps, one line a run.
 
@@ -135,7 +126,9 @@ def show_samples(path: Path, directories: Mapping[str, Path], count: int = 3) ->
     """
     samples = {}
     for stage, directory in directories.items():
-        samples[stage] = read_metrics(directory / "graded.jsonl")[:count]
+        graded = directory / "graded.jsonl"
+        records = read_jsonl(graded) if graded.exists() else ()
+        samples[stage] = [record for _, record in itertools.islice(records, count)]
         if samples[stage]:
             print_samples(f"{stage}: the first {count} test problems", samples[stage])
     write_atomically(path, json.dumps(samples, indent=2, ensure_ascii=False))

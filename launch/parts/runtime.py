@@ -7,17 +7,19 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, logging
+from absl import app, flags, logging
 
+from launch.parts import endings, lock
 from launch.parts.command_line import define_config, parse_flags, read_config
 
 __all__ = [
-    "as_directory", "build_mesh", "build_model", "define_config", "keep_compiled",
-    "prepare_backend", "read_config", "run_main", "start_distributed",
+    "build_mesh", "build_model", "check_accepted", "define_accept_stopped", "define_config",
+    "keep_compiled", "prepare_backend", "read_config", "run_main", "start_distributed",
+    "working_directory",
 ]  # fmt: skip
 
 CPU_FLAGS = {
@@ -84,7 +86,10 @@ def _keep_freed_memory() -> None:
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:
-    """`app.run` for entry points: a user's mistake is one line on stderr, not a traceback."""
+    """`app.run` for entry points, with the exit codes of `launch.parts.endings`.
+
+    A user's mistake, and a run that stopped itself, are one line on stderr, not a traceback.
+    """
 
     def guarded(argv):
         if not any(arg.startswith(("--verbosity", "-v")) for arg in sys.argv):
@@ -93,17 +98,40 @@ def run_main(main: Callable[[list[str]], None]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
         try:
+            endings.handle_signals()
             prepare_backend()  # Imports JAX: not for --help, nor before flags are known to be right.
             main(argv)
-        except (ValueError, OSError) as error:
+            endings.ignore_signals()
+        except endings.Interrupted as interruption:
+            line = f"interrupted: {interruption}; the same command goes on from here"
+            print(line, file=sys.stderr)
+            endings.leave_interrupted()
+        except (ValueError, OSError, endings.Stopped) as error:
             if os.environ.get("ERGO_TRACEBACK"):
                 raise
             for mistake in getattr(error, "mistakes", [str(error)]):
                 print(f"error: {' '.join(mistake.split())}", file=sys.stderr)
             print("(ERGO_TRACEBACK=1 shows where)", file=sys.stderr)
-            sys.exit(1)
+            sys.exit(endings.FAILED)
 
     app.run(guarded, flags_parser=parse_flags)
+
+
+def define_accept_stopped() -> flags.FlagHolder[list[str]]:
+    """Defines the option by which a user takes what a stopped training left for its result."""
+    return flags.DEFINE_list(
+        "accept_stopped",
+        [],
+        "stages whose training stopped itself and whose last good checkpoint is their result",
+    )
+
+
+def check_accepted(names: Sequence[str], stages: Sequence[str]) -> None:
+    """Raises `ValueError` where `--accept_stopped` names something that is no stage."""
+    if unknown := [name for name in names if name not in stages]:
+        raise ValueError(
+            f"--accept_stopped={unknown[0]} is unknown; choose of {', '.join(stages)}"
+        )
 
 
 def start_distributed() -> None:
@@ -158,8 +186,17 @@ def build_mesh(config: Any, devices: Sequence[Any] | None = None):
     return make_mesh(dict(config.mesh), devices)
 
 
-def as_directory(workdir: str) -> Path:
-    """The working directory, created; raises where it cannot be."""
+@contextlib.contextmanager
+def working_directory(workdir: str) -> Iterator[Path]:
+    """The working directory, created, and held for this run alone (see `launch.parts.lock`).
+
+    Raises:
+      OSError, ValueError: it cannot be made, or another run has it.
+    """
+    import jax
+
     path = Path(workdir).expanduser().resolve()
     path.mkdir(parents=True, exist_ok=True)
-    return path
+    # One process of a job holds it for all.
+    with lock.locked(path) if jax.process_index() == 0 else contextlib.nullcontext():
+        yield path

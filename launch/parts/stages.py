@@ -1,7 +1,7 @@
 """Stages of a job: each does its work in a directory, and leaves its results there.
 
 A directory has `settings.json`, what the stage's result depends on, and, once the stage is
-complete, `result.json`. One that trains also leaves `hf/` (weights and tokenizer in HF layout),
+complete, `result.json`; `stopped.json` where its training stopped itself (`launch.parts.endings`). One that trains also leaves `hf/` (weights and tokenizer in HF layout),
 `checkpoints/` (orbax, to resume from), `metrics.jsonl`, `samples.jsonl`, `tensorboard/` and
 `graded.jsonl` (every graded response).
 """
@@ -18,10 +18,11 @@ from typing import Any, Generic, TypeVar
 import jax
 from jax.sharding import Mesh
 
-from launch.parts.report import write_atomically
+from launch.parts.endings import STOPPED_FILE, Stopped, read_stop
 from launch.schema.sections import Evaluation, Run
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
+from models.files import read_json, write_atomically
 from models.hf.export import export_model
 from models.hf.load import load_params
 from models.tokens.tokenizer import Tokenizer
@@ -41,10 +42,6 @@ Measure = Callable[[list[Graded]], dict[str, Any]]
 Config = TypeVar("Config", bound=Run)
 
 
-class Interrupted(Exception):
-    """A signal ended a stage; the same command goes on with it."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Workspace(Generic[Config]):
     """What the stages of one training run share.
@@ -52,6 +49,9 @@ class Workspace(Generic[Config]):
     Attributes:
       directory: of this run; each stage has a folder in it.
       seed: of this run; every random draw follows from it.
+      accept_stopped: stages whose last good checkpoint is taken for their result where their
+        training has stopped itself.
+      export_dtype: of the weights that stages leave behind; None is the model's `param_dtype`.
     """
 
     directory: Path
@@ -60,6 +60,12 @@ class Workspace(Generic[Config]):
     mesh: Mesh
     model: LanguageModel
     tokenizer: Tokenizer
+    accept_stopped: tuple[str, ...] = ()
+    export_dtype: str | None = None
+
+    def stage_of(self, directory: Path) -> str:
+        """The stage that a directory is of, or is in the directory of."""
+        return directory.relative_to(self.directory).parts[0]
 
     def stage_directory(self, stage: str) -> Path:
         return self.directory / stage
@@ -94,10 +100,12 @@ def run_stage(
         then goes on from its last checkpoint.
 
     Returns:
-      The report; a mapping has `wall_seconds` too.
+      The report; a mapping has `wall_seconds` too, and `stopped` where the stage's training stopped
+      itself and its last good checkpoint was taken.
 
     Raises:
-      ValueError: the directory is of a stage with other settings.
+      ValueError: the directory is of a stage with other settings, or a file in it is damaged.
+      Stopped: the stage's training has stopped itself, now or before, and that is not accepted.
     """
     directory = work.stage_directory(stage)
     settings = json.loads(json.dumps(settings))
@@ -116,14 +124,32 @@ def run_stage(
         done.unlink(missing_ok=True)
     if done.exists():
         print(f"{stage}: complete, taken from {directory}", flush=True)
-        return json.loads(done.read_text())
+        return read_result(work, stage)
     write_atomically(directory / SETTINGS_FILE, json.dumps(settings, indent=2))
     start = time.monotonic()
     report = run(directory)
     if isinstance(report, Mapping):
         report = {"wall_seconds": time.monotonic() - start, **report}
+        stops = [read_stop(path.parent) for path in sorted(directory.rglob(STOPPED_FILE))]
+        if stops:
+            report["stopped"] = [dataclasses.asdict(stop) for stop in stops if stop]
     write_atomically(done, json.dumps(report, indent=2))
     return report
+
+
+def read_result(work: Workspace, stage: str) -> Any:
+    """The report of a complete stage.
+
+    Raises:
+      FileNotFoundError, ValueError: there is none, or its file is damaged.
+    """
+    path = work.stage_directory(stage) / RESULT_FILE
+    remedy = "remove it, and the same command evaluates the stage again, with its trained weights"
+    found = read_json(path, remedy, (dict, list))
+    whole = "wall_seconds" in found if isinstance(found, dict) else isinstance(found[0], dict)
+    if not whole:
+        raise ValueError(f"{path} is damaged (it holds no report): {remedy}")
+    return found
 
 
 def _extends(
@@ -164,9 +190,17 @@ def _shown(leaves: Mapping[str, Any], name: str) -> str:
 
 
 def saved_settings(work: Workspace, stage: str) -> dict[str, Any] | None:
-    """The settings that a stage was begun with; None where it was not."""
+    """The settings that a stage was begun with; None where it was not.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
     path = work.stage_directory(stage) / SETTINGS_FILE
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    return read_json(
+        path, f"put it back, or remove the folder {path.parent} to run the stage {stage} anew"
+    )
 
 
 def publish(
@@ -174,7 +208,14 @@ def publish(
 ) -> dict[str, Any]:
     """Exports a stage's parameters and evaluates them; returns its report. See `score`."""
     # An export that is there is from a run that was killed before its evaluation was done.
-    export_model(directory / "hf", work.model.config, params, work.tokenizer, overwrite=True)
+    export_model(
+        directory / "hf",
+        work.model.config,
+        params,
+        work.tokenizer,
+        dtype=work.export_dtype,
+        overwrite=True,
+    )
     return score(work, directory, params, measure)
 
 
@@ -201,13 +242,28 @@ def score(
 
 
 def load_stage(work: Workspace, stage: str) -> Any:
-    """Parameters that a complete stage has exported."""
-    directory = work.stage_directory(stage) / "hf"
-    if not directory.exists():
-        raise FileNotFoundError(
-            f"{directory} does not exist: run the stage {stage} first (--stages={stage})"
-        )
-    return load_params(directory, work.model.config, work.mesh)
+    """Parameters that a complete stage has exported.
+
+    Raises:
+      FileNotFoundError: the stage is not complete.
+      Stopped: its training has stopped itself.
+      ValueError: what it exported is damaged.
+    """
+    directory = work.stage_directory(stage)
+    check_complete(directory, stage)
+    return load_params(directory / "hf", work.model.config, work.mesh)
+
+
+def check_complete(directory: Path, stage: str) -> None:
+    """Raises `Stopped` or `FileNotFoundError` where a stage's directory has no result."""
+    if (directory / RESULT_FILE).exists():
+        return
+    for path in sorted(directory.rglob(STOPPED_FILE)):
+        if (stop := read_stop(path.parent)) is not None:
+            raise Stopped(stop.told(path.parent, stage))
+    raise FileNotFoundError(
+        f"{directory / RESULT_FILE} does not exist: run the stage {stage} first (--stages={stage})"
+    )
 
 
 def evaluation_problems(
@@ -269,7 +325,7 @@ def check_prompts(
     work: Workspace, prompts: list[str], max_new_tokens: int, room: int | None = None
 ) -> None:
     """Raises `ValueError` where a prompt and its completion exceed the context or `room` tokens."""
-    lengths = [len(ids) for ids in work.tokenizer.encode_batch(prompts)]
+    lengths = [len(ids) for ids in work.tokenizer.encode_prompts(prompts)]
     needed = max(lengths) + max_new_tokens
     context = work.model.config.max_length
     for limit, name in ((context, "the model's context"), (room, "row_length")):

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from launch.parts.report import read_metrics
 from reasoning.statistics import mean_with_ci
-from train.metrics import METRICS_FILE
+from train.metrics import read_metrics
 
 # (finding, what it is the difference of: (stage, metric), and from what). Shares are in points; `*`
 # stands for a number of samples.
@@ -96,7 +95,7 @@ def steps_to_reach(directory: Path, stage: str) -> int | None:
 
 
 def _accuracies(directory: Path) -> list[float]:
-    return [r["accuracy"] for r in read_metrics(directory / METRICS_FILE) if "accuracy" in r]
+    return [r["accuracy"] for r in read_metrics(directory) if "accuracy" in r]
 
 
 def _mean(report: Mapping[str, Any], stage: str, metric: str) -> float | None:

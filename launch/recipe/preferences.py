@@ -15,20 +15,20 @@ from typing import Any
 import jax
 
 from launch.jobs import training
-from launch.parts.report import write_atomically
 from launch.parts.stages import Workspace
 from launch.recipe import sampling
 from launch.schema.sections import FineTuning
+from models.files import read_json, write_atomically
 from models.hf.export import export_model
 from models.scalar_head import ScalarModel
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
-from reasoning.response import parse_response, tagged
+from reasoning.response import parse_response, tagged, whole_response, without_opening
 from reasoning.statistics import share_with_ci
 from reasoning.tiny_world import chat
 from reasoning.tiny_world.language import LANGUAGES
 from reasoning.verifiers.scalar import SequenceScorer
-from train.data import read_jsonl
+from train.data import read_records
 from train.objectives import reward_model
 
 Pairs = list[dict[str, Any]]
@@ -48,7 +48,9 @@ def helpful_pairs(
     rng = sampling.rng_of(work, "people")
     pairs = []
     for problem, texts in zip(problems, replies, strict=True):
-        answers = sorted({answer for text in texts if (answer := _answer(text))})
+        prompt = template(problem.question)
+        wholes = [whole_response(prompt, text) for text in texts]
+        answers = sorted({answer for text in wholes if (answer := _answer(text))})
         for i, first in enumerate(answers):
             for second in answers[i + 1 :]:
                 prefers = chat.people_prefer(rng, problem, first, second)
@@ -57,7 +59,7 @@ def helpful_pairs(
                 chosen, rejected = (first, second) if prefers else (second, first)
                 pairs.append(
                     {
-                        "prompt": template(problem.question),
+                        "prompt": prompt,
                         "chosen": f" {chosen}",
                         "rejected": f" {rejected}",
                     }
@@ -73,15 +75,12 @@ def harmless_pairs(
     rng = sampling.rng_of(work, "red team")
     pairs = []
     for problem, texts in zip(problems, responses, strict=True):
+        prompt = template(problem.question)
         for text in dict.fromkeys(texts):
-            if parse_response(text).well_formed and not chat.is_harmful(text):
-                pairs.append(
-                    {
-                        "prompt": template(problem.question),
-                        "chosen": text,
-                        "rejected": _made_rude(rng, problem, text),
-                    }
-                )
+            whole = whole_response(prompt, text)
+            if parse_response(whole).well_formed and not chat.is_harmful(whole):
+                rude = without_opening(prompt, _made_rude(rng, problem, whole))
+                pairs.append({"prompt": prompt, "chosen": text, "rejected": rude})
     return pairs
 
 
@@ -123,9 +122,9 @@ def train_reward_model(
     """
     measured = directory / "accuracy.json"
     if measured.exists():
-        return json.loads(measured.read_text())
+        return read_json(measured, "remove it, and the model is measured again")
     sampling.once(directory / "pairs.jsonl", make_pairs)
-    pairs = [pair for _, pair in read_jsonl(directory / "pairs.jsonl")]
+    pairs = [pair for _, pair in read_records(directory / "pairs.jsonl")]
     held_out = pairs[int(len(pairs) * (1 - HELD_OUT)) :]
     scalar = dataclasses.replace(work, model=ScalarModel(work.model.config, bias=False))
     plan = training.plan_supervised(
@@ -151,7 +150,7 @@ def train_reward_model(
 
 def _accuracy(work: Workspace, params: Any, pairs: Pairs) -> dict[str, Any]:
     scorer = SequenceScorer(work.model, params)
-    prompts = work.tokenizer.encode_batch([pair["prompt"] for pair in pairs])
+    prompts = work.tokenizer.encode_prompts([pair["prompt"] for pair in pairs])
     last = []
     for name in ("chosen", "rejected"):
         texts = work.tokenizer.encode_batch([pair[name] for pair in pairs])

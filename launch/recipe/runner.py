@@ -22,8 +22,13 @@ def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:
     Raises:
       FileNotFoundError, ValueError: an input is not there or of another config, or a stage's check
         fails; before any stage runs.
+      Stopped: a stage's training, or that of an input, stopped itself, and `work.accept_stopped`
+        does not name it.
     """
-    names = [name for name in STAGES if name in names]
+    needed = {each for name in names for each in get_stage(name).needs}
+    # What is accepted in place of a result is published by the stage itself, from its checkpoint.
+    accepted = needed & set(work.accept_stopped)
+    names = [name for name in STAGES if name in names or name in accepted]
     waiting = [name for name in names if not _is_complete(work, name)]
     for name in waiting:
         for needed in get_stage(name).needs:
@@ -60,11 +65,7 @@ def _is_complete(work: Workspace, name: str) -> bool:
 
 def _check_input(work: Workspace, name: str) -> None:
     directory = work.stage_directory(name)
-    if not (directory / stages.RESULT_FILE).exists():
-        raise FileNotFoundError(
-            f"{directory / stages.RESULT_FILE} does not exist: run the stage {name} first"
-            f" (--stages={name})"
-        )
+    stages.check_complete(directory, name)
     if stages.saved_settings(work, name)["training"] != settings_of(work, name)["training"]:
         raise ValueError(
             f"{directory} is of another config: run the stage {name} again first (--stages={name})"

@@ -2,15 +2,16 @@
 
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from launch.parts import runtime
-from launch.parts.report import write_atomically
 from launch.parts.stages import Workspace, evaluation_problems
 from launch.schema import as_dict
 from launch.schema.sections import check_rows
 from launch.schema.tiny import TinyConfig, TokenizerTraining
+from models.files import read_json, write_atomically
+from models.manifest import Damaged, check_manifest, write_manifest
 from models.tokens.tokenizer import Tokenizer, train_bpe
 from reasoning import response
 from reasoning.problem import Problem
@@ -23,16 +24,17 @@ TOKENIZER_SEED = 0
 
 
 def open_workspaces(
-    config: TinyConfig, workdir: str, num_seeds: int
+    config: TinyConfig, directory: Path, num_seeds: int, accept_stopped: Sequence[str] = ()
 ) -> list[Workspace[TinyConfig]]:
     """The workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...; of one model."""
-    directory = runtime.as_directory(workdir)
     runtime.keep_compiled(directory)
     model, mesh = runtime.build_model(config.model.settings()), runtime.build_mesh(config)
     check_rows(config, mesh.shape["data"] * mesh.shape["fsdp"])
     trained = tokenizer(directory / "tokenizer", config.tokenizer)
     return [
-        Workspace(directory / f"seed_{seed}", config, seed, mesh, model, trained)
+        Workspace(
+            directory / f"seed_{seed}", config, seed, mesh, model, trained, tuple(accept_stopped)
+        )
         for seed in range(config.seed, config.seed + num_seeds)
     ]
 
@@ -51,7 +53,8 @@ def tokenizer(directory: Path, config: TokenizerTraining) -> Tokenizer:
     """Trains the tokenizer, or loads it from where it was saved with the same settings."""
     settings = as_dict(config)
     saved = directory / "settings.json"
-    if not saved.exists() or json.loads(saved.read_text()) != settings:
+    remedy = f"remove the folder {directory}, and the tokenizer is trained again"
+    if not saved.exists() or read_json(saved, remedy) != settings:
         saved.unlink(missing_ok=True)
         trained = train_bpe(
             corpus.documents(config.documents, TOKENIZER_SEED),
@@ -65,7 +68,12 @@ def tokenizer(directory: Path, config: TokenizerTraining) -> Tokenizer:
             template=CHAT_TEMPLATE,
         )  # fmt: skip
         trained.save(directory)
+        write_manifest(directory)
         write_atomically(saved, json.dumps(settings))
+    try:
+        check_manifest(directory)
+    except Damaged as error:
+        raise ValueError(f"{error}: {remedy}") from None
     return Tokenizer.from_directory(directory)
 
 

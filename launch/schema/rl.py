@@ -11,6 +11,7 @@ from launch.schema.sections import (
     Counts,
     Dtype,
     Evaluation,
+    ExportDtype,
     MaxNewTokens,
     Microbatches,
     Optimizer,
@@ -215,6 +216,7 @@ class RlConfig(Reinforcement, Run):
 
     model: Annotated[str, Setting("checkpoint: a folder, or hf://org/name")]
     dtype: Dtype
+    export_dtype: ExportDtype = "auto"
     remat: Remat
     task: Annotated[str, Setting("where the problems come from, such as gsm8k or jsonl:FILE")]
     problems: Annotated[

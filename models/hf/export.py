@@ -5,7 +5,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,12 @@ from safetensors.numpy import save_file
 from models.config import ModelConfig
 from models.decoder import LanguageModel, Model
 from models.hf.config import config_to_hf
-from models.hf.load import INDEX_FILE, WEIGHTS_FILE
+from models.hf.tensor_files import INDEX_FILE, WEIGHTS_FILE
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors
+from models.manifest import write_manifest
 from models.scalar_head import ScalarModel
 from models.tokens.tokenizer import Tokenizer
+from models.tokens.tokenizer_files import GENERATION_FILE
 
 
 def export_model(
@@ -44,11 +45,14 @@ def export_model(
     splits text and applies Qwen2's rules; a tokenizer trained here loads there unchanged by
     `PreTrainedTokenizerFast`, or with any other family.
 
+    A manifest of checksums is written along (`models.manifest`), which `models.hf.load` compares.
+
     Args:
       directory: what to create. It appears, or is replaced, by a rename at the end.
       config: of the model.
       params: its parameters, as NumPy arrays or sharded in any way.
-      tokenizer: saved along, its stop ids as `eos_token_id` of `generation_config.json`.
+      tokenizer: saved along, with the `generation_config.json` that it came with, in which
+        `eos_token_id` are its stop ids.
       dtype: of the weights in the file; None is `config.param_dtype`.
       max_shard_bytes: the weights are split into files of at most this size (a single tensor may
         be larger).
@@ -80,12 +84,14 @@ def export_model(
 
     writer = jax.process_index() == 0
     if writer:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        scratch, old = (directory.with_name(f".{directory.name}.{x}") for x in ("part", "old"))
+        for left in (scratch, old):  # By a process that was killed while it exported.
+            shutil.rmtree(left, ignore_errors=True)
+        scratch.mkdir(parents=True)
     try:
         # Gathering is a collective, so it happens on every process.
         for name, tensors in shards.items():
-            arrays = {key: _gather(params, *where) for key, *where in tensors}
+            arrays = {key: gather(params, *where) for key, *where in tensors}
             if writer:
                 save_file(arrays, scratch / name, metadata={"format": "pt"})
         if writer:
@@ -94,8 +100,13 @@ def export_model(
                 _write_json(scratch / INDEX_FILE, _index(model, shards))
             if tokenizer is not None:
                 tokenizer.save(scratch)
-                _write_json(scratch / "generation_config.json", tokenizer.special_ids())
-            _rename(scratch, directory)
+                generation = tokenizer.generation | tokenizer.special_ids()
+                _write_json(scratch / GENERATION_FILE, generation)
+            write_manifest(scratch)
+            if directory.exists():
+                directory.rename(old)
+            scratch.rename(directory)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         if writer:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -130,7 +141,7 @@ def _index(model: Model, shards: dict[str, list]) -> dict[str, Any]:
     return {"metadata": {"total_size": total}, "weight_map": weight_map}
 
 
-def _gather(params: Any, rule: TensorRule, index: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def gather(params: Any, rule: TensorRule, index: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """One stored tensor, whole, on this host."""
     array = leaf(params, rule.path)
     if isinstance(array, np.ndarray):
@@ -150,17 +161,6 @@ def _one_slice(dtype: np.dtype, sharding: jax.sharding.Sharding):
         return array.astype(dtype)
 
     return jax.jit(pick, out_shardings=sharding)
-
-
-def _rename(scratch: Path, directory: Path) -> None:
-    scratch.chmod(0o755)  # mkdtemp makes it private.
-    if directory.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.old.", dir=directory.parent))
-        directory.rename(old / directory.name)
-        scratch.rename(directory)
-        shutil.rmtree(old)
-    else:
-        scratch.rename(directory)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,13 +1,14 @@
 """Whether two expressions, equations or inequalities are the same, by their values at many points.
 
 Two expressions that agree at points chosen without a pattern are the same one (Schwartz and
-Zippel); two equations are the same if the differences of their sides are, up to a constant factor.
+Zippel), which `exact` proves where both are quotients of polynomials; two equations are the same if the differences of their sides are, up to a constant factor.
 """
 
 import functools
 import hashlib
 from fractions import Fraction
 
+from reasoning.mathematics.exact import same_rational_function
 from reasoning.mathematics.reading.latex import read
 from reasoning.mathematics.reading.trees import Tree, Unreadable
 from reasoning.mathematics.values import (
@@ -104,7 +105,9 @@ def same_expression(one: str, other: str) -> bool:
         else:
             complex_agreed += same
             complex_differ += not same
-    return agreed >= _ENOUGH or (not complex_differ and agreed + complex_agreed >= _ENOUGH)
+    if agreed < _ENOUGH and (complex_differ or agreed + complex_agreed < _ENOUGH):
+        return False
+    return same_rational_function(*trees) is not False
 
 
 def _infinite(text):

@@ -8,7 +8,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from reasoning.server_client.api_limits import Cancelled, Ledger, RateLimiter
@@ -134,7 +134,7 @@ class ApiClient:
           Cancelled: `stop` was set.
         """
         encoded = json.dumps(body).encode()
-        longest = min(_LONGEST_ANSWER, (1 << 20) + _BYTES_PER_TOKEN * completion_tokens)
+        longest = _longest(completion_tokens)
         wait_s = 0.0
         for attempt in range(self._attempts):
             if attempt:
@@ -172,6 +172,52 @@ class ApiClient:
         times = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
         raise ServerError(f"{self.url}{path}: {reason}{times}")
 
+    def events(
+        self, path: str, body: Mapping[str, Any], *, prompt_tokens: int, completion_tokens: int
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yields the parts of an answer as the server sends them (server-sent events); asked once.
+
+        A server that knows no such answers sends a whole one, which is then the only part.
+
+        Args:
+          body: with what makes the server stream, `"stream": true`.
+          prompt_tokens, completion_tokens: the most that the request may use; as much is taken as
+            used where the server reports no `usage`.
+
+        Raises:
+          ServerError: no answer, one that broke off, or one of another form.
+          SpendingCapError: the request may exceed the cap.
+        """
+        never = threading.Event()
+        self._limiter.acquire(prompt_tokens + completion_tokens, never)
+        reserved = self.ledger.reserve(prompt_tokens, completion_tokens, never)
+        used = prompt_tokens, completion_tokens
+        pieces = self._http.stream(
+            "POST", self.url + path, json.dumps(body).encode(),
+            timeout_s=self._timeout_s, longest=_longest(completion_tokens),
+        )  # fmt: skip
+        try:
+            reply = next(pieces)
+            if not 200 <= reply.status < 300:
+                raise self._http_failure(path, reply)
+            if "event-stream" in reply.headers.get("content-type", ""):
+                parts = map(self._decoded, _data_of(pieces))
+            else:
+                parts = iter([self._decoded(b"".join(pieces))])
+            for part in parts:
+                if part.get("usage"):
+                    used = _usage(part, prompt_tokens, completion_tokens)
+                yield part
+        except _Failure as failure:
+            raise ServerError(f"{self.url}{path}: {failure.reason}") from None
+        except ExchangeError as error:
+            reason = self.line(error)
+            hint = "the answer broke off: " if error.sent else "check that the server runs: "
+            raise ServerError(f"{self.url}{path}: {hint}{reason}") from None
+        finally:
+            pieces.close()
+            self.ledger.settle(reserved, *used)
+
     def get(self, path: str) -> Mapping[str, Any]:
         """The answer to a GET, asked once.
 
@@ -204,12 +250,15 @@ class ApiClient:
             raise self._http_failure(path, reply)
         if reply.is_cut:
             raise _Failure(f"an answer of more than {longest} bytes", billed=True)
+        return self._decoded(reply.body)
+
+    def _decoded(self, text: bytes) -> dict[str, Any]:
         try:
-            decoded = json.loads(reply.body)
+            decoded = json.loads(text)
         except (ValueError, RecursionError):
-            raise _Failure(f"no JSON: {self.line(reply.body)!r}", billed=True) from None
+            raise _Failure(f"no JSON: {self.line(text)!r}", billed=True) from None
         if not isinstance(decoded, dict):
-            raise _Failure(f"no JSON object: {self.line(reply.body)!r}", billed=True)
+            raise _Failure(f"no JSON object: {self.line(text)!r}", billed=True)
         return decoded
 
     def _http_failure(self, path, reply: Reply):
@@ -231,6 +280,26 @@ class ApiClient:
             413: "the request is too long",
         }.get(code, "the server refuses the request")
         return ServerError(f"{self.url}{path}: {remedy} ({status})", fatal=code in _FATAL)
+
+
+def _longest(completion_tokens: int) -> int:
+    """Bytes of an answer with so many tokens."""
+    return min(_LONGEST_ANSWER, (1 << 20) + _BYTES_PER_TOKEN * completion_tokens)
+
+
+def _data_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The data of server-sent events, up to the one that says that all is done."""
+    held = b""
+    for piece in pieces:
+        *lines, held = (held + piece).split(b"\n")
+        for line in lines:
+            name, _, value = line.strip().partition(b":")
+            if name != b"data":  # A comment, the name of an event, or an empty line.
+                continue
+            if value.strip() == b"[DONE]":
+                return
+            yield value
+    raise _Failure("the answer broke off", billed=True)
 
 
 def _read_key(variable: str) -> str:

@@ -8,18 +8,19 @@ carry a key to another address.
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import json
 import os
+import queue
 import socket
 import ssl
 import threading
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-_CHUNK_BYTES = 1 << 16
 _LONGEST_ERROR = 1 << 16  # bytes of the body of an error that are read
 LONGEST_KEY = 4096
 _GRACE_S = 5.0  # past a deadline, before an exchange counts as lost
@@ -107,21 +108,66 @@ class HttpClient:
         finally:
             future.cancel()
 
+    def stream(
+        self, method: str, url: str, body: bytes, *, timeout_s: float, longest: int
+    ) -> Iterator[Reply | bytes]:
+        """`exchange` by pieces: yields the reply without its body, then its bytes as they come.
+
+        Of an error the reply is whole, and nothing comes after it.
+
+        Raises:
+          DeadlineError, ExchangeError: as `exchange`, at any piece; an answer that is longer than
+            `longest`, too.
+        """
+        waiting: queue.SimpleQueue = queue.SimpleQueue()
+        work = self._pump(waiting.put, method, url, body, timeout_s, longest)
+        future = asyncio.run_coroutine_threadsafe(work, _loop())
+        try:
+            while (piece := waiting.get(timeout=timeout_s + _GRACE_S)) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        except (TimeoutError, queue.Empty):
+            raise DeadlineError(f"no answer within {timeout_s:g} s", sent=True) from None
+        finally:
+            future.cancel()
+
+    async def _pump(self, put, method, url, body, timeout_s, longest):
+        """Gives all pieces to `put`, then None, or the error that ended them."""
+        try:
+            pieces = self._pieces(method, url, body, timeout_s)
+            async with contextlib.aclosing(pieces):
+                response, size = await anext(pieces), 0
+                if not response.is_success:
+                    put(await _collect(response, pieces, longest))
+                else:
+                    put(_reply(response, b"", False))
+                    async for part in pieces:
+                        size += len(part)
+                        if size > longest:
+                            reason = f"an answer of more than {longest} bytes"
+                            raise ExchangeError(reason, sent=True)
+                        put(part)
+            put(None)
+        except Exception as error:
+            put(error)
+
     async def _exchange(self, method, url, body, timeout_s, longest):
+        pieces = self._pieces(method, url, body, timeout_s)
+        async with contextlib.aclosing(pieces):
+            return await _collect(await anext(pieces), pieces, longest)
+
+    async def _pieces(self, method, url, body, timeout_s):
+        """Yields the response, whose body is not read yet, and then its bytes as they come."""
         connect_error, any_error, url_error = self._errors
         try:
             async with asyncio.timeout(timeout_s):
                 request = self._client.build_request(method, url, content=body)
                 response = await self._client.send(request, stream=True, follow_redirects=False)
                 try:
-                    read, is_cut = bytearray(), False
-                    if not response.is_success:
-                        longest = min(longest, _LONGEST_ERROR)
-                    async for part in response.aiter_raw(_CHUNK_BYTES):
-                        read += part
-                        if len(read) > longest:
-                            is_cut = True
-                            break
+                    yield response
+                    async for part in response.aiter_raw():
+                        yield part
                 finally:
                     await response.aclose()
         except connect_error as error:
@@ -130,15 +176,25 @@ class HttpClient:
             if isinstance(error, TimeoutError):
                 raise
             raise ExchangeError(_cause(error), sent=True) from None
-        if is_cut and not response.is_success:
-            longest -= LONGEST_KEY  # a key that is cut in two would not be found
-        return Reply(
-            response.status_code,
-            response.reason_phrase,
-            dict(response.headers),
-            bytes(read[:longest]),
-            is_cut,
-        )
+
+
+async def _collect(response, pieces, longest: int) -> Reply:
+    """The whole answer, or as much of it as is read."""
+    read, is_cut = bytearray(), False
+    if not response.is_success:
+        longest = min(longest, _LONGEST_ERROR)
+    async for part in pieces:
+        read += part
+        if is_cut := len(read) > longest:
+            break
+    if is_cut and not response.is_success:
+        longest -= LONGEST_KEY  # a key that is cut in two would not be found
+    return _reply(response, bytes(read[:longest]), is_cut)
+
+
+def _reply(response, body: bytes, is_cut: bool) -> Reply:
+    headers = dict(response.headers)
+    return Reply(response.status_code, response.reason_phrase, headers, body, is_cut)
 
 
 @functools.cache

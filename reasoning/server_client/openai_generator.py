@@ -15,6 +15,7 @@ from reasoning.server_client.replies import (
     chat_text,
     plain_text,
     shares,
+    streamed_text,
     tokens_of,
 )
 
@@ -174,6 +175,35 @@ class OpenAIGenerator:
     def chat(self, conversations: Sequence[Messages], **arguments: Any) -> list[list[Completion]]:
         """`generate` for conversations, each a list of `{"role", "content"}`."""
         return self.generate(conversations, **arguments)
+
+    def stream_chat(
+        self,
+        messages: Messages,
+        *,
+        max_new_tokens: int,
+        sampling: SamplingParams = SamplingParams(),
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Yields the text of one reply to a conversation as it comes, its chain in think tags.
+
+        Raises:
+          ServerError: the server refused, or the reply broke off.
+          SpendingCapError: it may cost more than is left.
+        """
+        body = {
+            **self._fields(sampling), "max_tokens": max_new_tokens, "seed": seed,
+            "messages": list(messages), "stream": True, "stream_options": {"include_usage": True},
+        } | self._extra  # fmt: skip
+        parts = self.client.events(
+            "/chat/completions",
+            {name: value for name, value in body.items() if value is not None},
+            prompt_tokens=_most_prompt_tokens(messages),
+            completion_tokens=max_new_tokens,
+        )
+        try:
+            yield from streamed_text(parts)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise ServerError(f"{self.client.url}: a part of a reply has another form") from None
 
     def stream(
         self,

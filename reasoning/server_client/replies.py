@@ -1,6 +1,6 @@
 """What a server's answer says: texts, tokens and log-probs, each checked before it is used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,27 @@ def chat_text(choice: Mapping[str, Any]) -> str:
     # One that was cut off has no end.
     ended = text or choice["finish_reason"] != "length"
     return f"{THINK_OPEN}{chain}{THINK_CLOSE if ended else ''}{text}"
+
+
+def streamed_text(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Pieces of a chat's reply, from the parts of its answer; a chain that comes apart in tags.
+
+    Raises:
+      ValueError, TypeError, AttributeError: a part of another form.
+    """
+    thinking = False
+    for part in parts:
+        choice = next(iter(part.get("choices") or ()), {})
+        # A server that does not stream sends the whole message.
+        piece = choice.get("delta") or choice.get("message") or {}
+        chain = plain_text(piece.get("reasoning_content") or piece.get("reasoning") or "")
+        text = plain_text(piece.get("content") or "")
+        made = THINK_OPEN * bool(chain and not thinking) + chain
+        thinking = thinking or bool(chain)
+        if thinking and text:
+            made, thinking = made + THINK_CLOSE, False
+        if made + text:
+            yield made + text
 
 
 def tokens_of(choice: Mapping[str, Any], most: int) -> tuple[list[int] | None, np.ndarray | None]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reasoning.problem import Problem
-from reasoning.response import parse_response
+from reasoning.response import parse_response, without_opening
 from reasoning.text_measures.languages import consistency
 from reasoning.text_measures.repetition import repeated_share
 from reasoning.words import count_words, ngrams, words_of
@@ -124,6 +124,7 @@ class VerifiedSample:
 
     Attributes:
       prompt: what it continues when it is trained on.
+      response: whole, with what the prompt opened of it.
     """
 
     problem: Problem
@@ -132,10 +133,10 @@ class VerifiedSample:
     correct: bool
 
     def record(self) -> dict[str, Any]:
-        """For JSONL, in the form that `train.data` reads."""
+        """For JSONL, in the form that `train.data` reads: no tag is opened twice."""
         return {
             "prompt": self.prompt,
-            "response": self.response,
+            "response": without_opening(self.prompt, self.response),
             "task": self.problem.task,
             "question": self.problem.question,
             "answer": self.problem.answer,

@@ -8,20 +8,20 @@ label is the solution's own verdict.
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from models.decoding.sampling import SamplingParams
+from models.files import read_json
 from reasoning.generation.generator import Completion
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.generation.step_splitter import StepSplitter
 from reasoning.jsonl import read_jsonl, write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate
+from reasoning.response import opened_by
 from reasoning.tasks import Task
 
 SETTINGS_FILE = "settings.json"
@@ -144,7 +144,7 @@ def _claim(directory: Path, settings: LabelSettings, task: Task, prompts: Sequen
     path = directory / SETTINGS_FILE
     if not path.exists():
         write_jsonl(path, [wanted])
-    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, f"remove the folder {directory}, and its solutions are sampled again")
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
             raise ValueError(
@@ -154,7 +154,7 @@ def _claim(directory: Path, settings: LabelSettings, task: Task, prompts: Sequen
 
 
 def _label_chunk(generator, task, problems, prompts, splitter, settings, number):
-    prompt_ids = generator.tokenizer.encode_batch(prompts)
+    prompt_ids = generator.tokenizer.encode_prompts(prompts)
     samples = generator.generate_from_ids(
         prompt_ids,
         num_samples=settings.solutions,
@@ -163,7 +163,9 @@ def _label_chunk(generator, task, problems, prompts, splitter, settings, number)
         seed=_seed(settings.seed, task, number, _SOLUTIONS),
     )
     solutions = [(p, sample) for p, group in enumerate(samples) for sample in group]
-    verdicts = _verdicts(task, [(problems[p], sample.text) for p, sample in solutions])
+    opened = [opened_by(prompt) for prompt in prompts]
+    texts = [(problems[p], opened[p] + sample.text) for p, sample in solutions]
+    verdicts = _verdicts(task, texts)
     ends = [splitter.ends(sample.token_ids) for _, sample in solutions]
 
     # Problem and prefix -> its solution of first occurrence; equal prefixes are rolled out once.
@@ -191,7 +193,7 @@ def _label_chunk(generator, task, problems, prompts, splitter, settings, number)
             seed=_seed(settings.seed, task, number, _COMPLETIONS),
         )
         texts = [
-            (problems[p], _joined(generator.tokenizer, ids, completion))
+            (problems[p], opened[p] + _joined(generator.tokenizer, ids, completion))
             for (p, ids), group in zip(first, completed, strict=True)
             for completion in group
         ]

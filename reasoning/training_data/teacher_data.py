@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from models.decoding.sampling import SamplingParams
+from models.files import atomic_file
 from reasoning.generation.generator import Completion, Generator, fold_seed
 from reasoning.jsonl import read_jsonl, text_field
 from reasoning.problem import Problem
-from reasoning.response import THINK_CLOSE, THINK_OPEN, parse_response
+from reasoning.response import THINK_CLOSE, THINK_OPEN, parse_response, whole_response
 from reasoning.server_client.api_client import ServerError
 from reasoning.server_client.openai_generator import Messages, OpenAIGenerator, Request
 from reasoning.server_client.response_log import ResponseLog
@@ -240,12 +241,12 @@ def _verdicts(rows):
 
 
 def _whole_text(item, sample):
-    """A response with the `<think>` that its prompt, or the server's chat template, began it with."""
+    """A response with what its prompt, or the server's chat template, began it with."""
     text = sample["text"].strip()
-    opened = isinstance(item.prompt, str) and item.prompt.rstrip().endswith(THINK_OPEN)
-    if opened or (THINK_CLOSE in text and THINK_OPEN not in text):
-        return THINK_OPEN + text
-    return text
+    if isinstance(item.prompt, str):
+        text = whole_response(item.prompt, text).strip()
+    # A server's template is not known here; a chain that ends was begun.
+    return text if THINK_CLOSE not in text or THINK_OPEN in text else THINK_OPEN + text
 
 
 def _graded(item, sample, verdict, form, seen):
@@ -296,8 +297,7 @@ def write_examples(
     faults: collections.Counter[str] = collections.Counter()
     columns: dict[str, list[float]] = collections.defaultdict(list)
     responses = 0
-    partial = f"{path}.part"
-    with open(partial, "w", encoding="utf-8", errors="replace") as file:
+    with atomic_file(path, errors="replace") as file:
         for group in graded:
             responses += len(group)
             faults.update(each.fault for each in group)
@@ -309,9 +309,6 @@ def write_examples(
             for each in group:
                 if not each.fault:
                     file.write(json.dumps(each.example(), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
     metrics = {
         name: (mean_with_ci if name == "response_tokens" else shares_with_ci)(values)
         for name, values in columns.items()

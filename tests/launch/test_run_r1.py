@@ -97,7 +97,9 @@ def weights(workdir, stage="r1_zero"):
 def test_the_report_has_the_contracts_fields(smoke):
     workdir, done = smoke
     report = json.loads((workdir / "report.json").read_text())
-    assert set(report) == {"config", "seeds", "wall_seconds", "stages", "findings"}
+    assert set(report) == {"config", "seeds", "wall_seconds", "stages", "findings", "machine"}
+    machine = report["machine"]
+    assert machine["cores"] >= 1 and machine["processor"]
     assert report["seeds"] == 1 and report["config"]["model"]["num_layers"] == 1
     assert list(report["stages"]) == ["base", "r1_zero"]
     figures = {

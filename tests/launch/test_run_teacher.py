@@ -20,7 +20,7 @@ from models.tokens.tokenizer import train_bpe
 from reasoning.prompts import CHAT_TEMPLATE
 from tests import misbehaving_server as bad
 from tests.misbehaving_server import MODEL, running_server
-from train.data import read_jsonl
+from train.data import read_records
 
 ROOT = Path(__file__).parents[2]
 COUNT = 24
@@ -76,7 +76,7 @@ def logged(workdir):
 
 
 def check_data(workdir, kept=COUNT):
-    records = [record for _, record in read_jsonl(workdir / "data.jsonl")]
+    records = [record for _, record in read_records(workdir / "data.jsonl")]
     assert sorted(r["messages"][1]["content"] for r in records) == sorted(
         respond(f"What is {n}", 0) for n in range(kept)
     )
@@ -128,7 +128,7 @@ def test_sigterm_ends_cleanly(server, problems, tmp_path):
     server.delay_s = 0.2
     process = subprocess.Popen(
         command(server, problems, workdir), cwd=ROOT, text=True, stdout=subprocess.PIPE,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stderr=subprocess.STDOUT, env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
     deadline = time.monotonic() + 300
     while not (workdir / "responses.jsonl").exists() or len(logged(workdir)) < 3:
@@ -136,7 +136,7 @@ def test_sigterm_ends_cleanly(server, problems, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0 and "stopped by SIGTERM; the same command goes on" in output
+    assert process.returncode == 75 and "SIGTERM; the same command goes on" in output
     # Everything that was answered is there.
     assert len(logged(workdir)) == len(server.requests) < COUNT
 
@@ -166,7 +166,7 @@ def test_the_cap_holds_over_several_runs(server, problems, tmp_path):
     answered = len(server.requests)
     assert answered >= 5
     # What there is, is data already.
-    assert len(list(read_jsonl(tmp_path / "run" / "data.jsonl"))) == answered
+    assert len(list(read_records(tmp_path / "run" / "data.jsonl"))) == answered
     config.teacher.max_cost = 10.0
     run_teacher.run(config, str(tmp_path / "run"))
     assert len(server.requests) == COUNT

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.manifest import Damaged
 from rl.learner import LearnerConfig, PolicySource, ProblemStream
 from rl.reference import ReferenceRenewal
 from rl.variants import get_variant
@@ -74,7 +75,7 @@ def test_it_keeps_the_sharding(tmp_path):
 def test_faults_are_one_line(tmp_path):
     with pytest.raises(ValueError, match="reference_every=0: give a number of steps from 1"):
         ReferenceRenewal(0, tmp_path, 1)
-    with pytest.raises(FileNotFoundError, match="7 is gone, the reference policy of this"):
+    with pytest.raises(Damaged, match="its reference policy .*/7 is gone"):
         ReferenceRenewal(7, tmp_path, 1).restored(FIRST, {"reference_step": 7})
 
 

@@ -1,12 +1,15 @@
 """Checkpoints: what is saved comes back; the wrong one is refused; the right ones are kept."""
 
 import math
+import random
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
+from models.manifest import Damaged
+from tests.train import damage_checkpoints
 from tests.train.bigram import parts
 from train.checkpoint import Checkpointer
 from train.optimizer import make_optimizer
@@ -142,3 +145,44 @@ def test_bad_arguments(tmp_path, trained):
             checkpointer.restore(trained)
         with pytest.raises(FileNotFoundError, match="holds no checkpoint of step 9"):
             checkpointer.restore(trained, 9)
+
+
+def test_damage_is_named_and_never_loaded(tmp_path):
+    """Some of each kind; `python -m tests.train.damage_checkpoints` has them all."""
+    counts = damage_checkpoints.damage_checkpoints(
+        tmp_path, flips=6, seed=random.randrange(2**31), files_of_each=3
+    )
+    assert counts and not [end for _, end in counts if end.isupper()], counts
+    assert counts["checkpoint emptied", "named, older one used"] == 1
+    assert counts["folder deleted", "named, older one used"] == 3
+
+
+def test_damaged_exports_are_refused(tmp_path):
+    counts = damage_checkpoints.damage_exports(tmp_path, flips=6, seed=random.randrange(2**31))
+    assert not [end for _, end in counts if end.isupper()], counts
+    assert counts["export: bit flipped", "named, refused"] == 6
+
+
+def test_where_all_checkpoints_are_damaged_nothing_is_trained_unasked(tmp_path, trained):
+    with Checkpointer(tmp_path / "c") as checkpointer:
+        for step in (1, 2):
+            checkpointer.save(at_step(trained, step), {}, {})
+    for step in (1, 2):
+        (tmp_path / "c" / str(step) / "host" / "metadata").write_text("garbage")
+    said = []
+    with pytest.raises(Damaged, match="checkpoint 1 is not used.*No other checkpoint is left"):
+        Checkpointer(tmp_path / "c", say=said.append)
+    assert {p.name for p in (tmp_path / "c_damaged").iterdir()} == {"1", "2"}
+    with Checkpointer(tmp_path / "c") as checkpointer:
+        assert checkpointer.latest_step() is None
+
+
+def test_a_checkpoint_that_is_asked_for_by_its_step_is_checked(tmp_path, trained):
+    with Checkpointer(tmp_path) as checkpointer:
+        for step in (1, 2):
+            checkpointer.save(at_step(trained, step), {}, {})
+        checkpointer.wait()
+        (path,) = (tmp_path / "1" / "state" / "d").iterdir()
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+        with pytest.raises(Damaged, match="is damaged: it differs from its checksum"):
+            checkpointer.restore(abstract(trained), 1)

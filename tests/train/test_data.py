@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.tokens.tokenizer import Tokenizer, train_bpe
-from train.data import encode_records, load_examples, read_jsonl
+from train.data import encode_records, load_examples, read_records
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -57,19 +57,6 @@ def test_prompt_and_response_and_text(tokenizer):
     np.testing.assert_array_equal(chat["tokens"], alone["tokens"])
 
 
-def test_special_tokens_go_in_front_of_prompts_and_texts_but_not_of_chats(tokenizer):
-    class WithBos(Tokenizer):
-        def encode_batch(self, texts, *, add_special_tokens=False):
-            return [[7] * add_special_tokens + ids for ids in super().encode_batch(texts)]
-
-    this = WithBos(tokenizer._backend, {"eos_token": "<|im_end|>"}, TEMPLATE)
-    records = [{"messages": CHAT}, {"prompt": "What", "response": "is"}, {"text": "it"}]
-    started = [example["tokens"][0] == 7 for example in encode_records(records, this)]
-    assert started == [False, True, True]
-    plain = encode_records(records, this, add_special_tokens=False)
-    assert all(example["tokens"][0] != 7 for example in plain)
-
-
 def with_template(tokenizer, template):
     return Tokenizer(tokenizer._backend, {"eos_token": "<|im_end|>"}, template)
 
@@ -107,7 +94,7 @@ def test_bad_lines(tmp_path, tokenizer, line, message):
 
 
 def test_missing_and_empty_files(tmp_path, tokenizer):
-    with pytest.raises(FileNotFoundError, match="nowhere.jsonl does not exist"):
+    with pytest.raises(FileNotFoundError, match="nowhere.jsonl: no such file"):
         load_examples(tmp_path / "nowhere.jsonl", tokenizer)
     (tmp_path / "empty.jsonl").write_text("\n\n")
     with pytest.raises(ValueError, match="empty.jsonl holds no records"):
@@ -117,5 +104,5 @@ def test_missing_and_empty_files(tmp_path, tokenizer):
 def test_files_are_read_line_by_line(tmp_path, tokenizer):
     path = tmp_path / "data.jsonl"
     path.write_text('{"text": "It is"}\n\n{"text": "it"}\n')
-    assert [where for where, _ in read_jsonl(path)] == [f"{path}:1", f"{path}:3"]
+    assert [where for where, _ in read_records(path)] == [f"{path}:1", f"{path}:3"]
     assert len(load_examples(path, tokenizer)) == 2

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.manifest import Damaged
 from tests.train.bigram import Bigram, parts
 from train import progress
 from train.checkpoint import Checkpointer
@@ -310,3 +311,91 @@ def test_plain_progress_lines(capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == [f"tiny: step {n}/6" for n in (2, 4, 6)]
     assert "left  loss " in lines[0] and "0:00 left" in lines[-1]
+
+
+def test_a_signal_with_the_last_step_is_not_forgotten(tmp_path):
+    """What follows the training, such as an evaluation, may take long."""
+    for expected in (True, False):
+        state, step, source = parts()
+
+        def hook(step, state, kill=expected):
+            if kill and step == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with Checkpointer(tmp_path) as checkpointer:
+            result = run(
+                state, step, source, num_steps=6, checkpointer=checkpointer, hooks=[Hook(2, hook)]
+            )
+        assert result.step == 6 and result.interrupted == expected
+        assert result.stop_reason == ("SIGTERM after step 6" if expected else None)
+
+
+@pytest.mark.parametrize("num_steps, bad", [(6, range(6, 99)), (3, range(1, 99))])
+def test_a_run_whose_last_update_was_not_finite_has_stopped(tmp_path, num_steps, bad):
+    """Also one of fewer updates than are allowed to be skipped."""
+    loss_fn, edit = broken_when(lambda drawn: drawn in bad)
+    state, step, source = parts(loss_fn=loss_fn)
+    with Checkpointer(tmp_path) as checkpointer:
+        result = run(
+            state, step, Wrapped(source, edit), num_steps=num_steps, checkpointer=checkpointer,
+            checkpoint_every=2,
+        )  # fmt: skip
+        assert f"at step {num_steps} (loss inf" in result.stop_reason
+        assert result.good_step == checkpointer.latest_step() != num_steps
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: [*lines[:-1], lines[-1] + b"\0" * 100],
+        lambda lines: [*lines[:-1], lines[-1][:20]],
+        lambda lines: [lines[0], b'{"step": broken\n', *lines[1:]],
+        lambda lines: [lines[0], b"\xff\xfe\n", b"[3]\n", b'{"loss": 1}\n', *lines[1:]],
+    ],
+)
+def test_a_damaged_log_is_repaired_and_named(tmp_path, capsys, damage):
+    def go(num_steps):
+        state, step, source = parts()
+        with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+            run(
+                state, step, source, num_steps=num_steps, log_every=1, checkpointer=checkpointer,
+                checkpoint_every=3, writer=MetricWriter(tmp_path),
+            )  # fmt: skip
+
+    go(6)
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
+    go(9)
+    assert f"{path}:" in capsys.readouterr().err
+    steps = [line["step"] for line in read_metrics(tmp_path)]
+    # The last line may have been the damaged one; no other is lost.
+    assert steps in ([1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 4, 5, 7, 8, 9])
+
+
+class WithCompanion(Wrapped):
+    """A source that keeps something beside each checkpoint, as a reference policy is kept."""
+
+    damaged_at = None
+
+    def load_state_dict(self, state):
+        if state["drawn"] == self.damaged_at:
+            raise Damaged("its companion is gone")
+        super().load_state_dict(state)
+
+
+def test_a_checkpoint_without_its_companion_is_passed_over(tmp_path):
+    results = []
+    for num_steps, damaged_at in ((4, None), (6, 4)):
+        state, step, source = parts()
+        source = WithCompanion(source, lambda batch, _: batch, depends_on_state=True)
+        source.damaged_at, said = damaged_at, []
+        with Checkpointer(tmp_path / "c", say=said.append) as checkpointer:
+            results.append(
+                run(state, step, source, num_steps=num_steps, checkpointer=checkpointer,
+                    checkpoint_every=2)
+            )  # fmt: skip
+    assert source.states[0] == 2  # From the older one.
+    assert "checkpoint 4 is not used: its companion is gone. That of step 2 is" in said[0]
+    state, step, source = parts()
+    whole = run(state, step, source, num_steps=6)
+    jax.tree.map(np.testing.assert_array_equal, weights(results[1].state), weights(whole.state))

@@ -2,6 +2,8 @@
 
 import functools
 import os
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from models.files import atomic_file
 from models.sharding import batch_sharding
 from models.tokens.packing import pack, place
 from train.data import Example
@@ -73,20 +76,23 @@ def save(path: str | os.PathLike, examples: Sequence[Example]) -> None:
     arrays = {
         name: np.concatenate([e[name][e["loss_weights"] > 0] for e in examples]) for name in KEYS
     }
-    scratch = path.with_name(path.name + ".part")
-    with scratch.open("wb") as file:
+    with atomic_file(path, "wb") as file:
         np.savez(file, **arrays)
-    os.replace(scratch, path)
 
 
 def load(path: str | os.PathLike, examples: Sequence[Example]) -> list[Example]:
     """The examples with what was saved of them.
 
     Raises:
-      ValueError: the file is of other examples.
+      ValueError: the file is damaged, or of other examples.
     """
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in KEYS}
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in KEYS}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): remove it, and the same command makes it again"
+        ) from None
     masks = [example["loss_weights"] > 0 for example in examples]
     ends = np.cumsum([mask.sum() for mask in masks])
     if ends[-1] != len(arrays[KEYS[0]]):

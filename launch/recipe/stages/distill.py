@@ -15,7 +15,8 @@ from reasoning.tiny_world import corpus
 
 def _student(work: Workspace, directory: Path) -> Workspace:
     model = runtime.build_model(work.config.distill.base.model.settings())
-    return dataclasses.replace(work, directory=directory, model=model)
+    accepted = distillation.TRAINED if "distill" in work.accept_stopped else ()
+    return dataclasses.replace(work, directory=directory, model=model, accept_stopped=accepted)
 
 
 def check(work: Workspace) -> None:

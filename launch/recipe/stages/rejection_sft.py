@@ -16,7 +16,12 @@ from reasoning.jsonl import write_jsonl
 from reasoning.prompts import get_template
 from reasoning.response import parse_response
 from reasoning.tiny_world import chat
-from reasoning.training_data.curation import Decontaminator, Readability, VerifiedSample, curate
+from reasoning.training_data.curation import (
+    Decontaminator,
+    Readability,
+    VerifiedSample,
+    curate,
+)
 
 # Reasoning samples for each sample of knowledge or small talk.
 PROPORTION = 3

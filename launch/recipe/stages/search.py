@@ -7,12 +7,12 @@ from typing import Any
 
 from launch.jobs import search, verifier_training
 from launch.parts import stages
-from launch.parts.report import write_atomically
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, world
 from launch.recipe.stages import verifiers
 from launch.schema.tiny import Search
 from models.decoding.sampling import SamplingParams
+from models.files import write_atomically
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.generation.jax_steps import JaxStepGenerator
 from reasoning.problem import Problem

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from launch.parts.report import read_metrics
 from launch.recipe import findings
+from models.files import read_jsonl
 
 
 def report(**stages):
@@ -63,5 +63,4 @@ def test_records_end_at_newlines_only(tmp_path):
     records = [{"response": "a\x85b\u2028c"}, {"response": "d"}]
     path = tmp_path / "graded.jsonl"
     path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
-    assert read_metrics(path) == records
-    assert read_metrics(tmp_path / "absent.jsonl") == []
+    assert [record for _, record in read_jsonl(path)] == records

@@ -42,7 +42,7 @@ def work(tmp_path_factory):
     for block in (config.cold_start.sft, config.rejection_sft.sft, config.r1.reward_model):
         block.rows, block.log_every = 4, 1
     config = schema.load(TinyConfig, config)
-    (work,) = world.open_workspaces(config, str(tmp_path_factory.mktemp("recipe")), 1)
+    (work,) = world.open_workspaces(config, tmp_path_factory.mktemp("recipe"), 1)
     for name in ("base", "r1_zero", "reasoning_rl"):
         params = work.model.init(jax.random.key(0))
         stages.run_stage(
@@ -296,7 +296,8 @@ def test_r1_trains_reward_models_and_gives_them_to_its_rl(work, rejected, monkey
         """Every other question has a helpful reply, the others have a rude one."""
         replies = [p.answer if i % 2 else "Shut up." for i, p in enumerate(small_talk)]
         records = [
-            {"question": p.question, "response": f" {reply}"} for p, reply in zip(small_talk, replies)
+            {"question": p.question, "prompt": f"{p.question}\n", "response": f" {reply}"}
+            for p, reply in zip(small_talk, replies)
         ]
         write_jsonl(directory / "graded.jsonl", records)
         return {"metrics": {}}

@@ -33,7 +33,7 @@ def work(tmp_path_factory):
     ]  # fmt: skip
     (folder / "data.jsonl").write_text("".join(json.dumps({"messages": c}) + "\n" for c in chats))
     config = schema.load(TinyConfig, config)
-    (work,) = world.open_workspaces(config, str(folder), 1)
+    (work,) = world.open_workspaces(config, folder, 1)
     params = work.model.init(jax.random.key(0))
     stages.publish(work, work.stage_directory("r1_zero"), params)
     return work

@@ -190,3 +190,65 @@ def test_user_code_runs_in_other_processes(user_file):
 def test_workers_do_not_import_jax():
     code = "import sys, rl.rewards.combine; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def reward_file(tmp_path, body, name="mine.py"):
+    path = tmp_path / name
+    path.write_text(body)
+    return f"{path}:fn", path
+
+
+def score_of(spec, count=4, **options):
+    problem = Problem("jsonl", "1 + 1", "2", {})
+    with RewardSet(spec, num_workers=1, **options) as rewards:
+        return rewards.score([Sample("Q", f"text {i}", problem, 1) for i in range(count)])
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        ("def fn(p, c, q):\n    x = 1\n    return 1 / (x - 1)\n", "ZeroDivisionError: .*mine.py:3"),
+        ("import sys\ndef fn(p, c, q):\n    sys.exit(3)\n", r"sys.exit\(3\) \(at .*mine.py:3"),
+        ("def fn(p, c, q):\n    return 1e308 * (-1) ** len(c)\n", r"returned 1e\+308, beyond ±1e\+09"),
+        ("def fn(p, c, q):\n    return 10 ** 400\n", "integer that is too large for a float"),
+        ("def fn(p, c, q):\n    return float('nan')\n", "returned nan, which is not a finite"),
+        ("import os\ndef fn(p, c, q):\n    os._exit(0)\n", "no result in any of 4 calls: its proc"),
+    ],
+)
+def test_a_users_faulty_reward_is_said_in_words(tmp_path, body, words):
+    spec, _ = reward_file(tmp_path, body)
+    with pytest.raises(ValueError, match=words) as error:
+        score_of(spec)
+    assert "'fn'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        ("import sys\nsys.exit(1)\n", r"calls sys.exit\(1\) \(at .*mine.py:2\)"),
+        ("import os\nos._exit(0)\n", "it ended the process that loaded it"),
+        ("x = 1\ny = x.z\n", "AttributeError: .*mine.py:2"),
+        ("def fn(p, c:\n", "SyntaxError: .*line 1"),
+        ("def fn(p):\n    return 1\n", "cannot be called with"),
+        ("def other(p, c, q):\n    return 1\n", "has no function 'fn': it has other"),
+    ],
+)
+def test_a_faulty_reward_file_is_said_in_words_and_ends_nothing(tmp_path, body, words):
+    spec, path = reward_file(tmp_path, body)
+    with pytest.raises(ValueError, match=words) as error:
+        score_of(spec)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_calls_that_were_killed_are_told_of(tmp_path):
+    body = "import os\ndef fn(p, c, q):\n    return 1 if c != 'text 2' else os._exit(1)\n"
+    scores = score_of(reward_file(tmp_path, body)[0])
+    assert scores.total.tolist() == [1, 1, 0, 1]
+    (note,) = scores.notes
+    assert note.startswith("reward 'fn' gave no result in 1 of 4 calls, which count as 0: its proc")
+
+
+def test_weights_that_make_rewards_too_large_are_refused(tmp_path):
+    spec, _ = reward_file(tmp_path, "def fn(p, c, q):\n    return 10.0\n")
+    with pytest.raises(ValueError, match="the weighted sum of rewards reaches 1e\\+13"):
+        score_of(f"{spec}?weight=1000000000000.0")

@@ -1,0 +1,87 @@
+"""One run at a time in a working directory: a lock file with the process and the host."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+LOCK_FILE = ".lock"
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Holds a working directory for this process.
+
+    The kernel drops the lock of a process that has died, so what that left on this host is taken
+    over. A lock from another host cannot be looked into, and has to be removed by hand.
+
+    Raises:
+      ValueError: another run has the directory; one line that names its process and its host.
+    """
+    path = directory / LOCK_FILE
+    file = _open_locked(path)
+    try:
+        holder = _holder(file)
+        if holder.get("host", socket.gethostname()) != socket.gethostname():
+            raise ValueError(_told(path, holder))
+        mine = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        }
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(mine).encode() + b"\n", 0)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(file)
+
+
+def _open_locked(path: Path) -> int:
+    """A descriptor of the lock file, which this process alone has locked."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its holder may have removed it between the two calls; a third one may have a new one.
+            if os.stat(path).st_ino == os.fstat(file).st_ino:
+                return file
+        except BlockingIOError:
+            told = _told(path, _holder(file))
+            os.close(file)
+            raise ValueError(told) from None
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            os.close(file)
+            if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise OSError(
+                    f"{path}: this file system has no locks ({error.strerror}); give a --workdir on"
+                    " another one"
+                ) from None
+            raise
+        os.close(file)
+
+
+def _holder(file: int) -> dict[str, object]:
+    try:
+        found = json.loads(os.pread(file, 4096, 0) or b"{}")
+    except ValueError:  # A process that died while it wrote.
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _told(path: Path, holder: dict[str, object]) -> str:
+    who = f"process {holder.get('pid', '?')} on host {holder.get('host', '?')}"
+    since = f" since {holder['since']}" if "since" in holder else ""
+    return (
+        f"{path.parent} is in use by {who}{since}: wait for that run, or give another --workdir; if"
+        f" it has ended, remove {path}"
+    )
