@@ -25,7 +25,7 @@ ARRAYS = 24
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=1.5)
     parser.add_argument("--folder", help="where to write; a temporary folder by default")
     size = int(parser.parse_args().gigabytes * 1e9 / 4 / ARRAYS)

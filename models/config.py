@@ -271,7 +271,7 @@ class ModelConfig:
         heads = 1 if self.tie_embeddings else 2
         return total + self.embed_dim + heads * self.vocab_size * self.embed_dim
 
-    def flops_per_token(self, context: float) -> float:
+    def flops_per_token(self, context: Any) -> Any:
         """Returns the forward FLOPs of one token that attends to `context` tokens.
 
         Only matrix products count.

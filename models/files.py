@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, overload
 
 # Byte order marks, which Windows programs put at the beginning of text files.
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -49,9 +49,11 @@ def write_atomically(path: str | os.PathLike, text: str) -> None:
         file.write(text)
 
 
-def read_json(
-    path: str | os.PathLike, remedy: str, kinds: tuple[type, ...] = (dict,)
-) -> dict[str, Any] | list[Any]:
+@overload
+def read_json(path: str | os.PathLike, remedy: str) -> dict[str, Any]: ...
+@overload
+def read_json(path: str | os.PathLike, remedy: str, kinds: tuple[type, ...]) -> Any: ...
+def read_json(path: str | os.PathLike, remedy: str, kinds: tuple[type, ...] = (dict,)) -> Any:
     """Reads a JSON object (or a value of other `kinds`) from a file that this program wrote.
 
     Args:

@@ -1,7 +1,7 @@
 """Computes log-probabilities of given tokens without the logits of a whole batch in memory."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,28 @@ from models.cpu.reductions import row_max, row_sum
 MAX_LOGITS = 2**26
 
 
+@overload
+def token_logprobs(
+    model: Any,
+    params: Any,
+    hidden_BTD: jax.Array,
+    tokens_BT: jax.Array,
+    *,
+    temperature: float | jax.Array = 1.0,
+    chunk: int | None = None,
+    with_entropy: Literal[False] = False,
+) -> jax.Array: ...
+@overload
+def token_logprobs(
+    model: Any,
+    params: Any,
+    hidden_BTD: jax.Array,
+    tokens_BT: jax.Array,
+    *,
+    temperature: float | jax.Array = 1.0,
+    chunk: int | None = None,
+    with_entropy: Literal[True],
+) -> tuple[jax.Array, jax.Array]: ...
 def token_logprobs(
     model: Any,
     params: Any,
