@@ -1,4 +1,4 @@
-"""Paths against the plain forward pass: what a search forks and extends is what it would recompute."""
+"""Tests that forked and extended paths give the results of a full forward pass."""
 
 import dataclasses
 import itertools
