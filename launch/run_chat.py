@@ -11,6 +11,8 @@ shows the chain of thought, hides it, or tells it in one line.
 does the end of input. Ctrl-C ends a reply.
 """
 
+from pathlib import Path
+
 from absl import flags
 
 from launch.parts import runtime
@@ -45,7 +47,7 @@ def run(
         asked = ServerModel(model, server, api_key_env=api_key_env)
     else:
         asked = LocalModel(model, dtype=dtype)
-        runtime.keep_compiled(runtime.as_directory(workdir))
+        runtime.keep_compiled(Path(workdir).expanduser().resolve())
     with asked.open(rows=1) as opened:
         console.print(f"{model}: {HELP}", style="dim", markup=False, highlight=False)
         conversation = Conversation(

@@ -16,6 +16,7 @@ interrupted or killed goes on by the same command; more models, tasks and method
 
 import sys
 import time
+from typing import Any
 
 from absl import flags
 
@@ -30,7 +31,7 @@ def main(argv):
 
 def run(
     *, model, server, api_key_env, tasks, problems, methods, template, dtype, prm, orm,
-    max_new_tokens, step_tokens, typical_tokens, temperature, top_p, rows, how, wait, seed, workdir,
+    max_new_tokens, step_tokens, typical_tokens, temperature, top_p, rows, aggregation, wait, seed, workdir,
 ):  # fmt: skip
     """The whole job; see the module's docstring. Returns whether it is complete."""
     # JAX starts here, once XLA's flags are set.
@@ -47,7 +48,7 @@ def run(
         max_new_tokens=max_new_tokens, step_tokens=min(step_tokens, max_new_tokens),
         typical_tokens=typical_tokens, delimiter="\n",
         sampling=SamplingParams(temperature=temperature, top_p=top_p),
-        rows=rows, how=how, wait=wait, seed=seed,
+        rows=rows, aggregation=aggregation, wait=wait, seed=seed,
     )  # fmt: skip
     if not tasks:
         raise ValueError("there are no tasks: give some, such as --tasks=gsm8k")
@@ -58,33 +59,33 @@ def run(
     else:
         models = [LocalModel(name, template, dtype) for name in model]
     evaluation.check(models, held_out, chosen, max_new_tokens)
-    directory = runtime.as_directory(workdir)
-    runtime.keep_compiled(directory)
+    with runtime.working_directory(workdir) as directory:
+        runtime.keep_compiled(directory)
 
-    def load_verifiers(tokenizer):
-        return _load_verifiers(prm, orm, tokenizer, settings.delimiter)
+        def load_verifiers(tokenizer):
+            return _load_verifiers(prm, orm, tokenizer, settings.delimiter)
 
-    records = []
-    with Stopper(lambda line: print(line, file=sys.stderr)) as stopper:
-        for each in models:
-            found = evaluation.evaluate(
-                each, held_out, chosen, settings, directory / "responses", load_verifiers,
-                lambda: stopper.signal_name is not None,
-            )  # fmt: skip
-            if found is None:
-                print(f"interrupted: {stopper.signal_name}; the same command goes on from here")
-                return False
-            records += found
-    shown = {"models": model, "tasks": tasks, "methods": methods, "seed": seed}
-    write_report(
-        directory / "report.json",
-        {"settings": shown, "wall_seconds": time.monotonic() - start, "evaluations": records},
-    )
-    evaluation.print_table(records)
-    count = evaluation.write_graded(directory / "responses", directory / "graded.jsonl")
-    print(f"report: {directory / 'report.json'}")
-    print(f"graded: {directory / 'graded.jsonl'}, {count} responses")
-    return True
+        records = []
+        with Stopper(lambda line: print(line, file=sys.stderr)) as stopper:
+            for each in models:
+                found = evaluation.evaluate(
+                    each, held_out, chosen, settings, directory / "responses", load_verifiers,
+                    lambda: stopper.signal_name is not None,
+                )  # fmt: skip
+                if found is None:
+                    print(f"interrupted: {stopper.signal_name}; the same command goes on from here")
+                    return False
+                records += found
+        shown = {"models": model, "tasks": tasks, "methods": methods, "seed": seed}
+        write_report(
+            directory / "report.json",
+            {"settings": shown, "wall_seconds": time.monotonic() - start, "evaluations": records},
+        )
+        evaluation.print_table(records)
+        count = evaluation.write_graded(directory / "responses", directory / "graded.jsonl")
+        print(f"report: {directory / 'report.json'}")
+        print(f"graded: {directory / 'graded.jsonl'}, {count} responses")
+        return True
 
 
 def _load_verifiers(prm, orm, tokenizer, delimiter):
@@ -92,18 +93,25 @@ def _load_verifiers(prm, orm, tokenizer, delimiter):
     from reasoning.verifiers.outcome import OutcomeVerifier
     from reasoning.verifiers.process import ProcessVerifier
 
-    verifiers = {"prm": None, "orm": None}
+    verifiers: dict[str, Any] = {"prm": None, "orm": None}
     if prm:
+        loaded = load_scalar_model(prm)
         verifiers["prm"] = ProcessVerifier(
-            *load_scalar_model(prm), generator_tokenizer=tokenizer, delimiter=delimiter
+            loaded.model,
+            loaded.params,
+            loaded.tokenizer,
+            generator_tokenizer=tokenizer,
+            delimiter=delimiter,
         )
     if orm:
-        verifiers["orm"] = OutcomeVerifier(*load_scalar_model(orm), generator_tokenizer=tokenizer)
+        loaded = load_scalar_model(orm)
+        verifiers["orm"] = OutcomeVerifier(
+            loaded.model, loaded.params, loaded.tokenizer, generator_tokenizer=tokenizer
+        )
     return verifiers
 
 
 def _define_flags():
-    at_least_one = {"lower_bound": 1}
     flags.DEFINE_multi_string("model", None, "A model; may be given several times.", required=True)
     flags.DEFINE_string("server", "", "URL of a server with OpenAI's interface that has it.")
     flags.DEFINE_string("api_key_env", "", "The environment variable with the server's key.")
@@ -114,13 +122,18 @@ def _define_flags():
     flags.DEFINE_enum("dtype", "auto", ("auto", "float32", "bfloat16"), "To compute with.")
     flags.DEFINE_string("prm", "", "A trained process verifier, for methods that need one.")
     flags.DEFINE_string("orm", "", "A trained outcome verifier, for best_of_n_orm.")
-    flags.DEFINE_integer("max_new_tokens", 512, "Longest response, in tokens.", **at_least_one)
-    flags.DEFINE_integer("step_tokens", 64, "Longest step of a search, in tokens.", **at_least_one)
-    flags.DEFINE_integer("typical_tokens", 256, "What a unit of budget buys.", **at_least_one)
+    flags.DEFINE_integer("max_new_tokens", 512, "Longest response, in tokens.", lower_bound=1)
+    flags.DEFINE_integer("step_tokens", 64, "Longest step of a search, in tokens.", lower_bound=1)
+    flags.DEFINE_integer("typical_tokens", 256, "What a unit of budget buys.", lower_bound=1)
     flags.DEFINE_float("temperature", 0.7, "Of samples.", 0.0)
     flags.DEFINE_float("top_p", 1.0, "Of samples.", 0.0, 1.0)
-    flags.DEFINE_integer("rows", 32, "Sequences sampled at a time.", **at_least_one)
-    flags.DEFINE_enum("how", "last", ("last", "min", "product", "mean"), "Step scores to one.")
+    flags.DEFINE_integer("rows", 32, "Sequences sampled at a time.", lower_bound=1)
+    flags.DEFINE_enum(
+        "aggregation",
+        "last",
+        ("last", "min", "product", "mean"),
+        "How a verifier's step scores are combined.",
+    )
     flags.DEFINE_string("wait", "Wait", "What budget_forcing goes on with.")
     flags.DEFINE_integer("seed", 0, "Of problems and samples.", 0)
     flags.DEFINE_string("workdir", "runs/eval", "Where everything is written.")

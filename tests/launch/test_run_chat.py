@@ -13,7 +13,7 @@ from launch.parts.servers import open_server
 from models.decoding.sampling import SamplingParams
 from models.hf.export import export_model
 from reasoning.generation.jax_steps import JaxStepGenerator
-from reasoning.generation.streaming import ANSWERING, THINKING
+from reasoning.hidden_reasoning import ANSWERING, THINKING
 from tests import misbehaving_server as bad
 from tests.misbehaving_server import MODEL, running_server
 from tests.models.gguf import gguf_files

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 DEFAULTS = dict(
     server="", api_key_env="", problems=None, template="auto", dtype="auto", prm="", orm="",
     max_new_tokens=12, step_tokens=6, typical_tokens=12, temperature=1.0, top_p=1.0, rows=4,
-    how="last", wait="Wait", seed=0,
+    aggregation="last", wait="Wait", seed=0,
 )  # fmt: skip
 COUNT = 10
 
