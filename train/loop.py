@@ -145,7 +145,7 @@ def run(
             log.write_closed()
             log.add(step, updates, source_metrics)
 
-            def crosses(every):
+            def crosses(every: int, before: int = before, step: int = step) -> bool:
                 return step // every > before // every or step == num_steps
 
             due = [hook for hook in hooks if crosses(hook.every)]

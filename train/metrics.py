@@ -65,6 +65,7 @@ class MetricWriter:
             self._board.flush()
 
     def close(self) -> None:
+        """Closes all files."""
         for file in self._files.values():
             file.close()
         if self._board is not None:

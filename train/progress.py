@@ -58,6 +58,7 @@ class Progress:
         self._console.print(line, markup=False)
 
     def close(self) -> None:
+        """Stops the bar and gives the terminal back."""
         if self._bar is not None:
             self._bar.stop()
 

@@ -127,9 +127,11 @@ class PackedSource(Source):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns the epoch, the window in it and the row in that; JSON-able."""
         return {"epoch": self._epoch, "window": self._window_index, "row": self._row}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where `state_dict` was taken."""
         self._epoch, self._window_index = int(state["epoch"]), int(state["window"])
         self._row, self._current = int(state["row"]), None
 
@@ -145,6 +147,7 @@ class PackedSource(Source):
 
     @property
     def num_examples(self) -> int:
+        """Examples that have something to train on."""
         return len(self._examples)
 
     @property

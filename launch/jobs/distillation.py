@@ -108,12 +108,18 @@ class Distillation:
         return self.work.model.merge(params) if adapted else params, spent
 
     def sequence(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
+        """Fine-tunes the student on the teacher's responses; returns parameters and FLOPs.
+
+        Args:
+          share: the part of the method's training to do.
+        """
         config = _shorter(self.config.sequence, share)
         examples = self.examples(config)
         params = training.fine_tune(self.work, params, self.plan(examples, config), directory)
         return params, self._cost(examples, config)
 
     def logit(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
+        """Trains on the teacher's distributions at its own tokens; see `sequence`."""
         config, teacher = _shorter(self.config.logit, share), self.teacher
         examples = self.examples(config)
         passes = config.epochs
@@ -132,6 +138,7 @@ class Distillation:
         return params, self._cost(examples, config) + passes * seen
 
     def on_policy(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
+        """Trains on the teacher's distributions at the student's tokens; see `sequence`."""
         config, work = self.config.on_policy, self.work
         steps = max(1, round(share * config.steps))
         optimizer = make_optimizer(config.optimizer.settings(), work.model.abstract_params, steps)
@@ -187,6 +194,7 @@ class Distillation:
         return params, sampled * student + trained * (flops.UPDATE * student + teacher)
 
     def rl_only(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
+        """Trains by RL with verifiable rewards, without the teacher; see `sequence`."""
         config, work = self.config.rl_only, self.work
         steps = max(1, round(share * config.num_steps(len(self.problems))))
         config = dataclasses.replace(config, steps=steps)

@@ -371,8 +371,8 @@ def _last_good(
     params = checkpointer.restore(like, stop.good_step)[0].params
     if not _finite(params):
         raise Stopped(
-            f"the weights of checkpoint {stop.good_step} in {directory} are not finite either: train"
-            " anew, with another config"
+            f"the weights of checkpoint {stop.good_step} in {directory} are not finite either: give"
+            " another config and another --workdir"
         )
     print(
         f"{directory.name}: stopped at step {stop.step} ({stop.reason}); the checkpoint of step"

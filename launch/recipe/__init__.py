@@ -45,6 +45,7 @@ class Stage:
 
 
 def get_stage(name: str) -> Stage:
+    """Returns the stage of a name in `STAGES`; imports its module, and so JAX."""
     return importlib.import_module(f"launch.recipe.stages.{name}").STAGE
 
 

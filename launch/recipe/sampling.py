@@ -31,6 +31,7 @@ def seed_of(work: Workspace, purpose: str) -> int:
 
 
 def rng_of(work: Workspace, purpose: str) -> random.Random:
+    """Returns a random generator for one purpose of a run; see `seed_of`."""
     return random.Random(seed_of(work, purpose))
 
 

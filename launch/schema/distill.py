@@ -62,6 +62,7 @@ class TeacherResponses(Section):
     sampler_rows: SamplerRows
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from differing_samples(self.samples, self.temperature)
 
 
@@ -77,6 +78,7 @@ class OnResponses(Packed):
     ]
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         if self.rows % self.microbatches:
             yield "rows", f"must divide into microbatches={self.microbatches}"
@@ -117,6 +119,7 @@ class OnPolicy(Section):
     checkpoint_every: CheckpointEvery
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         if self.rows % self.microbatches:
             yield "rows", f"must divide into microbatches={self.microbatches}"
         if self.row_length <= self.max_new_tokens:
@@ -147,6 +150,7 @@ class Lora(Section):
     targets: Annotated[str, Setting("path regex of the adapted kernels")]
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         try:
             re.compile(self.targets)
         except re.error as error:
@@ -175,6 +179,7 @@ class Distilling(Section):
     lora: Lora
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         for i, method in enumerate(self.methods):
             if method in self.methods[:i]:
@@ -198,6 +203,7 @@ class RecipeDistilling(Distilling):
     base: Base
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         yield from check_tasks("problems", self.problems)
 
@@ -227,6 +233,7 @@ class DistillConfig(Distilling, Run):
     ]
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         asked = {"on_policy", "rl_only"} & set(self.trained) or not self.data.responses
         if asked and not self.task and not self.problems:

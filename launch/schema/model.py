@@ -45,6 +45,7 @@ class Model(Section):
         return given(self)
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         from models.config import ModelConfig
 
         try:

@@ -145,6 +145,7 @@ class Reinforcement(Section):
         return self.optimizer.schedule == "constant"
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         if self.prompts % self.minibatches:
             yield "prompts", f"must divide into minibatches={self.minibatches}"
@@ -194,6 +195,7 @@ class RecipeRl(Reinforcement):
     problems: Counts
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         yield from check_tasks("problems", self.problems)
 
@@ -232,9 +234,11 @@ class RlConfig(Reinforcement, Run):
 
     @property
     def prompt_room(self) -> int:
+        """Tokens that a row must have for a prompt."""
         return self.max_prompt_tokens
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         yield from check_checkpoint("model", self.model)
         needed = self.prompts * self.group // self.minibatches

@@ -108,6 +108,7 @@ class Optimizer(Section):
         return given(self) | {"clip_norm": self.clip_norm}
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         from train.optimizer import DIRECTIONS, OptimizerConfig
 
         for rules in ("lr_rules", "decay_rules"):
@@ -169,6 +170,7 @@ class Sampling(Section):
     sampler_rows: SamplerRows
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from differing_samples(self.samples, self.temperature)
 
 
@@ -209,6 +211,7 @@ class Evaluation(Section):
     votes: Votes | None = None
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from differing_samples(self.samples, self.temperature)
 
 
@@ -273,6 +276,7 @@ class Run(Recipe):
     evaluation: Evaluation
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from check_mesh(self.mesh)
         own = getattr(self, "task", "")
         if own:

@@ -39,6 +39,7 @@ class SftConfig(Packed, Run):
     task: Annotated[str, Setting("what it is evaluated on; '' is nothing", empty=True)]
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         yield from check_checkpoint("model", self.model)
         if self.data and not Path(self.data).expanduser().is_file():

@@ -39,6 +39,7 @@ class TeacherSource(Section):
     rows: SamplerRows
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         if bool(self.server) == bool(self.checkpoint):
             yield "server", "give one of teacher.server=URL and teacher.checkpoint=DIR"
         if self.server and not self.server.startswith(("http://", "https://")):
@@ -80,6 +81,7 @@ class TeacherConfig(Recipe):
     teacher: TeacherSource
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         if bool(self.task) == bool(self.prompts):
             yield "task", "give one of task=SPEC and prompts=FILE"
         if self.task:

@@ -91,7 +91,7 @@ def test_the_same_command_refuses_at_once_and_a_later_stage_refuses(files, stopp
 
 def test_the_last_good_checkpoint_is_taken_if_the_user_says_so(files, stopped, tmp_path):
     workdir = Path(shutil.copytree(stopped[0], tmp_path / "run"))
-    with pytest.raises(ValueError, match="--accept_stopped=sftt is unknown; choose of sft"):
+    with pytest.raises(ValueError, match="--accept_stopped=sftt is unknown; choose from sft"):
         run_sft.run(diverging(files), workdir, ["sftt"])
     run_sft.run(diverging(files), workdir, ["sft"])
     stop = endings.read_stop(workdir / "sft")

@@ -35,6 +35,7 @@ def _prompts(work: Workspace, problems: list[Problem]) -> list[str]:
 
 
 def check(work: Workspace) -> None:
+    """Raises `ValueError` if a prompt leaves no room for its response."""
     config = work.config.cold_start
     prompts = _prompts(work, world.training_problems(work, config.problems))
     stages.check_prompts(work, prompts, config.max_new_tokens)
@@ -61,6 +62,7 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    """Collects R1-Zero's chains and fine-tunes the base model on them; returns its report."""
     config = work.config.cold_start.sft
     return sampling.train_base(work, directory, config, lambda: _collect(work, directory))
 

@@ -33,6 +33,7 @@ def _plan(work: Workspace, reward_models: dict[str, Any]) -> ReinforcePlan:
 
 
 def check(work: Workspace) -> None:
+    """Raises `ValueError` for settings that the RL cannot run with."""
     _plan(work, {})  # Reward models there are none yet.
 
 
@@ -70,6 +71,7 @@ def _train_reward_models(work: Workspace, params: Any, directory: Path) -> dict[
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    """Trains two reward models, then the policy against them and rules; returns the report."""
     params = stages.load_stage(work, "rejection_sft")
     measured = _train_reward_models(work, params, directory)
     rewards = {

@@ -28,6 +28,7 @@ PROPORTION = 3
 
 
 def check(work: Workspace) -> None:
+    """Raises `ValueError` if a prompt leaves no room for its response."""
     config = work.config.rejection_sft
     template = get_template(work.config.template, work.tokenizer)
     for part in (config.reasoning, config.general):
@@ -101,6 +102,7 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    """Collects samples and fine-tunes the base model on them; returns its report."""
     config = work.config.rejection_sft.sft
     return sampling.train_base(work, directory, config, lambda: _collect(work, directory))
 

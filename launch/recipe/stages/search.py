@@ -30,6 +30,7 @@ from reasoning.verifiers.rule import RuleVerifier
 
 
 def check(work: Workspace) -> None:
+    """Raises an error if a budget of 1 is missing, or the corpus asks a search problem."""
     config = work.config.search
     if 1 not in config.budgets:
         raise ValueError(f"search.budgets={tuple(config.budgets)}: 1 must be among them")
@@ -76,6 +77,7 @@ def _prompted(work: Workspace, template: Any) -> dict[str, Entry]:
 
 
 def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
+    """Measures every method at every budget; returns one record for each."""
     config = work.config.search
     policy = _policy(work, stages.load_stage(work, "r1_zero"))
     trained = work.stage_directory("verifiers")
