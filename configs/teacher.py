@@ -8,8 +8,8 @@
 asks any server with OpenAI's interface; `--config.teacher.checkpoint=MODEL` asks a model on this
 machine instead: DIR, hf://org/name, gguf:FILE or pip:PACKAGE. `prices.json` holds prices per
 million tokens, which you copy from the vendor's list:
-`{"deepseek-reasoner": {"prompt": ..., "completion": ...}}`. `--estimate_only` prints the estimate of
-the cost and stops. `launch.run_sft` trains on the result, `data.jsonl`.
+`{"deepseek-reasoner": {"prompt": ..., "completion": ...}}`. `--estimate_only` prints the estimated
+cost and stops. `launch.run_sft` trains on the result, `data.jsonl`.
 
 `configs/teacher.py:tags` asks a model that is no reasoner by itself for the R1 format.
 """

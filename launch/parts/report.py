@@ -35,8 +35,8 @@ def combine_seeds(reports: Sequence[Any]) -> Any:
     """Combines the reports of several seeds, which share one layout, into one.
 
     Figures (`{"mean", "ci95", "n", "seeds"}`) are combined with the seed as the unit of chance.
-    `wall_seconds` are added up. `stopped` lists the stops of all seeds. Other floats (tokens, FLOPs)
-    are averaged. Of anything else, such as a budget, the first seed's value is kept.
+    `wall_seconds` are added up. `stopped` lists the stops of all seeds. Other floats (tokens,
+    FLOPs) are averaged. Of anything else, such as a budget, the first seed's value is kept.
     """
     first = reports[0]
     if isinstance(first, Mapping):
