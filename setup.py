@@ -24,6 +24,8 @@ setup(
         "ml-collections>=1.1",
         "absl-py>=2.1",
         "numpy>=2.0",
+        # Decides exactly whether answers are the same polynomials or quotients of polynomials.
+        "sympy>=1.13",
         # Real and complex numbers to any number of digits, for comparing mathematical answers.
         "mpmath>=1.3",
         # Procedural reasoning tasks with verifiers.

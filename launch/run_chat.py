@@ -11,6 +11,8 @@ them. `--thinking` shows the chain of thought, hides it, or sums it up in one li
 of input ends the program. Ctrl-C ends a reply.
 """
 
+from pathlib import Path
+
 from absl import flags
 
 from launch.parts import runtime
@@ -46,7 +48,7 @@ def run(
         asked = ServerModel(model, server, api_key_env=api_key_env)
     else:
         asked = LocalModel(model, dtype=dtype)
-        runtime.keep_compiled(runtime.as_directory(workdir))
+        runtime.keep_compiled(Path(workdir).expanduser().resolve())
     with asked.open(rows=1) as opened:
         console.print(f"{model}: {HELP}", style="dim", markup=False, highlight=False)
         conversation = Conversation(

@@ -61,33 +61,35 @@ def run(
     else:
         models = [LocalModel(name, template, dtype) for name in model]
     evaluation.check(models, held_out, chosen, max_new_tokens)
-    directory = runtime.as_directory(workdir)
-    runtime.keep_compiled(directory)
+    with runtime.working_directory(workdir) as directory:
+        runtime.keep_compiled(directory)
 
-    def load_verifiers(tokenizer):
-        return _load_verifiers(prm, orm, tokenizer, settings.delimiter)
+        def load_verifiers(tokenizer):
+            return _load_verifiers(prm, orm, tokenizer, settings.delimiter)
 
-    records = []
-    with Stopper(lambda line: print(line, file=sys.stderr)) as stopper:
-        for each in models:
-            found = evaluation.evaluate(
-                each, held_out, chosen, settings, directory / "responses", load_verifiers,
-                lambda: stopper.signal_name is not None,
-            )  # fmt: skip
-            if found is None:
-                print(f"interrupted: {stopper.signal_name}; the same command continues from here")
-                return False
-            records += found
-    shown = {"models": model, "tasks": tasks, "methods": methods, "seed": seed}
-    write_report(
-        directory / "report.json",
-        {"settings": shown, "wall_seconds": time.monotonic() - start, "evaluations": records},
-    )
-    evaluation.print_table(records)
-    count = evaluation.write_graded(directory / "responses", directory / "graded.jsonl")
-    print(f"report: {directory / 'report.json'}")
-    print(f"graded: {directory / 'graded.jsonl'}, {count} responses")
-    return True
+        records = []
+        with Stopper(lambda line: print(line, file=sys.stderr)) as stopper:
+            for each in models:
+                found = evaluation.evaluate(
+                    each, held_out, chosen, settings, directory / "responses", load_verifiers,
+                    lambda: stopper.signal_name is not None,
+                )  # fmt: skip
+                if found is None:
+                    print(
+                        f"interrupted: {stopper.signal_name}; the same command continues from here"
+                    )
+                    return False
+                records += found
+        shown = {"models": model, "tasks": tasks, "methods": methods, "seed": seed}
+        write_report(
+            directory / "report.json",
+            {"settings": shown, "wall_seconds": time.monotonic() - start, "evaluations": records},
+        )
+        evaluation.print_table(records)
+        count = evaluation.write_graded(directory / "responses", directory / "graded.jsonl")
+        print(f"report: {directory / 'report.json'}")
+        print(f"graded: {directory / 'graded.jsonl'}, {count} responses")
+        return True
 
 
 def _load_verifiers(prm, orm, tokenizer, delimiter):

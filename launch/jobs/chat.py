@@ -8,7 +8,8 @@ from launch.jobs.asked import LocalModel, Opened, ServerModel
 from models.decoding.sampling import SamplingParams
 from models.tokens import chat_template
 from reasoning.generation.generator import fold_seed
-from reasoning.generation.streaming import THINKING, split_thinking, stream, until
+from reasoning.generation.streaming import stream, until
+from reasoning.hidden_reasoning import THINKING, split_thinking
 from reasoning.prompts import CHAT_TEMPLATE
 from reasoning.response import after_chain, opened_by
 from reasoning.text_measures.reflection import count_self_checks
@@ -59,7 +60,7 @@ class Conversation:
         self._turns += 1
         told = [opening]
         try:
-            yield from split_thinking(_kept(chunks, told), opened="<think>" in opening)
+            yield from split_thinking(_kept(chunks, told), opening)
         finally:
             reply = after_chain("".join(told))
             for tag in ("<answer>", "</answer>"):

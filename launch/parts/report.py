@@ -56,7 +56,7 @@ def combine_seeds(reports: Sequence[Any]) -> Any:
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Writes `report.json`, with null for numbers that are not finite; README.md has its layout."""
+    """Writes `report.json`, NaN and infinity as null; docs/using.md documents its layout."""
 
     def finite(value):
         if isinstance(value, dict):

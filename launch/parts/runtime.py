@@ -109,7 +109,7 @@ def run_main(main: Callable[[list[str]], None]) -> None:
             main(argv)
             endings.ignore_signals()
         except endings.Interrupted as interruption:
-            line = f"interrupted: {interruption}; the same command goes on from here"
+            line = f"interrupted: {interruption}; the same command continues from here"
             print(line, file=sys.stderr)
             endings.leave_interrupted()
         except (ValueError, OSError, endings.Stopped) as error:

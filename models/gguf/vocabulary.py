@@ -148,7 +148,7 @@ def fields_of_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]
             fields[field] = tokenizer.token_id(tokenizer.special_tokens[token])
     eos = fields.setdefault("eos_token_id", tokenizer.stop_ids[0])
     fields |= _further_stops(tokenizer, tokens, types, eos)
-    framed = tokenizer.encode("", add_special_tokens=True)
+    framed = tokenizer.backend.encode("", add_special_tokens=True).ids
     fields["add_bos_token"] = framed[:1] == [fields.get("bos_token_id")]
     fields["add_eos_token"] = framed[-1:] == [eos] and len(framed) > fields["add_bos_token"]
     fields["add_space_prefix"] = False

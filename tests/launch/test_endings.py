@@ -19,7 +19,7 @@ from launch import run_make_checkpoint, run_sft
 from launch.jobs import finetune, training
 from launch.parts import endings, lock, stages
 from launch.recipe import runner
-from models.hf.load import load_model
+from models.checkpoint import load_model
 from models.manifest import Damaged
 from reasoning.tasks import get_task
 from tests.launch import kill_and_resume
@@ -272,7 +272,7 @@ def test_a_signal_outside_of_training_ends_with_75(number):
         process.send_signal(number)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert told == f"interrupted: {number.name}; the same command goes on from here\n"
+    assert told == f"interrupted: {number.name}; the same command continues from here\n"
 
 
 def test_a_second_sigint_ends_at_once_even_within_a_computation():
