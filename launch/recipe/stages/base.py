@@ -1,4 +1,4 @@
-"""The base model: next-token prediction from scratch on the tiny world's corpus."""
+"""Trains the base model from scratch, by next-token prediction on the tiny world's corpus."""
 
 from pathlib import Path
 from typing import Any

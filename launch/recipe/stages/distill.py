@@ -1,4 +1,4 @@
-"""Distillation: R1-Zero's reasoning in a student of a quarter of its size, by every method."""
+"""Distils R1-Zero's reasoning into a student of a quarter of its size, by every method."""
 
 import dataclasses
 from pathlib import Path

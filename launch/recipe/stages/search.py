@@ -1,4 +1,4 @@
-"""Inference-time scaling: every search method on the hard split, at equal compute."""
+"""Measures inference-time scaling: every search method on the hard split, at equal compute."""
 
 import json
 import random
@@ -33,7 +33,9 @@ def check(work: Workspace) -> None:
     """Raises an error if a budget of 1 is missing, or the corpus asks a search problem."""
     config = work.config.search
     if 1 not in config.budgets:
-        raise ValueError(f"search.budgets={tuple(config.budgets)}: 1 must be among them")
+        raise ValueError(
+            f"search.budgets={tuple(config.budgets)}: add 1, the budget that the others are compared with"
+        )
     asked = world.asked_in(work)
     for problem in _problems(config, "test", config.problems, work.seed):
         if problem.question in asked:
@@ -62,7 +64,7 @@ def _policy(work: Workspace, params: Any) -> Policy:
 
 
 def _prompted(work: Workspace, template: Any) -> dict[str, Entry]:
-    """The other ways to prompt, to be compared with `direct` and `cot`."""
+    """Returns the other ways to prompt, for comparison with `direct` and `cot`."""
     config = work.config.search
     examples = []
     for problem in _problems(config, "train", config.shots, work.seed):
@@ -94,7 +96,7 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     entries |= prompted
     budgets = list(config.budgets)
 
-    # Training problems of the same levels, which RL has not seen either.
+    # These are training problems of the same levels, which RL has not seen either.
     calibration = _problems(config, "train", config.calibration, work.seed + 1)
     arms = adaptive_budgets(budgets, config.tree_arms)
     calibrated = search.compare(

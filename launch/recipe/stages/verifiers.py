@@ -1,4 +1,4 @@
-"""Process and outcome reward models of R1-Zero, trained on its own labelled solutions."""
+"""Trains process and outcome reward models of R1-Zero on its own labelled solutions."""
 
 from pathlib import Path
 from typing import Any
