@@ -51,8 +51,8 @@ def _prepare(work):
             " of the shortest prompt"
         )
     print(
-        f"{len(kept)} training problems; {len(problems) - len(kept)} left out, whose prompts are too"
-        " long"
+        f"{len(kept)} training problems; {len(problems) - len(kept)} left out, with too long"
+        " prompts"
     )
     plan = training.plan_reinforce(work, kept, config)
     measure = held_out_rewards.make_measure(config)

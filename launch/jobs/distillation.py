@@ -224,12 +224,12 @@ class Distillation:
         )
 
     def examples(self, config: OnResponses | OnPolicy) -> list[Example]:
-        """Returns the teacher's responses as examples; `config.too_long` treats those beyond a row."""
+        """Returns the teacher's responses as examples; `config.too_long` treats long ones."""
         examples = responses.read(self.work, self.data, self.config.data.ngram)
         return fitted(examples, config.row_length, config.too_long)
 
     def _with_top(self, examples, config, directory):
-        """Adds the teacher's log-probs of its `top_k` likeliest tokens, computed once and stored."""
+        """Adds the teacher's log-probs of its `top_k` likeliest tokens, which are stored."""
         path = directory / TOP_FILE
         if not path.exists():
             model = self.teacher.work.model

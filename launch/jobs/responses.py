@@ -111,8 +111,8 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
         kept = distillation_data.clean(records, Decontaminator(held_out, ngram))
         if not kept:
             raise ValueError(
-                f"all records of {files} share {ngram} words in a row with the evaluation: give other"
-                " data, or raise data.ngram"
+                f"all records of {files} share {ngram} words in a row with the evaluation: give"
+                " other data, or raise data.ngram"
             )
         if len(kept) < len(records):
             print(f"{len(records) - len(kept)} records share words with the evaluation: left out")

@@ -34,7 +34,7 @@ def check(work: Workspace) -> None:
     config = work.config.search
     if 1 not in config.budgets:
         raise ValueError(
-            f"search.budgets={tuple(config.budgets)}: add 1, the budget that the others are compared with"
+            f"search.budgets={tuple(config.budgets)}: add 1, with which all are compared"
         )
     asked = world.asked_in(work)
     for problem in _problems(config, "test", config.problems, work.seed):
