@@ -47,7 +47,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Returns the JSON-able state that later calls of `next` depend on, besides the train state."""
+        """Returns the JSON-able state that later calls of `next` depend on."""
 
     @abc.abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -202,8 +202,8 @@ def fitted(
         tokens = len(examples[long[0]]["tokens"])
         raise ValueError(
             f"example {long[0]} has {tokens} tokens, longer than row length {row_length}"
-            f" ({len(long)} of {len(examples)} are): raise the row length, or set too_long to 'truncate' or"
-            " 'drop'"
+            f" ({len(long)} of {len(examples)} are): raise row_length, or set too_long to"
+            " 'truncate' or 'drop'"
         )
     if too_long == "drop":
         examples = [example for example in examples if len(example["tokens"]) <= row_length]

@@ -15,8 +15,8 @@ from train.state import TrainState
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
-# (params, batch) -> (sum(loss_weights * token_loss), metrics). If the step has constants, they are a
-# third argument.
+# (params, batch) -> (sum(loss_weights * token_loss), metrics). The constants of a step, if any, are
+# a third argument.
 LossFn = Callable[..., tuple[jax.Array, Metrics]]
 
 
@@ -151,7 +151,7 @@ class TrainStep:
         return state, metrics | update_metrics
 
     def _gradient(self, trainable, frozen, batch, constants):
-        """Returns loss, metrics and gradient of the trainable parameters, summed over microbatches."""
+        """Returns loss, metrics and gradient of the trainable parameters over all microbatches."""
 
         def loss_of(trainable, microbatch):
             params = self._optimizer.merge(trainable, frozen)

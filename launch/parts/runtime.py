@@ -43,8 +43,8 @@ def prepare_backend() -> None:
 
     XLA's CPU backend allocates its temporaries at every step and frees them after it. By default
     glibc returns them to the system, which zeroes them page by page for the next step. This
-    function makes glibc keep them. That works only on the calling thread, whose heap can grow while those of
-    other threads cannot, so asynchronous dispatch on CPUs is turned off.
+    function makes glibc keep them. That works only on the calling thread, whose heap can grow while
+    those of other threads cannot, so asynchronous dispatch on CPUs is turned off.
     """
     import jax
 

@@ -36,7 +36,7 @@ class SftConfig(Packed, Run):
     beyond_context: Annotated[
         bool, Setting("allow rows longer than the context that the model was trained with")
     ] = False
-    task: Annotated[str, Setting("what it is evaluated on; '' is nothing", empty=True)]
+    task: Annotated[str, Setting("task of the evaluation; '' is none", empty=True)]
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields (field, fault) for what is wrong with several fields together."""

@@ -83,8 +83,8 @@ def encode_pairs(
 ) -> list[Example]:
     """Tokenizes preference pairs, for a `PackedSource` whose rows hold both members of a pair.
 
-    A record has "prompt", "chosen" and "rejected". All three may be text; or the prompt is a list of
-    messages, and the responses are text or lists of messages. Without a prompt, "chosen" and
+    A record has "prompt", "chosen" and "rejected". All three may be text; or the prompt is a list
+    of messages, and the responses are text or lists of messages. Without a prompt, "chosen" and
     "rejected" are two whole conversations. An optional "margin" is the number by which the rewards
     should differ.
 

@@ -246,7 +246,7 @@ def test_chunked_logits_of_both_models_never_exist_whole():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"beta": 1.5}, r"beta=1.5 is not within 0 \(forward KL\) and 1 \(reverse KL\)"),
+        ({"beta": 1.5}, r"beta=1.5: it must be from 0 \(forward KL\) to 1 \(reverse KL\)"),
         ({"temperature": 0.0}, "temperature=0.0: it must be positive"),
     ],
 )
