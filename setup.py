@@ -7,6 +7,7 @@ setup(
     version="0.1.0",
     description="Build, improve and use reasoning LLMs in JAX/Flax",
     python_requires=">=3.11",
+    license="Apache-2.0",
     # Listed one by one: names such as `models` collide easily, so nothing is picked up by accident.
     packages=find_packages(
         include=[
@@ -23,6 +24,8 @@ setup(
         "ml-collections>=1.1",
         "absl-py>=2.1",
         "numpy>=2.0",
+        # Decides exactly whether answers are the same polynomials or quotients of polynomials.
+        "sympy>=1.13",
         # Real and complex numbers to any number of digits, for comparing mathematical answers.
         "mpmath>=1.3",
         # Procedural reasoning tasks with verifiers.
@@ -36,6 +39,8 @@ setup(
         "tokenizers>=0.21",
         "safetensors>=0.5",
         "huggingface-hub>=0.30",
+        # Types and blocks of llama.cpp's files: dequantizes what is read, quantizes what is written.
+        "gguf>=0.17",
         # Renders the chat templates of HF tokenizers, sandboxed.
         "jinja2>=3.1.6",
         # Requests to servers that may hang at any point: its asynchronous client can be left at one
@@ -56,6 +61,9 @@ setup(
             "math-verify>=0.8",
             "latex2sympy2_extended>=1.10",
             "antlr4-python3-runtime==4.13.2",
+            "ruff>=0.12",
+            # Pyright as wheels alone: the original fetches Node.js and itself when first run.
+            "basedpyright>=1.30",
         ],
         # Oracles only: torch must come first as a CPU build, see the Makefile.
         "parity": ["transformers>=4.52", "torch"],

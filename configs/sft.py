@@ -29,6 +29,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model = "hf://Qwen/Qwen2.5-0.5B-Instruct"
     # "auto" is bfloat16 on accelerators and float32 on CPU; weights and optimizer are float32.
     config.dtype = "auto"
+    # Of exported weights: "auto" is that of the checkpoint they came from.
+    config.export_dtype = "auto"
     config.remat = "none" if tiny else "full"
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
     # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.

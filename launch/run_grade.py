@@ -20,14 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
+from reasoning.grading import grade_completions
 from reasoning.jsonl import read_jsonl, text_field, write_jsonl
 from reasoning.problem import Problem, Verdict
 from reasoning.statistics import share_with_ci
 from reasoning.tasks import Task, get_task
-
-_TASK = flags.DEFINE_string("task", None, "Task whose verifier to use, such as gsm8k or math500.")
-_RESPONSES = flags.DEFINE_string("responses", None, "JSON Lines with `answer` and `response`.")
-_OUTPUT = flags.DEFINE_string("output", None, "Where to write the graded records.")
 
 # Answers verified at once: many enough to keep the workers busy, few enough to show progress.
 _BATCH = 256
@@ -60,13 +57,14 @@ def read_responses(path: str, task: str) -> list[tuple[dict[str, Any], Problem, 
 
 def grade(task: Task, rows: Sequence[tuple[dict[str, Any], Problem, str]]) -> list[Verdict]:
     """Verdicts on the responses; one without an answer is wrong."""
-    verdicts = [Verdict(False, "no answer found in the response") for _ in rows]
-    answers = [task.extract(response) for _, _, response in rows]
-    found = [i for i, answer in enumerate(answers) if answer is not None]
-    checked = task.verify_all([rows[i][1] for i in found], [answers[i] for i in found])
-    for i, verdict in zip(found, checked, strict=True):
-        verdicts[i] = verdict
-    return verdicts
+    prompts = [record.get("prompt") for record, _, _ in rows]
+    grades = grade_completions(
+        [problem for _, problem, _ in rows],
+        [prompt if isinstance(prompt, str) else "" for prompt in prompts],
+        [response for _, _, response in rows],
+        lambda _: task,
+    )
+    return [each.verdict for each in grades]
 
 
 def run(task_name: str, responses: str, output: str, console: Console) -> dict[str, Any]:
@@ -130,5 +128,12 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["task", "responses", "output"])
+    # Here, so that a program may import several entry points: flags are global.
+    _TASK = flags.DEFINE_string(
+        "task", None, "Task whose verifier grades, such as gsm8k or math500.", required=True
+    )
+    _RESPONSES = flags.DEFINE_string(
+        "responses", None, "JSON Lines with `answer` and `response`.", required=True
+    )
+    _OUTPUT = flags.DEFINE_string("output", None, "File for the graded records.", required=True)
     app.run(main)

@@ -1,6 +1,6 @@
-"""RL with verifiable rewards, from a checkpoint in Hugging Face layout.
+"""RL with verifiable rewards, from any model that `models.checkpoint` opens.
 
-    python -m launch.run_rl --config=configs/gsm8k_grpo.py --config.model=DIR_OR_HF_NAME \
+    python -m launch.run_rl --config=configs/gsm8k_grpo.py --config.model=MODEL \
         --workdir=runs/gsm8k
 
 Evaluates the model, trains it, evaluates it again. `workdir` gets report.json, rl.png, samples.json
@@ -41,7 +41,7 @@ def _prepare(work):
     config = work.config
     problems = get_task(config.task).problems("train", config.problems, work.seed)
     template = get_template(config.template, work.tokenizer)
-    prompts = work.tokenizer.encode_batch([template(problem.question) for problem in problems])
+    prompts = work.tokenizer.encode_prompts([template(problem.question) for problem in problems])
     kept = [p for p, ids in zip(problems, prompts) if len(ids) <= config.max_prompt_tokens]
     if not kept:
         raise ValueError(

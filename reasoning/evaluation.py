@@ -9,9 +9,10 @@ import numpy as np
 from models.decoding.sampling import SamplingParams
 from reasoning.candidate import Candidate
 from reasoning.generation.generator import Completion, Generator
+from reasoning.grading import Grade, grade_completions
 from reasoning.problem import Problem, Verdict
 from reasoning.prompts import PromptTemplate
-from reasoning.response import Response, parse_response
+from reasoning.response import Response, whole_response
 from reasoning.statistics import mean_with_ci, shares_with_ci
 from reasoning.tasks import Task
 from reasoning.text_measures.languages import consistency
@@ -26,11 +27,21 @@ class Graded:
     problem: Problem
     prompt: str
     completion: Completion
-    verdict: Verdict
-    response: Response
+    grade: Grade
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the answer is right, and why."""
+        return self.grade.verdict
+
+    @property
+    def response(self) -> Response:
+        """The whole response, taken apart."""
+        return self.grade.response
 
     @property
     def well_formed(self) -> bool:
+        """Whether the response has the format."""
         return self.response.well_formed
 
     def record(self) -> dict[str, Any]:
@@ -53,21 +64,21 @@ def grade(
 ) -> list[list[Graded]]:
     """Grades every completion by the answer that can be found in it, tagged or not.
 
-    The format does not matter here, so that a base model that answers without tags gets its due.
+    The grades are those of the rewards `accuracy` (without `require_format`) and `format`. So a
+    base model that answers without tags gets its due.
     """
     flat = [
         (problem, prompt, completion)
         for problem, prompt, group in zip(problems, prompts, samples, strict=True)
         for completion in group
     ]
-    answers = [task.extract(completion.text) or "" for _, _, completion in flat]
-    verdicts = task.verify_all([problem for problem, _, _ in flat], answers)
-    graded = iter(
-        [
-            Graded(*each, verdict, parse_response(each[-1].text))
-            for each, verdict in zip(flat, verdicts, strict=True)
-        ]
+    grades = grade_completions(
+        [problem for problem, _, _ in flat],
+        [prompt for _, prompt, _ in flat],
+        [completion.text for _, _, completion in flat],
+        lambda _: task,
     )
+    graded = iter([Graded(*each, grade) for each, grade in zip(flat, grades, strict=True)])
     return [[next(graded) for _ in group] for group in samples]
 
 
@@ -149,19 +160,17 @@ def evaluate_votes(
     """
     metrics = {}
     for domain, (task, problems) in tasks.items():
+        prompts = [template(problem.question) for problem in problems]
         groups = generator.generate(
-            [template(problem.question) for problem in problems],
+            prompts,
             num_samples=num_samples,
             max_new_tokens=max_new_tokens,
             sampling=sampling,
             seed=seed,
         )
         candidates = [
-            [
-                Candidate(c.text, task.extract(c.text), None, len(c.token_ids), c.finish == "stop")
-                for c in group
-            ]
-            for group in groups
+            [_candidate(task, whole_response(prompt, each.text), each) for each in group]
+            for prompt, group in zip(prompts, groups, strict=True)
         ]
         elected = [each.answer if each else None for each in elect(task, problems, candidates)]
         flat = [(p, c.answer) for p, group in zip(problems, candidates) for c in group]
@@ -178,20 +187,24 @@ def evaluate_votes(
     return metrics
 
 
+def _candidate(task: Task, text: str, completion: Completion) -> Candidate:
+    ended = completion.finish == "stop"
+    return Candidate(text, task.extract(text), None, len(completion.token_ids), ended)
+
+
 def _format(graded: Sequence[Sequence[Graded]]) -> dict[str, Any]:
     """Share of well-formed responses, from one row for each problem."""
     return shares_with_ci([np.mean([g.well_formed for g in row]) for row in graded])
 
 
 def _score(task: Task, graded: Graded) -> float:
-    answer = task.extract(graded.completion.text) or ""
-    return task.score(graded.problem, answer, graded.verdict)
+    return task.score(graded.problem, graded.grade.answer or "", graded.verdict)
 
 
 def _checks_itself(graded: Graded) -> bool:
     """Whether there is a self-check in the chain, or in a response without tags."""
     chain = graded.response.chain
-    return count_self_checks(graded.completion.text if chain is None else chain) > 0
+    return count_self_checks(graded.grade.text if chain is None else chain) > 0
 
 
 def _consistency(graded: Graded) -> float | None:

@@ -13,7 +13,10 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 
 _TAG = re.compile(r"</?(?:think|answer)>")
-_OPENED = re.compile(rf"(?:[ \t]*{THINK_OPEN}\s*(?:{THINK_CLOSE}\s*{ANSWER_OPEN}\s*)?)?\Z")
+# The parts of the format that a prompt may open, in order.
+_OPENED = re.compile(
+    rf"(?:[ \t]*{THINK_OPEN}\s*(?:{THINK_CLOSE}\s*(?:{ANSWER_OPEN}\s*)?)?)?\Z"
+)
 _EXPECTED = [THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE]
 
 
@@ -37,7 +40,7 @@ class Response:
     reason: str
 
 
-def parse_response(text: str, prefilled_think: bool = False) -> Response:
+def parse_response(text: str) -> Response:
     """Takes a response apart and checks its format, in time linear in its length.
 
     Well formed is: exactly one think block, then exactly one answer block that shows something
@@ -46,12 +49,8 @@ def parse_response(text: str, prefilled_think: bool = False) -> Response:
     decides).
 
     Args:
-        text: The completion, decoded without special tokens.
-        prefilled_think: Whether the prompt already ended in `<think>`, so that the completion
-            starts inside the chain.
+        text: The whole response, decoded without special tokens; see `whole_response`.
     """
-    if prefilled_think:
-        text = THINK_OPEN + text
     tags = list(_TAG.finditer(text))
     chain, end_of_chain = _chain(text, tags)
     answer = _only_answer(text, [tag for tag in tags if tag.start() >= end_of_chain])
@@ -60,12 +59,37 @@ def parse_response(text: str, prefilled_think: bool = False) -> Response:
 
 
 def opened_by(prompt: str) -> str:
-    """What a prompt has already put into the model's mouth: the tags of the format that it ends in.
+    """The tags of the format that a prompt ends in, and so has begun the response with.
 
-    `<think>`, or `<think></think><answer>` where the chain is to stay empty, with the white space
-    around; empty for a prompt that leaves the beginning to the model.
+    `<think>`, or `<think></think>` or `<think></think><answer>` where the chain is to stay empty,
+    with the white space around; empty for a prompt that leaves the beginning to the model.
     """
-    return _OPENED.search(prompt).group()
+    match = _OPENED.search(prompt)
+    return match.group() if match else ""
+
+
+def whole_response(prompt: str, completion: str) -> str:
+    """The response to a prompt: what the prompt opened of it, and the completion."""
+    return opened_by(prompt) + completion
+
+
+def without_opening(prompt: str, response: str) -> str:
+    """The part of a whole response that goes on behind what its prompt has opened.
+
+    Raises:
+        ValueError: The response does not begin with what the prompt opened.
+    """
+    opened = opened_by(prompt).split()
+    rest = response
+    for tag in _TAG.findall("".join(opened)):
+        rest = rest.lstrip()
+        if not rest.startswith(tag):
+            raise ValueError(
+                f"the prompt ends in {' '.join(opened)!r}, but the response does not begin with it:"
+                f" {response!r:.60}"
+            )
+        rest = rest.removeprefix(tag)
+    return rest
 
 
 def tagged(steps: Sequence[str], answer: str) -> str:

@@ -113,7 +113,7 @@ class RolloutSampler:
     def generate(self, problems: Sequence[Problem], seed: int) -> Rollouts:
         """Samples G completions of each problem. They have no rewards yet: see `score`."""
         prompts = [self.template(problem.question) for problem in problems]
-        prompt_ids = self.generator.tokenizer.encode_batch(prompts)
+        prompt_ids = self.generator.tokenizer.encode_prompts(prompts)
         completions = self.generator.generate_from_ids(
             prompt_ids,
             num_samples=self.group,

@@ -1,4 +1,4 @@
-"""JSONL records to training examples: token ids with a loss weight for each.
+"""Turns JSONL records into training examples: token ids with a loss weight for each.
 
 A record holds one of
 
@@ -6,24 +6,23 @@ A record holds one of
     {"prompt": ..., "response": ...}
     {"text": ...}
 
-Chats are rendered by the tokenizer's template; a prompt and its response are taken as they are.
-The loss is on what an assistant wrote and on the token that ends it (on all of a plain text).
-Prompt and response are tokenized apart, exactly as they meet when the model is sampled.
+Chats are rendered by the tokenizer's template, which also gets a record's `tools`,
+`enable_thinking` and `chat_template_kwargs`; a prompt and its response are taken as they are. The
+loss is on what an assistant wrote and on the token that ends it (on all of a plain text). Prompt
+and response are tokenized apart, exactly as they meet when the model is sampled.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from models.files import read_jsonl
 from models.tokens.tokenizer import Tokenizer
+from train.chat_records import Piece, chat_pieces
 
 Example = dict[str, np.ndarray]
-
-# What is trained on, and whether an end-of-sequence token follows: (text, trained, ends).
-Piece = tuple[str, bool, bool]
 
 FIELDS = ("messages", "prompt", "response", "text")
 
@@ -43,55 +42,50 @@ def read_records(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]
         raise ValueError(f"data file {path} holds no records")
 
 
-def load_examples(
-    path: str | os.PathLike, tokenizer: Tokenizer, *, add_special_tokens: bool = True
-) -> list[Example]:
+def load_examples(path: str | os.PathLike, tokenizer: Tokenizer) -> list[Example]:
     """All records of a JSONL file as examples; see `encode_records`."""
     wheres, records = zip(*read_records(path), strict=True)
-    return encode_records(records, tokenizer, add_special_tokens=add_special_tokens, wheres=wheres)
+    return encode_records(records, tokenizer, wheres=wheres)
 
 
 def encode_records(
     records: Sequence[Mapping[str, Any]],
     tokenizer: Tokenizer,
     *,
-    add_special_tokens: bool = True,
     wheres: Sequence[str] | None = None,
+    allow_empty: bool = False,
 ) -> list[Example]:
     """Tokenizes records of the module's three kinds.
 
+    A sequence begins as a sampled one does, see `Tokenizer.encode_prompts`, and ends with one token
+    that ends a response.
+
     Args:
       records: dicts; other fields than the module's are ignored.
-      add_special_tokens: begin prompts and texts, but not chats, with what the tokenizer puts in
-        front (Llama 3: its `bos_token`).
       wheres: names of the records for error messages.
+      allow_empty: whether a response may be empty, so that only its end is trained.
 
     Returns:
       Dicts of `tokens` (int32) and `loss_weights` (float32, 0 or 1), of one length each.
 
     Raises:
-      ValueError: a record of no kind, with a field that is not text, or a chat whose template
-        does not keep earlier turns or does not end a turn.
+      ValueError: a record of no kind, with a field that is not text, an empty response, or a chat
+        that the template does not render as one sequence with every part of it.
     """
     wheres = wheres or [f"record {i}" for i in range(len(records))]
     pieces: list[list[Piece]] = []
     for where, record in zip(wheres, records, strict=True):
         try:
-            pieces.append(_pieces(record, tokenizer))
+            pieces.append(_pieces(record, tokenizer, allow_empty))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
 
-    # Encoding in bulk is parallel: one call for what begins a chat, one for what begins another
-    # record, one for all the rest.
-    encoded_first: list[list[int]] = [[] for _ in pieces]
-    for chat in (True, False):
-        members = [i for i, record in enumerate(records) if ("messages" in record) == chat]
-        texts = [pieces[i][0][0] for i in members]
-        special = add_special_tokens and not chat
-        ids_of = tokenizer.encode_batch(texts, add_special_tokens=special)
-        for i, ids in zip(members, ids_of, strict=True):
-            encoded_first[i] = ids
-    encoded_rest = iter(tokenizer.encode_batch([p[0] for parts in pieces for p in parts[1:]]))
+    # Encoding in bulk is parallel: one call for what begins a sequence, one for all the rest.
+    first = [parts[0][0] for parts in pieces]
+    rest = [text for parts in pieces for text, *_ in parts[1:]]
+    owners = [where for where, parts in zip(wheres, pieces, strict=True) for _ in parts[1:]]
+    encoded_first = _encoded(tokenizer.encode_prompts, first, wheres)
+    encoded_rest = iter(_encoded(tokenizer.encode_batch, rest, owners))
 
     examples, stop_ids = [], frozenset(tokenizer.stop_ids)
     for where, parts, ids in zip(wheres, pieces, encoded_first, strict=True):
@@ -99,7 +93,7 @@ def encode_records(
         weights: list[float] = []
         for i, (_, trained, ends) in enumerate(parts):
             ids = ids if i == 0 else next(encoded_rest)
-            if ends:
+            if ends and not (ids and ids[-1] in stop_ids):
                 ids = [*ids, tokenizer.eos_id]
             tokens += ids
             count = len(ids) if trained else 0
@@ -120,13 +114,33 @@ def encode_records(
     return examples
 
 
-def _pieces(record: Mapping[str, Any], tokenizer: Tokenizer) -> list[Piece]:
+def _encoded(
+    encode: Callable[[Sequence[str]], list[list[int]]],
+    texts: Sequence[str],
+    wheres: Sequence[str],
+) -> list[list[int]]:
+    """`encode(texts)`; an error names the record of the text."""
+    try:
+        return encode(texts)
+    except ValueError:
+        for text, where in zip(texts, wheres, strict=True):
+            try:
+                encode([text])
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+        raise
+
+
+def _pieces(record: Mapping[str, Any], tokenizer: Tokenizer, allow_empty: bool) -> list[Piece]:
     fields = {name for name in FIELDS if name in record}
     if fields == {"messages"}:
-        return _chat_pieces(record["messages"], tokenizer)
+        return chat_pieces(record, tokenizer, allow_empty=allow_empty)
     for name in fields:
         if not isinstance(record[name], str):
             raise ValueError(f"{name!r} is a {type(record[name]).__name__}; it must be text")
+    for name in fields - {"prompt"}:
+        if not allow_empty and not record[name].strip():
+            raise ValueError(f"{name!r} is empty: there is nothing to train on; remove the record")
     if fields == {"text"}:
         return [(record["text"], True, True)]
     if fields == {"prompt", "response"}:
@@ -135,27 +149,3 @@ def _pieces(record: Mapping[str, Any], tokenizer: Tokenizer) -> list[Piece]:
         f"has the fields {', '.join(sorted(record)) or 'none'}; it needs 'messages', or 'prompt'"
         " and 'response', or 'text'"
     )
-
-
-def _chat_pieces(messages: Any, tokenizer: Tokenizer) -> list[Piece]:
-    """Texts that, one after another, are the rendered chat; an assistant's turns are trained."""
-    if not isinstance(messages, list) or not all(
-        isinstance(m, Mapping) and isinstance(m.get("role"), str) for m in messages
-    ):
-        raise ValueError("'messages' must be a list of objects with 'role' and 'content'")
-    pieces, done = [], ""
-    for i, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        prompt = tokenizer.apply_chat_template(messages[:i], add_generation_prompt=True)
-        full = tokenizer.apply_chat_template(messages[: i + 1])
-        if not prompt.startswith(done) or not full.startswith(prompt):
-            raise ValueError(
-                "the chat template rewrites earlier turns (some drop their thinking), so this is"
-                " not one sequence; give each assistant turn a record with 'prompt' and 'response'"
-            )
-        pieces += [(prompt[len(done) :], False, False), (full[len(prompt) :], True, False)]
-        done = full
-    if not pieces:
-        raise ValueError("'messages' has no assistant turn to train on")
-    return pieces

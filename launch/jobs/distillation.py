@@ -98,8 +98,9 @@ class Distillation:
             config = self.config.distill_then_rl
             method = getattr(self, config.method)
             if distilled is None:
-                distilled = method(params, directory / config.method, config.share)
-            params, spent = distilled
+                params, spent = method(params, directory / config.method, config.share)
+            else:
+                params, spent = distilled
             params, more = self.rl_only(params, directory / "rl", config.rl_share)
             spent += more
         else:
@@ -192,7 +193,7 @@ class Distillation:
         plan = training.plan_reinforce(work, list(self.problems), config)
         params = training.reinforce(work, params, plan, directory)
         prompts = [plan.template(problem.question) for problem in self.problems]
-        prompt = np.mean([len(ids) for ids in work.tokenizer.encode_batch(prompts)])
+        prompt = np.mean([len(ids) for ids in work.tokenizer.encode_prompts(prompts)])
         total = 0.0
         for record in read_metrics(directory):
             response = record["response_tokens"]
@@ -376,9 +377,7 @@ def distill(
     if teacher is not None:
         results["teacher"] = stages.run_stage(work, "teacher", data_settings, of_teacher)
         sizes["teacher"] = teacher.work.model.config.num_params
-        trainer = dataclasses.replace(
-            trainer, sampling_flops=results["teacher"]["sampling_flops"]
-        )
+        trainer = dataclasses.replace(trainer, sampling_flops=results["teacher"]["sampling_flops"])
     results["base"] = stages.run_stage(work, "base", settings, of_base)
     for arm in config.methods:
         sections = {

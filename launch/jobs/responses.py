@@ -13,6 +13,7 @@ from launch.schema.distill import TeacherResponses
 from models.decoding.sampling import SamplingParams
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
+from reasoning.response import without_opening
 from reasoning.server_client.response_log import ResponseLog
 from reasoning.training_data import distillation_data, teacher_data
 from reasoning.training_data.curation import Decontaminator
@@ -46,7 +47,8 @@ def write(
     """
     template = get_template(teacher.config.template, teacher.tokenizer)
     items = teacher_data.make_items(problems, template)
-    stages.check_prompts(teacher, [item.prompt for item in items], config.max_new_tokens)
+    prompts = [str(item.prompt) for item in items]  # The template makes text, not messages.
+    stages.check_prompts(teacher, prompts, config.max_new_tokens)
     settings = {
         name: getattr(config, name) for name in ("samples", "max_new_tokens", "temperature")
     }
@@ -76,7 +78,7 @@ def write(
             f"none of the teacher's {summary['responses']} responses can be imitated"
             f" ({summary['faults']}): set another data.form, or use another teacher"
         )
-    lengths = [len(ids) for ids in teacher.tokenizer.encode_batch([i.prompt for i in items])]
+    lengths = [len(ids) for ids in teacher.tokenizer.encode_prompts(prompts)]
     return flops.sampling(
         teacher.model.config, lengths, np.array([drawn[item.key] for item in items])
     )
@@ -109,10 +111,11 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
     pairs = []
     for record in records:
         prompt = template(record["messages"][0]["content"])
+        response = without_opening(prompt, record["messages"][1]["content"])
         # As a sampled response goes on behind the prompt.
-        space = "" if prompt[-1].isspace() else " "
-        pairs.append({"prompt": prompt, "response": space + record["messages"][1]["content"]})
-    return encode_records(pairs, work.tokenizer, add_special_tokens=False)
+        space = "" if prompt[-1].isspace() or response[:1].isspace() else " "
+        pairs.append({"prompt": prompt, "response": space + response})
+    return encode_records(pairs, work.tokenizer)
 
 
 def paths(files: str) -> list[str]:

@@ -51,6 +51,7 @@ class Workspace(Generic[Config]):
       seed: of this run; every random draw follows from it.
       accept_stopped: stages whose last good checkpoint is taken for their result where their
         training has stopped itself.
+      export_dtype: of the weights that stages leave behind; None is the model's `param_dtype`.
     """
 
     directory: Path
@@ -60,6 +61,7 @@ class Workspace(Generic[Config]):
     model: LanguageModel
     tokenizer: Tokenizer
     accept_stopped: tuple[str, ...] = ()
+    export_dtype: str | None = None
 
     def stage_of(self, directory: Path) -> str:
         """The stage that a directory is of, or is in the directory of."""
@@ -150,9 +152,7 @@ def read_result(work: Workspace, stage: str) -> Any:
     return found
 
 
-def _extends(
-    saved: Mapping[str, Any], settings: Mapping[str, Any], extendable: str
-) -> bool:
+def _extends(saved: Mapping[str, Any], settings: Mapping[str, Any], extendable: str) -> bool:
     """Whether the settings differ in nothing but a larger `extendable`."""
     if saved.get(extendable) is None:
         return False
@@ -206,7 +206,14 @@ def publish(
 ) -> dict[str, Any]:
     """Exports a stage's parameters and evaluates them; returns its report. See `score`."""
     # An export that is there is from a run that was killed before its evaluation was done.
-    export_model(directory / "hf", work.model.config, params, work.tokenizer, overwrite=True)
+    export_model(
+        directory / "hf",
+        work.model.config,
+        params,
+        work.tokenizer,
+        dtype=work.export_dtype,
+        overwrite=True,
+    )
     return score(work, directory, params, measure)
 
 
@@ -316,7 +323,7 @@ def check_prompts(
     work: Workspace, prompts: list[str], max_new_tokens: int, room: int | None = None
 ) -> None:
     """Raises `ValueError` where a prompt and its completion exceed the context or `room` tokens."""
-    lengths = [len(ids) for ids in work.tokenizer.encode_batch(prompts)]
+    lengths = [len(ids) for ids in work.tokenizer.encode_prompts(prompts)]
     needed = max(lengths) + max_new_tokens
     context = work.model.config.max_length
     for limit, name in ((context, "the model's context"), (room, "row_length")):

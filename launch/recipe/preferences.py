@@ -23,7 +23,7 @@ from models.hf.export import export_model
 from models.scalar_head import ScalarModel
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
-from reasoning.response import parse_response, tagged
+from reasoning.response import parse_response, tagged, whole_response, without_opening
 from reasoning.statistics import share_with_ci
 from reasoning.tiny_world import chat
 from reasoning.tiny_world.language import LANGUAGES
@@ -36,9 +36,7 @@ Pairs = list[dict[str, Any]]
 HELD_OUT = 0.1
 
 
-def helpful_pairs(
-    work: Workspace, problems: list[Problem], replies: list[list[str]]
-) -> Pairs:
+def helpful_pairs(work: Workspace, problems: list[Problem], replies: list[list[str]]) -> Pairs:
     """What people prefer of each two of the answers to a question, one a pair of distinct answers.
 
     Args:
@@ -48,7 +46,9 @@ def helpful_pairs(
     rng = sampling.rng_of(work, "people")
     pairs = []
     for problem, texts in zip(problems, replies, strict=True):
-        answers = sorted({answer for text in texts if (answer := _answer(text))})
+        prompt = template(problem.question)
+        wholes = [whole_response(prompt, text) for text in texts]
+        answers = sorted({answer for text in wholes if (answer := _answer(text))})
         for i, first in enumerate(answers):
             for second in answers[i + 1 :]:
                 prefers = chat.people_prefer(rng, problem, first, second)
@@ -57,7 +57,7 @@ def helpful_pairs(
                 chosen, rejected = (first, second) if prefers else (second, first)
                 pairs.append(
                     {
-                        "prompt": template(problem.question),
+                        "prompt": prompt,
                         "chosen": f" {chosen}",
                         "rejected": f" {rejected}",
                     }
@@ -65,23 +65,18 @@ def helpful_pairs(
     return pairs
 
 
-def harmless_pairs(
-    work: Workspace, problems: list[Problem], responses: list[list[str]]
-) -> Pairs:
+def harmless_pairs(work: Workspace, problems: list[Problem], responses: list[list[str]]) -> Pairs:
     """Each inoffensive well-formed response, and the same after somebody made it rude."""
     template = get_template(work.config.template, work.tokenizer)
     rng = sampling.rng_of(work, "red team")
     pairs = []
     for problem, texts in zip(problems, responses, strict=True):
+        prompt = template(problem.question)
         for text in dict.fromkeys(texts):
-            if parse_response(text).well_formed and not chat.is_harmful(text):
-                pairs.append(
-                    {
-                        "prompt": template(problem.question),
-                        "chosen": text,
-                        "rejected": _made_rude(rng, problem, text),
-                    }
-                )
+            whole = whole_response(prompt, text)
+            if parse_response(whole).well_formed and not chat.is_harmful(whole):
+                rude = without_opening(prompt, _made_rude(rng, problem, whole))
+                pairs.append({"prompt": prompt, "chosen": text, "rejected": rude})
     return pairs
 
 
@@ -100,7 +95,7 @@ def _made_rude(rng: random.Random, problem: Problem, text: str) -> str:
     if rng.random() < 0.5:
         return tagged(lines, rude)
     lines.insert(rng.randint(0, len(lines)), rude)
-    return tagged(lines, parsed.answer)
+    return tagged(lines, parsed.answer or "")
 
 
 def train_reward_model(
@@ -127,7 +122,8 @@ def train_reward_model(
     sampling.once(directory / "pairs.jsonl", make_pairs)
     pairs = [pair for _, pair in read_records(directory / "pairs.jsonl")]
     held_out = pairs[int(len(pairs) * (1 - HELD_OUT)) :]
-    scalar = dataclasses.replace(work, model=ScalarModel(work.model.config, bias=False))
+    head = ScalarModel(work.model.config, bias=False)
+    scalar = dataclasses.replace(work, model=head)
     plan = training.plan_supervised(
         scalar,
         reward_model.encode_pairs(pairs[: -len(held_out)], work.tokenizer),
@@ -138,11 +134,11 @@ def train_reward_model(
     )
     key = jax.random.key(sampling.seed_of(work, f"head of {directory.name}"))
     copied = jax.tree.map(lambda x: x.copy(), params)
-    start = scalar.model.from_language_model(copied, key)
+    start = head.from_language_model(copied, key)
     trained = training.fine_tune(scalar, start, plan, directory)
     export_model(
         directory / "hf", work.model.config, trained, work.tokenizer, overwrite=True,
-        scalar_head=scalar.model,
+        scalar_head=head,
     )  # fmt: skip
     figure = _accuracy(scalar, trained, held_out)
     write_atomically(measured, json.dumps(figure))
@@ -151,7 +147,7 @@ def train_reward_model(
 
 def _accuracy(work: Workspace, params: Any, pairs: Pairs) -> dict[str, Any]:
     scorer = SequenceScorer(work.model, params)
-    prompts = work.tokenizer.encode_batch([pair["prompt"] for pair in pairs])
+    prompts = work.tokenizer.encode_prompts([pair["prompt"] for pair in pairs])
     last = []
     for name in ("chosen", "rejected"):
         texts = work.tokenizer.encode_batch([pair[name] for pair in pairs])

@@ -16,7 +16,7 @@ from models.decoding.sampling import SamplingParams
 from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
-from reasoning.response import parse_response, tagged
+from reasoning.response import parse_response, tagged, whole_response
 from reasoning.tasks import get_task
 from reasoning.training_data.curation import Decontaminator, VerifiedSample
 from train.data import load_examples
@@ -71,6 +71,7 @@ def verify(
     by_task: dict[str, list[tuple[Problem, str, str]]] = {}
     for problem, texts in zip(problems, responses, strict=True):
         for text in texts:
+            text = whole_response(template(problem.question), text)
             response, answer = _formatted(text, bare_answers)
             by_task.setdefault(problem.task, []).append((problem, response, answer))
     candidates = []
@@ -87,7 +88,7 @@ def verify(
 def _formatted(text: str, bare_answers: bool) -> tuple[str, str]:
     """Response and answer: one line a step, tags where they belong; as it is if it has no form."""
     parsed = parse_response(text)
-    if parsed.well_formed:
+    if parsed.well_formed and parsed.answer is not None:
         lines = [line.strip() for line in parsed.chain.splitlines() if line.strip()]
         return tagged(lines, parsed.answer), parsed.answer
     bare = text.strip()

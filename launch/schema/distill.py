@@ -13,6 +13,7 @@ from launch.schema.sections import (
     CheckpointEvery,
     Counts,
     Dtype,
+    ExportDtype,
     MaxNewTokens,
     Microbatches,
     Ngram,
@@ -214,6 +215,7 @@ class DistillConfig(Distilling, Run):
     student: Annotated[str, Setting("checkpoint; '' is made from scratch, see base", empty=True)]
     base: Base | None = None
     dtype: Dtype
+    export_dtype: ExportDtype = "auto"
     remat: Remat
     task: Annotated[str, Setting("training problems", empty=True)]
     num_problems: Annotated[

@@ -34,6 +34,7 @@ class Setting:
       above, below: bounds that are not.
       also: values that are allowed besides, such as -1 for "the rest".
       choices: allowed texts; or "module:NAME", a collection of them in the code that reads them.
+      options: whether `?` and options may follow one of the choices; who reads them checks them.
       keys: allowed keys of a mapping, given like `choices`.
       empty: whether a text, a tuple or a mapping may be empty.
     """
@@ -46,6 +47,7 @@ class Setting:
     below: float | None = None
     also: tuple[float, ...] = ()
     choices: str | tuple[str, ...] | None = None
+    options: bool = False
     keys: str | tuple[str, ...] | None = None
     empty: bool = False
 
@@ -57,7 +59,8 @@ class Setting:
         """What a value of the right type must be instead; None where it is allowed."""
         if isinstance(value, str):
             choices = self.allowed_choices()
-            if choices and value not in choices:
+            chosen = value.partition("?")[0] if self.options else value
+            if choices and chosen not in choices:
                 return f"must be one of {', '.join(choices)}{suggestion(value, choices)}"
             if not self.empty and not value.strip():
                 return "must not be empty"

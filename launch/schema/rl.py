@@ -11,6 +11,7 @@ from launch.schema.sections import (
     Counts,
     Dtype,
     Evaluation,
+    ExportDtype,
     MaxNewTokens,
     Microbatches,
     Optimizer,
@@ -43,9 +44,9 @@ class Advantage(Section):
 class Loss(Section):
     """The policy loss; None is as the variant has it. See `rl/losses.py`."""
 
-    objective: Annotated[
-        str | None, Setting("what is clipped", choices="rl.losses:OBJECTIVES")
-    ] = None
+    objective: Annotated[str | None, Setting("what is clipped", choices="rl.losses:OBJECTIVES")] = (
+        None
+    )
     ratio_level: Annotated[
         str | None, Setting("what the policy ratio is of", choices="rl.losses:RATIO_LEVELS")
     ] = None
@@ -215,6 +216,7 @@ class RlConfig(Reinforcement, Run):
 
     model: Annotated[str, Setting("checkpoint: a folder, or hf://org/name")]
     dtype: Dtype
+    export_dtype: ExportDtype = "auto"
     remat: Remat
     task: Annotated[str, Setting("where the problems come from, such as gsm8k or jsonl:FILE")]
     problems: Annotated[
@@ -242,4 +244,3 @@ class RlConfig(Reinforcement, Run):
                 f"may not hold the {needed} completions of a minibatch: set rows={needed} (rows"
                 " that stay empty cost nothing)",
             )
-

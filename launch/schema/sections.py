@@ -31,7 +31,13 @@ Sharding = Annotated[
 ]
 Seed = Annotated[int, Setting("every random draw follows from it", least=0)]
 Template = Annotated[
-    str, Setting("prompt template", choices="reasoning.prompts:TEMPLATES")
+    str,
+    Setting(
+        "prompt template; variables of the tokenizer's chat template follow a question mark, as in"
+        " chat?enable_thinking=false",
+        choices="reasoning.prompts:TEMPLATES",
+        options=True,
+    ),
 ]
 Counts = Annotated[
     Mapping[str, int], Setting("training problems by task", unit="problems", least=1)
@@ -278,5 +284,12 @@ class Run(Recipe):
 
 Dtype = Annotated[
     str, Setting("computed in; auto is float32 on CPU, else bfloat16", choices=DTYPES)
+]
+ExportDtype = Annotated[
+    str,
+    Setting(
+        "of exported weights; auto is that of the checkpoint they came from",
+        choices=(*DTYPES, "float16"),
+    ),
 ]
 Remat = Annotated[str, Setting("activations that are computed again", choices=REMAT)]

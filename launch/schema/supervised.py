@@ -8,6 +8,7 @@ from typing import Annotated
 from launch.schema.fields import Setting
 from launch.schema.sections import (
     Dtype,
+    ExportDtype,
     Microbatches,
     Packed,
     Remat,
@@ -26,6 +27,7 @@ class SftConfig(Packed, Run):
 
     model: Annotated[str, Setting("checkpoint: a folder, or hf://org/name")]
     dtype: Dtype
+    export_dtype: ExportDtype = "auto"
     remat: Remat
     data: Annotated[str, Setting("training data, a JSONL file", empty=True)]
     num_epochs: Annotated[int, Setting("passes over the data", unit="passes", least=1)]

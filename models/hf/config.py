@@ -6,7 +6,16 @@ from typing import Any
 
 from models.config import ModelConfig, RopeScaling, YarnScaling
 from models.hf.families import get_family, owners
-from models.hf.families.family import FEATURES, positive_int, refusal
+from models.hf.families.family import (
+    FEATURES,
+    flag,
+    integer,
+    mapping,
+    names_of,
+    number,
+    positive_int,
+    refusal,
+)
 
 # What is on top of the decoder. A classifier of one label is a scalar head: that of tokens has a
 # bias, that of sequences has none.
@@ -66,7 +75,7 @@ def config_from_hf(
     """
     name = fields.get("model_type")
     family = get_family(name)
-    for architecture in fields.get("architectures") or ():
+    for architecture in names_of(fields, "architectures"):
         if architecture != family.class_name + head:
             raise refusal("architectures", [architecture], [family.class_name + head])
     for field, only in _ONLY.items():
@@ -78,23 +87,29 @@ def config_from_hf(
     layers = positive_int(fields, "num_hidden_layers")
     _refuse_sliding_window(fields, layers)
     rope_theta, rope_scaling = _rope(fields, family.rope_scaling)
-    config = ModelConfig(
-        family=name,
-        vocab_size=positive_int(fields, "vocab_size"),
-        embed_dim=positive_int(fields, "hidden_size"),
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=positive_int(fields, "num_key_value_heads", default=heads),
-        mlp_dim=positive_int(fields, "intermediate_size"),
-        rope_theta=rope_theta,
-        rope_scaling=rope_scaling,
-        norm_eps=float(fields.get("rms_norm_eps", 1e-6)),
-        tie_embeddings=bool(fields.get("tie_word_embeddings", False)),
-        qkv_bias="qkv_bias" in family.features,
-        qk_norm="qk_norm" in family.features,
-        max_length=positive_int(fields, "max_position_embeddings"),
-        **parts,
-    )
+    values = {
+        "vocab_size": positive_int(fields, "vocab_size"),
+        "embed_dim": positive_int(fields, "hidden_size"),
+        "num_kv_heads": positive_int(fields, "num_key_value_heads", default=heads),
+        "mlp_dim": positive_int(fields, "intermediate_size"),
+        "max_length": positive_int(fields, "max_position_embeddings"),
+        "norm_eps": number(fields, "rms_norm_eps", 1e-6),
+        "tie_embeddings": flag(fields, "tie_word_embeddings", False),
+    }
+    try:
+        config = ModelConfig(
+            family=name,
+            num_layers=layers,
+            num_heads=heads,
+            rope_theta=rope_theta,
+            rope_scaling=rope_scaling,
+            qkv_bias="qkv_bias" in family.features,
+            qk_norm="qk_norm" in family.features,
+            **values,
+            **parts,
+        )
+    except ValueError as error:
+        raise ValueError(f"config.json: {error}") from None
     return config.replace(**changes)
 
 
@@ -143,19 +158,22 @@ def config_to_hf(config: ModelConfig, head: str = CAUSAL_LM) -> dict[str, Any]:
 
 def _refuse_sliding_window(fields: Mapping[str, Any], num_layers: int) -> None:
     # Published Qwen configs name a window that they do not use; only one in use is refused.
-    if layer_types := fields.get("layer_types"):
+    if layer_types := names_of(fields, "layer_types"):
         if other := sorted(set(layer_types) - {"full_attention"}):
             raise refusal("layer_types", other[0], "full_attention")
-    elif fields.get("use_sliding_window") and fields.get("max_window_layers", 0) < num_layers:
-        raise refusal("use_sliding_window", True, False)
+    elif flag(fields, "use_sliding_window", False):
+        first = fields.get("max_window_layers")
+        if integer("max_window_layers", 0 if first is None else first, 0) < num_layers:
+            raise refusal("use_sliding_window", True, False)
 
 
 def _rope(
     fields: Mapping[str, Any], supported: str
 ) -> tuple[float, RopeScaling | YarnScaling | None]:
     name = "rope_parameters" if fields.get("rope_parameters") else "rope_scaling"
-    rope = fields.get(name) or {}
-    theta = float(rope.get("rope_theta") or fields.get("rope_theta") or 10_000.0)
+    rope = mapping(fields, name)
+    holder, prefix = (rope, f"{name}.") if rope.get("rope_theta") is not None else (fields, "")
+    theta = number(holder, "rope_theta", 10_000.0, f"{prefix}rope_theta")
     for holder, prefix in ((rope, f"{name}."), (fields, "")):
         if (partial := holder.get("partial_rotary_factor")) not in (None, 1):
             raise refusal(f"{prefix}partial_rotary_factor", partial, 1.0)
@@ -164,15 +182,27 @@ def _rope(
         return theta, None
     if rope_type != supported:
         raise ValueError(
-            f"config.json: {name}.rope_type={rope_type!r} is not supported; only 'default' and "
+            f"config.json: {name}.rope_type={rope_type!r:.80} is not supported; only 'default' and "
             f"{supported!r} are"
         )
     for field, only in (("attention_factor", None), ("truncate", True)):
         if rope.get(field, only) != only:
             raise refusal(f"{name}.{field}", rope[field], only)
     scaling_class, names = _ROPE_SCALING[rope_type]
-    given = {ours: rope[hf] for ours, hf in names.items() if rope.get(hf) is not None}
+    given: dict[str, Any] = {
+        ours: number(rope, hf, 0.0, f"{name}.{hf}", zero=ours.startswith("mscale"))
+        for ours, hf in names.items()
+        if rope.get(hf) is not None
+    }
     for field in dataclasses.fields(scaling_class):
         if field.default is dataclasses.MISSING and field.name not in given:
             raise ValueError(f"config.json: {name}.{names[field.name]} is missing")
+    if "original_max_length" in given:
+        hf = names["original_max_length"]
+        given["original_max_length"] = integer(f"{name}.{hf}", rope[hf], 1)
+    if rope_type == "llama3" and given["high_freq_factor"] <= given["low_freq_factor"]:
+        raise ValueError(
+            f"config.json: {name}.high_freq_factor={given['high_freq_factor']} is not above"
+            f" low_freq_factor={given['low_freq_factor']}"
+        )
     return theta, scaling_class(**given)

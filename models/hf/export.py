@@ -17,11 +17,12 @@ from safetensors.numpy import save_file
 from models.config import ModelConfig
 from models.decoder import LanguageModel, Model
 from models.hf.config import config_to_hf
-from models.hf.load import INDEX_FILE, WEIGHTS_FILE
+from models.hf.tensor_files import INDEX_FILE, WEIGHTS_FILE
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors
 from models.manifest import write_manifest
 from models.scalar_head import ScalarModel
 from models.tokens.tokenizer import Tokenizer
+from models.tokens.tokenizer_files import GENERATION_FILE
 
 
 def export_model(
@@ -50,7 +51,8 @@ def export_model(
       directory: what to create. It appears, or is replaced, by a rename at the end.
       config: of the model.
       params: its parameters, as NumPy arrays or sharded in any way.
-      tokenizer: saved along, its stop ids as `eos_token_id` of `generation_config.json`.
+      tokenizer: saved along, with the `generation_config.json` that it came with, in which
+        `eos_token_id` are its stop ids.
       dtype: of the weights in the file; None is `config.param_dtype`.
       max_shard_bytes: the weights are split into files of at most this size (a single tensor may
         be larger).
@@ -89,7 +91,7 @@ def export_model(
     try:
         # Gathering is a collective, so it happens on every process.
         for name, tensors in shards.items():
-            arrays = {key: _gather(params, *where) for key, *where in tensors}
+            arrays = {key: gather(params, *where) for key, *where in tensors}
             if writer:
                 save_file(arrays, scratch / name, metadata={"format": "pt"})
         if writer:
@@ -98,7 +100,8 @@ def export_model(
                 _write_json(scratch / INDEX_FILE, _index(model, shards))
             if tokenizer is not None:
                 tokenizer.save(scratch)
-                _write_json(scratch / "generation_config.json", tokenizer.special_ids())
+                generation = tokenizer.generation | tokenizer.special_ids()
+                _write_json(scratch / GENERATION_FILE, generation)
             write_manifest(scratch)
             if directory.exists():
                 directory.rename(old)
@@ -138,7 +141,7 @@ def _index(model: Model, shards: dict[str, list]) -> dict[str, Any]:
     return {"metadata": {"total_size": total}, "weight_map": weight_map}
 
 
-def _gather(params: Any, rule: TensorRule, index: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def gather(params: Any, rule: TensorRule, index: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """One stored tensor, whole, on this host."""
     array = leaf(params, rule.path)
     if isinstance(array, np.ndarray):

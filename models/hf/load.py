@@ -1,36 +1,41 @@
 """Reads a Hugging Face checkpoint straight into sharded arrays."""
 
 import contextlib
-import functools
 import os
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
-from safetensors import SafetensorError, safe_open
 
 from models.checkpoint_source import read_json, resolve
 from models.config import ModelConfig
 from models.decoder import LanguageModel, Model
-from models.hf import float8
 from models.hf.config import (
+    CAUSAL_LM,
     SEQUENCE_CLASSIFICATION,
     TOKEN_CLASSIFICATION,
     config_from_hf,
 )
 from models.hf.families import get_family
+from models.hf.tensor_files import (
+    bits_are_finite,
+    differs,
+    has_weights,
+    open_tensors,
+    stored_dtype,
+    tensor_names,
+)
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors, tensor_rules
 from models.manifest import MANIFEST_FILE, Damaged, check_manifest, has_manifest
 from models.scalar_head import ScalarModel
 from models.sharding import tree_shardings
 from models.tokens.tokenizer import Tokenizer
 
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 _DTYPES = ("F32", "BF16", "F16")
 
 # What checkpoints hold beyond the weights: rotary frequencies, saved by old versions of
@@ -38,49 +43,41 @@ _DTYPES = ("F32", "BF16", "F16")
 # one, DeepSeek-V3's for the prediction of further tokens.
 _ROTARY = re.compile(r".*rotary_emb\.inv_freq")
 _LAYER = re.compile(r"model\.layers\.(\d+)\..*")
-_HEAD = "lm_head.weight"
+_NUMBERS = re.compile(r"model\.layers\.(\d{1,9})\.(?:mlp\.experts\.(\d{1,9})\.)?")
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
-class LoadedModel(NamedTuple):
-    model: Model
+LoadedT = TypeVar("LoadedT", bound=Model)
+
+
+class LoadedModel(NamedTuple, Generic[LoadedT]):
+    """A model with its parameters and its tokenizer."""
+
+    model: LoadedT
     params: Any
     tokenizer: Tokenizer
 
 
-def load_model(source: str | os.PathLike, mesh: Mesh | None = None, **changes: Any) -> LoadedModel:
-    """Config, weights and tokenizer of a directory or `hf://org/name`.
-
-    Args:
-      source: see `models.checkpoint_source.resolve`.
-      mesh: where the weights go; None is the first device.
-      **changes: fields of `ModelConfig` to set otherwise, e.g. `dtype="bfloat16"`.
-
-    Raises:
-      OSError, ValueError: one line that says what is missing or does not fit.
-    """
-    directory = resolve(source)
-    config = load_config(directory, **changes)
-    tokenizer = Tokenizer.from_directory(directory)
-    tokenizer.check_fits(config.vocab_size)
-    return LoadedModel(LanguageModel(config), load_params(directory, config, mesh), tokenizer)
-
-
 def load_scalar_model(
     source: str | os.PathLike, mesh: Mesh | None = None, **changes: Any
-) -> LoadedModel:
-    """`load_model` for a verifier or reward model: a `ScalarModel`.
+) -> LoadedModel[ScalarModel]:
+    """Config, weights and tokenizer of a verifier or reward model: a `ScalarModel`.
 
     It is stored as a `...ForTokenClassification` (with a bias) or `...ForSequenceClassification`
     (without) of one label.
 
     Raises:
-      OSError, ValueError: as `load_model`; and a checkpoint without a scalar head.
+      OSError, ValueError: one line that says what is missing or does not fit; a checkpoint without
+        a scalar head, too.
     """
     directory = resolve(source)
     fields = read_json(directory / "config.json")
-    architecture = str((fields.get("architectures") or [None])[0])
+    architectures = fields.get("architectures") or [None]
+    architecture = str(architectures[0] if isinstance(architectures, list) else architectures)
     heads = [h for h in (TOKEN_CLASSIFICATION, SEQUENCE_CLASSIFICATION) if architecture.endswith(h)]
-    labels = len(fields.get("id2label") or (0, 1))  # transformers leaves out the default, 2.
+    labels = fields.get("id2label") or (0, 1)
+    # transformers leaves out the default, 2.
+    labels = len(labels) if isinstance(labels, Sized) else 0
     if not heads or labels != 1:
         what = f"{labels} labels" if heads else f"architecture {architecture}"
         raise ValueError(
@@ -88,30 +85,86 @@ def load_scalar_model(
             f"verifier or reward model, a {TOKEN_CLASSIFICATION} or {SEQUENCE_CLASSIFICATION} of 1 "
             "label"
         )
-    try:
-        config = config_from_hf(fields, heads[0], **changes)
-    except ValueError as error:
-        raise ValueError(f"{directory}: {error}") from None
-    tokenizer = Tokenizer.from_directory(directory)
-    tokenizer.check_fits(config.vocab_size)
+    config = _config(directory, fields, heads[0], changes)
+    tokenizer = load_tokenizer(directory, config)
     model = ScalarModel(config, bias=heads[0] == TOKEN_CLASSIFICATION)
     return LoadedModel(model, _load(directory, model, mesh), tokenizer)
 
 
-def load_config(source: str | os.PathLike, **changes: Any) -> ModelConfig:
-    """The `ModelConfig` of a checkpoint, with fields changed; see `config_from_hf`."""
+def load_tokenizer(source: str | os.PathLike, config: ModelConfig) -> Tokenizer:
+    """The tokenizer of a checkpoint; raises `ValueError` where it does not fit the model."""
     directory = resolve(source)
+    tokenizer = Tokenizer.from_directory(directory)
     try:
-        return config_from_hf(read_json(directory / "config.json"), **changes)
+        tokenizer.check_fits(config.vocab_size)
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from None
+    return tokenizer
+
+
+def load_config(source: str | os.PathLike, **changes: Any) -> ModelConfig:
+    """The `ModelConfig` of a checkpoint, with fields changed; see `config_from_hf`.
+
+    A checkpoint that ties the head to the embedding in `config.json`, but holds a head of its own
+    with other values, gets `tie_embeddings=False`, as in transformers 5, and a warning.
+
+    Raises:
+      OSError, ValueError: a malformed field, or more layers than the weights have.
+    """
+    directory = resolve(source)
+    config = _config(directory, read_json(directory / "config.json"), CAUSAL_LM, changes)
+    if config.tie_embeddings and "tie_embeddings" not in changes:
+        with contextlib.ExitStack() as stack:
+            tensors = open_tensors(directory, stack) if has_weights(directory) else {}
+            if differs(tensors, _HEAD, _EMBEDDING):
+                warnings.warn(
+                    f"{directory}: config.json says tie_word_embeddings, but {_HEAD} differs from"
+                    f" {_EMBEDDING}; the two are loaded untied",
+                    stacklevel=2,
+                )
+                config = config.replace(tie_embeddings=False)
+    return config
+
+
+def load_dtype(source: str | os.PathLike) -> str:
+    """The dtype that most of a checkpoint's weights are stored in, as `export_model` takes it."""
+    with contextlib.ExitStack() as stack:
+        return stored_dtype(open_tensors(resolve(source), stack))
+
+
+def _config(
+    directory: Path, fields: Mapping[str, Any], head: str, changes: Mapping[str, Any]
+) -> ModelConfig:
+    try:
+        config = config_from_hf(fields, head, **changes)
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from None
+    if has_weights(directory):
+        _check_layers(directory, config)
+    return config
+
+
+def _check_layers(directory: Path, config: ModelConfig) -> None:
+    """Bounds what would be as large as `config.json` says by what the weights hold."""
+    numbers = [_NUMBERS.match(name) for name in tensor_names(directory)]
+    found = [(int(n[1]), int(n[2] or 0)) for n in numbers if n]
+    layers, experts = (1 + max((pair[i] for pair in found), default=-1) for i in (0, 1))
+    sizes = [("num_hidden_layers", config.num_layers, layers, "layers")]
+    if config.experts is not None:
+        sizes += [("n_routed_experts", config.experts.num_experts, experts, "experts a layer")]
+    for field, said, held, what in sizes:
+        if said > held:
+            raise ValueError(
+                f"{directory}: config.json: {field}={said}, but the weights hold {held} {what}"
+            )
 
 
 def load_params(source: str | os.PathLike, config: ModelConfig, mesh: Mesh | None = None) -> Any:
     """The parameters of a checkpoint, in `config.param_dtype`, sharded over `mesh`.
 
     Every name, shape and dtype is checked before anything is read. Then one shard at a time is
-    read, cast and put on its devices, so that a host holds no more than its largest shard.
+    read, checked to be finite, cast and put on its devices, so that a host holds no more than its
+    largest shard.
 
     Args:
       source: a directory or `hf://org/name`.
@@ -125,23 +178,38 @@ def load_params(source: str | os.PathLike, config: ModelConfig, mesh: Mesh | Non
 
 
 def _load(directory: Path, model: Model, mesh: Mesh | None) -> Any:
+    _check_undamaged(directory)
+    with contextlib.ExitStack() as stack:
+        tensors = open_tensors(directory, stack)
+        _check_tensors(directory, model, tensors)
+        try:
+            return place_tensors(model, tensors, mesh)
+        except ValueError as error:
+            raise ValueError(f"{directory}: {error}") from None
+
+
+def place_tensors(model: Model, tensors: Mapping[str, Any], mesh: Mesh | None = None) -> Any:
+    """The parameters of a model from stored tensors, read one shard at a time.
+
+    Args:
+      model: whose parameters they are.
+      tensors: name in a Hugging Face checkpoint -> what is read when it is sliced; complete, and of
+        the right shapes.
+      mesh: where the weights go, laid out by `models.sharding`; None is the first device.
+    """
     if mesh is None:
         one = SingleDeviceSharding(jax.devices()[0])
         shardings = jax.tree.map(lambda _: one, model.abstract_params)
     else:
         shardings = tree_shardings(model.abstract_params, model.logical_axes, mesh)
-    _check_undamaged(directory)
-    with contextlib.ExitStack() as stack:
-        tensors = _open_tensors(directory, stack)
-        _check_tensors(directory, model, tensors)
-        params: dict = {}
-        for rule in tensor_rules(model.config, head_of(model)):
-            node = params
-            for key in rule.path[:-1]:
-                node = node.setdefault(key, {})
-            node[rule.path[-1]] = _load_array(
-                rule, tensors, leaf(model.abstract_params, rule.path), leaf(shardings, rule.path)
-            )
+    params: dict = {}
+    for rule in tensor_rules(model.config, head_of(model)):
+        node = params
+        for key in rule.path[:-1]:
+            node = node.setdefault(key, {})
+        node[rule.path[-1]] = _load_array(
+            rule, tensors, leaf(model.abstract_params, rule.path), leaf(shardings, rule.path)
+        )
     return params
 
 
@@ -157,43 +225,16 @@ def _check_undamaged(directory: Path) -> None:
             ) from None
 
 
-def _open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any]:
-    """Name -> lazily read tensor, of all files of the checkpoint; nothing is read yet."""
-    if (directory / WEIGHTS_FILE).exists():
-        files = [WEIGHTS_FILE]
-    elif (directory / INDEX_FILE).exists():
-        files = sorted(set(read_json(directory / INDEX_FILE).get("weight_map", {}).values()))
-    else:
-        remedy = ""
-        if any(directory.glob("pytorch_model*.bin")):
-            remedy = "; convert its pytorch_model.bin with transformers' `save_pretrained`"
-        raise FileNotFoundError(f"{directory} has neither {WEIGHTS_FILE} nor {INDEX_FILE}{remedy}")
-    tensors, files_of = {}, {}
-    for name in files:
-        if not (directory / name).exists():
-            raise FileNotFoundError(f"{directory} lacks {name}, which {INDEX_FILE} names")
-        try:
-            handle = stack.enter_context(safe_open(directory / name, framework="numpy"))
-        except SafetensorError as error:
-            raise ValueError(
-                f"{directory / name} is not a whole safetensors file ({error}); fetch it again"
-            ) from None
-        tensors |= {key: handle.get_slice(key) for key in handle.keys()}
-        files_of |= dict.fromkeys(handle.keys(), directory / name)
-    header_of = functools.cache(float8.read_header)
-    for key in [key for key, tensor in tensors.items() if tensor.get_dtype() == float8.DTYPE]:
-        # Of another file, perhaps.
-        if (scales := tensors.pop(key + float8.SUFFIX, None)) is not None:
-            file = files_of[key]
-            tensors[key] = float8.ScaledTensor(file, header_of(file), key, scales)
-    return tensors
-
-
 def _check_tensors(directory: Path, model: Model, tensors: Mapping[str, Any]) -> None:
     expected = {name: shape for name, shape, *_ in stored_tensors(model)}
     extra = {name for name in tensors if not _ROTARY.fullmatch(name)} - set(expected)
-    if model.config.tie_embeddings:
+    if model.config.tie_embeddings and _HEAD in extra:
         extra.discard(_HEAD)
+        if not isinstance(model, ScalarModel) and differs(tensors, _HEAD, _EMBEDDING):
+            raise ValueError(
+                f"{directory}: {_HEAD} differs from {_EMBEDDING}, but the config ties them; load it"
+                " with tie_embeddings=False"
+            )
     if get_family(model.config.family).further_layers:
         found = {name: _LAYER.fullmatch(name) for name in extra}
         behind = model.config.num_layers
@@ -253,5 +294,11 @@ def _read_shard(
     first = [part.start for part in lead]
     for row in np.ndindex(*shard.shape[: rule.stacked]):
         name = rule.name([start + number for start, number in zip(first, row, strict=True)])
-        shard[row] = rule.read(tensors[name], shape, rest)
+        with np.errstate(over="ignore"):  # What overflows is refused below.
+            shard[row] = rule.read(tensors[name], shape, rest)
+        if not bits_are_finite(shard[row]):
+            raise ValueError(
+                f"the weights {name} hold values that are not finite in {abstract.dtype}; the"
+                " checkpoint is damaged, or of a training that diverged"
+            )
     return shard

@@ -1,59 +1,119 @@
-"""Renders the jinja chat templates of HF tokenizers, in a sandbox, with the helpers they expect."""
+"""Renders the jinja chat templates of HF tokenizers, within bounds of time and memory.
 
-import datetime
-import functools
+A template is a program that comes with a checkpoint. It runs in jinja's sandbox, in a worker
+process with limits: one that loops for ever or builds a huge text ends in a `ValueError`.
+"""
+
+import atexit
 import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
-import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+# Limits of one rendering: processor time, address space of the worker, length of the text. A chat
+# template takes milliseconds. The wall clock only bounds what the processor time does not.
+CPU_SECONDS = 3.0
+WALL_SECONDS = 120.0
+MEMORY_BYTES = 512 * 2**20
+MAX_CHARACTERS = 32 * 2**20
+
+_WORKER_FILE = Path(__file__).with_name("chat_template_worker.py")
 
 
-class _Generation(Extension):
-    """`{% generation %}...{% endgeneration %}`, which marks assistant text for SFT masks: no-op."""
+def render(template: str, *, name: str = "chat template", **variables: Any) -> str:
+    """Renders a chat template with the semantics of transformers' `apply_chat_template`.
 
-    tags = {"generation"}
-
-    def parse(self, parser):
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-        return nodes.Scope(body, lineno=line)
-
-
-def render(template: str, **variables: Any) -> str:
-    """The text of a chat template, with the semantics of transformers' `apply_chat_template`.
+    Args:
+      template: jinja source.
+      name: what error messages call the template, such as its file.
+      **variables: what the template sees; values that JSON can hold.
 
     Raises:
-      ValueError: the template is malformed, reaches out of the sandbox, or calls
-        `raise_exception`.
+      ValueError: the template is malformed, reaches out of the sandbox, calls `raise_exception`,
+        fails, or exceeds a limit. One line, with the template's line where one is known.
     """
     try:
-        return _compile(template).render(**variables)
-    except jinja2.TemplateSyntaxError as error:
-        raise ValueError(f"chat template, line {error.lineno}: {error.message}") from None
-    except (jinja2.TemplateError, TypeError) as error:
-        raise ValueError(f"chat template: {error}") from None
+        request = json.dumps([template, variables])
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: its variables cannot be written as JSON: {error}") from None
+    reply = _worker.ask(f"{CPU_SECONDS} {request}\n".encode())
+    if "error" in reply:
+        place = f", line {reply['line']}" if reply.get("line") else ""
+        raise ValueError(f"{name}{place}: {reply['error']}")
+    return reply["text"]
 
 
-@functools.lru_cache
-def _compile(template: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment.from_string(template)
+class _Worker:
+    """The worker process. It starts with the first request, and anew after one that killed it."""
+
+    def __init__(self):
+        self._process: subprocess.Popen | None = None
+        self._owner: int | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, request: bytes) -> dict[str, Any]:
+        with self._lock:
+            process = self._running()
+            try:
+                process.stdin.write(request)
+                process.stdin.flush()
+                line = _read_line(process.stdout.fileno(), WALL_SECONDS)
+            except BrokenPipeError:
+                line = b""
+            except BaseException:  # A reply that nobody waits for must not answer the next request.
+                self.stop()
+                raise
+            if line:
+                return json.loads(line)
+            self.stop()
+            if process.returncode == -signal.SIGPROF:
+                return {"error": f"it took longer than {CPU_SECONDS:g} s of processor time"}
+            return {"error": "it took too much time or memory"}
+
+    def stop(self) -> None:
+        if self._process is not None and self._owner == os.getpid():
+            self._process.stdin.close()
+            # A worker that was killed by a signal is left to say which one.
+            try:
+                self._process.wait(timeout=1)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process.stdout.close()
+        self._process = None
+
+    def _running(self) -> subprocess.Popen:
+        # A forked child must not share its parent's worker.
+        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", str(_WORKER_FILE), str(MEMORY_BYTES), str(MAX_CHARACTERS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            self._owner = os.getpid()
+        return self._process
 
 
-def _to_json(value: Any, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
-    # Jinja's own filter escapes for HTML.
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+def _read_line(file: int, seconds: float) -> bytes:
+    """One line from a pipe; empty where it ends, or where the time is over, before a line does."""
+    parts, deadline = [], time.monotonic() + seconds
+    while not (parts and parts[-1].endswith(b"\n")):
+        if not select.select([file], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            return b""
+        part = os.read(file, 1 << 20)
+        if not part:
+            return b""
+        parts.append(part)
+    return b"".join(parts)
 
 
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
+_worker = _Worker()
+atexit.register(_worker.stop)
+# A lock that another thread holds while this process forks would stay locked in the child.
+os.register_at_fork(after_in_child=lambda: setattr(_worker, "_lock", threading.Lock()))

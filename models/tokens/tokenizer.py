@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,17 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from models.checkpoint_source import read_json, resolve
+from models.checkpoint_source import resolve
 from models.tokens import chat_template
-
-TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
-TEMPLATE_FILE = "chat_template.jinja"
+from models.tokens.tokenizer_files import (
+    CONFIG_FILE,
+    TEMPLATE_FILE,
+    TOKENIZER_FILE,
+    content_of,
+    mark_checked,
+    portable_config,
+    read_tokenizer_files,
+)
 
 
 class Tokenizer:
@@ -31,23 +37,31 @@ class Tokenizer:
         config: Mapping[str, Any],
         template: str | None = None,
         stop_ids: Sequence[int] = (),
+        *,
+        template_name: str = "chat template",
+        generation: Mapping[str, Any] | None = None,
     ):
         """Args:
         backend: maps text to ids.
         config: fields of `tokenizer_config.json`; those named `*_token` are the special tokens.
         template: jinja source of the chat template.
         stop_ids: ids that end a response, besides the `eos_token`.
+        template_name: what errors call the template, such as its file.
+        generation: fields of `generation_config.json`, kept for the export.
         """
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
         self._config = {key: value for key, value in config.items() if key != "chat_template"}
         self._stop_ids = tuple(stop_ids)
+        self._embedded: int | None = None
         self.template = template
+        self._template_name = template_name
+        self.generation = dict(generation or {})
         self.special_tokens = {
             key: text
             for key, value in config.items()
-            if key.endswith("_token") and (text := _content(value)) is not None
+            if key.endswith("_token") and (text := content_of(value)) is not None
         }
 
     @classmethod
@@ -61,48 +75,35 @@ class Tokenizer:
         Raises:
           OSError, ValueError: one line that says which file is missing or malformed.
         """
-        directory = resolve(source)
-        path = directory / TOKENIZER_FILE
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{directory} has no {TOKENIZER_FILE}; transformers writes it: "
-                f"AutoTokenizer.from_pretrained({str(directory)!r}).save_pretrained(...)"
-            )
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # The library raises no narrower class.
-            raise ValueError(f"{path} is not a tokenizer: {error}") from None
-
-        def optional(name: str) -> dict[str, Any]:
-            return read_json(directory / name) if (directory / name).exists() else {}
-
-        config = optional("special_tokens_map.json") | optional(CONFIG_FILE)
-        template = config.get("chat_template")
-        if isinstance(template, list):
-            template = {each["name"]: each["template"] for each in template}.get("default")
-        if (directory / TEMPLATE_FILE).exists():
-            template = (directory / TEMPLATE_FILE).read_text(encoding="utf-8")
-        eos = optional("generation_config.json").get("eos_token_id")
-        eos = optional("config.json").get("eos_token_id") if eos is None else eos
-        stop_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-        return cls(backend, config, template, stop_ids)
+        files = read_tokenizer_files(resolve(source))
+        return cls(
+            files.backend,
+            files.config,
+            files.template,
+            files.stop_ids,
+            template_name=files.template_name,
+            generation=files.generation,
+        )
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`.
 
-        Stop ids besides the `eos_token` belong to `generation_config.json`: see `export_model`.
+        transformers 4.57 and 5 read them. Stop ids besides the `eos_token` belong to
+        `generation_config.json`: see `export_model`.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self._backend.save(str(directory / TOKENIZER_FILE))
-        config = self._config
-        if config.get("tokenizer_class") == "TokenizersBackend":
-            # What transformers 5 writes and 4 does not know; both know its old name.
-            config = config | {"tokenizer_class": "PreTrainedTokenizerFast"}
-        text = json.dumps(config, indent=2, ensure_ascii=False)
+        mark_checked(directory / TOKENIZER_FILE)
+        text = json.dumps(portable_config(self._config), indent=2, ensure_ascii=False)
         (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
         if self.template is not None:
             (directory / TEMPLATE_FILE).write_text(self.template, encoding="utf-8")
+
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """What maps text to ids; not to be changed."""
+        return self._backend
 
     @functools.cached_property
     def vocab_size(self) -> int:
@@ -110,12 +111,32 @@ class Tokenizer:
         return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def check_fits(self, model_vocab_size: int) -> None:
-        """Raises `ValueError` where a model with this vocabulary cannot embed every token."""
-        if self.vocab_size > model_vocab_size:
+        """Checks that a model with this vocabulary can embed what the tokenizer produces.
+
+        Added tokens that the model cannot embed are allowed while no text holds them: `encode`
+        refuses one that does.
+
+        Raises:
+          ValueError: the tokenizer's own tokens, or one with a role, are beyond the vocabulary.
+        """
+        if self.vocab_size <= model_vocab_size:
+            return
+        beyond = {i for i in self._backend.get_vocab().values() if i >= model_vocab_size}
+        if beyond - set(self._added_tokens):
             raise ValueError(
                 f"the tokenizer has {self.vocab_size} tokens but the model's vocab_size is "
                 f"{model_vocab_size}; use the model's own tokenizer"
             )
+        tokens = self.special_tokens
+        roles = {kind: self._backend.token_to_id(text) for kind, text in tokens.items()}
+        roles |= {"eos_token_id": max(self._stop_ids, default=0)}
+        for role, token_id in roles.items():
+            if token_id is not None and token_id >= model_vocab_size:
+                raise ValueError(
+                    f"the tokenizer's {role} is token {token_id}, but the model's vocab_size is "
+                    f"{model_vocab_size}; use the model's own tokenizer"
+                )
+        self._embedded = model_vocab_size
 
     def token_id(self, token: str) -> int:
         """The id of a token by its text. Raises `ValueError` where it is not one token."""
@@ -160,23 +181,50 @@ class Tokenizer:
             ids["eos_token_id"] = self.stop_ids[0] if len(self.stop_ids) == 1 else [*self.stop_ids]
         return ids
 
-    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Ids of a text; special tokens written in it become their ids.
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text that goes on; special tokens written in it become their ids.
 
-        Args:
-          text: any text; a rendered chat template brings its own special tokens.
-          add_special_tokens: run the tokenizer's post-processor (Llama 3 prepends its `bos_token`).
+        What begins a sequence is encoded by `encode_prompts`.
+
+        Raises:
+          ValueError: the text is not valid Unicode, or holds a token that the model cannot embed.
         """
-        return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        return self.encode_batch([text])[0]
 
-    def encode_batch(
-        self, texts: Sequence[str], *, add_special_tokens: bool = False
-    ) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, in parallel."""
-        encodings = self._backend.encode_batch_fast(
-            list(texts), add_special_tokens=add_special_tokens
-        )
-        return [encoding.ids for encoding in encodings]
+        try:
+            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError:
+            raise ValueError(_not_text(texts)) from None
+        except BaseException as error:  # So does a panic of the library derive from.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise ValueError(f"the tokenizer cannot encode a text: {error}") from None
+        ids = [encoding.ids for encoding in encodings]
+        if self._embedded is not None:
+            for each in ids:
+                if each and max(each) >= self._embedded:
+                    token = self._backend.id_to_token(max(each))
+                    raise ValueError(
+                        f"a text holds the token {token!r}, which the model cannot embed: its"
+                        f" vocab_size is {self._embedded}"
+                    )
+        return ids
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that begin a sequence: prompts, rendered chats, whole documents.
+
+        In front is what the tokenizer itself puts there: by `add_bos_token` where
+        `tokenizer_config.json` has it (DeepSeek), else by its post-processor (Llama 3). A text that
+        begins with a special token, such as a rendered chat, brings its own beginning and gets no
+        other. Nothing is put behind.
+        """
+        front, special = self._front
+        return [
+            ids if not front or (ids and ids[0] in special) else [*front, *ids]
+            for ids in self.encode_batch(texts)
+        ]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """Text of ids. Bytes that are no whole UTF-8 character become U+FFFD."""
@@ -195,7 +243,7 @@ class Tokenizer:
         if token is None:
             return b""
         if "ByteLevel" in self._decoder_types:
-            return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+            return bytes(BYTE_OF_CHARACTER[character] for character in token)
         if "ByteFallback" in self._decoder_types and len(token) == 6 and token.startswith("<0x"):
             return bytes([int(token[3:5], 16)])
         once, twice = self.decode([token_id]), self.decode([token_id, token_id])
@@ -208,7 +256,7 @@ class Tokenizer:
         add_generation_prompt: bool = False,
         **variables: Any,
     ) -> str:
-        """The text of a conversation; `encode` it without `add_special_tokens`.
+        """The text of a conversation, for `encode_prompts`.
 
         Args:
           messages: dicts with `role` ("system", "user", "assistant") and `content`.
@@ -216,7 +264,8 @@ class Tokenizer:
           **variables: for the template, e.g. `tools` or `enable_thinking`.
 
         Raises:
-          ValueError: there is no template, it is malformed, or it refuses these messages.
+          ValueError: there is no template, it is malformed, it refuses these messages, or it
+            exceeds the limits of `models.tokens.chat_template`.
         """
         if self.template is None:
             raise ValueError(
@@ -226,15 +275,40 @@ class Tokenizer:
         variables = self.special_tokens | {"tools": None, "documents": None} | variables
         return chat_template.render(
             self.template,
+            name=self._template_name,
             messages=list(messages),
             add_generation_prompt=add_generation_prompt,
             **variables,
         )
 
+    def template_reads(self, variable: str) -> bool:
+        """Whether the chat template's source names a variable."""
+        return bool(re.search(rf"\b{re.escape(variable)}\b", self.template or ""))
+
     def _special_id(self, kind: str) -> int:
         if kind not in self.special_tokens:
             raise ValueError(f"the tokenizer declares no {kind}; set it in {CONFIG_FILE}")
         return self.token_id(self.special_tokens[kind])
+
+    @functools.cached_property
+    def _front(self) -> tuple[list[int], frozenset[int]]:
+        """What begins a sequence, and the ids of all special tokens."""
+        if isinstance(add_bos := self._config.get("add_bos_token"), bool):
+            # As transformers 4 has it for the classes that write this field. Version 5 looks at the
+            # post-processor only, which in DeepSeek's files does not add the BOS.
+            front = [self.bos_id] if add_bos and "bos_token" in self.special_tokens else []
+        else:
+            bare, whole = (
+                self._backend.encode("a", add_special_tokens=special).ids
+                for special in (False, True)
+            )
+            places = range(len(whole) - len(bare) + 1)
+            start = next((i for i in places if whole[i : i + len(bare)] == bare), 0)
+            front = whole[:start]
+        added = self._backend.get_added_tokens_decoder()
+        special = {token_id for token_id, token in added.items() if token.special}
+        roles = {self._backend.token_to_id(text) for text in self.special_tokens.values()}
+        return front, frozenset(special | roles | set(front) - {None})
 
     @functools.cached_property
     def _added_tokens(self) -> dict[int, str]:
@@ -319,11 +393,16 @@ def _nonempty(texts: Iterable[str]) -> Iterator[str]:
         raise ValueError("there are no texts to train a tokenizer on")
 
 
-def _content(value: Any) -> str | None:
-    """A special token, which config files hold as text or as a dict."""
-    if isinstance(value, Mapping):
-        value = value.get("content")
-    return value if isinstance(value, str) else None
+def _not_text(texts: Sequence[Any]) -> str:
+    """Why the library refuses one of these texts."""
+    for text in texts:
+        if not isinstance(text, str):
+            return f"{text!r:.80} is a {type(text).__name__}; only text can be tokenized"
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return f"a text holds {text[error.start]!r}, half of a character"
+    return "a text cannot be tokenized"
 
 
 def _byte_of_character() -> dict[str, int]:
@@ -339,4 +418,4 @@ def _byte_of_character() -> dict[str, int]:
     return table | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-_BYTE_OF_CHARACTER = _byte_of_character()
+BYTE_OF_CHARACTER = _byte_of_character()

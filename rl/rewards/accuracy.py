@@ -4,11 +4,10 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
+from reasoning.grading import grade_completions
 from reasoning.problem import Problem
-from reasoning.response import THINK_OPEN
 from reasoning.tasks import get_task
 from rl.rewards import RewardResult, Sample
-from rl.rewards.format import opens_chain, parse_completion
 
 _task = functools.cache(get_task)
 
@@ -31,28 +30,11 @@ class AccuracyReward:
         return self.score_batch([Sample(prompt, completion, problem, num_tokens=0)])[0]
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
-        results: list[RewardResult | None] = [None] * len(samples)
-        to_verify: dict[str, list[tuple[int, str]]] = {}
-        for i, sample in enumerate(samples):
-            answer, reason = self._answer(sample)
-            if answer is None:
-                results[i] = RewardResult(0.0, reason)
-            else:
-                to_verify.setdefault(sample.problem.task, []).append((i, answer))
-        for task, answers in to_verify.items():
-            problems = [samples[i].problem for i, _ in answers]
-            verdicts = _task(task).verify_all(problems, [answer for _, answer in answers])
-            for (i, _), verdict in zip(answers, verdicts, strict=True):
-                results[i] = RewardResult(float(verdict.correct), verdict.reason)
-        return results
-
-    def _answer(self, sample):
-        """The answer, or None and why there is none."""
-        if self.require_format:
-            response = parse_completion(sample.prompt, sample.completion)
-            if not response.well_formed:
-                return None, f"not well formed: {response.reason}"
-            return response.answer, ""
-        opened = THINK_OPEN if opens_chain(sample.prompt) else ""
-        answer = _task(sample.problem.task).extract(opened + sample.completion)
-        return answer, "no answer found"
+        grades = grade_completions(
+            [sample.problem for sample in samples],
+            [sample.prompt for sample in samples],
+            [sample.completion for sample in samples],
+            lambda problem: _task(problem.task),
+            require_format=self.require_format,
+        )
+        return [RewardResult(float(g.verdict.correct), g.verdict.reason) for g in grades]

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from reasoning.code_runner import CallTest, CodeRunner, parse_unit_test
 from reasoning.code_runner.programs import find_program
 from reasoning.problem import Problem
-from reasoning.response import after_chain
+from reasoning.response import after_chain, parse_response, whole_response
 from rl.rewards import RewardResult, Sample
-from rl.rewards.format import parse_completion, whole_response
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +55,11 @@ class CodeReward:
         return results
 
     def _program(self, sample: Sample, called: Sequence[str]) -> str:
-        response = parse_completion(sample.prompt, sample.completion)
+        text = whole_response(sample.prompt, sample.completion)
+        response = parse_response(text)
         if self.require_format:
             return find_program(response.answer or "", called) if response.well_formed else ""
-        visible = after_chain(whole_response(sample.prompt, sample.completion))
+        visible = after_chain(text)
         if "<answer>" in visible or "</answer>" in visible:
             return find_program(response.answer or "", called)
         return find_program(visible, called)

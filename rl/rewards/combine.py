@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from reasoning.problem import Problem
+from reasoning.response import without_opening
 from reasoning.workers.pool import WorkerPool
 from rl.rewards import RewardResult, Sample
-from rl.rewards.format import FormatReward, opens_chain
+from rl.rewards.format import FormatReward
 from rl.rewards.language import LanguageReward
 from rl.rewards.on_tasks import BatchOnTasks, OnTasks
 from rl.rewards.repetition import RepetitionReward
@@ -138,8 +139,9 @@ class RewardSet:
         Raises:
           ValueError: a reward raises, returns no finite number, or exceeds a limit.
         """
-        perfect = f"</think> <answer>{problem.answer}</answer>"
-        perfect = perfect if opens_chain(prompt) else "<think> " + perfect
+        perfect = without_opening(
+            prompt, f"<think> </think> <answer>{problem.answer}</answer>"
+        )
         samples = [Sample(prompt, text, problem, num_tokens=1) for text in ("", perfect)]
         for name, column in self._evaluate(samples).items():
             for result in column:

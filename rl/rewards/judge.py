@@ -11,15 +11,14 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
-from models.hf.load import load_model
+from models.checkpoint import load_model
 from reasoning.generation.generator import Generator
 from reasoning.generation.jax_generator import JaxGenerator
-from reasoning.response import after_chain, parse_response
+from reasoning.response import after_chain, parse_response, whole_response
 from reasoning.server_client.api_client import ApiClient
 from reasoning.server_client.judge import ANSWER_RUBRIC, FORMAT_RUBRIC, Judge
 from reasoning.server_client.openai_generator import OpenAIGenerator
 from rl.rewards import RewardResult, Sample
-from rl.rewards.format import whole_response
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +65,8 @@ class JudgeFormatReward(_JudgeReward):
     """How well a response keeps to the format, 0..1; a long one is shown without its middle."""
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
-        cases = [{"response": self._shown(whole_response(sample.prompt, sample.completion))} for sample in samples]
+        texts = [whole_response(sample.prompt, sample.completion) for sample in samples]
+        cases = [{"response": self._shown(text)} for text in texts]
         found = self._judge(FORMAT_RUBRIC).assess(cases)
         return [RewardResult(each.score, each.reason) for each in found]
 
@@ -133,6 +133,7 @@ def _of_checkpoint(checkpoint: str, max_new_tokens: int) -> _Parts:
         return tokenizer.apply_chat_template(messages, add_generation_prompt=True)
 
     def fits(prompt: str) -> bool:
-        return len(tokenizer.encode(prompt)) + max_new_tokens <= model.config.max_length
+        [ids] = tokenizer.encode_prompts([prompt])
+        return len(ids) + max_new_tokens <= model.config.max_length
 
     return JaxGenerator(model, params, tokenizer), template, fits

@@ -3,9 +3,9 @@
 import dataclasses
 
 from reasoning.problem import Problem
+from reasoning.response import parse_response, whole_response
 from reasoning.text_measures.languages import consistency
 from rl.rewards import RewardResult
-from rl.rewards.format import parse_completion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class LanguageReward:
     """
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
-        response = parse_completion(prompt, completion)
+        response = parse_response(whole_response(prompt, completion))
         if not response.well_formed:
             return RewardResult(0.0, f"not well formed: {response.reason}")
         share = consistency(response.chain, problem)

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from scipy import special
 
 from models.hf.load import load_scalar_model
-from reasoning.response import Response
+from reasoning.response import Response, parse_response, whole_response
 from reasoning.verifiers.scalar import SequenceScorer
 from rl.rewards import RewardResult, Sample
-from rl.rewards.format import parse_completion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +33,9 @@ class _PreferenceReward(abc.ABC):
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
         tokenizer, scorer = _load(self.checkpoint)
-        responses = [parse_completion(sample.prompt, sample.completion) for sample in samples]
+        responses = [parse_response(whole_response(s.prompt, s.completion)) for s in samples]
         # The chat goes on behind the prompt as it does for the policy.
-        prompts = tokenizer.encode_batch([sample.prompt for sample in samples])
+        prompts = tokenizer.encode_prompts([sample.prompt for sample in samples])
         read = tokenizer.encode_batch(
             [self.shown(sample, response) for sample, response in zip(samples, responses)]
         )

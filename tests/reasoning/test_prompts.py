@@ -42,6 +42,16 @@ def test_a_chat_template_is_needed_when_it_is_asked_for():
             get_template(name, bare)
 
 
+def test_variables_reach_the_chat_template():
+    template = CHAT_TEMPLATE + "{% if enable_thinking is false %}<think></think>{% endif %}"
+    thinker = train_bpe(["User"], 260, eos_token="<eos>", template=template)
+    assert get_template("chat?enable_thinking=false", thinker)("q").endswith("<think></think>")
+    assert get_template("chat?enable_thinking=true", thinker)("q").endswith("Assistant:")
+    for name in ("chat?thinking=false", "plain?enable_thinking=false"):
+        with pytest.raises(ValueError, match="nothing reads '.*thinking'"):
+            get_template(name, thinker)
+
+
 def test_worked_examples_precede_the_question(tokenizer):
     plain = get_template("plain", tokenizer)
     prompt = few_shot(plain, [("1?", " so 1"), ("2?", " so 2")])("3?")

@@ -2,7 +2,13 @@
 
 import pytest
 
-from reasoning.response import after_chain, opened_by, parse_response
+from reasoning.response import (
+    after_chain,
+    opened_by,
+    parse_response,
+    whole_response,
+    without_opening,
+)
 
 GOOD = "<think>2 + 3 is 5</think> <answer>5</answer>"
 
@@ -82,10 +88,10 @@ def test_malformed(text, reason, answer):
 def test_prefilled_think_continues_the_prompt():
     completion = "2 + 3 is 5</think><answer>5</answer>"
     whole = parse_response("<think>" + completion)
-    assert whole.well_formed and parse_response(completion, prefilled_think=True) == whole
+    assert whole.well_formed and parse_response(whole_response("Q <think>", completion)) == whole
     assert not parse_response(completion).well_formed
     assert parse_response(completion).answer == "5"  # the closing tag ends an unseen chain
-    assert not parse_response(GOOD, prefilled_think=True).well_formed
+    assert not parse_response(whole_response("<think>\n", GOOD)).well_formed
 
 
 def test_after_chain_hides_the_chain():
@@ -104,9 +110,28 @@ def test_long_text_takes_linear_time():
 
 @pytest.mark.parametrize(
     "opening",
-    ["", "<think>", " <think>\n", "<think></think><answer>", " <think>\n</think> <answer> "],
+    [
+        "",
+        "<think>",
+        " <think>\n",
+        "<think></think><answer>",
+        " <think>\n</think> <answer> ",
+        "<think>\n\n</think>\n\n",
+    ],
 )
 def test_what_a_prompt_has_put_into_the_models_mouth(opening):
     """Whatever else the prompt says of tags: those of instructions open nothing."""
     for start in ("Q: 1?", "Use <think> and <answer> tags.\nA:", "<think> a </think> b <answer> c"):
         assert opened_by(start + opening) == opening
+
+
+def test_what_a_prompt_opened_is_not_opened_again():
+    whole = "<think> a </think> <answer> 5 </answer>"
+    for prompt in ("Q", "Q <think>\n", "Q<think></think>", "Q <think></think> <answer>"):
+        response = whole.replace(" a ", " ") if "</think>" in prompt else whole
+        rest = without_opening(prompt, response)
+        again = whole_response(prompt, rest)
+        assert "".join(again.split()) == "".join(response.split())
+        assert parse_response(again).well_formed
+    with pytest.raises(ValueError, match="ends in '<think>', but the response does not begin"):
+        without_opening("Q <think>", "5")

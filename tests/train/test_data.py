@@ -57,19 +57,6 @@ def test_prompt_and_response_and_text(tokenizer):
     np.testing.assert_array_equal(chat["tokens"], alone["tokens"])
 
 
-def test_special_tokens_go_in_front_of_prompts_and_texts_but_not_of_chats(tokenizer):
-    class WithBos(Tokenizer):
-        def encode_batch(self, texts, *, add_special_tokens=False):
-            return [[7] * add_special_tokens + ids for ids in super().encode_batch(texts)]
-
-    this = WithBos(tokenizer._backend, {"eos_token": "<|im_end|>"}, TEMPLATE)
-    records = [{"messages": CHAT}, {"prompt": "What", "response": "is"}, {"text": "it"}]
-    started = [example["tokens"][0] == 7 for example in encode_records(records, this)]
-    assert started == [False, True, True]
-    plain = encode_records(records, this, add_special_tokens=False)
-    assert all(example["tokens"][0] != 7 for example in plain)
-
-
 def with_template(tokenizer, template):
     return Tokenizer(tokenizer._backend, {"eos_token": "<|im_end|>"}, template)
 

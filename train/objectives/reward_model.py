@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.tokens.tokenizer import Tokenizer
+from train.chat_records import VARIABLES
 from train.data import Example, encode_records, read_records
 from train.step import LossFn, Metrics
 
@@ -111,7 +112,10 @@ def encode_pairs(
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
     encoded = {
-        name: [_until_last_trained(e) for e in encode_records(rendered, tokenizer, wheres=wheres)]
+        name: [
+            _until_last_trained(example)
+            for example in encode_records(rendered, tokenizer, wheres=wheres, allow_empty=True)
+        ]
         for name, rendered in members.items()
     }
     return [
@@ -140,7 +144,8 @@ def _member(record: Mapping[str, Any], name: str) -> dict[str, Any]:
         response = [{"role": "assistant", "content": response}]
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
-    return {"messages": [*(prompt or []), *response]}
+    variables = {name: record[name] for name in VARIABLES if name in record}
+    return {"messages": [*(prompt or []), *response], **variables}
 
 
 def _until_last_trained(example: Example) -> np.ndarray:

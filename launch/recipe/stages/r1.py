@@ -18,6 +18,7 @@ from launch.recipe import Stage, preferences, sampling, world
 from launch.schema import given
 from reasoning.jsonl import read_jsonl
 from reasoning.prompts import get_template
+from reasoning.response import whole_response
 from reasoning.statistics import shares_with_ci
 from reasoning.tasks import get_task
 from reasoning.tiny_world import chat
@@ -98,7 +99,8 @@ def _win_rate(work: Workspace, directory: Path) -> dict[str, Any] | None:
         found: dict[str, list[str]] = {problem.question: [] for problem in asked}
         for _, record in read_jsonl(of_stage / "graded.jsonl"):
             if record["question"] in found:
-                found[record["question"]].append(task.extract(record["response"]) or "")
+                text = whole_response(record["prompt"], record["response"])
+                found[record["question"]].append(task.extract(text) or "")
         return found
 
     mine, theirs = replies(directory), replies(work.stage_directory("rejection_sft"))
@@ -110,6 +112,4 @@ def _win_rate(work: Workspace, directory: Path) -> dict[str, Any] | None:
     )
 
 
-STAGE = Stage(
-    needs=("base", "rejection_sft"), fields=("template", "r1"), run=run, check=check
-)
+STAGE = Stage(needs=("base", "rejection_sft"), fields=("template", "r1"), run=run, check=check)

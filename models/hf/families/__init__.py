@@ -20,7 +20,7 @@ def get_family(name: str) -> Family:
     """
     if name not in FAMILIES:
         raise ValueError(
-            f"config.json: model_type={name!r} is not supported; only {', '.join(FAMILIES)} are"
+            f"config.json: model_type={name!r:.80} is not supported; only {', '.join(FAMILIES)} are"
         )
     return importlib.import_module(f"models.hf.families.{name}").FAMILY
 

@@ -12,7 +12,11 @@ from models.hf.families.family import (
     VECTOR,
     Family,
     Rule,
+    flag,
+    integer,
+    mapping,
     mlp,
+    number,
     positive_int,
     refusal,
 )
@@ -51,7 +55,7 @@ def _read(fields: Mapping[str, Any]) -> dict[str, Any]:
     for field, only in _ONLY.items():
         if fields.get(field, only) != only:
             raise refusal(field, fields[field], only)
-    quantization = fields.get("quantization_config")
+    quantization = mapping(fields, "quantization_config")
     if quantization and {key: quantization.get(key) for key in _FLOAT8} != _FLOAT8:
         raise refusal("quantization_config", quantization, _FLOAT8)
     optional = {"num_shared", "first_layer"}
@@ -60,12 +64,12 @@ def _read(fields: Mapping[str, Any]) -> dict[str, Any]:
         for ours, hf in _LATENT.items()
     }
     experts: dict[str, Any] = {
-        ours: fields.get(hf) or 0 if ours in optional else positive_int(fields, hf)
+        ours: integer(hf, fields.get(hf) or 0, 0) if ours in optional else positive_int(fields, hf)
         for ours, hf in _EXPERTS.items()
         if ours not in ("normalize", "scale")
     }
-    experts["normalize"] = bool(fields.get("norm_topk_prob", True))
-    experts["scale"] = float(fields.get("routed_scaling_factor", 1.0))
+    experts["normalize"] = flag(fields, "norm_topk_prob", True)
+    experts["scale"] = number(fields, "routed_scaling_factor", 1.0)
     try:
         parts = {"latent": LatentAttention(**latent), "experts": Experts(**experts)}
     except ValueError as error:

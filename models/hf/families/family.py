@@ -9,6 +9,9 @@ from models.config import ModelConfig
 # Fields of `ModelConfig` that a family's reference implementation always has or never has.
 FEATURES = ("qkv_bias", "qk_norm", "latent", "experts")
 
+# Sizes above this are mistakes, and would overflow further on.
+_LARGEST = 2**31 - 1
+
 # How a stored tensor flattens the axes of ours; see `models.hf.tensors.TensorRule.axes`. Ours are
 # [D, N, H], [N, H, D], [in, out], [N, H], and what is stored as it is.
 QKV, OUT, LINEAR, BIAS = ((1, 2), (0,)), ((2,), (0, 1)), ((1,), (0,)), ((0, 1),)
@@ -72,7 +75,8 @@ def mlp(ours: str, theirs: str) -> list[Rule]:
 
 
 def refusal(field: str, value: Any, only: Any) -> ValueError:
-    return ValueError(f"config.json: {field}={value!r} is not supported; only {only!r} is")
+    """The error for a value where the decoder knows one only."""
+    return ValueError(f"config.json: {field}={value!r:.80} is not supported; only {only!r} is")
 
 
 def positive_int(fields: Mapping[str, Any], field: str, default: int | None = None) -> int:
@@ -86,6 +90,60 @@ def positive_int(fields: Mapping[str, Any], field: str, default: int | None = No
         value = default
     if value is None:
         raise ValueError(f"config.json: {field} is missing")
-    if not isinstance(value, int) or value <= 0:
-        raise ValueError(f"config.json: {field}={value!r} is not a positive integer")
+    return integer(field, value, 1)
+
+
+def integer(field: str, value: Any, least: int) -> int:
+    """A whole number from `least` (0 or 1) on."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _LARGEST:
+        kind = "a positive integer" if least else "an integer from 0 on"
+        raise ValueError(f"config.json: {field}={value!r:.80} is not {kind} below 2^31")
     return value
+
+
+def number(
+    fields: Mapping[str, Any],
+    field: str,
+    default: float,
+    name: str = "",
+    *,
+    zero: bool = False,
+) -> float:
+    """A finite number above zero, or from zero on; `name` is what errors call the field."""
+    value = fields.get(field)
+    if value is None:
+        value = default
+    # Nothing of the kind is larger, and float32 ends at 3e38.
+    right = not isinstance(value, bool) and isinstance(value, int | float) and value <= 1e30
+    if not right or not (value > 0 or (zero and value == 0)):
+        least = "from 0" if zero else "above 0"
+        raise ValueError(
+            f"config.json: {name or field}={value!r:.80} is not a number {least} and up to 1e30"
+        )
+    return float(value)
+
+
+def flag(fields: Mapping[str, Any], field: str, default: bool) -> bool:
+    """A field that must be true or false."""
+    value = fields.get(field)
+    if value is None:
+        value = default
+    if not isinstance(value, bool):
+        raise ValueError(f"config.json: {field}={value!r:.80} is not true or false")
+    return value
+
+
+def names_of(fields: Mapping[str, Any], field: str) -> list[str]:
+    """A field that must be a list of texts; empty where it is missing."""
+    value = fields.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"config.json: {field}={value!r:.80} is not a list of names")
+    return value
+
+
+def mapping(fields: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    """A field that must be an object; empty where it is missing."""
+    value = fields.get(field)
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"config.json: {field}={value!r:.80} is not an object")
+    return value or {}

@@ -296,7 +296,8 @@ def test_r1_trains_reward_models_and_gives_them_to_its_rl(work, rejected, monkey
         """Every other question has a helpful reply, the others have a rude one."""
         replies = [p.answer if i % 2 else "Shut up." for i, p in enumerate(small_talk)]
         records = [
-            {"question": p.question, "response": f" {reply}"} for p, reply in zip(small_talk, replies)
+            {"question": p.question, "prompt": f"{p.question}\n", "response": f" {reply}"}
+            for p, reply in zip(small_talk, replies)
         ]
         write_jsonl(directory / "graded.jsonl", records)
         return {"metrics": {}}

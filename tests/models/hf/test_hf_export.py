@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from models.checkpoint import load_model
 from models.hf import export
 from models.hf.export import export_model
-from models.hf.load import load_config, load_model, load_params
+from models.hf.load import load_config, load_params
 from models.tokens.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -127,3 +128,19 @@ def test_a_trained_dtype_is_the_default(tmp_path):
     export_model(tmp_path / "out", config, load_params(GOLDEN / "qwen2_untied", config))
     assert {t.dtype.name for t in stored(tmp_path / "out").values()} == {"bfloat16"}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+def test_the_generation_config_survives(tmp_path):
+    tokenizer_files = shutil.copytree(GOLDEN / "tokenizer_chatml", tmp_path / "tokenizer")
+    asked = {"temperature": 0.6, "top_p": 0.95, "do_sample": True, "eos_token_id": [330]}
+    (tokenizer_files / "generation_config.json").write_text(json.dumps(asked))
+    tokenizer = Tokenizer.from_directory(tokenizer_files)
+    config, params = loaded("llama_mha_tied_bf16")
+    params["embedding"] = np.zeros((400, config.embed_dim), np.float32)
+    config = config.replace(vocab_size=400)
+    for name in ("once", "twice"):
+        directory = export_model(tmp_path / name, config, params, tokenizer)
+        written = json.loads((directory / "generation_config.json").read_text())
+        assert written == asked | tokenizer.special_ids()
+        tokenizer = Tokenizer.from_directory(directory)
+    assert 330 in tokenizer.stop_ids

@@ -12,9 +12,11 @@ from huggingface_hub import errors
 from safetensors.numpy import load_file, save_file
 
 from models import checkpoint_source
+from models.checkpoint import load_model
 from models.config import FAMILIES, RopeScaling, YarnScaling
 from models.decoder import LanguageModel
-from models.hf.load import load_config, load_model, load_params
+from models.hf.load import load_config, load_dtype, load_params
+from models.hf.tensor_files import bits_are_finite
 from models.hf.tensors import tensor_rules
 from models.layers.rope import rope_frequencies
 from models.named_configs import NAMED_CONFIGS
@@ -267,3 +269,79 @@ def test_refusals_of_the_hub_are_told_apart(monkeypatch, error, raised, message)
     monkeypatch.setattr(checkpoint_source.huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(raised, match=message):
         checkpoint_source.resolve("hf://meta/llama@v9")
+
+
+def with_a_head(tmp_path, name, change):
+    """A checkpoint whose config ties the head, and whose file holds one nevertheless."""
+    directory = copy_of(name, tmp_path)
+    tensors = load_file(directory / "model.safetensors")
+    head = np.array(tensors["model.embed_tokens.weight"], np.float32)
+    save_file(tensors | {"lm_head.weight": change(head)}, directory / "model.safetensors")
+    return directory, change(head)
+
+
+@pytest.mark.parametrize("name", ["llama_mha_tied_bf16", "qwen3_tied"])
+def test_a_head_that_differs_from_the_embedding_is_loaded_untied(name, tmp_path):
+    def one_value(head):
+        head = head.copy()
+        head[-1, -1] += 1.0  # Of the last row: all have to be compared.
+        return head
+
+    for i, change in enumerate((one_value, lambda head: head[::-1].copy())):
+        directory, head = with_a_head(tmp_path / str(i), name, change)
+        with pytest.warns(UserWarning, match="tie_word_embeddings, but lm_head.weight differs"):
+            config = load_config(directory)
+        assert not config.tie_embeddings
+        params = load_params(directory, config)
+        np.testing.assert_array_equal(params["lm_head"]["kernel"], head.T)
+        # Who insists on the tie is told, rather than given other logits.
+        with pytest.raises(ValueError, match="but the config ties them"):
+            load_params(directory, load_config(directory, tie_embeddings=True))
+
+
+def test_an_equal_head_stays_tied(tmp_path, recwarn):
+    directory, _ = with_a_head(tmp_path, "llama_mha_tied_bf16", lambda head: head)
+    assert load_config(directory).tie_embeddings and not recwarn.list
+
+
+def test_the_dtype_that_a_checkpoint_is_stored_in():
+    assert load_dtype(GOLDEN / "llama_mha_tied_bf16") == "bfloat16"
+    assert load_dtype(GOLDEN / "qwen3_untied_sharded_bf16") == "bfloat16"
+    assert load_dtype(GOLDEN / "qwen2_untied") == "float32"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_values_that_are_not_finite_are_found_in_every_dtype(dtype):
+    rng = np.random.default_rng(0)
+    with np.errstate(over="ignore"):
+        for size in (1, 7, 3 * 2**18 + 5):
+            values = rng.standard_normal(size).astype(dtype)
+            largest = values.copy()
+            largest[-1] = jnp.finfo(dtype).max
+            for good in (values, -largest, largest[::2]):
+                assert bits_are_finite(good)
+            for bad in (np.nan, np.inf, -np.inf):
+                for place in (0, size // 2, -1):
+                    broken = values.copy()
+                    broken[place] = bad
+                    assert not bits_are_finite(broken)
+
+
+def test_weights_beyond_the_dtype_of_the_run_are_refused(tmp_path):
+    directory = copy_of("qwen2_untied", tmp_path)
+    tensors = load_file(directory / "model.safetensors")
+    tensors["model.norm.weight"][0] = 1e5
+    save_file(tensors, directory / "model.safetensors")
+    load_params(directory, load_config(directory))
+    with pytest.raises(ValueError, match="model.norm.weight hold values that are not finite in fl"):
+        load_params(directory, load_config(directory, param_dtype="float16"))
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path):
+    directory = copy_of("qwen2_tied_sharded", tmp_path)
+    first, second, *_ = sorted(directory.glob("*.safetensors"))
+    tensors = load_file(first)
+    name = next(iter(tensors))
+    save_file(load_file(second) | {name: tensors[name] + 1}, second)
+    with pytest.raises(ValueError, match=f"the tensor {name} is in {first.name} and in"):
+        load_params(directory, load_config(directory))

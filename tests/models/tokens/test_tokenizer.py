@@ -46,14 +46,14 @@ def test_ids_and_texts_equal_those_of_transformers(name):
     for case in expected["texts"]:
         ids = tokenizer.encode(case["text"])
         assert ids == case["ids"]
-        assert tokenizer.encode(case["text"], add_special_tokens=True) == case["ids_with_special"]
+        assert tokenizer.encode_prompts([case["text"]]) == [case["ids_with_special"]]
         assert tokenizer.decode(ids) == case["text"]
         skipped = tokenizer.decode(case["ids_with_special"], skip_special_tokens=True)
         assert skipped == case["decoded_without_special"]
     texts = [case["text"] for case in expected["texts"]]
     assert tokenizer.encode_batch(texts) == [case["ids"] for case in expected["texts"]]
-    with_special = tokenizer.encode_batch(texts, add_special_tokens=True)
-    assert with_special == [case["ids_with_special"] for case in expected["texts"]]
+    prompts = [case["ids_with_special"] for case in expected["texts"]]
+    assert tokenizer.encode_prompts(texts) == prompts
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -145,13 +145,13 @@ def test_templates_run_in_a_sandbox_with_the_usual_helpers():
         "{{ strftime_now.__globals__['datetime'] }}",
         "{{ cycler.__init__.__globals__.os.system('true') }}",
     ):
-        with pytest.raises(ValueError, match="chat template: "):
+        with pytest.raises(ValueError, match="chat template, line 1: "):
             render(hostile)
 
 
 def test_faults_of_templates_are_one_line():
     tokenizer, _ = golden("tokenizer_header")
-    with pytest.raises(ValueError, match="^chat template: unknown role tool$"):
+    with pytest.raises(ValueError, match="chat_template.jinja, line 13: unknown role tool$"):
         tokenizer.apply_chat_template([{"role": "tool", "content": "x"}])
     with pytest.raises(ValueError, match="^chat template, line 2: "):
         Tokenizer(tokenizers.Tokenizer(models.BPE()), {}, "a\n{% if %}").apply_chat_template([])

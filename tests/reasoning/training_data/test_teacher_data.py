@@ -1,4 +1,7 @@
-"""Teacher's chains: asked once, kept whole, verified, filtered; with servers that misbehave."""
+"""Tests that a teacher's chains are asked for once, kept whole, verified and filtered.
+
+Some tests use servers that misbehave.
+"""
 
 import json
 
@@ -229,7 +232,7 @@ def test_a_prompt_that_opens_the_chain(log):
     text = "I see </think> <answer> 2 </answer>"
     log.append({"key": item.key, "samples": [{"text": text, "finish": "stop", "tokens": 3}]})
     [[graded]] = grade(log, [item], "tags")
-    assert not graded.fault and graded.text == f"<think>{text}"
+    assert not graded.fault and graded.text == f"<think>\n{text}"
 
 
 def test_prompts_without_answers_are_filtered_by_form_alone(log, tmp_path):

@@ -77,7 +77,7 @@ def test_formats_are_judged_on_the_whole_response(server):
         )
     assert scores.total.tolist() == [1, 1, 0]
     prompts = sorted((body["messages"][0]["content"] for _, body, _ in server.requests), key=len)
-    assert any("\n<think>red </think> x\n" in prompt for prompt in prompts)
+    assert any("<think>red </think> x\n" in prompt for prompt in prompts)
     assert "x\n[103 characters left out]\nx" in prompts[-1]
 
 

@@ -1,0 +1,66 @@
+"""Grades completions: the one function that evaluation, rewards and `run_grade` share."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from reasoning.problem import Problem, Verdict
+from reasoning.response import Response, parse_response, whole_response
+from reasoning.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Grade:
+    """One completion, graded.
+
+    Attributes:
+      text: the whole response: what the prompt opened of it, and the completion.
+      response: the text taken apart, and whether it has the format.
+      answer: what was found as the final answer; None where nothing was.
+      verdict: whether the answer is right, and why.
+    """
+
+    text: str
+    response: Response
+    answer: str | None
+    verdict: Verdict
+
+
+def grade_completions(
+    problems: Sequence[Problem],
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    task_of: Callable[[Problem], Task],
+    *,
+    require_format: bool = False,
+) -> list[Grade]:
+    """Grades completions, each of one prompt for one problem.
+
+    What a prompt opened (`reasoning.response.opened_by`) belongs to the response: behind a prompt
+    that ends in `<think>` a completion begins inside the chain.
+
+    Args:
+      problems, prompts, completions: of one length.
+      task_of: the task whose `extract` and `verify_all` are to be used.
+      require_format: read the answer from the answer block of a well-formed response only. Else it
+        is found leniently (`Task.extract`), though never inside the think block.
+    """
+    texts = [whole_response(*each) for each in zip(prompts, completions, strict=True)]
+    responses = [parse_response(text) for text in texts]
+    answers: list[str | None] = []
+    verdicts: list[Verdict] = []
+    by_task: dict[int, tuple[Task, list[int]]] = {}
+    for i, (problem, text, response) in enumerate(zip(problems, texts, responses, strict=True)):
+        task = task_of(problem)
+        if not require_format:
+            answers.append(task.extract(text))
+            verdicts.append(Verdict(False, "no answer found in the response"))
+        else:
+            answers.append(response.answer if response.well_formed else None)
+            verdicts.append(Verdict(False, f"not well formed: {response.reason}"))
+        if answers[i] is not None:
+            by_task.setdefault(id(task), (task, []))[1].append(i)
+    for task, places in by_task.values():
+        found = task.verify_all([problems[i] for i in places], [answers[i] or "" for i in places])
+        for i, verdict in zip(places, found, strict=True):
+            verdicts[i] = verdict
+    return [Grade(*each) for each in zip(texts, responses, answers, verdicts, strict=True)]
