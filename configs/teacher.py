@@ -5,8 +5,8 @@
         --config.teacher.model=deepseek-reasoner --config.teacher.api_key_env=TEACHER_KEY \
         --config.teacher.prices=prices.json --config.teacher.max_cost=20 --workdir=runs/teacher
 
-asks any server with OpenAI's interface; `--config.teacher.checkpoint=DIR` instead asks a checkpoint
-in Hugging Face layout on this machine. `prices.json` is a table per million tokens, to be filled in
+asks any server with OpenAI's interface; `--config.teacher.checkpoint=MODEL` instead asks a model on
+this machine: DIR, hf://org/name, gguf:FILE or pip:PACKAGE. `prices.json` is a table per million tokens, to be filled in
 from the vendor's list: `{"deepseek-reasoner": {"prompt": ..., "completion": ...}}`.
 `--estimate_only` stops behind the estimate of the cost. What comes out, `data.jsonl`, goes into
 `launch.run_sft`.

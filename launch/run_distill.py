@@ -1,13 +1,13 @@
 """Distillation: the ability of a reasoner in a smaller student.
 
-    python -m launch.run_distill --config=configs/distill.py --config.teacher=DIR_OR_HF_NAME \
-        --config.student=DIR_OR_HF_NAME --workdir=runs/distill
+    python -m launch.run_distill --config=configs/distill.py --config.teacher=MODEL \
+        --config.student=MODEL --workdir=runs/distill
 
-Evaluates teacher and student, trains the student by each of `--config.methods` and evaluates what
-comes out; the methods are those of `launch/jobs/distillation.py`. `workdir` gets report.json and for
-every seed the folders `teacher` (responses.jsonl: what it taught), `base` (the student before) and
-one for each method, whose `hf/` is the trained model. A run that was interrupted goes on where it
-was, by the same command.
+Both are any model that `models.checkpoint` opens. Evaluates teacher and student, trains the student
+by each of `--config.methods` and evaluates what comes out; the methods are those of
+`launch/jobs/distillation.py`. `workdir` gets report.json and for every seed the folders `teacher`
+(responses.jsonl: what it taught), `base` (the student before) and one for each method, whose `hf/`
+is the trained model. A run that was interrupted goes on where it was, by the same command.
 """
 
 import dataclasses
@@ -69,15 +69,15 @@ def _run(config, directory, seeds, accept_stopped):
 def _run_seed(config, directory, seed, accept_stopped):
     from launch.jobs import distillation, finetune, responses, training
     from launch.parts import data_files, stages
-    from models.checkpoint_source import resolve
+    from models.checkpoint import load_params
+    from models.checkpoint_source import locate
     from models.decoder import LanguageModel
-    from models.hf.load import load_params
     from reasoning.tasks import get_task
     from reasoning.tiny_world import corpus
 
     mesh = runtime.build_mesh(config)
     sources = {name: getattr(config, name).format(seed=seed) for name in ("teacher", "student")}
-    sources = {name: resolve(source) for name, source in sources.items() if source}
+    sources = {name: locate(source) for name, source in sources.items() if source}
 
     def workspace(model, tokenizer, dtype=None):
         return stages.Workspace(
@@ -86,14 +86,14 @@ def _run_seed(config, directory, seed, accept_stopped):
 
     teacher = tokenizer = None
     if "teacher" in sources:
-        model, tokenizer = finetune.open_checkpoint(sources["teacher"], config)
+        model, tokenizer = finetune.open_checkpoint(sources["teacher"], config.dtype, config.remat)
         # Frozen weights are stored as they are computed with.
         fields = {"param_dtype": model.config.dtype, "remat": "none"}
         model = LanguageModel(model.config.replace(**fields))
         teacher = distillation.Teacher(workspace(model, tokenizer), None)
     if "student" in sources:
-        dtype = finetune.export_dtype(sources["student"], config)
-        work = workspace(*finetune.open_checkpoint(sources["student"], config), dtype)
+        student = finetune.open_checkpoint(sources["student"], config.dtype, config.remat)
+        work = workspace(*student, finetune.export_dtype(sources["student"], config))
     else:
         work = workspace(runtime.build_model(config.base.model.settings()), tokenizer)
 

@@ -1,6 +1,6 @@
-"""RL with verifiable rewards, from a checkpoint in Hugging Face layout.
+"""RL with verifiable rewards, from any model that `models.checkpoint` opens.
 
-    python -m launch.run_rl --config=configs/gsm8k_grpo.py --config.model=DIR_OR_HF_NAME \
+    python -m launch.run_rl --config=configs/gsm8k_grpo.py --config.model=MODEL \
         --workdir=runs/gsm8k
 
 Evaluates the model, trains it, evaluates it again. `workdir` gets report.json, rl.png, samples.json

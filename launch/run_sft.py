@@ -1,6 +1,6 @@
-"""Supervised fine-tuning of a checkpoint in Hugging Face layout.
+"""Supervised fine-tuning of any model that `models.checkpoint` opens.
 
-    python -m launch.run_sft --config=configs/sft.py --config.model=DIR_OR_HF_NAME \
+    python -m launch.run_sft --config=configs/sft.py --config.model=MODEL \
         --config.data=FILE.jsonl --workdir=runs/sft
 
 `workdir` gets report.json and the folders `initial` and `sft` (see `launch/parts/stages.py`);

@@ -10,6 +10,7 @@ goes on by the same command and asks for nothing twice, within the same `max_cos
 `--config.problems` extends it.
 """
 
+import dataclasses
 import json
 import time
 
@@ -22,7 +23,11 @@ from launch.schema.teacher import TeacherConfig
 
 def main(argv):
     del argv
-    run(runtime.read_config(_CONFIG, TeacherConfig), _WORKDIR.value, estimate_only=_ESTIMATE_ONLY.value)
+    run(
+        runtime.read_config(_CONFIG, TeacherConfig),
+        _WORKDIR.value,
+        estimate_only=_ESTIMATE_ONLY.value,
+    )
 
 
 def run(config, workdir: str, estimate_only: bool = False) -> None:
@@ -72,39 +77,26 @@ def _problems(config):
 
 def _teacher(config):
     """The generator, and from a question to its prompt; reached and checked."""
+    from launch.parts.servers import open_server
     from reasoning.prompts import R1_SYSTEM, get_template
 
     teacher = config.teacher
     if teacher.checkpoint:
-        from models.hf.load import load_model
+        from models.checkpoint import load_model
         from reasoning.generation.jax_generator import JaxGenerator
 
         model, params, tokenizer = load_model(teacher.checkpoint)
         template = get_template(config.template, tokenizer)
         return JaxGenerator(model, params, tokenizer, rows=teacher.rows), template
-    generator = _server(teacher)
+    settings = dataclasses.asdict(teacher)
+    for name in ("checkpoint", "rows"):
+        del settings[name]
+    generator = open_server(**settings)
     generator.check()
     if not config.template.startswith("chat"):
         return generator, get_template(config.template, None)
     system = [{"role": "system", "content": R1_SYSTEM}] if config.template == "chat_r1" else []
     return generator, lambda question: [*system, {"role": "user", "content": question}]
-
-
-def _server(teacher):
-    from reasoning.server_client.api_client import ApiClient
-    from reasoning.server_client.api_limits import Ledger, RateLimiter, load_prices
-    from reasoning.server_client.openai_generator import OpenAIGenerator
-
-    prices = load_prices(teacher.prices, teacher.model) if teacher.prices else None
-    client = ApiClient(
-        teacher.server,
-        api_key_env=teacher.api_key_env,
-        timeout_s=teacher.timeout_s,
-        attempts=teacher.attempts,
-        ledger=Ledger(prices, teacher.max_cost),
-        limiter=RateLimiter(teacher.requests_per_minute, teacher.tokens_per_minute),
-    )
-    return OpenAIGenerator(client, teacher.model, concurrency=teacher.concurrency)
 
 
 def _settings(config):

@@ -1,4 +1,10 @@
-"""Where a checkpoint lies: a directory, or `hf://org/name[@revision]` on the Hugging Face Hub."""
+"""Where a model lies, by the forms in which every entry point takes one.
+
+    DIR                      a directory in Hugging Face layout
+    hf://org/name[@revision] a repository of the Hugging Face Hub
+    gguf:FILE, or FILE.gguf  a file of llama.cpp's format
+    pip:PACKAGE              a package that ships a model, see `models.pip_models`
+"""
 
 import json
 import os
@@ -9,9 +15,34 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub import errors
 
-_SCHEME = "hf://"
+from models.pip_models import find_packaged
+
+_SCHEME, _GGUF, _PIP = "hf://", "gguf:", "pip:"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = ["*.json", "*.safetensors", "*.jinja"]
+
+
+def locate(source: str | os.PathLike) -> Path:
+    """Where a model lies: a directory in Hugging Face layout, downloaded if need be, or a file.
+
+    Args:
+      source: one of the forms above; what this function returned before stays as it is.
+
+    Raises:
+      OSError, ValueError: there is no such model; one line with the remedy.
+    """
+    text = str(source)
+    if not text:
+        raise ValueError(
+            "no model is given: name a directory, hf://org/name, gguf:FILE or pip:PACKAGE"
+        )
+    if text.startswith(_PIP):
+        return find_packaged(text.removeprefix(_PIP))
+    path = Path(text.removeprefix(_GGUF)).expanduser()
+    if text.startswith(_GGUF) and not path.is_file():
+        what = "is a directory" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"GGUF file {str(path)!r} {what}; {_GGUF} takes the path of a file")
+    return path if path.is_file() else resolve(source)
 
 
 def resolve(source: str | os.PathLike) -> Path:

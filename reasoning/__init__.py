@@ -1,1 +1,4 @@
-"""Problems, answers, verifiers, tasks and inference-time scaling methods."""
+"""Problems and answers: tasks, grading, generators, verifiers, search methods and training data.
+
+This package imports only `models`. The modules at its root are shared by its sub-packages.
+"""

@@ -1,18 +1,18 @@
-"""One of several responses to a problem, among which a vote or a verifier chooses."""
+"""Defines `Candidate`: one of several responses, among which a vote or a verifier chooses."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """One response that a search arrived at.
+    """One final response of a search.
 
     Attributes:
-      response: whole, as generated.
-      answer: what is found in it, None where nothing is.
-      score: of its verifier, higher is better; None without one.
-      tokens: its length.
-      complete: it ended by itself, not at a limit.
+      response: the whole response.
+      answer: the answer that the task extracts from it; None if there is none.
+      score: the verifier's score, higher is better; None without a verifier.
+      tokens: its length in tokens.
+      complete: whether it ended by itself and not at a limit.
     """
 
     response: str

@@ -1,4 +1,4 @@
-"""Fields of JSON Lines records, with errors that name the file and the line."""
+"""Reads and writes JSON Lines, and reads text fields with errors that name file and line."""
 
 import math
 import os
@@ -12,10 +12,18 @@ __all__ = ["read_jsonl", "text_field", "write_jsonl"]
 def text_field(
     record: dict[str, Any], names: tuple[str, ...], path: str | os.PathLike, number: int
 ) -> str:
-    """The first of the named fields that the record has. Numbers are turned into text.
+    """Returns the text of the first of the named fields that a record has.
+
+    A number is converted to text.
+
+    Args:
+      record: the record.
+      names: names of the field, in order of preference.
+      path: the record's file, for error messages.
+      number: the record's line, for error messages.
 
     Raises:
-        ValueError: If it is missing, blank, or neither text nor a number; names file and line.
+      ValueError: the field is missing or blank, or is neither text nor a number.
     """
     name = next((name for name in names if name in record), None)
     if name is None:
@@ -27,8 +35,10 @@ def text_field(
             f"{path}:{number}: field {name!r} must be text, not {type(value).__name__}"
         )
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{path}:{number}: field {name!r} is {value}; give a number, or text")
+        raise ValueError(
+            f"{path}:{number}: field {name!r} is {value}; give a finite number or text"
+        )
     text = str(value)
     if not text.strip():
-        raise ValueError(f"{path}:{number}: field {name!r} is empty")
+        raise ValueError(f"{path}:{number}: field {name!r} is empty; give a text or a number")
     return text

@@ -1,4 +1,4 @@
-"""A problem to reason about, and the verdict on an answer to it."""
+"""Defines a problem, the verdict on an answer to it, and a worked solution of it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ class Problem:
     """One question with its reference answer.
 
     Attributes:
-        task: Registry name of the task it belongs to, which decides the verifier.
-        question: What the user asks, in plain text, without a prompt template.
-        answer: Reference answer (for code: a reference expression or program).
-        metadata: JSON-able extras, such as the language, the level, unit tests or the
-            reasoning-gym entry.
+      task: name of its task in `reasoning.tasks`; the task verifies answers.
+      question: the question in plain text, without a prompt template.
+      answer: the reference answer; for code, a reference expression or program.
+      metadata: further data that JSON can store, such as the language, the level, unit tests or the
+        reasoning-gym entry.
     """
 
     task: str
@@ -25,7 +25,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Whether an answer is correct, and in words why."""
+    """Whether an answer is correct, with the reason in words."""
 
     correct: bool
     reason: str
@@ -36,10 +36,11 @@ class WorkedSolution:
     """A solution written out step by step.
 
     Attributes:
-      steps: one line each, without the answer.
-      first_error: index of the first wrong step, `len(steps)` where it is the answer; None in a
-        right solution.
-      kind: of the error, in a word; None in a right solution.
+      steps: the steps, one line each, without the answer.
+      answer: the answer that the solution arrives at.
+      first_error: index of the first wrong step, or `len(steps)` if only the answer is wrong; None
+        if the solution is right.
+      kind: one word for the kind of error; None if the solution is right.
     """
 
     steps: tuple[str, ...]

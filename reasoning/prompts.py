@@ -1,4 +1,4 @@
-"""Named prompt templates: from a question to the text that a model continues."""
+"""Named prompt templates, which turn a question into the text that a model continues."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,13 +20,13 @@ R1_SYSTEM = (
     "within <think> </think> tags and the answer within <answer> </answer> tags."
 )
 PLAIN = "User: {question}\nAssistant:"
-# Opens the chain, for base models that do not always.
+# Opens the chain of thought, for base models that do not always open one.
 THINK = PLAIN + " <think>\n"
-# Puts the first words into the model's mouth (arXiv:2205.11916).
+# Starts the response with words that lead to a chain of thought (arXiv:2205.11916).
 COT = PLAIN + " Let's think step by step.\n"
-# Asks for the answer alone, which an instruction does for models that follow one.
+# Asks for the answer alone, for models that follow instructions.
 DIRECT_SYSTEM = "Give the final answer only, without any reasoning."
-# The bare turns as a chat template, for tokenizers that are trained here.
+# `PLAIN` as a chat template, for tokenizers that this project trains.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message.role == 'user' %}User: {{ message.content }}\n"
@@ -40,18 +40,26 @@ TEMPLATES = ("plain", "think", "cot", "r1_zero", "chat", "chat_r1", "chat_direct
 PromptTemplate = Callable[[str], str]
 
 
-def get_template(name: str, tokenizer: Tokenizer) -> PromptTemplate:
-    """A function from a question to a prompt.
+def get_template(name: str, tokenizer: Tokenizer | None) -> PromptTemplate:
+    """Returns the template of a name: a function from a question to a prompt.
 
-    `plain` is a bare user turn, `think` one whose answer starts inside the chain, `cot` one whose
-    answer starts with "Let's think step by step";
-    `r1_zero` is for base models; `chat`, `chat_r1` and `chat_direct` use the tokenizer's chat
-    template, the last two with a system prompt that asks for the R1 format, or for no reasoning.
-    Variables for the chat template follow a question mark: `chat?enable_thinking=false`.
+    - `plain`: a bare user turn.
+    - `think`: a user turn, and a response that starts inside the chain of thought.
+    - `cot`: a user turn, and a response that starts with "Let's think step by step."
+    - `r1_zero`: the template of DeepSeek-R1-Zero, for base models.
+    - `chat`: the tokenizer's chat template.
+    - `chat_r1`: the same with a system prompt that asks for the R1 format.
+    - `chat_direct`: the same with a system prompt that asks for the answer without reasoning.
+
+    Args:
+      name: one of `TEMPLATES`. Variables for the chat template follow a question mark:
+        `chat?enable_thinking=false`.
+      tokenizer: the model's tokenizer; only its chat template is used. None suffices for a
+        template that is no chat template.
 
     Raises:
-      ValueError: an unknown name, a chat template that the tokenizer lacks, or a variable that it
-        does not read.
+      ValueError: the name is unknown, the chat template does not read a variable, or the tokenizer
+        has no chat template that accepts these messages.
     """
     name, _, options = name.partition("?")
     raw = {"plain": PLAIN, "think": THINK, "cot": COT, "r1_zero": R1_ZERO}
@@ -60,6 +68,8 @@ def get_template(name: str, tokenizer: Tokenizer) -> PromptTemplate:
     if name not in TEMPLATES:
         raise ValueError(f"template={name!r} is unknown; choose one of {', '.join(TEMPLATES)}")
     variables = _variables(name, options, tokenizer)
+    if tokenizer is None:
+        raise ValueError(f"template={name!r} needs a tokenizer with a chat template; give one")
     systems = {"chat_r1": R1_SYSTEM, "chat_direct": DIRECT_SYSTEM}
     system = [{"role": "system", "content": systems[name]}] if name in systems else []
 
@@ -67,16 +77,16 @@ def get_template(name: str, tokenizer: Tokenizer) -> PromptTemplate:
         messages = [*system, {"role": "user", "content": question}]
         return tokenizer.apply_chat_template(messages, add_generation_prompt=True, **variables)
 
-    chat("a question")  # a missing or refusing template is reported now
+    chat("a question")  # Reports a missing template, or one that rejects the messages, now.
     return chat
 
 
-def _variables(name: str, options: str, tokenizer: Tokenizer) -> dict[str, Any]:
+def _variables(name: str, options: str, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """`a=1&b=true` -> {"a": 1, "b": True}; text that is not JSON stays text."""
     variables = {}
     for option in filter(None, options.split("&")):
         key, _, value = option.partition("=")
-        if not name.startswith("chat") or not tokenizer.template_reads(key):
+        if tokenizer is None or not name.startswith("chat") or not tokenizer.template_reads(key):
             raise ValueError(f"template={name}?{options}: nothing reads {key!r}; leave it out")
         try:
             variables[key] = json.loads(value)
@@ -86,10 +96,14 @@ def _variables(name: str, options: str, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def few_shot(template: PromptTemplate, examples: Sequence[tuple[str, str]]) -> PromptTemplate:
-    """`template` behind worked examples, (question, response), as in arXiv:2201.11903.
+    """Returns a template that puts worked examples before the prompt (arXiv:2201.11903).
+
+    Args:
+      template: the template of the question and of the examples' questions.
+      examples: pairs of a question and its response.
 
     Raises:
-      ValueError: no examples.
+      ValueError: there are no examples.
     """
     if not examples:
         raise ValueError("few-shot prompting was asked for without examples: give at least one")

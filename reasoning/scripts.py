@@ -1,13 +1,16 @@
-"""Which script a letter belongs to, and how texts are cut into words in scripts without spaces."""
+"""Finds the script of a letter, and cuts words where the script changes.
+
+`reasoning.words` uses it to count words in scripts with and without spaces.
+"""
 
 import functools
 import re
 import sys
 import unicodedata
 
-# Scripts without spaces between words, and how many letters of theirs are about a word.
+# Scripts without spaces between words -> about how many letters make a word.
 LETTERS_PER_WORD = {"han": 2, "kana": 2, "thai": 4, "lao": 4, "khmer": 4, "myanmar": 4}
-# Where the first word of a letter's Unicode name is not the name of its script.
+# First word of a letter's Unicode name -> its script, where the two differ.
 _NAMES = {
     "cjk": "han", "ideographic": "han", "hiragana": "kana", "katakana": "kana",
     "katakana-hiragana": "kana",
@@ -15,7 +18,7 @@ _NAMES = {
 
 
 def _marks() -> str:
-    """Vowel signs and accents that belong to the letter before them, for a class of `re`."""
+    """Returns the vowel signs and accents that follow a letter, as ranges for a class of `re`."""
     marks = [
         code for code in range(min(sys.maxunicode, 0xFFFF) + 1)
         if unicodedata.category(chr(code)) in ("Mn", "Mc")
@@ -30,22 +33,22 @@ def _marks() -> str:
 
 
 MARKS = _marks()
-# A letter with its marks. Joiners hold some letters of Indic and Persian words together.
+# A letter with its marks. Zero-width joiners occur inside Indic and Persian words.
 LETTER = rf"[^\W\d_][{MARKS}\u200c\u200d]*"
 
 
 @functools.lru_cache(maxsize=4096)
 def script_of(letter: str) -> str:
-    """The script of a letter in lower case, such as "latin", "han", "kana" or "bengali".
+    """Returns the script of a letter in lower case, such as "latin", "han", "kana" or "bengali".
 
-    "" for what belongs to none, such as a letter of mathematics.
+    Returns "" for a letter without a script, such as a mathematical letter.
     """
     name = unicodedata.name(letter, "").partition(" ")[0].lower()
     return "" if name == "mathematical" else _NAMES.get(name, name)
 
 
 def has_visible(text: str) -> bool:
-    """Whether a text shows anything: not only blanks, control and format characters or marks."""
+    """Returns whether a text has a visible character: no blank, control, format sign or mark."""
     return any(
         unicodedata.category(c)[0] not in "CZ"
         and unicodedata.category(c) not in ("Mn", "Me")
@@ -54,8 +57,8 @@ def has_visible(text: str) -> bool:
     )
 
 
-# Letters and signs that are drawn as nothing: Hangul fillers, the empty Braille pattern, Khmer's
-# inherent vowels.
+# Letters and signs without a glyph: Hangul fillers, the empty Braille pattern and Khmer's inherent
+# vowels.
 _BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u17b4\u17b5")
 
 _UNSPACED = frozenset(LETTERS_PER_WORD)
@@ -64,7 +67,11 @@ _LETTER = re.compile(LETTER)
 
 
 def runs_by_script(word: str) -> list[tuple[str, list[str]]]:
-    """Cuts a word where the script changes: (script, letters with their marks) of each run."""
+    """Cuts a word where the script changes.
+
+    Returns:
+      (script, letters with their marks) of each run, in order.
+    """
     runs: list[tuple[str, list[str]]] = []
     for letter in _LETTER.findall(word):
         script = script_of(letter[0])

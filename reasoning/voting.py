@@ -1,4 +1,4 @@
-"""Choosing among candidates by vote: answers that mean the same are one choice."""
+"""Chooses among candidates by vote, or by score; answers that mean the same count as one choice."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,22 +8,25 @@ from reasoning.candidate import Candidate
 from reasoning.problem import Problem
 from reasoning.tasks import Task
 
-# Candidates with an answer -> the weight of each one's vote.
+# A function from the candidates with an answer to the weight of each one's vote.
 Weigh = Callable[[Sequence[Candidate]], Sequence[float]]
 
 
 def by_count(candidates: Sequence[Candidate]) -> list[float]:
-    """Every candidate counts once: self-consistency (arXiv:2203.11171)."""
+    """Gives every vote weight 1: self-consistency (arXiv:2203.11171)."""
     return [1.0] * len(candidates)
 
 
 def by_score(candidates: Sequence[Candidate]) -> list[float]:
-    """Every candidate counts with its verifier's score (arXiv:2206.02336, "voting verifier")."""
+    """Gives a vote its verifier score as weight (arXiv:2206.02336, "voting verifier").
+
+    A missing or negative score weighs 0.
+    """
     return [max(c.score or 0.0, 0.0) for c in candidates]
 
 
 def by_rank(candidates: Sequence[Candidate]) -> list[float]:
-    """Borda count: the best of n counts n, the worst 1; equal scores share their mean."""
+    """Gives weights by Borda count: n to the best of n, 1 to the worst; ties get their mean."""
     scores = np.array([-np.inf if c.score is None else c.score for c in candidates])
     below = (scores[:, None] > scores).sum(1)
     equal = (scores[:, None] == scores).sum(1)
@@ -36,14 +39,24 @@ def elect(
     candidates: Sequence[Sequence[Candidate]],
     weigh: Weigh = by_count,
 ) -> list[Candidate | None]:
-    """For each problem a candidate whose answer has the most weight.
+    """Elects for each problem a candidate whose answer has the most weight.
 
-    Candidates without an answer do not vote; where none has one, the best is elected all the same.
-    Of answers with equal weight the one that came up first wins; its candidate is the one of the
-    highest score, the first if there are no scores. None where there are no candidates.
+    Candidates without an answer do not vote. Among answers with equal weight, the first one wins.
+    Among the candidates with the winning answer, the one with the highest score is elected, or the
+    first if there are no scores.
+
+    Args:
+      task: decides which answers mean the same.
+      problems: the problems.
+      candidates: the candidates of each problem.
+      weigh: gives each vote its weight.
+
+    Returns:
+      The elected candidate of each problem. If no candidate has an answer, it is the one with the
+      highest score; None if there are no candidates.
     """
     voters = [[c for c in of_problem if c.answer] for of_problem in candidates]
-    groups = task.group_answers(problems, [[c.answer for c in each] for each in voters])
+    groups = task.group_answers(problems, [[c.answer or "" for c in each] for each in voters])
     chosen: list[Candidate | None] = []
     for each, group in zip(voters, groups, strict=True):
         if not each:
@@ -52,19 +65,19 @@ def elect(
         totals: dict[int, float] = {}
         for member, weight in zip(group, weigh(each), strict=True):
             totals[member] = totals.get(member, 0.0) + weight
-        winner = max(totals, key=totals.get)  # the first of equals: dicts keep their order
+        winner = max(totals, key=totals.__getitem__)  # The first of equals: dicts keep their order.
         supporters = [c for c, member in zip(each, group, strict=True) if member == winner]
         chosen.append(best(supporters))
     return chosen
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The candidate of the highest score, any with an answer before those without.
+    """Returns the candidate with the highest score; any with an answer beats all without.
 
-    The first of equals; None where there are no candidates.
+    Returns the first of equals, and None if there are no candidates.
     """
 
-    def worth(candidate):
+    def worth(candidate: Candidate) -> tuple[bool, float]:
         score = -np.inf if candidate.score is None else candidate.score
         return candidate.answer is not None, score
 

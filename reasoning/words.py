@@ -1,24 +1,24 @@
-"""The words of a text and their runs, as measures and filters of text count them.
+"""Splits texts into words and runs of words, for measures and filters of text.
 
-What a word is depends on the script. In scripts with spaces it is what stands between them. Chinese
-and Japanese are written without: there a character counts as a word, so that a phrase is found
-again wherever it stands. Of Thai, Lao, Khmer and Burmese four letters do.
+The meaning of "word" depends on the script. In scripts with spaces, a word is the text between
+spaces. Chinese and Japanese have no spaces: each character counts as a word, so that a repeated
+phrase is found at any position. In Thai, Lao, Khmer and Burmese, four letters count as a word.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from reasoning.scripts import LETTER, LETTERS_PER_WORD, runs_by_script
 
-# A longer run of letters is cut into pieces, so that repetition without spaces is seen too. Digits
-# stand alone for the same reason.
+# Longer runs of letters are cut into pieces, to detect repetition without spaces. Each digit is a
+# word of its own for the same reason.
 _LONGEST_WORD = 16
 _TOKEN = re.compile(rf"\d|(?:{LETTER})+|[^\w\s]")
 _PLAIN = re.compile(r"[\x00-\xff]*")
 
 
 def words_of(text: str) -> list[str]:
-    """Words, digits and marks in lower case; long words in pieces."""
+    """Returns a text's words, digits and marks in lower case; long words are cut into pieces."""
     words = []
     for token in _TOKEN.findall(text.lower()):
         if not token[0].isalpha():
@@ -32,7 +32,7 @@ def words_of(text: str) -> list[str]:
 
 
 def count_words(text: str) -> float:
-    """About how many words a text has: two characters of Chinese or Japanese make one."""
+    """Returns about how many words a text has; two Chinese or Japanese characters count as one."""
     count = 0.0
     for word in words_of(text):
         script = runs_by_script(word)[0][0] if len(word) == 1 and word.isalpha() else ""
@@ -40,31 +40,35 @@ def count_words(text: str) -> float:
     return count
 
 
-def _piece_length(script):
+def _piece_length(script: str) -> int:
+    """Returns the number of letters that count as one word in a script."""
     if script in ("han", "kana"):
         return 1
     return LETTERS_PER_WORD.get(script, _LONGEST_WORD)
 
 
-def _pieces(letters, length):
+def _pieces(letters: Sequence[str], length: int) -> list[str]:
+    """Cuts letters into strings of `length` letters; the last one may be shorter."""
     return ["".join(letters[i : i + length]) for i in range(0, len(letters), length)]
 
 
 def ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
-    """All runs of n words, in order; none where there are fewer words."""
+    """Returns all runs of n consecutive words, in order; none if there are fewer words."""
     return list(zip(*(words[i:] for i in range(n))))
 
 
 def vocabulary_share(
     text: str, language: str, vocabularies: Mapping[str, frozenset[str]]
 ) -> float | None:
-    """Share of the text's words that are in one language's list, among those in any list.
+    """Returns the share of a text's known words that are in one language's list.
 
     Args:
-      vocabularies: Words in lower case by language.
+      text: the text.
+      language: a key of `vocabularies`.
+      vocabularies: language -> its words in lower case. A word is known if it is in any list.
 
     Returns:
-      None where no word is in a list.
+      The share in [0, 1]; None if no word is known.
     """
     words = [word.strip(".,!?").lower() for word in text.split()]
     counts = {

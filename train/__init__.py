@@ -8,7 +8,7 @@
     source.py       what the loop draws batches from; packed rows of a data set
     data.py         JSONL records to token sequences with loss weights
     loop.py         the loop: resume, step, log, checkpoint, stop
-    checkpoint.py   atomic checkpoints, latest and best
+    checkpoint.py   atomic checkpoints with checksums, latest and best
     run_log.py      metrics on their way from the device to guards, files and the display
     metrics.py      metric and sample files of a run
     progress.py     a bar on a terminal, plain lines elsewhere

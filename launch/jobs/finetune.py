@@ -13,9 +13,9 @@ from launch.schema import as_dict
 from launch.schema.distill import DistillConfig
 from launch.schema.rl import RlConfig
 from launch.schema.supervised import SftConfig
-from models.checkpoint_source import resolve
+from models.checkpoint import load_config, load_dtype, load_params, load_tokenizer
+from models.checkpoint_source import locate
 from models.decoder import LanguageModel
-from models.hf.load import load_config, load_dtype, load_params, load_tokenizer
 from models.tokens.tokenizer import Tokenizer
 from reasoning.prompts import get_template
 from train.metrics import read_metrics
@@ -63,7 +63,7 @@ def run(
     """
     runtime.start_distributed()
     runtime.check_accepted(accept_stopped, (stage,))
-    source = resolve(config.model)
+    source = locate(config.model)
     with runtime.working_directory(workdir) as directory:
         runtime.keep_compiled(directory)
         work = _open(config, source, directory)
@@ -133,7 +133,7 @@ def _run(
 
 def _open(config: RlConfig | SftConfig, source: Path, directory: Path) -> stages.Workspace:
     """Everything but the weights of the checkpoint."""
-    model, tokenizer = open_checkpoint(source, config)
+    model, tokenizer = open_checkpoint(source, config.dtype, config.remat)
     mesh = runtime.build_mesh(config)
     return stages.Workspace(
         directory,
@@ -152,13 +152,17 @@ def export_dtype(source: Path, config: RlConfig | SftConfig | DistillConfig) -> 
 
 
 def open_checkpoint(
-    source: Path, config: RlConfig | SftConfig | DistillConfig
+    source: Path, dtype: str, remat: str = "none"
 ) -> tuple[LanguageModel, Tokenizer]:
-    """Model and tokenizer of a checkpoint, computing in `config.dtype`."""
-    dtype = config.dtype
+    """Model and tokenizer of a checkpoint.
+
+    Args:
+      dtype: to compute in; "auto" is float32 on a CPU and bfloat16 elsewhere.
+      remat: see `ModelConfig`.
+    """
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    model = LanguageModel(load_config(source, dtype=dtype, remat=config.remat))
+    model = LanguageModel(load_config(source, dtype=dtype, remat=remat))
     return model, load_tokenizer(source, model.config)
 
 

@@ -91,7 +91,7 @@ def export_model(
     try:
         # Gathering is a collective, so it happens on every process.
         for name, tensors in shards.items():
-            arrays = {key: _gather(params, *where) for key, *where in tensors}
+            arrays = {key: gather(params, *where) for key, *where in tensors}
             if writer:
                 save_file(arrays, scratch / name, metadata={"format": "pt"})
         if writer:
@@ -141,7 +141,7 @@ def _index(model: Model, shards: dict[str, list]) -> dict[str, Any]:
     return {"metadata": {"total_size": total}, "weight_map": weight_map}
 
 
-def _gather(params: Any, rule: TensorRule, index: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def gather(params: Any, rule: TensorRule, index: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """One stored tensor, whole, on this host."""
     array = leaf(params, rule.path)
     if isinstance(array, np.ndarray):

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -47,39 +47,28 @@ _NUMBERS = re.compile(r"model\.layers\.(\d{1,9})\.(?:mlp\.experts\.(\d{1,9})\.)?
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
-class LoadedModel(NamedTuple):
-    model: Model
+LoadedT = TypeVar("LoadedT", bound=Model)
+
+
+class LoadedModel(NamedTuple, Generic[LoadedT]):
+    """A model with its parameters and its tokenizer."""
+
+    model: LoadedT
     params: Any
     tokenizer: Tokenizer
 
 
-def load_model(source: str | os.PathLike, mesh: Mesh | None = None, **changes: Any) -> LoadedModel:
-    """Config, weights and tokenizer of a directory or `hf://org/name`.
-
-    Args:
-      source: see `models.checkpoint_source.resolve`.
-      mesh: where the weights go; None is the first device.
-      **changes: fields of `ModelConfig` to set otherwise, e.g. `dtype="bfloat16"`.
-
-    Raises:
-      OSError, ValueError: one line that says what is missing or does not fit.
-    """
-    directory = resolve(source)
-    config = load_config(directory, **changes)
-    tokenizer = load_tokenizer(directory, config)
-    return LoadedModel(LanguageModel(config), load_params(directory, config, mesh), tokenizer)
-
-
 def load_scalar_model(
     source: str | os.PathLike, mesh: Mesh | None = None, **changes: Any
-) -> LoadedModel:
-    """`load_model` for a verifier or reward model: a `ScalarModel`.
+) -> LoadedModel[ScalarModel]:
+    """Config, weights and tokenizer of a verifier or reward model: a `ScalarModel`.
 
     It is stored as a `...ForTokenClassification` (with a bias) or `...ForSequenceClassification`
     (without) of one label.
 
     Raises:
-      OSError, ValueError: as `load_model`; and a checkpoint without a scalar head.
+      OSError, ValueError: one line that says what is missing or does not fit; a checkpoint without
+        a scalar head, too.
     """
     directory = resolve(source)
     fields = read_json(directory / "config.json")
@@ -189,29 +178,38 @@ def load_params(source: str | os.PathLike, config: ModelConfig, mesh: Mesh | Non
 
 
 def _load(directory: Path, model: Model, mesh: Mesh | None) -> Any:
+    _check_undamaged(directory)
+    with contextlib.ExitStack() as stack:
+        tensors = open_tensors(directory, stack)
+        _check_tensors(directory, model, tensors)
+        try:
+            return place_tensors(model, tensors, mesh)
+        except ValueError as error:
+            raise ValueError(f"{directory}: {error}") from None
+
+
+def place_tensors(model: Model, tensors: Mapping[str, Any], mesh: Mesh | None = None) -> Any:
+    """The parameters of a model from stored tensors, read one shard at a time.
+
+    Args:
+      model: whose parameters they are.
+      tensors: name in a Hugging Face checkpoint -> what is read when it is sliced; complete, and of
+        the right shapes.
+      mesh: where the weights go, laid out by `models.sharding`; None is the first device.
+    """
     if mesh is None:
         one = SingleDeviceSharding(jax.devices()[0])
         shardings = jax.tree.map(lambda _: one, model.abstract_params)
     else:
         shardings = tree_shardings(model.abstract_params, model.logical_axes, mesh)
-    _check_undamaged(directory)
-    with contextlib.ExitStack() as stack:
-        tensors = open_tensors(directory, stack)
-        _check_tensors(directory, model, tensors)
-        params: dict = {}
-        for rule in tensor_rules(model.config, head_of(model)):
-            node = params
-            for key in rule.path[:-1]:
-                node = node.setdefault(key, {})
-            try:
-                node[rule.path[-1]] = _load_array(
-                    rule,
-                    tensors,
-                    leaf(model.abstract_params, rule.path),
-                    leaf(shardings, rule.path),
-                )
-            except ValueError as error:
-                raise ValueError(f"{directory}: {error}") from None
+    params: dict = {}
+    for rule in tensor_rules(model.config, head_of(model)):
+        node = params
+        for key in rule.path[:-1]:
+            node = node.setdefault(key, {})
+        node[rule.path[-1]] = _load_array(
+            rule, tensors, leaf(model.abstract_params, rule.path), leaf(shardings, rule.path)
+        )
     return params
 
 

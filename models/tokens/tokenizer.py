@@ -100,6 +100,11 @@ class Tokenizer:
         if self.template is not None:
             (directory / TEMPLATE_FILE).write_text(self.template, encoding="utf-8")
 
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """What maps text to ids; not to be changed."""
+        return self._backend
+
     @functools.cached_property
     def vocab_size(self) -> int:
         """One more than the largest id. A model may have a larger, padded vocabulary."""
@@ -238,7 +243,7 @@ class Tokenizer:
         if token is None:
             return b""
         if "ByteLevel" in self._decoder_types:
-            return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+            return bytes(BYTE_OF_CHARACTER[character] for character in token)
         if "ByteFallback" in self._decoder_types and len(token) == 6 and token.startswith("<0x"):
             return bytes([int(token[3:5], 16)])
         once, twice = self.decode([token_id]), self.decode([token_id, token_id])
@@ -413,4 +418,4 @@ def _byte_of_character() -> dict[str, int]:
     return table | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-_BYTE_OF_CHARACTER = _byte_of_character()
+BYTE_OF_CHARACTER = _byte_of_character()

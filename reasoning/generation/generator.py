@@ -1,4 +1,8 @@
-"""A generator turns prompts into completions; search, evaluation and RL see only this interface."""
+"""The `Generator` interface, which turns prompts into completions.
+
+Search, evaluation and RL see only this interface, so they work with the model in this process
+(`jax_generator`) and with any server (`reasoning.server_client`).
+"""
 
 import dataclasses
 import hashlib
@@ -16,11 +20,11 @@ class Completion:
     """One sampled continuation of a prompt.
 
     Attributes:
-      text: decoded, the end-of-sequence token left out.
-      token_ids: the end-of-sequence token included; what was generated, and is to be paid for.
-      logprobs: float32 `[len(token_ids)]`, under softmax(logits / temperature); None where the
+      text: decoded text, without the end-of-sequence token.
+      token_ids: all generated tokens, with the end-of-sequence token; they count as spent.
+      logprobs: float32 `[len(token_ids)]`, under softmax(logits / temperature); None if the
         generator does not report them.
-      finish: "stop", "stop_string" or "length".
+      finish: why it ended: "stop" (end-of-sequence token), "stop_string" or "length" (the limit).
     """
 
     text: str
@@ -30,7 +34,7 @@ class Completion:
 
 
 class Generator(Protocol):
-    """Anything that samples: the compiled sampler, or a server."""
+    """Anything that samples completions: the compiled sampler, or a server."""
 
     def generate(
         self,
@@ -42,11 +46,26 @@ class Generator(Protocol):
         stop: Sequence[str] = (),
         seed: int = 0,
     ) -> list[list[Completion]]:
-        """`num_samples` completions of every prompt."""
+        """Samples `num_samples` completions of every prompt.
+
+        Args:
+          prompts: the prompts' texts.
+          num_samples: completions of each prompt.
+          max_new_tokens: most tokens of a completion.
+          sampling: temperature and the other sampling settings.
+          stop: strings that end a completion.
+          seed: seed of the draws.
+
+        Returns:
+          The completions of each prompt.
+        """
         ...
 
 
 def fold_seed(seed: int, *purpose: int | str) -> int:
-    """A seed of 31 bits from a seed and what it is for."""
+    """Derives a 31-bit seed from a seed and the purpose that it serves.
+
+    Different purposes give independent seeds; equal arguments give the same seed in every process.
+    """
     text = json.dumps([seed, *purpose])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) >> 1

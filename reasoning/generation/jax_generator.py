@@ -1,13 +1,14 @@
-"""The generator in this process: the compiled sampler behind the `Generator` interface."""
+"""The `Generator` that runs the model in this process, with the compiled sampler."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
+import numpy as np
 
 from models.decoder import LanguageModel
-from models.decoding.sampler import FINISH_REASONS, STOP_TOKEN, Sampler
+from models.decoding.sampler import FINISH_REASONS, STOP_TOKEN, Sampler, Samples
 from models.decoding.sampling import SamplingParams
 from models.decoding.self_check import Sampled, SamplerCheck
 from models.tokens.stopping import TokenAutomaton
@@ -18,11 +19,14 @@ from reasoning.generation.generator import Completion
 class JaxGenerator:
     """The compiled sampler behind the `Generator` interface.
 
-    Samplers are kept by shape, so repeated calls compile nothing. `params` may be replaced between
-    calls (RL does so after every step).
+    It keeps one compiled sampler for each shape, so repeated calls compile nothing. A caller may
+    replace `params` between calls, as RL does after every step.
 
     Attributes:
-      rows: samples in flight at a time, rounded down to whole groups of `num_samples`.
+      model: the model.
+      params: its parameters.
+      tokenizer: its tokenizer.
+      rows: samples drawn at the same time, rounded down to a multiple of `num_samples`.
     """
 
     def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer, rows: int = 128):
@@ -33,9 +37,9 @@ class JaxGenerator:
 
     @contextlib.contextmanager
     def holding(self, params: Any) -> Iterator["JaxGenerator"]:
-        """Samples with these parameters within the block, and lets go of them at its end.
+        """Returns a context in which this generator samples with `params`.
 
-        What they take of the device's memory is then free for training.
+        At its end the generator drops the parameters, so that training can use their memory.
         """
         self.params = params
         try:
@@ -53,7 +57,10 @@ class JaxGenerator:
         stop: Sequence[str] = (),
         seed: int = 0,
     ) -> list[list[Completion]]:
-        """See `Generator`; `seed` and a prompt's place decide what is drawn for it."""
+        """Samples completions; see `Generator`.
+
+        The draws for a prompt depend on `seed` and on the prompt's index in `prompts`.
+        """
         return self.generate_from_ids(
             self.tokenizer.encode_prompts(prompts),
             num_samples=num_samples,
@@ -74,14 +81,21 @@ class JaxGenerator:
         stop: Sequence[str] = (),
         seed: int = 0,
     ) -> list[list[Completion]]:
-        """`generate` for prompts given as token ids, such as responses to be gone on with.
+        """Samples completions of prompts given as token ids, such as responses to continue.
 
         Args:
-          limits: most new tokens for each prompt, up to `max_new_tokens`, which is the default.
+          prompt_ids: the token ids of each prompt.
+          num_samples: completions of each prompt.
+          max_new_tokens: most tokens of any completion.
+          limits: most new tokens for each prompt, at most `max_new_tokens`; None for
+            `max_new_tokens` everywhere.
+          sampling: temperature and the other sampling settings.
+          stop: strings that end a completion.
+          seed: seed of the draws.
 
         Raises:
-          SamplerMismatch: the trainer would give what was sampled other log-probs; some calls are
-            checked.
+          SamplerMismatch: the log-probabilities of the sampler differ from those that a forward
+            pass of the trainer gives. Only some calls are checked.
         """
         sampler = self._sampler(num_samples, max_new_tokens, tuple(stop))
         samples = sampler(self.params, prompt_ids, jax.random.key(seed), sampling, limits)
@@ -91,7 +105,8 @@ class JaxGenerator:
         ]
         if self._check.due():
             drawn = [
-                Sampled(ids, group[0].token_ids, group[0].logprobs)
+                # The compiled sampler always reports log-probabilities.
+                Sampled(ids, group[0].token_ids, cast(np.ndarray, group[0].logprobs))
                 for ids, group in zip(prompt_ids, completions, strict=True)
             ]
             self._check(self.params, drawn, sampling.temperature)
@@ -113,10 +128,10 @@ class JaxGenerator:
             )
         return self._samplers[shape]
 
-    def _completion(self, samples, prompt: int, sample: int) -> Completion:
+    def _completion(self, samples: Samples, prompt: int, sample: int) -> Completion:
         ids = samples.ids(prompt, sample)
         finish = int(samples.finish[prompt, sample])
-        # The stop token is trained on but is no part of what is read.
+        # The stop token counts for training, but it is not part of the text.
         text = self.tokenizer.decode(ids[:-1] if finish == STOP_TOKEN else ids)
         logprobs = samples.logprobs[prompt, sample, : len(ids)]
         return Completion(text, ids, logprobs, FINISH_REASONS[finish])

@@ -1,4 +1,4 @@
-"""Steps from the model in this process: the compiled path sampler behind `StepGenerator`."""
+"""The `StepGenerator` that runs the model in this process, with the compiled path sampler."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,20 +8,20 @@ import jax
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
 from models.decoding.self_check import Sampled, SamplerCheck
-from models.paths.path_sampler import FINISH_REASONS, PathSampler
+from models.paths.path_sampler import FINISH_REASONS, PathSampler, Steps
 from models.tokens.stopping import TokenAutomaton
 from models.tokens.tokenizer import Tokenizer
 from reasoning.generation.steps import HostPaths, PathText, Places, Step
 
-# A sampler for so many times the prompts is used rather than one compiled for fewer.
+# A sampler compiled for up to this many times the prompts is reused; a new one costs a compilation.
 _SPARE_PROMPTS = 4
 
 
 class JaxStepGenerator:
-    """The compiled sampler of paths behind the `StepGenerator` interface.
+    """The compiled path sampler behind the `StepGenerator` interface.
 
-    Samplers are kept by shape, so repeated searches compile nothing. `params` may be replaced
-    between searches.
+    It keeps one compiled sampler for each shape, so repeated searches compile nothing. A caller may
+    replace `params` between searches.
     """
 
     def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer):
@@ -43,14 +43,15 @@ class JaxStepGenerator:
         sampling: SamplingParams = SamplingParams(),
         seed: int = 0,
     ) -> "JaxPaths":
-        """See `StepGenerator`; a prompt is read once, whatever is forked from it."""
+        """Starts a search from bare prompts; see `StepGenerator`.
+
+        The model reads each prompt once, however many paths the search forks from it.
+        """
         sampler = self._sampler(
             len(prompts), delimiter, capacity=capacity, width=width,
             max_new_tokens=max_new_tokens, step_tokens=step_tokens,
         )  # fmt: skip
-        return JaxPaths(
-            sampler, self.params, self.tokenizer, prompts, sampling, seed, self._check
-        )
+        return JaxPaths(sampler, self.params, self.tokenizer, prompts, sampling, seed, self._check)
 
     def _sampler(self, prompts: int, delimiter: str, **shape: int) -> PathSampler:
         kept = self._samplers.setdefault((delimiter, *shape.values()), [])
@@ -70,7 +71,10 @@ class JaxStepGenerator:
 
 
 class JaxPaths(HostPaths):
-    """See `Paths`. Keys and values stay on the device; old ones are written over unless copied."""
+    """The `Paths` of the model in this process; keys and values stay on the device.
+
+    An extension overwrites old keys and values in place, unless a copy still needs them.
+    """
 
     def __init__(
         self,
@@ -92,14 +96,14 @@ class JaxPaths(HostPaths):
         self._shared = False
 
     def copy(self) -> "JaxPaths":
-        """See `Paths`."""
+        """Returns independent paths; see `Paths`."""
         self._shared = True
         return super().copy()
 
     def extend(
         self, parents: Places, into: Places, sampling: SamplingParams | None = None
     ) -> list[list[Step]]:
-        """See `Paths`."""
+        """Extends paths by one step each; see `Paths`."""
         request = self._request(parents, into, self._sampler.prompts, self._sampler.width)
         self._state, steps = self._sampler.extend(
             self._weights, self._state, *request, self._key, sampling or self._sampling,
@@ -127,14 +131,15 @@ class JaxPaths(HostPaths):
         self._keep(grown, into)
         return found
 
-    def _step(self, steps, prompt: int, row: int, parent: int) -> tuple[Step, PathText]:
+    def _step(self, steps: Steps, prompt: int, row: int, parent: int) -> tuple[Step, PathText]:
+        """Returns one sampled step and the path that it makes of its parent."""
         length, before = steps.lengths[prompt, row], self._path_texts[prompt][parent]
         new = steps.tokens[prompt, row, :length].tolist()
         finish = FINISH_REASONS[steps.finish[prompt, row]]
         ids = before.token_ids + new
         text = self._tokenizer.decode(ids[:-1] if finish == "stop" else ids)
         if finish not in ("stop", "length"):
-            # What is no whole character yet may become one.
+            # The trailing bytes may become a character with the next step's bytes.
             text = text.rstrip("\ufffd")
         logprobs = steps.logprobs[prompt, row, :length]
         return Step(new, text[len(before.text) :], logprobs, finish), PathText(ids, text)

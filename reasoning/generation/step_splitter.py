@@ -1,9 +1,9 @@
-"""How a response is split into steps: at the tokens that complete a delimiter.
+"""Splits a response into steps, at the tokens that complete a delimiter.
 
-Works on the ids that were sampled, never on text tokenized anew, and walks the same automaton as
-the sampler does for a stop string. So the steps of a response are those that sampling it one step
-at a time, each until the delimiter, would have stopped at: where a delimiter is completed inside a
-token, that token ends the step, whatever else it holds.
+It works on the sampled token ids, never on text that is tokenized again, and uses the same
+automaton as the sampler uses for stop strings. The steps are therefore the same as if the response
+had been sampled one step at a time. If a delimiter is completed inside a token, that token ends the
+step, even if more text follows in the token.
 """
 
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ class StepSplitter:
     """Finds the steps of responses.
 
     Attributes:
-      delimiter: text that ends a step and belongs to it.
+      delimiter: the text that ends a step; it is part of the step.
     """
 
     def __init__(self, tokenizer: Tokenizer, delimiter: str = "\n"):
-        """Raises `ValueError` where the delimiter is empty."""
+        """Makes a splitter; raises `ValueError` if the delimiter is empty."""
         automaton = TokenAutomaton.of([delimiter], tokenizer, tokenizer.vocab_size)
         self.delimiter = delimiter
-        # As lists: walking them token by token is faster than indexing an array.
+        # Indexing a list token by token is faster than indexing an array.
         self._transitions = automaton.transitions.tolist()
 
     def ends(self, token_ids: Sequence[int]) -> list[int]:
-        """Indices of the tokens that end a step, ascending; the last token always does.
+        """Returns the ascending indices of the tokens that end a step.
 
-        What follows the last delimiter is a step too, if only the end-of-sequence token. No tokens
-        make no steps.
+        The last token always ends a step: the tokens after the last delimiter are a step too, even
+        if the end-of-sequence token is the only one. An empty response has no steps.
         """
         ends, state, match = [], 0, len(self._transitions) - 1
         known = len(self._transitions[0])
         for i, token in enumerate(token_ids):
-            # An id of the padded part of a model's vocabulary adds no text.
+            # A model's vocabulary may be padded beyond the tokenizer's; such ids add no text.
             state = self._transitions[state][token] if token < known else state
             if state == match:
                 ends.append(i)
@@ -45,7 +45,7 @@ class StepSplitter:
         return ends
 
     def split(self, token_ids: Sequence[int]) -> list[list[int]]:
-        """The steps themselves; joined, they are `token_ids`."""
+        """Returns the token ids of each step; joined, they give `token_ids`."""
         ends = self.ends(token_ids)
         starts = [0, *(end + 1 for end in ends)]
         return [list(token_ids[start : end + 1]) for start, end in zip(starts, ends)]

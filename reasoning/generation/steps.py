@@ -1,39 +1,39 @@
-"""A step generator extends partial responses ("paths") by one reasoning step at a time.
+"""The `StepGenerator` interface, which extends partial responses ("paths") by one reasoning step.
 
-What a search over steps sees (`reasoning.search`): paths are kept in places, `ROOT` being the bare
-prompt, and a step continues the path of one place and stores the result in another. Like a
-`Generator`, it is the model in this process (`reasoning.generation.jax_steps`), or any server
-(`reasoning.generation.text_steps`).
+Searches over steps (`reasoning.search`) use it. A place is a slot that holds one path; the place
+`ROOT` holds the bare prompt. An extension continues the path in one place by a step and stores the
+longer path in another place. `jax_steps` implements the interface with the model in this process,
+`text_steps` with any `Generator`, such as a server.
 """
 
 import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
 from models.decoding.sampling import SamplingParams
 from models.paths.places import ROOT
 
-# For each prompt, a place for each row; rows may be ragged.
+# The places of the rows of each prompt; prompts may have different numbers of rows.
 Places = Sequence[Sequence[int]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What was appended to a path.
+    """One reasoning step that a path was extended by.
 
     Attributes:
-      token_ids: the delimiter or end-of-sequence token included; what was generated.
-      text: decoded, the end-of-sequence token left out. The texts of a path's steps make up the
-        text of its tokens: bytes of a character that the step's last token cuts are held back for
+      token_ids: all generated tokens, with the delimiter or end-of-sequence token.
+      text: decoded text, without the end-of-sequence token. The texts of a path's steps join to the
+        text of its tokens: if a step's last token cuts a character, its bytes appear in the text of
         the next step.
-      logprobs: float32 `[len(token_ids)]`, under softmax(logits / temperature); None where the
+      logprobs: float32 `[len(token_ids)]`, under softmax(logits / temperature); None if the
         generator does not report them.
-      finish: "delimiter"; "stop" by the end-of-sequence token; "step_length", the limit of a step;
-        or "length", that of a path, also where its last token ends a step. A path has ended after
-        "stop" and "length".
+      finish: why the step ended: "delimiter"; "stop" (end-of-sequence token); "step_length" (the
+        limit of a step); or "length" (the limit of a path, even if the last token also completes
+        the delimiter). "stop" and "length" end the path.
     """
 
     token_ids: list[int]
@@ -43,16 +43,15 @@ class Step:
 
     @property
     def ended(self) -> bool:
-        """Whether the path cannot be extended any more."""
+        """Whether the step ends its path, which then cannot be extended."""
         return self.finish in ("stop", "length")
 
 
 class Paths(Protocol):
-    """Paths of P prompts, `capacity` places each.
+    """The paths of P prompts in one search, with `capacity` places for each prompt.
 
     Attributes:
-      prompt_tokens: `[P]`, tokens of each prompt, 0 where the generator keeps its tokenizer to
-        itself.
+      prompt_tokens: `[P]`, tokens of each prompt; zeros if the generator has no `tokenizer`.
       sampled_tokens: int64 `[P]`, tokens generated so far, in copies too.
     """
 
@@ -62,34 +61,37 @@ class Paths(Protocol):
     def extend(
         self, parents: Places, into: Places, sampling: SamplingParams | None = None
     ) -> list[list[Step]]:
-        """Continues paths by one step each; all parents are read before any place is written.
+        """Extends paths by one step each; reads all parents before it writes any place.
 
         Args:
-          parents: for each prompt, the places of up to `width` paths to continue; one that occurs
+          parents: for each prompt, the places of up to `width` paths to extend. A place that occurs
             several times is forked.
-          into: alike, the distinct places of the results.
-          sampling: for this step, instead of what the paths were started with.
+          into: for each prompt, the distinct places that receive the longer paths.
+          sampling: sampling settings of this step; None for those of `StepGenerator.start`.
+
+        Returns:
+          For each prompt the sampled steps, in the order of `parents`.
 
         Raises:
-          ValueError: see `models.paths.places.check_places`.
+          ValueError: the request is not valid; see `models.paths.places.check_places`.
         """
         ...
 
     def copy(self) -> "Paths":
-        """One with the same paths, which goes its own way; to look ahead with. It costs nothing."""
+        """Returns independent paths with the same content, for lookahead. Copying costs nothing."""
         ...
 
     def text(self, prompt: int, place: int) -> str:
-        """The text of a path, without its prompt."""
+        """Returns the text of a path, without its prompt."""
         ...
 
     def token_ids(self, prompt: int, place: int) -> list[int]:
-        """The tokens of a path, without its prompt's."""
+        """Returns the token ids of a path, without its prompt."""
         ...
 
 
 class StepGenerator(Protocol):
-    """Anything that samples step by step."""
+    """Anything that samples responses step by step."""
 
     def start(
         self,
@@ -103,67 +105,74 @@ class StepGenerator(Protocol):
         sampling: SamplingParams = SamplingParams(),
         seed: int = 0,
     ) -> Paths:
-        """No paths yet but the bare prompts.
+        """Starts a search; only the bare prompts can be extended at first.
 
         Args:
+          prompts: the prompts' texts.
           capacity: places for paths of each prompt.
           width: most rows of each prompt in one call of `extend`.
           max_new_tokens: most tokens of a path.
           step_tokens: most tokens of a step.
-          delimiter: ends a step, whose text it is part of.
-          seed: with the number of the extension, the prompt and the row, decides what is drawn.
+          delimiter: the text that ends a step; it is part of the step.
+          sampling: temperature and the other sampling settings.
+          seed: the draws of a row depend on it, on the number of the extension, on the prompt and
+            on the row.
+
+        Raises:
+          ValueError: a limit is below 1, or the delimiter is empty.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class PathText:
-    """What the host knows of a path: its tokens, and its text but for a character begun."""
+    """A path's tokens and text on the host, without the bytes of an incomplete last character."""
 
     token_ids: list[int]
     text: str
 
 
 class HostPaths:
-    """What both kinds of paths keep on the host; see `Paths`."""
+    """Base class of both kinds of `Paths`: keeps each path's tokens and text on the host."""
 
     def __init__(self, prompt_tokens: Sequence[int], sampling: SamplingParams, seed: int):
         self.prompt_tokens = list(prompt_tokens)
         self.sampled_tokens = np.zeros(len(prompt_tokens), np.int64)
         self._path_texts = [{ROOT: PathText([], "")} for _ in prompt_tokens]
         self._sampling, self._seed = sampling, seed
-        # Shared with copies, so that a rollout is no rehearsal of what is drawn after it.
+        # Copies share the counter: a rollout on a copy must not use the draws of later extensions.
         self._extensions = np.zeros((), np.int64)
 
-    def copy(self):
-        """See `Paths`."""
+    def copy(self) -> Self:
+        """Returns independent paths with the same content; see `Paths`."""
         twin = copy.copy(self)
         twin._path_texts = [dict(of_prompt) for of_prompt in self._path_texts]
         return twin
 
     def text(self, prompt: int, place: int) -> str:
-        """See `Paths`."""
+        """Returns the text of a path, without its prompt."""
         return self._path_texts[prompt][place].text
 
     def token_ids(self, prompt: int, place: int) -> list[int]:
-        """See `Paths`."""
+        """Returns the token ids of a path, without its prompt."""
         return list(self._path_texts[prompt][place].token_ids)
 
     def _request(
         self, parents: Places, into: Places, prompts: int, width: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Ragged rows as arrays `[prompts, width]`, -1 where nothing is asked for."""
+        """Checks a request and returns its places as arrays `[prompts, width]`, padded with -1."""
         count = len(self._path_texts)
         if len(parents) != count or len(into) != count:
             raise ValueError(
-                f"there are {count} prompts; parents are of {len(parents)} and into of {len(into)}"
+                f"there are {count} prompts, but parents has {len(parents)} rows and into has"
+                f" {len(into)}: give one row for each prompt"
             )
         padded = np.full((2, prompts, width), -1, np.int32)
         for p, (sources, targets) in enumerate(zip(parents, into)):
             if len(sources) != len(targets) or len(sources) > width:
                 raise ValueError(
-                    f"prompt {p} has {len(sources)} parents for {len(targets)} places; there must "
-                    f"be as many of both, and at most {width}"
+                    f"prompt {p} has {len(sources)} parents for {len(targets)} places; give as many"
+                    f" places as parents, at most width={width}"
                 )
             if min(targets, default=0) < 0:
                 raise ValueError(f"prompt {p} stores a path in place {min(targets)}; use 0 or more")
@@ -171,11 +180,12 @@ class HostPaths:
         return padded[0], padded[1]
 
     def _next_extension(self) -> int:
+        """Returns the number of the next extension and counts it."""
         number = int(self._extensions)
         self._extensions += 1
         return number
 
     def _keep(self, grown: Sequence[Sequence[PathText]], into: Places) -> None:
-        """Stores what was extended, all of it read before."""
+        """Stores the longer paths; the caller has read all parents before."""
         for of_prompt, paths, places in zip(self._path_texts, grown, into):
             of_prompt.update(zip(places, paths, strict=True))

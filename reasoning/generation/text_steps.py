@@ -1,4 +1,4 @@
-"""Steps from any `Generator`, such as a server: text in, text out."""
+"""The `StepGenerator` on top of any `Generator`, such as a server, which exchanges only text."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,15 @@ import numpy as np
 
 from models.decoding.sampling import SamplingParams
 from models.paths.places import EMPTY, ROOT, at, check_places, check_sizes, put
-from reasoning.generation.generator import Generator
+from reasoning.generation.generator import Completion, Generator
 from reasoning.generation.steps import HostPaths, PathText, Places, Step
 
 
 class TextStepGenerator:
-    """Steps from any `Generator`, such as a server: it is given the prompt with the path's text.
+    """Samples steps from any `Generator`, such as a server.
 
-    Whether the server reads that anew each time or finds it in a prefix cache is its own affair.
+    For each step it sends the prompt with the path's text so far. A server with a prefix cache need
+    not read that text again.
     """
 
     def __init__(self, generator: Generator):
@@ -31,18 +32,22 @@ class TextStepGenerator:
         sampling: SamplingParams = SamplingParams(),
         seed: int = 0,
     ) -> "TextPaths":
-        """See `StepGenerator`."""
+        """Starts a search from bare prompts; see `StepGenerator`."""
         check_sizes(
             capacity=capacity, width=width, max_new_tokens=max_new_tokens, step_tokens=step_tokens
         )
         if not delimiter:
-            raise ValueError("delimiter is empty; give what ends a step, such as a newline")
+            raise ValueError("delimiter is empty; give the text that ends a step, such as '\\n'")
         limits = capacity, width, max_new_tokens, step_tokens
         return TextPaths(self.generator, prompts, limits, delimiter, sampling, seed)
 
 
 class TextPaths(HostPaths):
-    """See `Paths`. One call of the generator for each step, and another for paths near the limit."""
+    """The `Paths` of any `Generator`.
+
+    An extension takes one call of the generator, plus one for each shorter token limit that paths
+    near their end have.
+    """
 
     def __init__(
         self,
@@ -65,7 +70,7 @@ class TextPaths(HostPaths):
     def extend(
         self, parents: Places, into: Places, sampling: SamplingParams | None = None
     ) -> list[list[Step]]:
-        """See `Paths`."""
+        """Extends paths by one step each; see `Paths`."""
         shape = len(self._prompts), self._width
         sources, targets = check_places(
             self._lengths, self._ended, *self._request(parents, into, *shape), self._width
@@ -102,13 +107,13 @@ class TextPaths(HostPaths):
         self._keep(grown, into)
         return found
 
-    def _step(self, completion, length: int) -> Step:
-        """A completion behind `length` tokens of its path."""
+    def _step(self, completion: Completion, length: int) -> Step:
+        """Returns a completion as a step of a path that had `length` tokens before it."""
         count = len(completion.token_ids)
         if completion.finish == "stop":
             finish = "stop"
         elif length + count >= self._most or not count:
-            # A path that does not grow would be extended for ever.
+            # A path that does not grow must end, or the search would extend it for ever.
             finish = "length"
         else:
             finish = "delimiter" if completion.finish == "stop_string" else "step_length"

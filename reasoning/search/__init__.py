@@ -1,18 +1,20 @@
-"""Inference-time scaling: ways to spend compute on an answer, one file each.
+"""Search methods: ways to spend more compute at inference time on an answer. One file per method.
+
+Every method is called in the same way:
 
     method(policy, verifier, problems, budget, seed=0) -> [SearchResult]
 
-    prompting          direct, or with a chain of thought: one greedy response
-    self_consistency   majority vote, weighted or ranked by a verifier
-    best_of_n          the best sample, by any verifier
+    prompting          one greedy response, direct or with a chain of thought
+    self_consistency   majority vote among samples; a verifier may weight or rank the votes
+    best_of_n          the sample that a verifier scores highest
     beam               beam search over steps, guided by a process verifier
-    dvts               diverse verifier tree search
-    lookahead          beam search that ranks steps by what they lead to
+    dvts               diverse verifier tree search: independent subtrees
+    lookahead          beam search that rolls each step out before it ranks the steps
     mcts               Monte-Carlo tree search over steps
-    self_refine        sequential revision, accepted by a verifier
-    budget_forcing     thinking made longer, or ended
-    adaptive           method and budget by estimated difficulty
+    self_refine        one response, revised in turn; a verifier accepts or rejects each revision
+    budget_forcing     one chain of thought, made longer or cut short
+    adaptive           chooses method and budget by a problem's estimated difficulty
 
-`interface` says what they take and give. `methods` is their table: to add one, write a module here
-and name it there. `common.evaluation` compares methods at equal compute.
+`interface` defines what every method takes and returns. `methods` is the table of methods: to add
+one, write a module here and list it there. `common.evaluation` compares methods at equal compute.
 """

@@ -1,14 +1,15 @@
-"""Compute-optimal search: method and budget chosen for each problem by its estimated difficulty.
+"""Compute-optimal search: choose method and budget for each problem by its estimated difficulty.
 
-Snell et al. 2024 (arXiv:2408.03314, section 3): difficulty is what a verifier thinks of a few pilot
-samples, binned; which method does best in a bin is found out on calibration problems. Here a bin's
-budget is chosen, too, so that the mean over problems keeps to the budget: what easy problems do not
-need, hard ones get.
+Following Snell et al. 2024 (arXiv:2408.03314, section 3), a verifier scores a few pilot samples of
+a problem, and their mean score puts the problem into a difficulty bin. Calibration problems show
+which method does best in each bin. Unlike the paper, this module also chooses a budget for each
+bin, such that the mean over all problems stays within the given budget: hard problems get the
+compute that easy ones do not need.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -24,7 +25,12 @@ from reasoning.verifiers import Verifier
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """A method, by name, at a budget."""
+    """A method at a budget: one choice that a plan can make for a bin.
+
+    Attributes:
+      method: the method's name.
+      budget: its budget, in responses.
+    """
 
     method: str
     budget: int
@@ -32,7 +38,12 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How an arm did on the n calibration problems: correct `[n]`, generated tokens `[n]`."""
+    """The results of one arm on the n calibration problems.
+
+    Attributes:
+      correct: `[n]`, whether each answer was correct.
+      tokens: `[n]`, generated tokens for each problem.
+    """
 
     correct: np.ndarray
     tokens: np.ndarray
@@ -40,12 +51,13 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is done at one budget.
+    """The arms to use at one budget.
 
     Attributes:
-      pilots: samples from which difficulty is estimated; 0 where all problems get the one arm.
-      edges: ascending difficulties between bins.
-      arms: one for each bin, easiest first.
+      pilots: samples of each problem that estimate its difficulty; 0 if all problems get the same
+        arm.
+      edges: ascending difficulties that separate the bins.
+      arms: one arm for each bin, easiest bin first.
     """
 
     pilots: int
@@ -55,13 +67,13 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Adaptive:
-    """Follows the plan of the largest planned budget that is within the one given.
+    """A `SearchMethod` that follows the plan for the largest planned budget within the given one.
 
     Attributes:
-      methods: name -> method and its verifier, None for the one that scores the pilots. Methods
-        that choose among samples (have `pick`) go on from the pilots.
-      plans: budget -> plan, see `fit_plans`.
-      aggregation: how step scores become one.
+      methods: maps a name to a method and its verifier; None stands for the verifier that scores
+        the pilots. Methods that choose among samples (those with `pick`) reuse the pilots.
+      plans: maps a budget to its plan; see `fit_plans`.
+      aggregation: how step scores are combined; see `reasoning.verifiers.aggregate`.
     """
 
     methods: Mapping[str, tuple[SearchMethod, Verifier | None]]
@@ -77,7 +89,7 @@ class Adaptive:
         *,
         seed: int = 0,
     ) -> list[SearchResult]:
-        """See `SearchMethod`; the verifier scores the pilots."""
+        """Answers each problem; see `SearchMethod`. The verifier scores the pilots."""
         interface.check_budget(budget, "adaptive", least=min(self.plans))
         plan = self.plans[max(planned for planned in self.plans if planned <= budget)]
         if not plan.pilots:
@@ -91,24 +103,42 @@ class Adaptive:
             members = np.flatnonzero(bins == i).tolist()
             if not members:
                 continue
-            pilots = _Pilots(*([each[m] for m in members] for each in (drawn, scored, meters)))
+            pilots = _Pilots(
+                [drawn[m] for m in members],
+                [scored[m] for m in members],
+                [meters[m] for m in members],
+            )
             asked = [problems[m] for m in members]
             results = self._follow(policy, verifier, arm, asked, pilots, seed)
             found |= zip(members, results, strict=True)
         return [found[i] for i in range(len(problems))]
 
     def describe(self) -> dict[str, Any]:
-        """The plans, JSON-able."""
+        """Returns the plans in a form that JSON can store."""
         return {str(budget): dataclasses.asdict(plan) for budget, plan in self.plans.items()}
 
-    def _run(self, policy, verifier, arm: Arm, problems, seed) -> list[SearchResult]:
+    def _run(
+        self,
+        policy: Policy,
+        verifier: Verifier | None,
+        arm: Arm,
+        problems: Sequence[Problem],
+        seed: int,
+    ) -> list[SearchResult]:
+        """Runs an arm's method on some problems, from scratch."""
         method, own = self.methods[arm.method]
         return method(policy, own or verifier, problems, arm.budget, seed=seed)
 
     def _follow(
-        self, policy, verifier, arm: Arm, problems, pilots: "_Pilots", seed
+        self,
+        policy: Policy,
+        verifier: Verifier,
+        arm: Arm,
+        problems: Sequence[Problem],
+        pilots: "_Pilots",
+        seed: int,
     ) -> list[SearchResult]:
-        """An arm's results for problems of one bin, the pilots' cost included."""
+        """Returns an arm's results for the problems of one bin, with the pilots' cost included."""
         method, own = self.methods[arm.method]
         if not hasattr(method, "pick"):
             results = self._run(policy, verifier, arm, problems, fold_seed(seed, "arm"))
@@ -141,7 +171,7 @@ class Adaptive:
 
 @dataclasses.dataclass(frozen=True)
 class _Pilots:
-    """The pilot samples of some problems, and what they cost."""
+    """The pilot samples of some problems, scored, with meters that have counted their cost."""
 
     completions: list[list[Completion]]
     candidates: list[list[Candidate]]
@@ -149,8 +179,9 @@ class _Pilots:
 
 
 def difficulty(pilots: Sequence[Sequence[Candidate]]) -> np.ndarray:
-    """One minus the mean score of each problem's pilots."""
-    return np.array([1 - np.mean([candidate.score for candidate in each]) for each in pilots])
+    """Returns one minus the mean score of each problem's pilots, `[problems]`."""
+    scores = [[cast(float, pilot.score) for pilot in each] for each in pilots]  # all are scored
+    return np.array([1 - np.mean(each) for each in scores])
 
 
 def fit_plans(
@@ -164,24 +195,30 @@ def fit_plans(
     unit_tokens: float,
     num_bins: int = 3,
 ) -> dict[int, Plan]:
-    """The best plan for each budget, as far as the calibration problems tell.
+    """Returns the best plan for each budget, judged on the calibration problems.
 
-    Maximizes accuracy subject to the mean of generated tokens by a Lagrangian: for every price of a
-    token each bin takes the arm with the most accuracy less cost, and of all prices the best plan
-    within the budget is kept. The best single arm for all problems is preferred unless that plan is
-    better by more than one standard error of their difference (Breiman et al., 1984): a plan of
-    several bins is chosen among so many that the best of them looks better than it is.
+    A plan maximizes accuracy subject to a limit on the mean number of generated tokens. The search
+    uses a Lagrangian: for each price of a token, every bin takes the arm with the largest accuracy
+    minus cost, and the best plan within the budget is kept over all prices.
+
+    The best single arm for all problems wins unless the plan beats it by more than one standard
+    error of their difference (Breiman et al., 1984). The plan is the best of very many, so its
+    accuracy on the calibration problems is an overestimate.
 
     Args:
-      difficulties, pilot_tokens: `[n]`, of the calibration problems, and what their pilots cost.
-      extends_pilots: methods for which the pilots are part of the arm's samples.
+      outcomes: the results of each arm on the n calibration problems.
+      difficulties: `[n]`, their difficulties; see `difficulty`.
+      pilot_tokens: `[n]`, tokens that their pilots cost.
+      pilots: pilot samples of each problem.
+      extends_pilots: methods that count the pilots among their own samples.
+      budgets: the budgets to plan for, in responses.
       unit_tokens: generated tokens that one unit of budget buys.
-      num_bins: at most; there are fewer where difficulties are the same.
+      num_bins: most bins; there are fewer if many difficulties are equal.
 
     Raises:
       ValueError: no arm fits in a budget.
     """
-    # Edges are difficulties that occur, and not the least: so no bin is empty.
+    # Each edge is a difficulty that occurs and is not the lowest, so no bin is empty.
     edges = np.quantile(difficulties, np.linspace(0, 1, num_bins + 1)[1:-1], method="higher")
     edges = np.unique(edges[edges > difficulties.min()])
     bins = np.searchsorted(edges, difficulties, side="right")
@@ -190,7 +227,8 @@ def fit_plans(
     correct = np.array([outcomes[arm].correct for arm in arms], float)
     accuracy = np.stack([correct[:, bins == b].mean(1) for b in range(num_bins)], 1)
 
-    def cost(arm):
+    def cost(arm: Arm) -> np.ndarray:
+        """Returns the tokens of an arm together with its pilots, `[n]`."""
         own = outcomes[arm].tokens
         with_pilots = np.maximum(own, pilot_tokens)
         return with_pilots if arm.method in extends_pilots else own + pilot_tokens
@@ -199,7 +237,7 @@ def fit_plans(
     share = np.bincount(bins, minlength=num_bins) / len(bins)
     plans = {}
     for budget in budgets:
-        allowed = budget * unit_tokens * 1.02  # Token counts are noisy.
+        allowed = budget * unit_tokens * 1.02  # The margin allows for noise in token counts.
         single = max(
             (
                 (each.correct.mean(), -each.tokens.mean(), i)
@@ -210,8 +248,8 @@ def fit_plans(
         )
         if single is None:
             raise ValueError(
-                f"no arm was calibrated that costs at most budget={budget} responses of"
-                f" {unit_tokens:.0f} tokens: calibrate one with a budget of 1"
+                f"no calibrated arm fits in budget={budget} (responses of {unit_tokens:.0f}"
+                " tokens): calibrate an arm with a budget of 1"
             )
         uniform = single[2]
         plans[budget] = Plan(0, (), (arms[uniform],))

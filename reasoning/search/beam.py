@@ -1,4 +1,7 @@
-"""Beam search over reasoning steps, guided by a process verifier (arXiv:2408.03314, section 5)."""
+"""Beam search over reasoning steps, guided by a process verifier (arXiv:2408.03314, section 5).
+
+`lookahead` builds on it.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,10 +13,10 @@ from reasoning.search.interface import Policy
 
 @dataclasses.dataclass(frozen=True)
 class BeamSearch(StepSearch):
-    """Keeps the `budget` / `expansions` best partial responses; samples steps for each.
+    """Keeps the `budget` / `expansions` best paths and samples `expansions` steps for each.
 
-    A path that ends stays among the final candidates and leaves the beam one narrower. Of equal
-    paths one is kept.
+    A path that has ended becomes a final candidate, and the beam is one path narrower from then on.
+    Paths with equal text count as one.
     """
 
     name = "beam"
@@ -21,7 +24,7 @@ class BeamSearch(StepSearch):
     def search(
         self, policy: Policy, paths: ScoredPaths, count: int, budget: int
     ) -> list[list[Path]]:
-        """See `StepSearch`."""
+        """Returns each problem's finished paths; see `StepSearch`."""
         width = self.width(budget)
         expansions = min(self.expansions, width)
         slots = [width // expansions] * count
@@ -42,11 +45,24 @@ class BeamSearch(StepSearch):
         return done
 
     def rank(self, paths: ScoredPaths, extended: list[list[Path]]) -> list[list[float]]:
-        """What each extended path is worth."""
+        """Returns a score for each extended path; the beam keeps the highest.
+
+        Args:
+          paths: all paths of the search; subclasses extend a copy of them to look ahead.
+          extended: the new paths of each problem.
+        """
         del paths
         return [[self.worth(path) for path in each] for each in extended]
 
 
 def spread(beam: Sequence[Path], rows: int) -> list[tuple[Path, int]]:
-    """`rows` extensions with their places, as even over the beam as may be, better paths first."""
+    """Divides `rows` extensions evenly among the paths of a beam; better paths get the remainder.
+
+    Args:
+      beam: paths, best first.
+      rows: number of extensions.
+
+    Returns:
+      (path to extend, place of the extended path) for each extension; empty if the beam is.
+    """
     return [(beam[row % len(beam)], row) for row in range(rows)] if beam else []

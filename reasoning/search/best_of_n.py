@@ -1,7 +1,7 @@
-"""Best-of-N: sample N responses, answer what the best-scored one answers.
+"""Best-of-N: sample N responses and answer with the one that a verifier scores highest.
 
-The score is that of any verifier: an outcome or a process reward model, the mean log-probability, a
-reward, or the oracle (arXiv:2110.14168; arXiv:2305.20050).
+Any verifier will do: an outcome or process reward model, the mean log-probability, a reward, or the
+oracle (arXiv:2110.14168; arXiv:2305.20050).
 """
 
 import dataclasses
@@ -20,10 +20,11 @@ from reasoning.verifiers import Verifier, aggregate
 
 @dataclasses.dataclass(frozen=True)
 class BestOfN:
-    """Chooses among `budget` samples by the verifier's score.
+    """Chooses the sample with the highest verifier score among `budget` samples.
 
     Attributes:
-      aggregation: how step scores become one: "last", "min", "product" or "mean".
+      aggregation: how the scores of a response's steps are combined into one score: "last", "min",
+        "product" or "mean"; see `reasoning.verifiers.aggregate`.
     """
 
     aggregation: str = "last"
@@ -37,7 +38,7 @@ class BestOfN:
         *,
         seed: int = 0,
     ) -> list[SearchResult]:
-        """See `SearchMethod`."""
+        """Answers each problem; see `SearchMethod`."""
         interface.check_budget(budget, "best_of_n")
         verifier = interface.require_verifier(verifier, "best_of_n")
         candidates, meters = scored_samples(
@@ -53,7 +54,13 @@ class BestOfN:
         problems: Sequence[Problem],
         candidates: Sequence[Sequence[Candidate]],
     ) -> list[Candidate | None]:
-        """The choice among candidates that have scores."""
+        """Returns the candidate with the highest score for each problem.
+
+        Args:
+          policy: unused; other methods need it.
+          problems: unused; other methods need them.
+          candidates: the scored candidates of each problem.
+        """
         del policy, problems
         return [voting.best(each) for each in candidates]
 
@@ -66,7 +73,11 @@ def scored_samples(
     aggregation: str,
     seed: int,
 ) -> tuple[list[list[Candidate]], list[Meter]]:
-    """`num_samples` candidates of each problem, with scores where there is a verifier."""
+    """Samples `num_samples` candidates for each problem and scores them if there is a verifier.
+
+    Returns:
+      The candidates of each problem, and a meter for each problem that has counted the cost.
+    """
     completions, meters = draw_samples(policy, verifier, problems, num_samples, seed)
     return score_samples(policy, verifier, problems, completions, meters, aggregation), meters
 
@@ -78,10 +89,17 @@ def draw_samples(
     num_samples: int,
     seed: int,
 ) -> tuple[list[list[Completion]], list[Meter]]:
-    """`num_samples` responses to each problem, and meters that have counted them.
+    """Samples `num_samples` responses to each problem, without scoring them.
 
     Args:
-      verifier: what `score_samples` will score them by, whose size the meters need to know.
+      policy: the model and its sampling settings.
+      verifier: the verifier that will score the samples; the meters need its model's size.
+      problems: the problems.
+      num_samples: responses to each problem.
+      seed: seed of the draws.
+
+    Returns:
+      The completions of each problem, and a meter for each problem that has counted the cost.
     """
     prompts = [policy.template(problem.question) for problem in problems]
     meters = interface.meters(policy, verifier, interface.prompt_lengths(policy, prompts))
@@ -97,7 +115,16 @@ def score_samples(
     meters: Sequence[Meter],
     aggregation: str,
 ) -> list[list[Candidate]]:
-    """Responses as candidates, with scores where there is a verifier; scoring them is counted."""
+    """Returns completions as candidates, with scores if there is a verifier.
+
+    Args:
+      policy: the model; its task extracts the answers.
+      verifier: scores the completions; None for candidates without scores.
+      problems: the problems.
+      completions: the completions of each problem.
+      meters: one for each problem; they count the tokens that the verifier reads.
+      aggregation: how step scores are combined; see `reasoning.verifiers.aggregate`.
+    """
     if verifier is None:
         return [[interface.candidate(policy, c) for c in group] for group in completions]
     prompts = [policy.template(problem.question) for problem in problems]

@@ -1,7 +1,8 @@
-"""Budget forcing: thinking that goes on for longer, or ends, by what is put in the model's mouth.
+"""Budget forcing: make a chain of thought longer or end it by inserting text into it.
 
-s1 (arXiv:2501.19393): a chain that wants to end is made to go on with "Wait"; one that has no
-budget left is closed, and the answer follows.
+As in s1 (arXiv:2501.19393): when the model wants to end its chain too early, "Wait" replaces the
+end and the model continues. When no budget is left, the closing tag is inserted and the model
+answers. Other methods use `close_chains` for the second part.
 """
 
 import dataclasses
@@ -25,17 +26,17 @@ GREEDY = SamplingParams(temperature=0.0)
 
 @dataclasses.dataclass(frozen=True)
 class BudgetForcing:
-    """One chain, made to think `budget` times: `budget` - 1 endings are taken back.
+    """Samples one chain of thought and replaces its first `budget` - 1 endings by `wait`.
 
     Attributes:
-      wait: replaces the end of the chain.
+      wait: the text that replaces an ending.
     """
 
     wait: str = "Wait"
 
     def __post_init__(self):
         if not self.wait.strip():
-            raise ValueError(f"wait={self.wait!r} says nothing: give a word, such as 'Wait'")
+            raise ValueError(f"wait={self.wait!r} is blank: give a word, such as 'Wait'")
 
     def __call__(
         self,
@@ -46,7 +47,7 @@ class BudgetForcing:
         *,
         seed: int = 0,
     ) -> list[SearchResult]:
-        """See `SearchMethod`; needs no verifier."""
+        """Answers each problem; see `SearchMethod`. Needs no verifier."""
         del verifier
         interface.check_budget(budget, "budget_forcing")
         prompts = [policy.template(problem.question) for problem in problems]
@@ -72,7 +73,16 @@ def close_chains(
     completions: Sequence[Sequence[Completion]],
     meters: Sequence[Meter],
 ) -> list[list[Completion]]:
-    """Completions whose chain was cut off, closed and answered; the others as they are."""
+    """Closes every chain of thought that was cut off and lets the model answer.
+
+    Completions without an open chain are returned unchanged.
+
+    Args:
+      policy: the model.
+      prompts: one for each problem.
+      completions: the completions of each prompt.
+      meters: one for each prompt; they count the tokens read again and the tokens generated.
+    """
     flat = [
         (i, completion)
         for i, group in enumerate(completions)
@@ -96,20 +106,40 @@ def close_chains(
 
 
 def _chain_is_open(policy: Policy, text: str) -> bool:
+    """Says whether a response has started a chain of thought and not closed it."""
     text = policy.opening + text
     return THINK_OPEN in text and THINK_CLOSE not in text
 
 
-def _think(policy, prompts, drafts, thinking, meters, wait, *, seed):
-    """Goes on with the chains `thinking`; returns all drafts and the chains that wanted to end.
+def _think(
+    policy: Policy,
+    prompts: Sequence[str],
+    drafts: Sequence[Completion],
+    thinking: list[int],
+    meters: Sequence[Meter],
+    wait: str,
+    *,
+    seed: int,
+) -> tuple[list[Completion], list[int]]:
+    """Continues some chains until they end or reach the limit of a response.
 
-    A draft's text ends where its chain does, before the closing tag.
+    Args:
+      policy: the model.
+      prompts: one for each problem.
+      drafts: the chains so far, each without its closing tag.
+      thinking: indices of the chains to continue.
+      meters: one for each prompt.
+      wait: text to insert before the model continues; empty in the first turn.
+      seed: seed of the draws.
+
+    Returns:
+      All drafts, and the indices of the chains that the model ended.
     """
-    if wait:  # The first turn is as long as any response.
+    if wait:  # The first turn always has room: its limit is that of any response.
         room = _room(policy, prompts, drafts)
         thinking = [i for i in thinking if room[i] > 0]
     if not thinking:
-        return drafts, []
+        return list(drafts), []
     started = [_append(policy, drafts[i], f" {wait}" if wait else "") for i in thinking]
     groups = _continue(
         policy,
@@ -135,8 +165,13 @@ def _think(policy, prompts, drafts, thinking, meters, wait, *, seed):
     return drafts, ended
 
 
-def _forced_answers(policy, prompts, drafts, meters):
-    """Closes every chain and has it answered, greedily; drafts without a chain stay."""
+def _forced_answers(
+    policy: Policy,
+    prompts: Sequence[str],
+    drafts: Sequence[Completion],
+    meters: Sequence[Meter],
+) -> list[Completion]:
+    """Closes every open chain and samples an answer greedily; other drafts stay unchanged."""
     open_ = [i for i, draft in enumerate(drafts) if _chain_is_open(policy, draft.text)]
     if not open_:
         return list(drafts)
@@ -164,8 +199,8 @@ def _forced_answers(policy, prompts, drafts, meters):
     return answered
 
 
-def _append(policy, draft, text):
-    """The draft with text that was not sampled, whose tokens count as certain."""
+def _append(policy: Policy, draft: Completion, text: str) -> Completion:
+    """Returns the draft with inserted text; the inserted tokens get log-probability 0."""
     if not text:
         return draft
     tokenizer = getattr(policy.generator, "tokenizer", None)
@@ -176,8 +211,21 @@ def _append(policy, draft, text):
     return Completion(draft.text + text, [*draft.token_ids, *ids], logprobs, draft.finish)
 
 
-def _continue(policy, prompts, meters, sampling, limit, stop, *, reread, seed=0):
-    """One completion of each text, which is read again where `reread`."""
+def _continue(
+    policy: Policy,
+    prompts: Sequence[str],
+    meters: Sequence[Meter],
+    sampling: SamplingParams,
+    limit: int,
+    stop: str,
+    *,
+    reread: bool,
+    seed: int = 0,
+) -> list[Completion]:
+    """Samples one completion of each text, of at most `limit` tokens.
+
+    With `reread`, the meters also count the tokens of the texts, which the model reads again.
+    """
     if reread:
         for meter, length in zip(meters, interface.prompt_lengths(policy, prompts), strict=True):
             meter.prefill(length)
@@ -187,8 +235,8 @@ def _continue(policy, prompts, meters, sampling, limit, stop, *, reread, seed=0)
     return [group[0] for group in groups]
 
 
-def _room(policy, prompts, drafts):
-    """Tokens that each draft may still take, with another turn and an answer, in the context."""
+def _room(policy: Policy, prompts: Sequence[str], drafts: Sequence[Completion]) -> Sequence[int]:
+    """Returns the context left for each draft after one more turn and an answer, in tokens."""
     if policy.model is None:
         return [policy.max_new_tokens] * len(prompts)
     texts = [prompt + draft.text for prompt, draft in zip(prompts, drafts, strict=True)]

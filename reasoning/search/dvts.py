@@ -1,7 +1,8 @@
-"""Diverse verifier tree search: independent subtrees, each followed greedily.
+"""Diverse verifier tree search (DVTS): independent subtrees, each searched greedily.
 
-Beeching, Tunstall and Rush, "Scaling test-time compute with open models" (2024): where a beam
-narrows down on variants of one path, subtrees that never compete keep the candidates diverse.
+A beam tends to narrow down to variants of one path. Subtrees never compete with each other, so the
+candidates stay diverse (Beeching, Tunstall and Rush, "Scaling test-time compute with open models",
+2024).
 """
 
 import dataclasses
@@ -13,27 +14,29 @@ from reasoning.search.interface import Policy
 
 @dataclasses.dataclass(frozen=True)
 class DiverseTreeSearch(StepSearch):
-    """`budget` / `expansions` subtrees, each of which keeps the best of its `expansions` steps."""
+    """Searches `budget` / `expansions` subtrees; each keeps the best of `expansions` new steps."""
 
     name = "dvts"
 
     def width(self, budget: int) -> int:
-        """See `StepSearch`: whole subtrees."""
+        """Returns the budget, rounded down to a multiple of `expansions`; see `StepSearch`."""
         expansions = min(self.expansions, budget)
         return budget // expansions * expansions
 
     def search(
         self, policy: Policy, paths: ScoredPaths, count: int, budget: int
     ) -> list[list[Path]]:
-        """See `StepSearch`."""
+        """Returns the finished path of each subtree; see `StepSearch`."""
         expansions = min(self.expansions, budget)
         heads = [[ROOT_PATH] * (budget // expansions) for _ in range(count)]
         while not all(head.ended for each in heads for head in each):
             heads = self._advance(paths, heads, expansions)
         return heads
 
-    def _advance(self, paths: ScoredPaths, heads, expansions) -> list[list[Path]]:
-        """Every subtree one step further; its places are its own."""
+    def _advance(
+        self, paths: ScoredPaths, heads: list[list[Path]], expansions: int
+    ) -> list[list[Path]]:
+        """Extends every subtree by one step. No two subtrees share a place."""
         wanted = [
             [
                 (head, tree * expansions + i)

@@ -1,4 +1,4 @@
-"""What every search method takes and gives."""
+"""The interface of all search methods: `Policy` in, `SearchResult` out, and shared helpers."""
 
 import dataclasses
 import functools
@@ -22,20 +22,22 @@ from reasoning.verifiers import Verifier
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """The model that is searched, and how.
+    """The model that a method searches, together with its prompt, limits and sampling settings.
 
     Attributes:
       generator: samples whole responses.
-      steps: extends partial ones; None for methods that do not search over steps.
-      task: finds and compares answers. Its verifier is never asked: that would be the oracle.
-      template: question -> prompt.
-      max_new_tokens: of a response.
-      step_tokens: of a reasoning step; one that is longer is cut there, and goes on as another.
-      typical_tokens: of a response; what one unit of a search's budget buys.
-      delimiter: ends a step.
-      sampling: how steps and responses are drawn.
-      model: size of the generator's model, to count FLOPs; None where unknown.
-      rows: paths in flight at a time, of all problems together.
+      steps: extends partial responses; None if no method searches over steps.
+      task: extracts and compares answers. Methods never call its verifier, which knows the
+        reference answers.
+      template: turns a question into a prompt.
+      max_new_tokens: most tokens of a response.
+      step_tokens: most tokens of a reasoning step. A longer step is cut here, and the rest counts
+        as the next step.
+      typical_tokens: tokens of a typical response; one unit of a search budget buys this many.
+      delimiter: text that ends a step.
+      sampling: sampling settings for steps and responses.
+      model: config of the generator's model, to count FLOPs; None if unknown.
+      rows: paths that are extended at the same time, over all problems.
     """
 
     generator: Generator
@@ -52,7 +54,10 @@ class Policy:
 
     @functools.cached_property
     def opening(self) -> str:
-        """What every prompt ends in and every response begins with; see `opened_by`."""
+        """The text that ends every prompt and counts as the start of every response.
+
+        See `reasoning.response.opened_by`.
+        """
         return opened_by(self.template("a question"))
 
     def __post_init__(self):
@@ -62,20 +67,22 @@ class Policy:
         if self.step_tokens > self.max_new_tokens:
             raise ValueError(
                 f"step_tokens={self.step_tokens} exceeds max_new_tokens={self.max_new_tokens}:"
-                " a step cannot be longer than its response"
+                " a step cannot be longer than its response; lower step_tokens"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
-    """What a search answers, and what that took.
+    """The answer that a search gave to one problem, and the compute that it spent.
 
     Attributes:
-      answer: None where no candidate has one.
-      chain: the reasoning behind it, apart from it: to be shown (explicit reasoning) or kept from
-        the user (hidden). Empty where the response has no think block.
-      response: the chosen candidate's whole response.
-      candidates: all final ones.
+      problem: the problem.
+      answer: the chosen candidate's answer; None if no candidate has an answer.
+      chain: the chain of thought, without the answer, so that a caller can show it (explicit
+        reasoning) or hide it. Empty if the response has no think block.
+      response: the whole response of the chosen candidate.
+      candidates: all final candidates.
+      spent: the compute that the search used for this problem.
     """
 
     problem: Problem
@@ -87,7 +94,7 @@ class SearchResult:
 
 
 class SearchMethod(Protocol):
-    """A way to spend compute on an answer."""
+    """A function that spends a budget of compute on each problem and returns an answer."""
 
     def __call__(
         self,
@@ -98,43 +105,63 @@ class SearchMethod(Protocol):
         *,
         seed: int = 0,
     ) -> list[SearchResult]:
-        """Answers each problem.
+        """Returns one result for each problem.
 
         Args:
-          verifier: scores responses or steps; None where the method needs none.
+          policy: the model, its task and its sampling settings.
+          verifier: scores responses or steps; None if the method needs no verifier.
+          problems: the problems to answer.
           budget: compute for each problem, in responses of `policy.typical_tokens` tokens.
+          seed: seed of all random draws.
 
         Raises:
-          ValueError: a budget or setting that allows nothing, or a generator or verifier that
-            lacks what the method needs; before anything is sampled.
+          ValueError: the budget or a setting is out of range, or the method needs a verifier or a
+            feature of the generator that is missing. Raised before anything is sampled.
         """
         ...
 
 
 def check_budget(budget: int, name: str, least: int = 1) -> None:
-    """Raises `ValueError` for a budget that is no whole number or below `least`."""
+    """Checks that a budget is a whole number and at least `least`.
+
+    Args:
+      budget: the budget of a search, in responses.
+      name: the method's name, for the error message.
+      least: the smallest budget that the method accepts.
+
+    Raises:
+      ValueError: the budget is not a whole number, or is too small.
+    """
     if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or budget < least:
         raise ValueError(
-            f"budget={budget!r} of {name}: it must be a whole number of responses, at least {least}"
+            f"budget={budget!r} of {name} must be a whole number of responses, at least {least}"
         )
 
 
 def require_verifier(verifier: Verifier | None, name: str) -> Verifier:
-    """The verifier; raises `ValueError` where there is none."""
+    """Returns the verifier; raises `ValueError` if it is None."""
     if verifier is None:
-        raise ValueError(f"{name} needs a verifier: give one, such as launch.run_search trains")
+        raise ValueError(f"{name} needs a verifier: pass one, such as launch.run_search trains")
     return verifier
 
 
 def require_steps(policy: Policy, name: str) -> StepGenerator:
-    """The step generator; raises `ValueError` where there is none."""
+    """Returns the policy's step generator; raises `ValueError` if the policy has none."""
     if policy.steps is None:
-        raise ValueError(f"{name} searches over steps: give the policy a step generator")
+        raise ValueError(
+            f"{name} searches over steps, but the policy has no step generator: set Policy.steps"
+        )
     return policy.steps
 
 
 def meters(policy: Policy, verifier: Verifier | None, lengths: Sequence[int]) -> list[Meter]:
-    """One for each problem, its prompt of so many tokens already counted."""
+    """Returns one meter for each problem, with the prompt already counted.
+
+    Args:
+      policy: its model's size gives the FLOPs of generated tokens.
+      verifier: its model's size gives the FLOPs of scoring; None if no verifier is used.
+      lengths: tokens of each problem's prompt.
+    """
     scored_by = None if verifier is None else verifier.config
     made = [Meter(policy.model, scored_by) for _ in lengths]
     for meter, length in zip(made, lengths, strict=True):
@@ -143,7 +170,7 @@ def meters(policy: Policy, verifier: Verifier | None, lengths: Sequence[int]) ->
 
 
 def prompt_lengths(policy: Policy, prompts: Sequence[str]) -> list[int]:
-    """In tokens; 0 where the generator keeps its tokenizer to itself."""
+    """Returns the length of each prompt in tokens; zeros if the generator has no `tokenizer`."""
     tokenizer = getattr(policy.generator, "tokenizer", None)
     if tokenizer is None:
         return [0] * len(prompts)
@@ -161,7 +188,20 @@ def sample(
     max_new_tokens: int | None = None,
     stop: Sequence[str] = (),
 ) -> list[list[Completion]]:
-    """Completions of prompts whose reading has been counted; sampling them is counted here."""
+    """Samples `num_samples` completions of each prompt and counts the generated tokens.
+
+    It does not count the prompts' own tokens; `meters` or the caller has done that.
+
+    Args:
+      policy: gives the generator, and the sampling settings that are not passed here.
+      prompts: the prompts.
+      num_samples: completions of each prompt.
+      counters: one meter for each prompt.
+      seed: seed of the draws.
+      sampling: replaces `policy.sampling`.
+      max_new_tokens: replaces `policy.max_new_tokens`.
+      stop: strings that end a completion.
+    """
     groups = policy.generator.generate(
         prompts,
         num_samples=num_samples,
@@ -177,7 +217,7 @@ def sample(
 
 
 def candidate(policy: Policy, completion: Completion, score: float | None = None) -> Candidate:
-    """A completion with the answer found in it."""
+    """Returns a completion as a candidate, with the answer that the task extracts from it."""
     response = policy.opening + completion.text
     return Candidate(
         response=response,
@@ -194,7 +234,14 @@ def results(
     candidates: Sequence[Sequence[Candidate]],
     spent: Sequence[Spent],
 ) -> list[SearchResult]:
-    """Results whose answers are those of the chosen candidates."""
+    """Returns one result for each problem, with the answer of its chosen candidate.
+
+    Args:
+      problems: the problems.
+      chosen: the chosen candidate of each problem; None if there was none to choose.
+      candidates: all final candidates of each problem.
+      spent: the compute used for each problem.
+    """
     made = []
     for problem, winner, each, cost in zip(problems, chosen, candidates, spent, strict=True):
         response = winner.response if winner else ""

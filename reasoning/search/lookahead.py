@@ -1,7 +1,7 @@
-"""Lookahead search: a step is worth what it leads to (arXiv:2408.03314, section 5).
+"""Lookahead search: beam search that scores a step by its continuation (arXiv:2408.03314, sec. 5).
 
-Beam search whose candidate steps are each rolled out some steps further; the verifier's score at
-the end of the rollout ranks them, and the rollout is thrown away. Its tokens count as spent.
+The search rolls every candidate step out for a few more steps, ranks it by the verifier's score at
+the end of the rollout, and throws the rollout away. The rollout's tokens count as spent.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ from reasoning.search.common.scored_paths import Path, ScoredPaths
 class LookaheadSearch(BeamSearch):
     """Beam search that looks `steps` steps ahead.
 
-    A budget of N pays for N / (steps + 1) paths, since each step is sampled with its rollout, and
-    for one without rollouts where that is less than two.
+    Each step comes with its rollout, so the beam is `budget` / (`steps` + 1) paths wide. If that is
+    less than two, the search follows one path without rollouts.
 
     Attributes:
-      steps: k, of a rollout.
-      greedy: roll out the likeliest tokens (as in the paper), or sample them.
+      steps: steps of a rollout (k in the paper).
+      greedy: whether a rollout takes the likeliest tokens, as in the paper, or samples them.
     """
 
     name = "lookahead"
@@ -32,17 +32,18 @@ class LookaheadSearch(BeamSearch):
         super().__post_init__()
         if self.steps < 1:
             raise ValueError(
-                f"steps={self.steps} of lookahead must be at least 1; without lookahead use beam"
+                f"steps={self.steps} of lookahead must be at least 1; use beam to search without"
+                " lookahead"
             )
 
     def width(self, budget: int) -> int:
-        """See `StepSearch`."""
+        """Returns the paths of one problem that the budget pays for, with their rollouts."""
         return max(1, budget // (self.steps + 1))
 
     def rank(self, paths: ScoredPaths, extended: list[list[Path]]) -> list[list[float]]:
-        """The score at the end of each path's rollout; its own where it has ended.
+        """Returns the score at the end of each path's rollout, or the path's own if it has ended.
 
-        A path without rivals needs no rank, and is not rolled out.
+        A path without rivals needs no rank, so it is not rolled out.
         """
         ahead, ends = paths.copy(), extended
         sampling = SamplingParams(temperature=0.0) if self.greedy else None
@@ -61,4 +62,5 @@ class LookaheadSearch(BeamSearch):
 
 
 def _goes_on(path: Path, rivals: list[Path]) -> bool:
+    """Whether to roll a path out further."""
     return len(rivals) > 1 and not path.ended

@@ -1,9 +1,10 @@
 """Monte-Carlo tree search over reasoning steps, with a verifier's values instead of rollouts.
 
-PUCT selection (AlphaZero, arXiv:1712.01815): argmax of Q + c P sqrt(N_parent) / (1 + N). A node is
-a partial response; expanding one samples steps from the policy, whose shares among distinct steps
-are the priors P. The verifier's score of a new node is its value, and Q the mean of the values in
-its subtree.
+A node is a partial response. The search walks down the tree by the PUCT rule of AlphaZero
+(arXiv:1712.01815): it takes the child with the largest Q + c P sqrt(N_parent) / (1 + N). To expand
+a leaf, it samples steps from the policy. The prior P of a child is the share of these samples that
+gave its step, N counts its visits, and Q is the mean value of its subtree. The value of a new node
+is the verifier's score.
 """
 
 import dataclasses
@@ -16,16 +17,20 @@ from reasoning.search.common.scored_paths import ROOT_PATH, Path, ScoredPaths, d
 from reasoning.search.common.step_search import StepSearch
 from reasoning.search.interface import Policy
 
-# Keys and values of so many paths are kept at a time, for all problems of a batch together.
+# Most places (paths whose keys and values stay on the device) of all problems of a batch together.
 MAX_PLACES = 8192
 
 
 class Node:
-    """A partial response in the tree.
+    """A node of the search tree: a partial response.
 
     Attributes:
-      prior: P, share of its parent's samples that were this step.
-      visits, total: N, and the sum of the values behind it.
+      path: the partial response.
+      prior: P of the PUCT rule, the share of the parent's samples that gave this step.
+      parent: the node above; None for the root.
+      children: the nodes below; empty for a leaf.
+      visits: N of the PUCT rule.
+      total: sum of the values recorded in this subtree; Q is `total / visits`.
     """
 
     def __init__(self, path: Path, prior: float, parent: "Node | None"):
@@ -34,7 +39,7 @@ class Node:
         self.visits, self.total = 0, 0.0
 
     def record(self, value: float) -> None:
-        """Adds a value to this node and all above it."""
+        """Adds a value and a visit to this node and to all nodes above it."""
         node = self
         while node is not None:
             node.visits += 1
@@ -42,10 +47,14 @@ class Node:
             node = node.parent
 
     def leaf(self, exploration: float) -> "Node":
-        """The node without children that PUCT leads to."""
+        """Follows the PUCT rule down to a node without children and returns it.
+
+        Args:
+          exploration: the constant c of the rule.
+        """
         node = self
         while node.children:
-            # A loop, not `max` with a key: a search selects millions of times.
+            # This loop runs millions of times in a search; `max` with a key would be slower.
             scale, best = exploration * math.sqrt(node.visits), -math.inf
             children, node = node.children, node.children[0]
             for child in children:
@@ -57,11 +66,12 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class TreeSearch(StepSearch):
-    """MCTS that spends about `budget` typical responses' tokens.
+    """MCTS that generates about as many tokens as `budget` typical responses have.
 
     Attributes:
-      exploration: c.
-      short_step: tokens of a short step; the tree has room for as many of them as a budget buys.
+      exploration: c of the PUCT rule; larger values visit less-visited nodes more.
+      short_step: tokens of a short step. The tree has room for as many steps of this length as the
+        budget buys.
     """
 
     name = "mcts"
@@ -77,29 +87,30 @@ class TreeSearch(StepSearch):
             raise ValueError(f"short_step={self.short_step} must be at least 1")
 
     def width(self, budget: int) -> int:
-        """See `StepSearch`: one node is expanded at a time."""
+        """Returns the steps sampled to expand a node; each problem expands one node at a time."""
         return min(self.expansions, budget)
 
     def capacity(self, policy: Policy, budget: int) -> int:
-        """See `StepSearch`: the whole tree."""
+        """Returns the number of places for the whole tree of one problem."""
         return self.width(budget) + budget * policy.typical_tokens // self.short_step
 
     def problems_at_once(self, policy: Policy, width: int, capacity: int) -> int:
-        """See `StepSearch`: trees are large."""
+        """Returns the problems searched at the same time, fewer if their trees are large."""
         by_rows = super().problems_at_once(policy, width, capacity)
         return max(1, min(by_rows, MAX_PLACES // capacity))
 
     def search(
         self, policy: Policy, paths: ScoredPaths, count: int, budget: int
     ) -> list[list[Path]]:
-        """See `StepSearch`."""
+        """Returns the finished paths in each problem's tree; see `StepSearch`."""
         width, capacity = self.width(budget), self.capacity(policy, budget)
         roots = [Node(ROOT_PATH, 1.0, None) for _ in range(count)]
         ended: list[list[Path]] = [[] for _ in range(count)]
         used = [0] * count
         allowed = budget * policy.typical_tokens
 
-        def open_(p):
+        def open_(p: int) -> bool:
+            """Says whether problem p has budget and places left."""
             spent = paths.meters[p].spent.generated_tokens
             return spent < allowed and used[p] + width <= capacity
 
@@ -122,23 +133,30 @@ class TreeSearch(StepSearch):
         return ended
 
     def _expandable(self, root: Node) -> Node | None:
-        """The leaf to expand. A visit to an ended path costs nothing and counts its value again."""
+        """Returns the next leaf to expand, or None if the search has settled on finished paths.
+
+        A visit to a finished path costs nothing and records its value again.
+        """
         for _ in range(256):
             leaf = root.leaf(self.exploration)
             if not leaf.path.ended:
                 return leaf
             leaf.record(self.worth(leaf.path))
-        return None  # The search is sure of its answer.
+        return None
 
     def _expand(self, leaf: Node, extended: Sequence[Path]) -> None:
+        """Adds the sampled extensions of a leaf to the tree, equal ones as one child."""
         counts = Counter(path.text for path in extended)
         for path in distinct(extended):
             child = Node(path, counts[path.text] / len(extended), leaf)
             leaf.children.append(child)
             child.record(self.worth(path))
 
-    def _finish(self, paths: ScoredPaths, roots, ended) -> None:
-        """Where the budget ended before any path did, the most visited one is followed greedily."""
+    def _finish(self, paths: ScoredPaths, roots: list[Node], ended: list[list[Path]]) -> None:
+        """Completes one path for each problem whose budget ran out before any path ended.
+
+        Continues the most visited path greedily and adds it to `ended`.
+        """
         heads = [None if ended[p] else self._most_visited(root) for p, root in enumerate(roots)]
         greedy = SamplingParams(temperature=0.0)
         while any(heads):
@@ -149,6 +167,7 @@ class TreeSearch(StepSearch):
                     ended[p] += [path for path in extended if path.ended]
 
     def _most_visited(self, root: Node) -> Path:
+        """Returns the path of the leaf that the most visited children lead to."""
         node = root
         while node.children:
             node = max(node.children, key=lambda child: child.visits)

@@ -1,4 +1,4 @@
-"""The table of search methods: each by the name that it has in reports.
+"""The table of search methods, under the names that reports use.
 
 To add a method, write a module beside this one and add it to `method_entries`.
 """
@@ -20,13 +20,14 @@ from reasoning.search.self_refine import SelfRefine
 from reasoning.verifiers import Verifier
 from reasoning.verifiers.likelihood import MeanLogprob
 
-# An empty chain put into the model's mouth: the answer alone (arXiv:2504.09858, "NoThinking").
+# Start of a response with an empty chain, so that the model gives the answer alone
+# (arXiv:2504.09858, "NoThinking").
 EMPTY_CHAIN = f" {THINK_OPEN}\n{CLOSING}"
-# The bound of every choice among samples; no method.
+# Best-of-N with the reference answers: the upper bound of every choice among samples.
 ORACLE = "oracle"
 # Methods that take one response whatever the budget.
 ONE_RESPONSE = ("direct", "cot")
-# Arms of the adaptive strategy, by method; budgets are those that fit.
+# Methods that the adaptive strategy chooses from. The first group can reuse its pilot samples.
 EXTENDS_PILOTS = ("weighted_majority", "best_of_n_prm", "best_of_n_orm")
 ADAPTIVE_ARMS = ("cot", *EXTENDS_PILOTS, "beam", "dvts")
 
@@ -41,13 +42,16 @@ def method_entries(
     aggregation: str,
     wait: str,
 ) -> dict[str, Entry]:
-    """Every method but the adaptive one, by the name that it has in reports.
+    """Returns every method except the adaptive one, keyed by its name in reports.
 
     Args:
-      prm, orm: process and outcome reward models; methods of one that is None are left out.
-      plain: the bare user turn, which `direct` answers without a chain.
-      aggregation: how the step scores of `prm` become one.
-      wait: what budget forcing goes on with.
+      prm: process reward model; if None, the methods that need it are left out.
+      orm: outcome reward model; if None, the methods that need it are left out.
+      certainty: the verifier of `best_of_n_certainty`.
+      oracle: a verifier that knows the reference answers.
+      plain: template of the bare user turn, which `direct` answers without a chain of thought.
+      aggregation: how the step scores of `prm` are combined; see `reasoning.verifiers.aggregate`.
+      wait: the word with which budget forcing continues a chain.
     """
     entries = {
         "direct": Entry(Prompting(plain, EMPTY_CHAIN)),
@@ -75,13 +79,12 @@ def method_entries(
     return entries
 
 
-def adaptive_budgets(
-    budgets: Sequence[int], tree_arms: Sequence[int]
-) -> dict[str, Sequence[int]]:
-    """Which arms of the adaptive strategy are calibrated, and at which budgets.
+def adaptive_budgets(budgets: Sequence[int], tree_arms: Sequence[int]) -> dict[str, Sequence[int]]:
+    """Returns the budgets at which to calibrate each method of the adaptive strategy.
 
     Args:
-      tree_arms: budgets of the searches over steps, which cost most to calibrate.
+      budgets: budgets of the methods that choose among whole samples.
+      tree_arms: budgets of the searches over steps, which cost the most to calibrate.
     """
     parallel = {name: list(budgets) for name in EXTENDS_PILOTS}
     return {"cot": [1], **parallel, "beam": list(tree_arms), "dvts": list(tree_arms)}

@@ -1,4 +1,7 @@
-"""One response, prompted one way or another: direct, or with a chain of thought."""
+"""Prompting: one greedy response, either direct or with a chain of thought.
+
+It is the baseline of all other search methods.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,11 +17,11 @@ from reasoning.verifiers import Verifier
 
 @dataclasses.dataclass(frozen=True)
 class Prompting:
-    """The greedy response to a prompt; whatever the budget, it takes one.
+    """Answers with the greedy response to a prompt; it takes one response whatever the budget.
 
     Attributes:
-      template: in place of the policy's.
-      prefill: what the response starts with, such as the end of an empty chain.
+      template: replaces the policy's template; None keeps it.
+      prefill: text that starts the response, such as an empty chain of thought.
     """
 
     template: PromptTemplate | None = None
@@ -33,7 +36,7 @@ class Prompting:
         *,
         seed: int = 0,
     ) -> list[SearchResult]:
-        """See `SearchMethod`; needs no verifier."""
+        """Answers each problem; see `SearchMethod`. Needs no verifier."""
         del verifier
         interface.check_budget(budget, "prompting")
         bare = self.template or policy.template

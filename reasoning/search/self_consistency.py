@@ -1,4 +1,4 @@
-"""Self-consistency: sample N responses, answer what most of them answer (arXiv:2203.11171)."""
+"""Self-consistency: sample N responses and give the most frequent answer (arXiv:2203.11171)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,11 +16,12 @@ WEIGHTS = {"count": voting.by_count, "score": voting.by_score, "rank": voting.by
 
 @dataclasses.dataclass(frozen=True)
 class SelfConsistency:
-    """Votes among `budget` samples.
+    """Takes a vote among the answers of `budget` samples.
 
     Attributes:
-      weights: what a vote weighs: "count" (majority), "score" (the verifier's) or "rank" (Borda).
-      aggregation: how a verifier's step scores become one, see `reasoning.verifiers.aggregate`.
+      weights: the weight of a vote: "count" (each counts once), "score" (the verifier's score) or
+        "rank" (Borda count of the verifier's scores).
+      aggregation: how a verifier's step scores are combined; see `reasoning.verifiers.aggregate`.
     """
 
     weights: str = "count"
@@ -41,7 +42,7 @@ class SelfConsistency:
         *,
         seed: int = 0,
     ) -> list[SearchResult]:
-        """See `SearchMethod`."""
+        """Answers each problem; see `SearchMethod`."""
         interface.check_budget(budget, "self_consistency")
         if self.weights != "count":
             interface.require_verifier(verifier, f"self_consistency by {self.weights}")
@@ -57,5 +58,11 @@ class SelfConsistency:
         problems: Sequence[Problem],
         candidates: Sequence[Sequence[Candidate]],
     ) -> list[Candidate | None]:
-        """The choice among candidates, which have scores where votes are weighted."""
+        """Returns the elected candidate of each problem.
+
+        Args:
+          policy: its task decides which answers are equal.
+          problems: the problems.
+          candidates: the candidates of each problem, with scores unless `weights` is "count".
+        """
         return voting.elect(policy.task, problems, candidates, WEIGHTS[self.weights])

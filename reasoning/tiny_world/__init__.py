@@ -1,7 +1,12 @@
-"""A world small enough that a model learns to reason in it from scratch, on a CPU, in minutes.
+"""The tiny world: problems so simple that a CPU trains a model to reason from scratch in minutes.
 
-It has the domains that DeepSeek-R1's stages need: math, logic and code with verifiers, knowledge
-and small talk, each in English and German. Its corpus is like the web: direct answers, worked
-solutions without tags, some with tags, some wrong steps, some self-checks, some mixed languages.
-A base model trained on it can reason a little, badly and inconsistently.
+It has the domains that the stages of DeepSeek-R1 need, each in English and German: math, logic and
+code with verifiers, knowledge, and small talk. Its pretraining corpus imitates the web: direct
+answers, worked solutions without tags and some with tags, and among them some wrong steps, some
+self-checks and some mixed languages. A base model trained on it reasons a little, but badly and
+inconsistently.
+
+`domains` draws and solves problems, `language` holds their phrases, `splits` separates training and
+test problems, `corpus` writes the pretraining documents, `planted_errors` makes solutions with
+known errors, and `chat` judges small talk. `reasoning.tasks.tiny` offers the domains as tasks.
 """

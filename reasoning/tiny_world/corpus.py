@@ -1,4 +1,7 @@
-"""The pretraining corpus of the tiny world: what a small, messy web has to say about it."""
+"""The pretraining corpus of the tiny world, which imitates a small, messy web.
+
+It contains no question of the test split (`splits`).
+"""
 
 import dataclasses
 import random
@@ -10,7 +13,7 @@ from reasoning.response import tagged
 from reasoning.tiny_world import domains, splits
 from reasoning.tiny_world.language import LANGUAGES, Language
 
-# Share of documents by domain, and what a document about a reasoning problem looks like.
+# Weights of the domains among documents, and of the styles among documents about problems.
 DOMAIN_WEIGHTS = {
     "drill": 10, "tiny_math": 34, "tiny_logic": 30, "tiny_code": 12, "tiny_knowledge": 10,
     "tiny_chat": 4,
@@ -18,20 +21,21 @@ DOMAIN_WEIGHTS = {
 DIRECT, UNTAGGED, TAGGED = "direct", "untagged", "tagged"
 STYLE_WEIGHTS = {DIRECT: 40, UNTAGGED: 35, TAGGED: 25}
 EASIER_SHARE, HARDER_SHARE = 0.35, 0.12
-# Of the documents about reasoning problems, those with several. None for now: they need rows of
-# about 190 tokens, and how far RL gets from a base model that has read them is not known.
+# Share of documents about reasoning problems that contain several of them. It is 0 for now: they
+# need rows of about 190 tokens, and their effect on RL has not been measured.
 SHEET_SHARE, SHEET_PROBLEMS, SHEET_SEPARATOR = 0.0, 3, "\n"
-# Of the worked solutions: those with a step gone wrong that nobody notices; those of careful
-# writers, who check ("wait ...") and notice; and those that change language from line to line.
+# Shares of worked solutions: those with a wrong step that the writer does not notice; those of
+# careful writers, who check a step ("wait ..."); and those that change language between lines.
 WRONG_SHARE, CAREFUL_SHARE, MIXED_SHARE = 0.2, 0.15, 0.25
-# Of the careful: those with a step gone wrong (and noticed). The others check a line that is right.
+# Share of careful solutions with a wrong step, which the writer corrects. The others check a right
+# step.
 SLIP_SHARE = 0.5
-# Replies to small talk: helpful, curt, rude.
+# Weights of replies to small talk: helpful, curt, rude.
 CHAT_WEIGHTS = (50, 30, 20)
 
 
 def _levels(rng: random.Random) -> Mapping[str, tuple[int, int]]:
-    """Which levels a document is of."""
+    """Draws the levels of a document's problem: easier, usual or harder ones."""
     fate = rng.random()
     if fate < EASIER_SHARE:
         return domains.EASIER_LEVELS
@@ -41,7 +45,7 @@ def _levels(rng: random.Random) -> Mapping[str, tuple[int, int]]:
 def _train_problem(
     rng: random.Random, task: str, language: Language, levels: Mapping[str, tuple[int, int]]
 ) -> Problem:
-    """A problem of the levels given; of the task's own where it has none of these."""
+    """Draws a training problem of the given levels, or of the task's own if it is not listed."""
     low, high = levels.get(task, domains.levels_of(task))
     while True:
         problem = domains.DRAW[task](rng, language, rng.randint(low, high))
@@ -50,7 +54,7 @@ def _train_problem(
 
 
 def _drill(rng: random.Random) -> str:
-    """Single steps, one a line."""
+    """Writes a document of separate addition steps, one per line."""
     language = LANGUAGES[rng.choice(tuple(LANGUAGES))]
     pairs = [(rng.randint(1, 60), rng.randint(1, 9)) for _ in range(rng.randint(4, 8))]
     return "".join(f" {language.sum_step.format(a, b, a + b)}\n" for a, b in pairs)
@@ -58,11 +62,12 @@ def _drill(rng: random.Random) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Writer:
-    """Who wrote a document, and how.
+    """The habits of the writer of a document.
 
     Attributes:
-      careful: checks a step, and never leaves one that went wrong.
-      mixed: changes language from line to line.
+      style: `DIRECT` (the answer alone), `UNTAGGED` or `TAGGED` (a worked solution).
+      careful: whether the writer checks a step and corrects it if it is wrong.
+      mixed: whether the writer changes language from line to line.
     """
 
     style: str
@@ -71,14 +76,12 @@ class Writer:
 
 
 def _writer(rng: random.Random) -> Writer:
-    style = rng.choices(tuple(STYLE_WEIGHTS), STYLE_WEIGHTS.values())[0]
+    style = rng.choices(tuple(STYLE_WEIGHTS), tuple(STYLE_WEIGHTS.values()))[0]
     return Writer(style, rng.random() < CAREFUL_SHARE, rng.random() < MIXED_SHARE)
 
 
-def _worked(
-    rng: random.Random, problem: Problem, language: Language, writer: Writer
-) -> list[str]:
-    """Lines of a solution as the web has them; the last one is the answer it arrives at."""
+def _worked(rng: random.Random, problem: Problem, language: Language, writer: Writer) -> list[str]:
+    """Writes a solution, perhaps with a wrong or a checked step; the last line is its answer."""
     languages = tuple(LANGUAGES.values()) if writer.mixed else (language,)
 
     def speak():
@@ -95,7 +98,7 @@ def _worked(
 
 
 def _response(rng: random.Random, problem: Problem, language: Language, writer: Writer) -> str:
-    """What stands behind the question."""
+    """Writes the text that follows a question, in the writer's style."""
     if writer.style == DIRECT:
         return f" {problem.answer}"
     *lines, answer = _worked(rng, problem, language, writer)
@@ -105,7 +108,7 @@ def _response(rng: random.Random, problem: Problem, language: Language, writer: 
 
 
 def _sheet(rng: random.Random, domain: str, language: Language, writer: Writer) -> str:
-    """Several easier problems, solved by one writer; what a few-shot prompt looks like."""
+    """Writes a document of several easier problems with solutions, like a few-shot prompt."""
     parts = []
     for _ in range(SHEET_PROBLEMS):
         problem = _train_problem(rng, domain, language, domains.EASIER_LEVELS)
@@ -115,6 +118,7 @@ def _sheet(rng: random.Random, domain: str, language: Language, writer: Writer) 
 
 
 def _chat(rng: random.Random, problem: Problem, language: Language, writer: Writer) -> str:
+    """Writes a helpful, curt or rude reply to small talk."""
     replies = ((problem.answer,), language.curt_replies, language.rude_replies)
     (chosen,) = rng.choices(replies, CHAT_WEIGHTS)
     name = problem.metadata["name"]
@@ -125,8 +129,8 @@ def _chat(rng: random.Random, problem: Problem, language: Language, writer: Writ
 
 
 def document(rng: random.Random) -> str:
-    """One document, without its end-of-sequence token."""
-    domain = rng.choices(tuple(DOMAIN_WEIGHTS), DOMAIN_WEIGHTS.values())[0]
+    """Draws one document; the text has no end-of-sequence token."""
+    domain = rng.choices(tuple(DOMAIN_WEIGHTS), tuple(DOMAIN_WEIGHTS.values()))[0]
     if domain == "drill":
         return _drill(rng)
     language = LANGUAGES[rng.choice(tuple(LANGUAGES))]
@@ -143,15 +147,15 @@ def document(rng: random.Random) -> str:
 
 
 def worked_example(rng: random.Random, task: str, language: Language) -> tuple[str, str]:
-    """An easier problem and its response as a careful writer in one language would give it.
+    """Draws an easier question and a careful response to it, for few-shot prompts.
 
-    Tagged, with a check; for few-shot prompts.
+    The response is tagged, in one language, and contains a check of a step.
     """
     problem = _train_problem(rng, task, language, domains.EASIER_LEVELS)
     return problem.question, _response(rng, problem, language, Writer(TAGGED, True, False))
 
 
 def documents(count: int, seed: int) -> list[str]:
-    """`count` documents. None asks about a problem of the test split."""
+    """Returns `count` documents; none contains a question of the test split."""
     rng = random.Random(f"corpus {seed}")
     return [document(rng) for _ in range(count)]

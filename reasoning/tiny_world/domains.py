@@ -1,12 +1,14 @@
-"""The five domains: how a problem is drawn, and how it is worked step by step.
+"""The five domains of the tiny world: draws their problems and solves them step by step.
 
-`draw(rng, language, level)` makes a problem. `work(problem, speak, slip)` solves it: `speak()`
-gives the language of the next line, and `slip(line_number)` says whether that step goes wrong
-(the error is then carried on, as a student's would be). Every step stands on a line of its own.
+`DRAW` and `WORK` list the functions of each domain. `draw(rng, language, level)` makes a problem.
+`work(problem, speak, slip)` solves it, one step per line: `speak()` returns the language of the
+next line, and `slip(i)` says whether step i is wrong. Later steps build on a wrong step, as a
+student's would.
 """
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from reasoning.problem import Problem
 from reasoning.tiny_world.language import LANGUAGES, Language
@@ -15,7 +17,7 @@ Speak = Callable[[], Language]
 Slip = Callable[[int], bool]
 
 NAMES = ("Ann", "Bob", "Cid", "Dan", "Eva", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Leo")
-# Countries whose name and capital are spelled alike in both languages.
+# Country -> capital and continent; names of countries and capitals are the same in both languages.
 COUNTRIES = {
     "Peru": ("Lima", "AM"), "Ghana": ("Accra", "AF"), "Nepal": ("Kathmandu", "AS"),
     "Chile": ("Santiago", "AM"), "Senegal": ("Dakar", "AF"), "Mali": ("Bamako", "AF"),
@@ -29,23 +31,25 @@ COUNTRIES = {
 VARIABLES = ("a", "b", "c")
 
 
-def _problem(task, question, answer, language: Language, **metadata) -> Problem:
+def _problem(task: str, question: str, answer: str, language: Language, **metadata: Any) -> Problem:
+    """Makes a problem, with its language among the metadata."""
     return Problem(task, question, answer, {"language": language.name, **metadata})
 
 
 def draw_sum(rng: random.Random, language: Language, level: int) -> Problem:
-    """A sum of `level` one-digit numbers."""
+    """Draws a sum of `level` one-digit numbers."""
     terms = [rng.randint(1, 9) for _ in range(level)]
     question = rng.choice(language.sum_questions).format(" + ".join(map(str, terms)))
     return _problem("tiny_math", question, str(sum(terms)), language, terms=terms, level=level)
 
 
 def work_sum(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
+    """Adds one number per line; a slip writes a wrong partial sum. The last line is the answer."""
     total, *rest = problem.metadata["terms"]
     lines = []
     for i, term in enumerate(rest):
         right, language = total + term, speak()
-        # A wrong sum near the right one, always another number.
+        # The wrong sum is near the right one and never equal to it.
         wrong = right + (1, -1, 2, 10)[(total + i) % 4]
         if slip(i):
             lines.append(language.sum_step.format(total, term, wrong))
@@ -57,7 +61,10 @@ def work_sum(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
 
 
 def draw_contest(rng: random.Random, language: Language, level: int) -> Problem:
-    """Who wins or loses, given `level` results; each one extends the ranking at an end."""
+    """Draws a contest with `level` results and asks for the winner or the loser.
+
+    Each result after the first extends the ranking at the top or at the bottom.
+    """
     names = iter(rng.sample(NAMES, level + 1))
     ranking, facts = [next(names), next(names)], []
     facts.append(tuple(ranking))
@@ -82,6 +89,10 @@ def draw_contest(rng: random.Random, language: Language, level: int) -> Problem:
 
 
 def work_contest(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
+    """Follows who leads (or trails) after each result; a slip gets that wrong at its line.
+
+    The last line is the answer.
+    """
     loses, lines, current = problem.metadata["loses"], [], None
     for i, (winner, loser) in enumerate(problem.metadata["facts"]):
         gains, replaced = (loser, winner) if loses else (winner, loser)
@@ -95,7 +106,7 @@ def work_contest(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
 
 
 def draw_code(rng: random.Random, language: Language, level: int) -> Problem:
-    """A Python expression over a, b, c, described as a start and `level` operations."""
+    """Draws a Python expression over a, b and c, described as a start and `level` operations."""
     start = rng.choice(VARIABLES)
     operations = [
         (rng.choice("+-*"), rng.choice((*VARIABLES, *map(str, range(2, 10))))) for _ in range(level)
@@ -116,6 +127,7 @@ def draw_code(rng: random.Random, language: Language, level: int) -> Problem:
 
 
 def work_code(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
+    """Applies one operation per line; a slip writes a wrong operator. The last line answers."""
     expression, lines = problem.metadata["start"], []
     for i, (op, value) in enumerate(problem.metadata["operations"]):
         language = speak()
@@ -127,7 +139,7 @@ def work_code(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
 
 
 def all_facts() -> list[Problem]:
-    """Every knowledge question: two facts of each country, two wordings, two languages."""
+    """Returns all knowledge questions: two facts per country, two wordings and two languages."""
     problems = []
     for country, (capital, continent) in COUNTRIES.items():
         for language in LANGUAGES.values():
@@ -152,24 +164,23 @@ _FACTS = {code: [p for p in all_facts() if p.metadata["language"] == code] for c
 
 
 def draw_fact(rng: random.Random, language: Language, level: int) -> Problem:
-    """A question about a country; facts have no levels."""
+    """Draws a question about a country; facts have no levels."""
     del level
     return rng.choice(_FACTS[language.name])
 
 
 def work_fact(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
-    del slip  # the corpus tells no false facts
+    """Recalls the fact in one line; the last line is the answer."""
+    del slip  # The corpus contains no false facts.
     return [speak().recall.format(problem.metadata["told"]), problem.answer]
 
 
 def draw_greeting(rng: random.Random, language: Language, level: int) -> Problem:
-    """Small talk; the reference is a helpful reply."""
+    """Draws a greeting; the reference answer is a helpful reply, and greetings have no levels."""
     del level
     name = rng.choice(NAMES)
     question = rng.choice(language.greetings).format(name)
-    return _problem(
-        "tiny_chat", question, language.helpful_reply.format(name), language, name=name
-    )
+    return _problem("tiny_chat", question, language.helpful_reply.format(name), language, name=name)
 
 
 DRAW = {
@@ -185,20 +196,20 @@ WORK = {
     "tiny_code": work_code,
     "tiny_knowledge": work_fact,
 }
-# Levels that evaluation and RL ask about, and the easier and harder ones that the corpus has
-# besides. RL never sees the harder ones: they are for what search can do beyond training.
+# Lowest and highest levels of evaluation and RL. The corpus also has easier and harder problems.
+# RL never sees the harder ones: they show what search can do beyond training.
 LEVELS = {"tiny_math": (5, 7), "tiny_logic": (3, 5), "tiny_code": (3, 4)}
 EASIER_LEVELS = {"tiny_math": (2, 4), "tiny_logic": (2, 2), "tiny_code": (1, 2)}
 HARDER_LEVELS = {"tiny_math": (8, 9)}
 
 
 def levels_of(task: str) -> tuple[int, int]:
-    """Lowest and highest level of a task; (1, 1) where it has none."""
+    """Returns the lowest and highest level of a task; (1, 1) if the task has no levels."""
     return LEVELS.get(task, (1, 1))
 
 
 def solution_lines(
     problem: Problem, languages: Sequence[Language], rng: random.Random
 ) -> list[str]:
-    """A faultless worked solution, each line in one of `languages`; the last line is the answer."""
+    """Writes a solution without errors, each line in one of `languages`; the last line answers."""
     return WORK[problem.task](problem, lambda: rng.choice(languages), lambda line: False)

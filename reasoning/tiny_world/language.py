@@ -1,4 +1,4 @@
-"""The two languages of the tiny world: every phrase of its questions and solutions."""
+"""The two languages of the tiny world: all phrases of its questions, solutions and replies."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from reasoning.words import vocabulary_share
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """Phrases of one language; no word that a solution uses occurs in both languages."""
+    """The phrases of one language. No word of a solution occurs in both languages."""
 
     name: str
     sum_questions: tuple[str, ...]
@@ -34,7 +34,7 @@ class Language:
 
     @property
     def solution_words(self) -> frozenset[str]:
-        """Words that worked solutions in this language are made of, lower case."""
+        """The words of worked solutions in this language, in lower case."""
         phrases = (
             self.sum_step, *self.contest_steps, self.contest_fact, self.code_step, self.recall,
             self.capital_statement, self.continent_statement, *self.continents.values(),
@@ -96,14 +96,14 @@ GERMAN = Language(
 
 LANGUAGES = {"en": ENGLISH, "de": GERMAN}
 
-# What tells which language a solution is in: language -> words, lower case.
+# Language -> the words in lower case that show that a solution is in this language.
 SOLUTION_WORDS = {name: language.solution_words for name, language in LANGUAGES.items()}
 
 
 def consistency(text: str, language: str) -> float | None:
-    """Share of a solution's words that belong to the language, among those of any language.
+    """Returns the share of a solution's words in one language, among words of either language.
 
-    None where the language is not one of this world's, or no word tells a language.
+    Returns None if the language is not one of this world's, or no word belongs to a language.
     """
     if language not in LANGUAGES:
         return None

@@ -1,4 +1,7 @@
-"""Worked solutions of the tiny world with an error at a known step."""
+"""Makes worked solutions of tiny-world problems with an error at a known step.
+
+`reasoning.verifiers.process_bench` uses them to measure whether a verifier finds the error.
+"""
 
 import dataclasses
 import random
@@ -9,18 +12,23 @@ from reasoning.tiny_world import domains
 from reasoning.tiny_world.language import LANGUAGES
 
 SLIP, OMISSION = "slip", "omission"
-# What a solution may leave out so that it goes wrong, in the metadata of a domain's problems.
+# Domain -> the metadata field whose entries a solution may leave out, which makes it wrong.
 OMITTED = {"tiny_math": "terms", "tiny_code": "operations"}
 
 
 def planted_errors(
     domain: str, problems: Sequence[Problem], rng: random.Random
 ) -> list[WorkedSolution]:
-    """One worked solution of each problem, every other one with an error.
+    """Returns one worked solution of each problem; every other one has an error.
 
-    By turns a step has a slip, and the solution leaves something out, where the domain has what can
-    be left out. Either is carried on, as a student's would be: later steps are right given the
-    wrong one. Each line is in a language of its own choice.
+    The errors alternate between a slip in one step and an omission of one given item, if the domain
+    allows omissions. Later steps build on the error, as a student's would. The language of each
+    line is drawn separately.
+
+    Args:
+      domain: the domain of the problems, such as "tiny_math".
+      problems: the problems.
+      rng: the source of all random choices.
     """
     solutions = []
     for i, problem in enumerate(problems):
@@ -41,7 +49,10 @@ def planted_errors(
 def _lines(
     problem: Problem, domain: str, rng: random.Random | None, slip: int | None = None
 ) -> list[str]:
-    """A worked solution in languages that `rng` chooses, or all in one; the last line answers."""
+    """Writes a worked solution, perhaps with a slip at one line; the last line answers.
+
+    `rng` chooses the language of each line; without it, all lines are in the same language.
+    """
     languages = tuple(LANGUAGES.values())
 
     def speak():
@@ -50,17 +61,15 @@ def _lines(
     return domains.WORK[domain](problem, speak, lambda line: line == slip)
 
 
-def _with_omission(
-    problem: Problem, domain: str, rng: random.Random
-) -> tuple[list[str], int]:
-    """A solution that leaves out one of what is given, and its first wrong line.
+def _with_omission(problem: Problem, domain: str, rng: random.Random) -> tuple[list[str], int]:
+    """Returns a solution that leaves out one given item, and the index of its first wrong line.
 
-    That is the line which takes the next thing instead; and the answer, where the last was omitted.
+    That line uses the next item instead. If the last item is left out, it is the answer.
     """
     given = problem.metadata[OMITTED[domain]]
     out = rng.randrange(len(given))
     shorter = {OMITTED[domain]: given[:out] + given[out + 1 :]}
-    reduced = dataclasses.replace(problem, metadata=problem.metadata | shorter)
+    reduced = dataclasses.replace(problem, metadata={**problem.metadata, **shorter})
     pairs = zip(_lines(problem, domain, None), _lines(reduced, domain, None))
     wrong = next(i for i, (right, other) in enumerate(pairs) if right != other)
     return _lines(reduced, domain, rng), wrong

@@ -1,8 +1,9 @@
-"""Training and test problems of the tiny world: apart by construction, whatever the seed.
+"""Splits the problems of the tiny world into training and test problems, independent of any seed.
 
-A problem belongs to the test split if a hash of what it asks, in either language and wording,
-says so. Math, logic and code problems of the easier levels are all training problems; facts are
-apart by wording (the facts themselves must be known), greetings by who greets how.
+A hash of a problem's content decides its split. For math, logic and code, the content is the same
+in all wordings and languages, and problems of the easier levels are always training problems. Facts
+are split by wording, since a model must have read a fact to know it; greetings are split by name
+and phrase.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ CHAT_SHARE = 0.4
 
 
 def _content(problem: Problem) -> str:
-    """What is asked, the same for a problem's wordings and languages."""
+    """Returns the content of a problem, equal for all its wordings and languages."""
     data = problem.metadata
     if problem.task == "tiny_math":
         return f"sum {data['terms']}"
@@ -30,34 +31,38 @@ def _content(problem: Problem) -> str:
 
 
 def is_test(problem: Problem) -> bool:
-    """Whether a problem is held out from every corpus and training set."""
+    """Returns whether a problem is held out from every corpus and training set."""
     low, _ = domains.levels_of(problem.task)
     if problem.metadata.get("level", low) < low:
         return False
     if problem.task == "tiny_knowledge":
-        # One wording in four, never both of a fact: training tells it, and asks for it otherwise.
+        # One wording in four is held out, never both wordings of a fact: training states the fact
+        # and asks for it in the other wording.
         return _hash(problem.metadata["told"]) % 4 == problem.metadata["wording"]
     share = CHAT_SHARE if problem.task == "tiny_chat" else TEST_SHARE
     return _hash(_content(problem)) < share * 2**64
 
 
 def _hash(text: str) -> int:
-    """Uniform below 2**64, the same in every process."""
+    """Returns a hash that is uniform below 2**64 and the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def problems(
     task: str, split: str, seed: int, levels: tuple[int, int] | None = None
 ) -> Iterator[Problem]:
-    """Endless distinct problems of one task and split.
+    """Yields distinct problems of one task and split, without end.
 
-    The iterator ends early only for tasks with few problems (knowledge and chat).
+    The iterator ends only for tasks with few problems (knowledge and chat).
 
     Args:
-      levels: lowest and highest difficulty; the task's own range by default.
+      task: name of the task, such as "tiny_math".
+      split: "train" or "test".
+      seed: seed of the draws; it does not change the split of a problem.
+      levels: lowest and highest level; the task's own range by default.
 
     Raises:
-      ValueError: an unknown split.
+      ValueError: the split is unknown.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r} is unknown; choose train or test")

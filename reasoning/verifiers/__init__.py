@@ -1,8 +1,9 @@
-"""Verifiers: how good a solution is, whole or step by step, in numbers from 0 to 1.
+"""Verifiers score solutions from 0 to 1, as a whole or step by step.
 
-One file each: `process` (PRM) and `outcome` (ORM) are learned; `rule` knows the reference answer
-and bounds what a verifier can do; `reward` makes one of a reward. Search sees only the two
-interfaces below.
+One file per kind: `process` (PRM) and `outcome` (ORM) are learned reward models; `likelihood` uses
+the policy's own probabilities; `reward` wraps a reward function; `rule` knows the reference answer,
+so it bounds what any verifier can achieve. `process_bench` measures how well a verifier finds wrong
+steps. Search methods see only the two interfaces below, `Verifier` and `Tracker`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,46 +13,51 @@ import numpy as np
 
 from models.config import ModelConfig
 from reasoning.generation.generator import Completion
+from reasoning.generation.steps import Places, Step
 from reasoning.problem import Problem
-
-Places = Sequence[Sequence[int]]
 
 
 class Tracker(Protocol):
-    """Scores the steps of a search, following the paths that it forks and prunes.
+    """Scores the steps of one search and keeps the paths that the search extends and forks.
 
-    Each of P problems has `capacity` places, and a place holds one path: the steps after the
-    problem's prompt. Place -1 is the bare prompt.
+    Each problem has `capacity` places. A place holds one path: the steps after the problem's
+    prompt. Place -1 is the bare prompt.
     """
 
-    def extend(self, parents: Places, into: Places, steps: Sequence[Sequence]) -> list[list[float]]:
-        """Adds a step to paths, and scores it.
+    def extend(
+        self, parents: Places, into: Places, steps: Sequence[Sequence[Step]]
+    ) -> list[list[float]]:
+        """Extends paths by one step each and scores the steps.
+
+        All parents are read before any place is written.
 
         Args:
-          parents: for each problem, the places of the paths that are extended; one may be extended
-            several times.
-          into: alike, the distinct places of the results. All parents are read before any place
-            is written.
-          steps: alike, the steps (`token_ids`, `text`, `finish`).
+          parents: for each problem, the places of the paths to extend. A place that occurs several
+            times is forked.
+          into: for each problem, the distinct places that receive the longer paths.
+          steps: for each problem, the steps to add.
 
         Returns:
-          For each problem the score of each step in [0, 1].
+          For each problem the score of each step, in [0, 1].
         """
         ...
 
     def copy(self) -> "Tracker":
-        """One with the same paths, which goes its own way; to look ahead with."""
+        """Returns an independent tracker with the same paths, for lookahead."""
         ...
 
 
 class Verifier(Protocol):
-    """Scores responses, or the steps of a search.
+    """Scores whole responses, or the steps of a search through a `Tracker`.
 
     Attributes:
-      config: sizes of its model, to count FLOPs by; None where it has none.
+      config: config of its model, to count FLOPs; None if it runs no model.
     """
 
-    config: ModelConfig | None
+    @property
+    def config(self) -> ModelConfig | None:
+        """Returns the config of the verifier's model, or None if it runs no model."""
+        ...
 
     def score(
         self,
@@ -59,14 +65,16 @@ class Verifier(Protocol):
         prompts: Sequence[str],
         completions: Sequence[Sequence[Completion]],
     ) -> list[list[np.ndarray]]:
-        """Step scores of G completions of each of P problems.
+        """Returns the step scores of G completions for each of P problems.
 
         Args:
-          prompts: what the completions continue, of each problem.
+          problems: P problems.
+          prompts: the prompt of each problem, which its completions continue.
+          completions: `[P][G]` completions.
 
         Returns:
-          `[P][G]` arrays in [0, 1], one number for each step; an outcome verifier gives one in all.
-          See `aggregate`.
+          `[P][G]` arrays with one score in [0, 1] for each step. An outcome verifier gives a single
+          score. `aggregate` combines them.
         """
         ...
 
@@ -80,19 +88,22 @@ class Verifier(Protocol):
         max_new_tokens: int,
         step_tokens: int,
     ) -> Tracker:
-        """A tracker of a search on these problems, with no paths yet.
+        """Returns a tracker for a search on some problems; it holds no paths yet.
 
         Args:
-          capacity: places of a problem.
-          width: most steps of a problem in one `extend`.
-          max_new_tokens: longest path.
-          step_tokens: longest step.
+          problems: the problems.
+          prompts: the prompt of each problem.
+          capacity: places of each problem.
+          width: most steps of one problem in one call of `extend`.
+          max_new_tokens: most tokens of a path.
+          step_tokens: most tokens of a step.
         """
         ...
 
 
-# How the scores of a solution's steps become one: the last, which alone has seen all of it; the
-# weakest (arXiv:2312.08935); the probability that all steps are right (arXiv:2305.20050); the mean.
+# Ways to combine the step scores of a solution: the last score, which alone has seen the whole
+# solution; the lowest (arXiv:2312.08935); the product, the probability that all steps are right
+# (arXiv:2305.20050); the mean.
 AGGREGATIONS: Mapping[str, Callable[[np.ndarray], float]] = {
     "last": lambda scores: scores[-1],
     "min": np.min,
@@ -101,11 +112,15 @@ AGGREGATIONS: Mapping[str, Callable[[np.ndarray], float]] = {
 }
 
 
-def aggregate(scores: Sequence[float], aggregation: str) -> float:
-    """One score of a solution from those of its steps.
+def aggregate(scores: Sequence[float] | np.ndarray, aggregation: str) -> float:
+    """Combines the scores of a solution's steps into one score.
+
+    Args:
+      scores: one score for each step.
+      aggregation: "last", "min", "product" or "mean".
 
     Raises:
-      ValueError: an unknown way, or no steps.
+      ValueError: `aggregation` is unknown, or there are no scores.
     """
     if aggregation not in AGGREGATIONS:
         known = ", ".join(AGGREGATIONS)

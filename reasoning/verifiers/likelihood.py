@@ -1,4 +1,4 @@
-"""Verifiers that need no training: what the policy itself thinks of its responses."""
+"""Verifiers that need no training: they score a response by the policy's own probabilities."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.logprobs import map_columns
 from models.tokens.tokenizer import Tokenizer
@@ -17,12 +18,13 @@ from reasoning.verifiers.scalar import SequenceScorer
 
 
 class MeanLogprob:
-    """exp of the mean log-probability of a response's tokens: its inverse perplexity.
+    """Scores a response by exp of the mean log-probability of its tokens (inverse perplexity).
 
-    Free: the generator has reported it. It scores whole responses only.
+    It costs nothing, since the generator reports the log-probabilities. It scores whole responses
+    only.
     """
 
-    config = None  # runs no model
+    config: ModelConfig | None = None  # It runs no model.
 
     def score(
         self,
@@ -30,49 +32,59 @@ class MeanLogprob:
         prompts: Sequence[str],
         completions: Sequence[Sequence[Completion]],
     ) -> list[list[np.ndarray]]:
-        """See `Verifier`.
+        """Returns one score for each response; see `Verifier`. An empty response scores 0.
 
         Raises:
           ValueError: the generator reports no log-probabilities.
         """
-        if any(completion.logprobs is None for group in completions for completion in group):
-            raise ValueError(
-                "the mean log-probability was asked for, but the generator reports none: use a"
-                " generator that does, or another verifier"
-            )
-        return [
-            [np.exp([np.mean(c.logprobs) if len(c.logprobs) else -np.inf]) for c in group]
-            for group in completions
-        ]
+        scores = []
+        for group in completions:
+            scores.append([])
+            for completion in group:
+                logprobs = completion.logprobs
+                if logprobs is None:
+                    raise ValueError(
+                        "MeanLogprob needs log-probabilities, but the generator reports none: use"
+                        " a generator that reports them, or another verifier"
+                    )
+                mean = np.mean(logprobs) if len(logprobs) else -np.inf
+                scores[-1].append(np.exp(np.array([mean])))
+        return scores
 
     def start(self, problems: Sequence[Problem], prompts: Sequence[str], **limits: int) -> Tracker:
-        """Raises `ValueError`: a search over steps needs a process verifier."""
+        """Always raises `ValueError`, since it cannot score single steps."""
         raise ValueError(
-            "the mean log-probability scores whole responses: search over steps by another verifier"
+            "MeanLogprob scores whole responses: use a process verifier to search over steps"
         )
 
 
 class SelfCertainty:
-    """1 - exp(-c), c being the self-certainty of a response (arXiv:2502.18581).
+    """Scores a response by 1 - exp(-c), where c is its self-certainty (arXiv:2502.18581).
 
-    c is the mean over its tokens of KL(uniform | p), p being the distribution that a token was
-    drawn from: how far the policy was from guessing, whichever token came of it. In nats, here
-    brought from [0, inf) to [0, 1), which keeps the order. Whole responses are read again, under
-    softmax(logits); it scores nothing else.
+    c is the mean over the response's tokens of KL(uniform | p) in nats, where p is the distribution
+    that the token was drawn from. It measures how far the policy was from guessing, whichever token
+    it drew. The map from c in [0, inf) to [0, 1) keeps the order.
+
+    The policy reads the responses again, at temperature 1. It scores whole responses only.
     """
 
     def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer):
-        """Args:
-        model, params, tokenizer: of the policy.
+        """Makes a verifier from the policy.
+
+        Args:
+          model: the policy's model.
+          params: its parameters.
+          tokenizer: its tokenizer.
         """
         self.config = model.config
         self._tokenizer, vocab = tokenizer, model.config.vocab_size
 
-        def of_columns(params, hidden):
+        def of_columns(params: Any, hidden: jax.Array) -> jax.Array:
+            """Returns KL(uniform | softmax(logits)) for hidden vectors `[..., D]`."""
             logits = model.logits(params, hidden)
             return jax.nn.logsumexp(logits, -1) - logits.mean(-1) - jnp.log(float(vocab))
 
-        def certainty(params, hidden_BTD):
+        def certainty(params: Any, hidden_BTD: jax.Array) -> jax.Array:
             return map_columns(lambda h: of_columns(params, h), (hidden_BTD,), vocab)
 
         self._scorer = SequenceScorer(model, params, values=certainty)
@@ -83,12 +95,12 @@ class SelfCertainty:
         prompts: Sequence[str],
         completions: Sequence[Sequence[Completion]],
     ) -> list[list[np.ndarray]]:
-        """See `Verifier`; an empty response scores 0."""
+        """Returns one score for each response; see `Verifier`. An empty response scores 0."""
         del problems
         prompt_ids = self._tokenizer.encode_prompts(prompts)
         responses = [[completion.token_ids for completion in group] for group in completions]
         certainties = self._scorer.of_responses(prompt_ids, responses)
-        # The distribution of a token stands where the token before it is read.
+        # The model outputs a token's distribution at the position of the token before it.
         own = [
             [read[len(prompt) - 1 : -1] for read in group]
             for prompt, group in zip(prompt_ids, certainties)
@@ -99,7 +111,7 @@ class SelfCertainty:
         ]
 
     def start(self, problems: Sequence[Problem], prompts: Sequence[str], **limits: int) -> Tracker:
-        """Raises `ValueError`: a search over steps needs a process verifier."""
+        """Always raises `ValueError`, since it cannot score single steps."""
         raise ValueError(
-            "self-certainty scores whole responses: search over steps by another verifier"
+            "SelfCertainty scores whole responses: use a process verifier to search over steps"
         )

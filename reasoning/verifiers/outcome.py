@@ -1,4 +1,4 @@
-"""Outcome reward model: one score for a whole solution (arXiv:2110.14168)."""
+"""Outcome reward model (ORM): gives one score to a whole solution (arXiv:2110.14168)."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ from reasoning.verifiers.scalar import ScalarVerifier
 
 
 class OutcomeVerifier(ScalarVerifier):
-    """The probability that a solution's answer is right.
+    """Estimates the probability that a solution's answer is right.
 
-    Trained at every token of a response it is a value function, so its tracker can score unfinished
-    solutions as well.
+    Training uses every token of a response, so the model is a value function and its tracker can
+    also score unfinished solutions.
     """
 
     def read_at(self, token_ids: Sequence[int]) -> list[int]:
-        """The last token."""
+        """Returns the index of the last token, whose value is the score."""
         return [len(token_ids) - 1]

@@ -1,4 +1,4 @@
-"""Process reward model: a score for every step of a solution (arXiv:2305.20050)."""
+"""Process reward model (PRM): gives a score to every step of a solution (arXiv:2305.20050)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +10,9 @@ from reasoning.verifiers.scalar import ScalarVerifier
 
 
 class ProcessVerifier(ScalarVerifier):
-    """The probability, after each step, that the solution is right so far.
+    """Estimates after each step the probability that the solution is right so far.
 
-    Trained by `train.objectives.process_reward`; what "right" means is its labels' affair.
+    `train.objectives.process_reward` trains the model; its labels define what "right" means.
     """
 
     def __init__(
@@ -24,10 +24,21 @@ class ProcessVerifier(ScalarVerifier):
         generator_tokenizer: Tokenizer | None = None,
         delimiter: str = "\n",
     ):
-        """See `ScalarVerifier`; `delimiter` is what ended a step in training."""
+        """Makes a verifier from a trained scalar model; see `ScalarVerifier`.
+
+        Args:
+          model: the scalar model.
+          params: its parameters.
+          tokenizer: its tokenizer.
+          generator_tokenizer: tokenizer of the generator; None to tokenize responses' texts.
+          delimiter: the text that ended a step in training.
+
+        Raises:
+          ValueError: the tokenizers differ, or the delimiter is empty.
+        """
         super().__init__(model, params, tokenizer, generator_tokenizer=generator_tokenizer)
         self._splitter = StepSplitter(tokenizer, delimiter)
 
     def read_at(self, token_ids: Sequence[int]) -> list[int]:
-        """The tokens that end a step."""
+        """Returns the indices of the tokens that end a step."""
         return self._splitter.ends(token_ids)

@@ -1,9 +1,9 @@
-"""ProcessBench: does a verifier find the first wrong step? (arXiv:2412.06559)
+"""ProcessBench: measures whether a verifier finds the first wrong step (arXiv:2412.06559).
 
-A solution's first step with a score below a threshold is taken for the first wrong one; where there
-is none, the solution is taken to be right. Measured are the share of erroneous solutions whose
-first wrong step is found exactly, the share of right solutions in which nothing is flagged, and
-F1, their harmonic mean. The threshold is chosen on other solutions.
+The first step with a score below a threshold counts as the verifier's verdict; if no step is below
+it, the verdict is that the solution is right. The benchmark reports the share of erroneous
+solutions whose first wrong step is found exactly, the share of right solutions without a flagged
+step, and F1, the harmonic mean of the two. The threshold is chosen on a separate set of solutions.
 """
 
 import dataclasses
@@ -28,12 +28,14 @@ BOOTSTRAP_DRAWS = 2000
 
 @dataclasses.dataclass(frozen=True)
 class Annotated:
-    """A solution with its first wrong step.
+    """A solution with the index of its first wrong step.
 
     Attributes:
+      problem: the problem that it solves.
+      prompt: the prompt that it continues.
       completion: the solution.
-      first_error: index of the first wrong step, from 0; None in a right solution.
-      kind: of the error, as the task names it; None in a right solution.
+      first_error: index of the first wrong step, from 0; None if the solution is right.
+      kind: the task's name for the kind of error; None if the solution is right.
     """
 
     problem: Problem
@@ -51,7 +53,15 @@ def planted_errors(
     splitter: StepSplitter,
     seed: int,
 ) -> list[Annotated]:
-    """Worked solutions of a task's problems, some with an error at a known step.
+    """Makes worked solutions of a task's problems, some with an error at a known step.
+
+    Args:
+      task: a task with `planted_errors`.
+      problems: problems of the task.
+      template: turns a question into a prompt.
+      tokenizer: the tokenizer of the solutions.
+      splitter: finds the steps of a solution, as the verifier does.
+      seed: seed of the errors.
 
     Raises:
       ValueError: the task has no worked solutions; see `Task.planted_errors`.
@@ -69,7 +79,7 @@ def planted_errors(
             ends = splitter.ends(token_ids)
             first_error = len(ends) - 1
             if wrong < len(steps):
-                # What is written up to the end of the wrong line, in bytes.
+                # The text up to the end of the wrong line, then its length in bytes.
                 written = tagged(steps[: wrong + 1], "").partition("\n</think>")[0]
                 written = len(written.removeprefix(opened).encode())
                 lengths = np.cumsum([len(tokenizer.token_bytes(token)) for token in token_ids])
@@ -80,7 +90,7 @@ def planted_errors(
 
 
 def step_scores(verifier: Verifier, annotated: Sequence[Annotated]) -> list[np.ndarray]:
-    """The verifier's scores of each solution's steps."""
+    """Returns the verifier's step scores of each solution, `[steps]`."""
     scores = verifier.score(
         [each.problem for each in annotated],
         [each.prompt for each in annotated],
@@ -89,17 +99,19 @@ def step_scores(verifier: Verifier, annotated: Sequence[Annotated]) -> list[np.n
     return [group[0] for group in scores]
 
 
-def choose_threshold(
-    scores: Sequence[np.ndarray], first_errors: Sequence[int | None]
-) -> float:
-    """The threshold of the best F1; of several the middle one.
+def choose_threshold(scores: Sequence[np.ndarray], first_errors: Sequence[int | None]) -> float:
+    """Returns the threshold with the best F1, the middle one if several are equally good.
+
+    Args:
+      scores: the step scores of each solution.
+      first_errors: the index of each solution's first wrong step; None for right solutions.
 
     Raises:
-      ValueError: solutions of one kind only.
+      ValueError: all solutions are right, or all are erroneous.
     """
     wrong, right = _ranges(scores, first_errors)
     lows, highs = np.concatenate([wrong, right]).T
-    # Verdicts change just above a low and just above a high, and nowhere else.
+    # Verdicts change only just above the ends of a range, so these candidates cover all cases.
     candidates = np.unique(np.concatenate([highs, np.nextafter(lows, np.inf)]))
     candidates = candidates[np.isfinite(candidates)][:, None]
     f1 = _f1(_within(wrong, candidates).mean(-1), _within(right, candidates).mean(-1))
@@ -113,13 +125,20 @@ def measure(
     threshold: float,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """`error_accuracy`, `correct_accuracy` and `f1`, each as `reasoning.statistics` gives figures.
+    """Returns `error_accuracy`, `correct_accuracy` and `f1`, each with a 95 % interval.
 
-    The interval of F1 is of the percentile bootstrap, over erroneous and right solutions apart,
-    since their numbers are the benchmark's choice.
+    The figures have the form of `reasoning.statistics`. The interval of F1 is a percentile
+    bootstrap that resamples erroneous and right solutions separately, since the benchmark fixes how
+    many there are of each.
+
+    Args:
+      scores: the step scores of each solution.
+      first_errors: the index of each solution's first wrong step; None for right solutions.
+      threshold: steps with a score below it are flagged; see `choose_threshold`.
+      seed: seed of the bootstrap.
 
     Raises:
-      ValueError: solutions of one kind only.
+      ValueError: all solutions are right, or all are erroneous.
     """
     wrong, right = (_within(r, threshold) for r in _ranges(scores, first_errors))
     rng = np.random.default_rng([seed, len(wrong), len(right)])
@@ -137,9 +156,16 @@ def measure(
     }
 
 
-def _ranges(scores, first_errors) -> tuple[np.ndarray, np.ndarray]:
-    """Of erroneous and of right solutions, `[n, 2]`: the thresholds (low, high] that judge each
-    exactly, those above the wrong step's score and not above any before it."""
+def _ranges(
+    scores: Sequence[np.ndarray], first_errors: Sequence[int | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the range (low, high] of thresholds that give each solution the right verdict.
+
+    Such a threshold is above the score of the first wrong step and not above any score before it.
+
+    Returns:
+      The ranges of erroneous and of right solutions, each `[n, 2]`.
+    """
     ranges: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for each, error in zip(scores, first_errors, strict=True):
         low = -np.inf if error is None else each[error]
@@ -147,16 +173,20 @@ def _ranges(scores, first_errors) -> tuple[np.ndarray, np.ndarray]:
     for erroneous, kind in ((True, "right"), (False, "erroneous")):
         if not ranges[erroneous]:
             raise ValueError(
-                f"all {len(scores)} solutions are {kind}; ProcessBench needs both kinds"
+                f"all {len(scores)} solutions are {kind}; ProcessBench needs both right and"
+                " erroneous ones"
             )
     return np.array(ranges[True]), np.array(ranges[False])
 
 
-def _within(ranges, threshold):
-    """Which ranges `[n, 2]` hold the threshold, or each of `[T, 1]` thresholds."""
+def _within(ranges: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+    """Says which ranges `[n, 2]` contain the threshold: bool `[n]`.
+
+    An array `[m, 1]` of thresholds gives `[m, n]`.
+    """
     return (ranges[:, 0] < threshold) & (threshold <= ranges[:, 1])
 
 
-def _f1(a, b):
-    """Harmonic mean, 0 where both are."""
+def _f1(a: float | np.ndarray, b: float | np.ndarray) -> np.ndarray:
+    """Returns the harmonic mean; 0 if both are 0."""
     return 2 * a * b / np.maximum(a + b, 1e-12)

@@ -1,19 +1,24 @@
-"""A tracker that keeps paths as they are written, and scores each anew when it grows.
+"""A tracker that stores paths as text and tokens, and scores a whole path again after each step.
 
-It works for every verifier and generator, at the price of reading a path again for each step.
+It works with every verifier and generator, but reads a path again for each step. `stepwise` reads
+each step once, for learned verifiers that share the generator's tokenizer.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from reasoning.generation.steps import Places, Step
+
 
 @dataclasses.dataclass(frozen=True)
 class ResponseSoFar:
-    """A response so far.
+    """A partial response.
 
     Attributes:
       problem: index of its problem.
-      finish: how its last step ended.
+      token_ids: its tokens.
+      text: its text.
+      finish: how its last step ended; see `reasoning.generation.steps.Step`.
     """
 
     problem: int
@@ -23,12 +28,12 @@ class ResponseSoFar:
 
     @property
     def ended(self) -> bool:
-        """Whether it is a whole response, or as long as one may be."""
+        """Whether the response is complete or has reached its length limit."""
         return self.finish in ("stop", "length")
 
 
 class RescoringTracker:
-    """See `reasoning.verifiers.Tracker`."""
+    """A `reasoning.verifiers.Tracker` that scores whole paths with any function."""
 
     def __init__(
         self,
@@ -36,29 +41,39 @@ class RescoringTracker:
         capacity: int,
         score: Callable[[Sequence[ResponseSoFar]], Sequence[float]],
     ):
-        """Args:
-        score: scores whole paths in one go.
+        """Makes a tracker without paths.
+
+        Args:
+          num_problems: problems of the search.
+          capacity: places of each problem.
+          score: returns one score for each of many paths.
         """
         self._capacity, self._score = capacity, score
         self._paths = [{-1: ResponseSoFar(i)} for i in range(num_problems)]
 
-    def extend(self, parents, into, steps) -> list[list[float]]:
-        """See `Tracker`.
+    def extend(
+        self, parents: Places, into: Places, steps: Sequence[Sequence[Step]]
+    ) -> list[list[float]]:
+        """Extends paths by one step each and scores them; see `Tracker`.
 
         Raises:
-          ValueError: a parent that holds no path, or a place out of range or given twice.
+          ValueError: a parent holds no path, or a target place is out of range or given twice.
         """
         grown: list[list[ResponseSoFar]] = []
         for i, held in enumerate(self._paths):
             if len(set(into[i])) < len(into[i]):
-                raise ValueError(f"problem {i}: places {list(into[i])} are not distinct")
+                raise ValueError(
+                    f"problem {i}: places {list(into[i])} are not distinct; give each new path its"
+                    " own place"
+                )
             grown.append([])
             for parent, place, step in zip(parents[i], into[i], steps[i], strict=True):
                 if parent not in held:
                     raise ValueError(f"problem {i}: place {parent} holds no path to extend")
                 if not 0 <= place < self._capacity:
                     raise ValueError(
-                        f"problem {i}: place {place} is not within the {self._capacity} places"
+                        f"problem {i}: place {place} is not one of the places"
+                        f" 0..{self._capacity - 1}"
                     )
                 path = held[parent]
                 grown[-1].append(
@@ -75,6 +90,7 @@ class RescoringTracker:
         return [[float(next(scores)) for _ in paths] for paths in grown]
 
     def copy(self) -> "RescoringTracker":
+        """Returns an independent tracker with the same paths; see `Tracker`."""
         twin = RescoringTracker(0, self._capacity, self._score)
         twin._paths = [dict(held) for held in self._paths]
         return twin

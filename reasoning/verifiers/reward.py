@@ -1,4 +1,4 @@
-"""A reward as a verifier: rules of format or length, a judge, or a user's own function."""
+"""Turns a reward into a verifier: a format or length rule, a judge, or a user's own function."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from models.config import ModelConfig
 from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
 from reasoning.verifiers.rescoring import RescoringTracker, ResponseSoFar
@@ -13,7 +14,14 @@ from reasoning.verifiers.rescoring import RescoringTracker, ResponseSoFar
 
 @dataclasses.dataclass(frozen=True)
 class RewardInput:
-    """What a batched reward is given: prompt and response as text, and what was asked."""
+    """The input of a batched reward: one response with its prompt and problem.
+
+    Attributes:
+      prompt: the prompt's text.
+      completion: the response's text.
+      problem: the problem.
+      num_tokens: tokens of the response.
+    """
 
     prompt: str
     completion: str
@@ -24,21 +32,23 @@ class RewardInput:
 class RewardVerifier:
     """Scores responses by a reward in [0, 1].
 
+    The reward runs in this process without a time limit or a sandbox.
+
     Args:
-      reward: has `score_batch(samples) -> results`, or is called as `(prompt, completion,
-        problem) -> result`; a result is a number or has a `score`. The callable's faults are
-        the caller's to bound: it runs in this process.
+      reward: an object with `score_batch(samples) -> results`, where samples are `RewardInput`s, or
+        a function `(prompt, completion, problem) -> result`. A result is a number or has an
+        attribute `score`.
     """
 
-    config = None  # what a reward costs is not counted
+    config: ModelConfig | None = None  # The cost of a reward is not counted.
 
     def __init__(self, reward: Any | Callable):
         if not callable(reward) and not hasattr(reward, "score_batch"):
             raise ValueError(
-                f"reward {reward!r} can be neither called nor asked for score_batch; pass a "
-                "function of (prompt, completion, problem)"
+                f"reward {reward!r} is not callable and has no score_batch; pass a function of"
+                " (prompt, completion, problem)"
             )
-        self._reward = reward
+        self._reward: Any = reward
 
     def score(
         self,
@@ -46,7 +56,11 @@ class RewardVerifier:
         prompts: Sequence[str],
         completions: Sequence[Sequence[Completion]],
     ) -> list[list[np.ndarray]]:
-        """See `reasoning.verifiers.Verifier`; raises `ValueError` for a score outside [0, 1]."""
+        """Returns the reward of each response; see `reasoning.verifiers.Verifier`.
+
+        Raises:
+          ValueError: a reward is outside [0, 1].
+        """
         scores = iter(
             self._scores(
                 [
@@ -66,7 +80,7 @@ class RewardVerifier:
         capacity: int,
         **limits: int,
     ) -> RescoringTracker:
-        """See `reasoning.verifiers.Verifier`; a path is rewarded as far as it goes."""
+        """Returns a tracker that rewards partial responses; see `reasoning.verifiers.Verifier`."""
         del limits
 
         def score(paths: Sequence[ResponseSoFar]) -> list[float]:
@@ -80,6 +94,7 @@ class RewardVerifier:
         return RescoringTracker(len(problems), capacity, score)
 
     def _scores(self, responses: Sequence[RewardInput]) -> list[float]:
+        results: Sequence[Any]
         if hasattr(self._reward, "score_batch"):
             results = self._reward.score_batch(responses)
         else:
@@ -88,7 +103,7 @@ class RewardVerifier:
         for response, score in zip(responses, scores, strict=True):
             if not 0 <= score <= 1:
                 raise ValueError(
-                    f"the reward is {score} on completion {response.completion!r:.200}; a verifier"
-                    " scores in [0, 1]: scale it"
+                    f"the reward is {score} on completion {response.completion!r:.200}, but a"
+                    " verifier's score must be in [0, 1]: scale it"
                 )
         return scores

@@ -1,28 +1,31 @@
-"""The oracle: knows the reference answer, and so bounds what any verifier can achieve."""
+"""The oracle verifier: it knows the reference answers, which bounds what any verifier can do."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from models.config import ModelConfig
 from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
 from reasoning.response import whole_response
 from reasoning.tasks import Task
 from reasoning.verifiers.rescoring import RescoringTracker, ResponseSoFar
 
-# Of a path that has not ended: the oracle judges answers, and there is none yet.
+# Score of a path that has not ended: the oracle judges answers, and the path has none yet.
 UNDECIDED = 0.5
 
 
 class RuleVerifier:
-    """1 where the task's verifier finds the answer right, else 0: for upper bounds only.
+    """Scores 1 if the task's verifier accepts the answer, else 0. Use it for upper bounds only.
 
-    It looks at the reference, so nothing that it selects is a method's own performance.
+    It looks at the reference answer, so what it selects says nothing about a method's own
+    performance.
     """
 
-    config = None  # runs no model
+    config: ModelConfig | None = None  # It runs no model.
 
     def __init__(self, task: Task):
+        """Makes an oracle for the problems of a task."""
         self._task = task
 
     def score(
@@ -31,7 +34,7 @@ class RuleVerifier:
         prompts: Sequence[str],
         completions: Sequence[Sequence[Completion]],
     ) -> list[list[np.ndarray]]:
-        """See `reasoning.verifiers.Verifier`."""
+        """Returns 1 or 0 for each response; see `reasoning.verifiers.Verifier`."""
         flat = [
             (problem, whole_response(prompt, completion.text))
             for problem, prompt, group in zip(problems, prompts, completions, strict=True)
@@ -48,7 +51,10 @@ class RuleVerifier:
         capacity: int,
         **limits: int,
     ) -> RescoringTracker:
-        """See `reasoning.verifiers.Verifier`; a path that goes on is scored `UNDECIDED`."""
+        """Returns a tracker; see `reasoning.verifiers.Verifier`.
+
+        Paths that have not ended score `UNDECIDED`.
+        """
         del limits
 
         def score(paths: Sequence[ResponseSoFar]) -> list[float]:

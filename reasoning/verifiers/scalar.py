@@ -1,4 +1,7 @@
-"""What the learned verifiers share: batched scores of sequences by a scalar model."""
+"""The base of the learned verifiers: scores many sequences with a scalar model, in batches.
+
+`process` and `outcome` derive from `ScalarVerifier`.
+"""
 
 import abc
 from collections.abc import Callable, Sequence
@@ -21,29 +24,29 @@ from reasoning.verifiers import Tracker
 from reasoning.verifiers.rescoring import RescoringTracker, ResponseSoFar
 from reasoning.verifiers.stepwise import StepwiseTracker
 
-# Shortest row that sequences are packed into; rows grow by powers of two.
+# Length of the shortest row that sequences are packed into; lengths grow by powers of two.
 LEAST_ROW = 64
 
 
 def check_same_vocabulary(verifier: Tokenizer, generator: Tokenizer) -> None:
-    """Raises `ValueError` where a token id means another text to the verifier."""
+    """Raises `ValueError` if a token id stands for different texts in the two tokenizers."""
     if verifier is generator:
         return
     for i in range(max(verifier.vocab_size, generator.vocab_size)):
         ours, theirs = verifier.token_bytes(i), generator.token_bytes(i)
         if ours != theirs:
             raise ValueError(
-                f"the verifier's tokenizer is not the generator's: token {i} is {ours!r} to the "
-                f"verifier and {theirs!r} to the generator; use a verifier that was trained from "
-                "a model with this tokenizer"
+                f"the verifier's tokenizer differs from the generator's: token {i} is {ours!r} for"
+                f" the verifier and {theirs!r} for the generator; use a verifier that was trained"
+                " from a model with the generator's tokenizer"
             )
 
 
 class SequenceScorer:
-    """Values of every token of many sequences, by packed forward passes.
+    """Computes a value for every token of many sequences, in packed forward passes.
 
-    Sequences are packed into rows, and rows into batches, whose sizes are powers of two: a few
-    programs serve all calls.
+    It packs sequences into rows, and rows into batches. Both sizes are powers of two, so a few
+    compiled programs serve all calls.
     """
 
     def __init__(
@@ -53,9 +56,14 @@ class SequenceScorer:
         batch_tokens: int = 2**14,
         values: Callable[[Any, jax.Array], jax.Array] | None = None,
     ):
-        """Args:
-        batch_tokens: tokens, padding included, of one forward pass.
-        values: `(params, hidden [B, T, D]) -> [B, T]`; those of the scalar model by default.
+        """Makes a scorer; nothing is compiled yet.
+
+        Args:
+          model: gives the hidden states, and the values if `values` is None.
+          params: its parameters.
+          batch_tokens: most tokens of one forward pass, padding included.
+          values: maps `(params, hidden [B, T, D])` to values `[B, T]`; None for `model.values`,
+            which a scalar model has.
         """
         self.model, self.params, self._batch_tokens = model, params, batch_tokens
         of_hidden = values or model.values
@@ -67,14 +75,18 @@ class SequenceScorer:
 
     @property
     def compilations(self) -> int:
-        """Programs compiled so far."""
+        """Number of programs compiled so far."""
         return count_programs(self._values)
 
     def __call__(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Float32 values `[length]` of each sequence; equal sequences are read once.
+        """Returns the float32 values `[length]` of each sequence; equal sequences are read once.
+
+        Args:
+          sequences: token ids of each sequence.
 
         Raises:
-          ValueError: a sequence that is empty, too long for the model, or of another vocabulary.
+          ValueError: a sequence is empty or too long for the model, or a token is outside the
+            model's vocabulary.
         """
         distinct = list(dict.fromkeys(tuple(sequence) for sequence in sequences))
         if not distinct:
@@ -83,13 +95,14 @@ class SequenceScorer:
         longest = max(len(sequence) for sequence in distinct)
         if longest > config.max_length:
             raise ValueError(
-                f"a prompt with its response has {longest} tokens; the verifier's context is "
-                f"{config.max_length}: shorten it, or allow fewer new tokens"
+                f"a prompt with its response has {longest} tokens; the verifier's context is"
+                f" {config.max_length}: shorten the prompt, or lower max_new_tokens"
             )
         largest = max(max(sequence, default=0) for sequence in distinct)
         if largest >= config.vocab_size:
             raise ValueError(
-                f"token {largest} is outside the verifier's vocabulary of {config.vocab_size}"
+                f"token {largest} is outside the verifier's vocabulary of {config.vocab_size}: use"
+                " a verifier with the generator's tokenizer"
             )
         row_length = max(LEAST_ROW, 1 << (longest - 1).bit_length())
         placement = place([len(sequence) for sequence in distinct], row_length)
@@ -109,18 +122,21 @@ class SequenceScorer:
     def of_responses(
         self, prompts: Sequence[Sequence[int]], groups: Sequence[Sequence[Sequence[int]]]
     ) -> list[list[np.ndarray]]:
-        """Values of every token of each response behind its prompt, the prompt's tokens included.
+        """Returns the values of every token of each prompt and response, joined.
 
         Args:
-          prompts: P sequences of token ids.
-          groups: `[P][G]` responses to them.
+          prompts: token ids of P prompts.
+          groups: token ids of `[P][G]` responses.
+
+        Returns:
+          `[P][G]` float32 arrays `[prompt length + response length]`.
         """
         pairs = zip(prompts, groups, strict=True)
         values = iter(self([[*prompt, *ids] for prompt, group in pairs for ids in group]))
         return [[next(values) for _ in group] for group in groups]
 
-    def _block(self, batch, start: int, count: int) -> jax.Array:
-        """Values of some rows, filled up to a power of two with empty ones."""
+    def _block(self, batch: dict[str, np.ndarray], start: int, count: int) -> jax.Array:
+        """Returns the values of some rows, padded to a power of two with empty rows."""
         rows = 1 << (count - 1).bit_length()
         padded = [
             np.pad(batch[name][start : start + count], ((0, rows - count), (0, 0)))
@@ -133,8 +149,10 @@ class ScalarVerifier(abc.ABC):
     """A learned verifier: the sigmoid of a scalar model's values at some tokens of a response.
 
     Attributes:
-      model, params, tokenizer: the scalar model.
-      config: sizes by which to count its FLOPs: those of a decoder with a vocabulary of one.
+      model: the scalar model.
+      params: its parameters.
+      tokenizer: its tokenizer.
+      config: config of a decoder with a vocabulary of one, to count FLOPs.
     """
 
     def __init__(
@@ -145,12 +163,18 @@ class ScalarVerifier(abc.ABC):
         *,
         generator_tokenizer: Tokenizer | None = None,
     ):
-        """Args:
-        generator_tokenizer: of the generator whose token ids are scored; must have the same
-          vocabulary. None for a generator of text alone, whose responses are tokenized here.
+        """Makes a verifier from a trained scalar model.
+
+        Args:
+          model: the scalar model.
+          params: its parameters.
+          tokenizer: its tokenizer.
+          generator_tokenizer: tokenizer of the generator whose token ids are scored; it must have
+            the same vocabulary. None if the generator returns text only; then the verifier
+            tokenizes the responses.
 
         Raises:
-          ValueError: another vocabulary.
+          ValueError: the vocabularies differ.
         """
         tokenizer.check_fits(model.config.vocab_size)
         if generator_tokenizer is not None:
@@ -163,7 +187,7 @@ class ScalarVerifier(abc.ABC):
 
     @abc.abstractmethod
     def read_at(self, token_ids: Sequence[int]) -> Sequence[int]:
-        """Indices of the response's tokens whose values are its step scores."""
+        """Returns the indices of the response's tokens whose values are its step scores."""
 
     def score(
         self,
@@ -171,7 +195,7 @@ class ScalarVerifier(abc.ABC):
         prompts: Sequence[str],
         completions: Sequence[Sequence[Completion]],
     ) -> list[list[np.ndarray]]:
-        """See `reasoning.verifiers.Verifier`."""
+        """Returns the step scores of each response; see `reasoning.verifiers.Verifier`."""
         del problems
         prompt_ids = self.tokenizer.encode_prompts(prompts)
         responses = [[self._ids(completion) for completion in group] for group in completions]
@@ -180,7 +204,7 @@ class ScalarVerifier(abc.ABC):
         for prompt, group, of_group in zip(prompt_ids, responses, values):
             scores.append([])
             for ids, read in zip(group, of_group):
-                # An empty response is judged by what the prompt's last token promises.
+                # An empty response gets the value of the prompt's last token.
                 at = np.array(self.read_at(ids) if ids else [-1]) + len(prompt)
                 scores[-1].append(special.expit(read[at].astype(np.float64)))
         return scores
@@ -195,9 +219,10 @@ class ScalarVerifier(abc.ABC):
         max_new_tokens: int,
         step_tokens: int,
     ) -> Tracker:
-        """See `reasoning.verifiers.Verifier`. Compiles once for each shape of search.
+        """Returns a tracker for a search; see `reasoning.verifiers.Verifier`.
 
-        Reads each step once where token ids are scored, and whole paths anew where texts are.
+        With a generator tokenizer, the tracker reads each step once, and programs are compiled once
+        for each set of limits. Without one, it reads a whole path again after each step.
         """
         prompt_ids = self.tokenizer.encode_prompts(prompts)
         if self._reads_ids:
@@ -221,6 +246,7 @@ class ScalarVerifier(abc.ABC):
         return RescoringTracker(len(problems), capacity, score)
 
     def _ids(self, response: Completion | ResponseSoFar) -> list[int]:
+        """Returns a response's token ids in the verifier's vocabulary."""
         if self._reads_ids:
             return list(response.token_ids)
         ids = self.tokenizer.encode(response.text)

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
-from models.hf.load import load_model
+from models.checkpoint import load_model
 from reasoning.generation.generator import Generator
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.response import after_chain, parse_response, whole_response

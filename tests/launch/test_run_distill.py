@@ -13,10 +13,10 @@ from configs import tiny_distill
 from launch import run_distill, run_make_checkpoint
 from launch.jobs import responses
 from launch.parts import flops
+from models.checkpoint import load_model
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
-from models.hf.load import load_model
 from models.tokens.tokenizer import train_bpe
 from reasoning.tasks import get_task
 

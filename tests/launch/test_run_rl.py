@@ -15,12 +15,12 @@ import pytest
 
 from configs import gsm8k_grpo
 from configs import sft as sft_config
-from launch import run_make_checkpoint, run_rl, run_sft, schema
+from launch import run_export, run_make_checkpoint, run_rl, run_sft, schema
 from launch.jobs import finetune, training
 from launch.parts import stages
 from launch.parts.endings import Interrupted
 from launch.schema.rl import RlConfig
-from models.hf.load import load_model
+from models.checkpoint import load_model
 from reasoning.jsonl import read_jsonl
 from reasoning.prompts import R1_SYSTEM
 from reasoning.response import parse_response
@@ -325,6 +325,23 @@ def test_sft_learns_from_a_file_and_exports(files, tmp_path):
         config.data = data
         with pytest.raises((ValueError, OSError), match=fault):
             run_sft.run(config, tmp_path / "another")
+
+
+def test_training_from_a_gguf_file_is_the_same(files, tmp_path):
+    """The same weights and tokens in another kind of file."""
+    file = tmp_path / "model.gguf"
+    run_export.run(str(files / "tiny" / "model"), str(file), "f32")
+    config = sft_config.get_config("tiny")
+    config.data, config.rows, config.num_epochs = str(files / "tiny" / "sft.jsonl"), 4, 1
+    trained = []
+    for i, model in enumerate([str(files / "tiny" / "model"), f"gguf:{file}"]):
+        config.model = model
+        run_sft.run(config, tmp_path / str(i))
+        trained.append(_weights(tmp_path / str(i) / "sft" / "hf"))
+    for a, b in zip(*trained, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="exists; remove it, give another --output"):
+        run_export.run(str(files / "tiny" / "model"), str(file), "f16")
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

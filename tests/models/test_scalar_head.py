@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from models.checkpoint import load_model
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
-from models.hf.load import load_model, load_scalar_model
+from models.hf.load import load_scalar_model
 from models.scalar_head import ScalarModel
 from models.sharding import make_mesh, partition_spec
 from models.tokens.tokenizer import train_bpe

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from launch.jobs import search, verifier_training
 from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, world

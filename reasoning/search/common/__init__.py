@@ -1,1 +1,1 @@
-"""What search methods share: scored paths, shared samples, and their comparison."""
+"""Code that search methods share: scored paths, banks of samples, and the comparison of methods."""

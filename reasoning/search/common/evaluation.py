@@ -1,4 +1,4 @@
-"""Accuracy against compute: every method at every budget, on the same problems."""
+"""Measures accuracy against compute, for search methods at several budgets on the same problems."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from reasoning.verifiers import Verifier
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A method to be compared, with its verifier."""
+    """A method to compare, with its verifier (None if it needs none)."""
 
     method: SearchMethod
     verifier: Verifier | None = None
@@ -23,11 +23,13 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """How a method did at a budget.
+    """The results of one method at one budget on n problems.
 
     Attributes:
-      correct: bool `[n]`, the task's verdict on the answer to each problem.
-      spent: field of `Spent` -> `[n]`.
+      method: the method's name in reports.
+      budget: the budget, in responses.
+      correct: bool `[n]`, whether the task's verifier accepted each answer.
+      spent: maps each field of `Spent` to its values `[n]`.
     """
 
     method: str
@@ -37,6 +39,7 @@ class Measured:
 
     @property
     def accuracy(self) -> float:
+        """Share of problems with a correct answer."""
         return float(self.correct.mean())
 
     @property
@@ -45,7 +48,7 @@ class Measured:
         return self.spent["generated_tokens"]
 
     def summary(self) -> dict[str, Any]:
-        """As `report.json` has it; what was spent is the mean over problems."""
+        """Returns the entry for `report.json`; costs are means over the problems."""
         means = {name: float(np.mean(values)) for name, values in self.spent.items()}
         return {
             "method": self.method,
@@ -56,13 +59,14 @@ class Measured:
         }
 
     def record(self) -> dict[str, Any]:
-        """All of it, JSON-able."""
+        """Returns all fields in a form that JSON can store; `from_record` reads it."""
         spent = {name: values.tolist() for name, values in self.spent.items()}
         correct = self.correct.astype(int).tolist()
         return {"method": self.method, "budget": self.budget, "correct": correct, "spent": spent}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Measured":
+        """Makes a `Measured` from what `record` returned."""
         spent = {name: np.array(values) for name, values in record["spent"].items()}
         correct = np.array(record["correct"], bool)
         return cls(record["method"], record["budget"], correct, spent)
@@ -71,7 +75,16 @@ class Measured:
 def measure(
     name: str, entry: Entry, policy: Policy, problems: Sequence[Problem], budget: int, seed: int
 ) -> tuple[Measured, list[SearchResult]]:
-    """Runs a method and grades its answers by the task's verifier."""
+    """Runs a method on some problems and grades its answers with the task's verifier.
+
+    Args:
+      name: the method's name in reports.
+      entry: the method and its verifier.
+      policy: the model that the method searches.
+      problems: the problems.
+      budget: compute for each problem, in responses.
+      seed: seed of the search.
+    """
     results = entry.method(policy, entry.verifier, problems, budget, seed=seed)
     verdicts = policy.task.verify_all(problems, [result.answer or "" for result in results])
     spent = {
@@ -83,11 +96,14 @@ def measure(
 
 
 def difference(better: Measured, other: Measured) -> dict[str, Any]:
-    """Mean difference in accuracy on the same problems, with its paired 95 % interval."""
+    """Returns the mean difference in accuracy on the same problems, with a paired 95 % interval."""
     return mean_with_ci(better.correct.astype(float) - other.correct.astype(float))
 
 
 def cheapest(curve: Sequence[Measured], accuracy: float) -> Measured | None:
-    """Of a method's measurements that are at least so accurate, the one with the fewest tokens."""
+    """Returns the measurement with the fewest tokens among those that reach an accuracy.
+
+    Returns None if no measurement reaches it.
+    """
     enough = [each for each in curve if each.accuracy >= accuracy]
     return min(enough, key=lambda each: each.tokens.mean(), default=None)

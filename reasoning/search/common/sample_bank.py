@@ -1,4 +1,7 @@
-"""Samples and scores drawn once and used by every method that would draw the same."""
+"""Banks that draw samples and compute scores once for all methods that need the same ones.
+
+They make a comparison of methods over many budgets affordable.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +15,11 @@ from reasoning.verifiers import Verifier
 
 
 class SampleBank:
-    """A generator that draws `size` samples of a prompt at once and hands out the first ones.
+    """A generator that draws `size` samples of a prompt once and hands out the first of them.
 
-    So that comparing methods over budgets costs one draw: a smaller budget sees a part of what a
-    larger one sees. Other requests (stop strings, other sampling, more samples) pass through.
+    A method with a smaller budget gets a part of the samples that a larger budget gets, so a
+    comparison over budgets costs one draw. Requests with stop strings, with other sampling settings
+    or limits, or for more than `size` samples go to the wrapped generator.
     """
 
     def __init__(
@@ -38,12 +42,13 @@ class SampleBank:
         stop: Sequence[str] = (),
         seed: int = 0,
     ) -> list[list[Completion]]:
-        """See `Generator`; what has been drawn stays, whatever the seed."""
+        """Returns samples from the bank if it can; see `Generator`.
+
+        Samples of a prompt are drawn once; later calls get the same ones, whatever their seed.
+        """
         terms = {"max_new_tokens": max_new_tokens, "sampling": sampling, "seed": seed}
         if (max_new_tokens, sampling) != self._terms or stop or num_samples > self._size:
-            return self._generator.generate(
-                prompts, num_samples=num_samples, stop=stop, **terms
-            )
+            return self._generator.generate(prompts, num_samples=num_samples, stop=stop, **terms)
         if missing := list(dict.fromkeys(p for p in prompts if p not in self._kept)):
             groups = self._generator.generate(missing, num_samples=self._size, **terms)
             self._kept |= zip(missing, groups, strict=True)
@@ -51,7 +56,7 @@ class SampleBank:
 
 
 class ScoreBank:
-    """A verifier that scores a response once."""
+    """A verifier that scores each response once and remembers the scores."""
 
     def __init__(self, verifier: Verifier):
         self._verifier = verifier
@@ -66,7 +71,7 @@ class ScoreBank:
         prompts: Sequence[str],
         completions: Sequence[Sequence[Completion]],
     ) -> list[list[np.ndarray]]:
-        """See `Verifier`."""
+        """Scores the responses that have no stored scores, and returns all; see `Verifier`."""
         keys = [
             [(prompt, completion.text, tuple(completion.token_ids)) for completion in group]
             for prompt, group in zip(prompts, completions, strict=True)

@@ -1,4 +1,7 @@
-"""A generator's partial responses and a verifier's view of them, extended and forked together."""
+"""Partial responses with a verifier's scores: extends generator and verifier state together.
+
+Searches over steps (`step_search`) see only this module, not the generator or the verifier.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,11 +20,11 @@ class Path:
     """A partial response.
 
     Attributes:
-      place: where its keys and values are kept.
-      text: so far.
-      tokens: so far.
-      scores: the verifier's, of each step.
-      finish: how its last step ended.
+      place: the slot that holds its keys and values; `ROOT` for the bare prompt.
+      text: its text so far.
+      tokens: its number of tokens so far.
+      scores: the verifier's score of each step.
+      finish: how its last step ended; see `reasoning.generation.steps.Step`.
     """
 
     place: int = ROOT
@@ -32,7 +35,7 @@ class Path:
 
     @property
     def ended(self) -> bool:
-        """Whether it is a whole response, or as long as one may be."""
+        """Whether the response is complete or has reached its length limit."""
         return self.finish in ("stop", "length")
 
 
@@ -40,11 +43,15 @@ ROOT_PATH = Path()
 
 
 class ScoredPaths:
-    """Paths of a batch of problems.
+    """The paths of a batch of problems, each step scored by a verifier.
 
     Args:
-      capacity: paths that are kept at a time for each problem.
-      width: paths of each problem that are extended at a time.
+      policy: the model; it must have a step generator.
+      verifier: scores every step.
+      problems: the problems.
+      capacity: places for each problem, that is, paths kept at the same time.
+      width: paths of each problem that are extended at the same time.
+      seed: seed of the draws.
     """
 
     def __init__(
@@ -65,7 +72,7 @@ class ScoredPaths:
             "step_tokens": policy.step_tokens,
         }
         self._policy = policy
-        self._paths = policy.steps.start(
+        self._paths = interface.require_steps(policy, "a tree of scored paths").start(
             prompts, **limits, delimiter=policy.delimiter, sampling=policy.sampling, seed=seed
         )
         self._tracker = verifier.start(problems, prompts, **limits)
@@ -77,9 +84,16 @@ class ScoredPaths:
     def extend(
         self, wanted: Sequence[Sequence[tuple[Path, int]]], sampling: SamplingParams | None = None
     ) -> list[list[Path]]:
-        """One more step for each of `wanted`: (path, place of the extended path), by problem.
+        """Samples and scores one more step for some paths.
 
-        Paths are read before any is written: a place may be both.
+        All paths are read before any is written, so a place may be source and target at once.
+
+        Args:
+          wanted: for each problem, pairs of a path to extend and the place for the longer path.
+          sampling: replaces the policy's sampling settings for this step.
+
+        Returns:
+          For each problem the longer paths, in the order of `wanted`.
         """
         parents = [[path.place for path, _ in each] for each in wanted]
         into = [[place for _, place in each] for each in wanted]
@@ -104,14 +118,14 @@ class ScoredPaths:
         return extended
 
     def copy(self) -> "ScoredPaths":
-        """Paths to try something on; these stay as they are. What is spent counts for both."""
+        """Returns an independent copy of the paths; both count their cost on the same meters."""
         other = object.__new__(ScoredPaths)
         other.__dict__.update(self.__dict__)
         other._paths, other._tracker = self._paths.copy(), self._tracker.copy()
         return other
 
     def candidate(self, path: Path, aggregation: str) -> Candidate:
-        """A path as a response."""
+        """Returns a path as a candidate, with its answer and its combined score."""
         response = self._policy.opening + path.text
         return Candidate(
             response=response,
@@ -123,5 +137,5 @@ class ScoredPaths:
 
 
 def distinct(paths: Sequence[Path]) -> list[Path]:
-    """Without those whose text another has: a beam of copies would search one path."""
+    """Drops paths whose text equals that of an earlier path, so that copies do not fill a beam."""
     return list({path.text: path for path in reversed(paths)}.values())[::-1]

@@ -1,4 +1,7 @@
-"""What searches over reasoning steps share: paths in batches of problems, and a final choice."""
+"""The base class of searches over reasoning steps: batches of problems and the final choice.
+
+`beam`, `dvts`, `lookahead` and `mcts` derive from it.
+"""
 
 import abc
 import dataclasses
@@ -19,9 +22,10 @@ class StepSearch(abc.ABC):
     """A `SearchMethod` over steps, guided by a process verifier.
 
     Attributes:
-      expansions: M, steps sampled at a time for a path; all of a budget below it.
-      aggregation: how a path's step scores become one, for ranking and voting.
-      choose: "vote" of the final responses, weighted by score, or the "best" of them.
+      expansions: steps sampled for a path at a time; a smaller budget is used whole.
+      aggregation: how a path's step scores are combined, for ranking and voting.
+      choose: how to choose among the final responses: "vote", weighted by score, or "best", the
+        one with the highest score.
     """
 
     name: ClassVar[str]
@@ -46,7 +50,7 @@ class StepSearch(abc.ABC):
         *,
         seed: int = 0,
     ) -> list[SearchResult]:
-        """See `SearchMethod`."""
+        """Answers each problem; see `SearchMethod`."""
         interface.check_budget(budget, self.name)
         verifier = interface.require_verifier(verifier, self.name)
         interface.require_steps(policy, self.name)
@@ -64,16 +68,16 @@ class StepSearch(abc.ABC):
         return found
 
     def width(self, budget: int) -> int:
-        """Paths of a problem that are extended at a time."""
+        """Returns the paths of one problem that are extended at the same time."""
         return budget
 
     def capacity(self, policy: Policy, budget: int) -> int:
-        """Paths of a problem that are kept at a time."""
+        """Returns the paths of one problem that are kept at the same time."""
         del policy
         return self.width(budget)
 
     def problems_at_once(self, policy: Policy, width: int, capacity: int) -> int:
-        """Problems that are searched at a time, in lockstep."""
+        """Returns the problems that are searched at the same time, in lockstep."""
         del capacity
         return max(1, policy.rows // width)
 
@@ -81,13 +85,30 @@ class StepSearch(abc.ABC):
     def search(
         self, policy: Policy, paths: ScoredPaths, count: int, budget: int
     ) -> list[list[Path]]:
-        """The paths that are whole responses, for each of `count` problems."""
+        """Searches a batch of problems.
+
+        Args:
+          policy: the model and its limits.
+          paths: the paths of the batch, bare prompts at first.
+          count: problems of the batch.
+          budget: compute for each problem, in responses.
+
+        Returns:
+          For each problem the paths that have ended.
+        """
 
     def worth(self, path: Path) -> float:
-        """A path's step scores as one."""
+        """Returns a path's step scores combined into one score."""
         return aggregate(path.scores, self.aggregation)
 
-    def _chosen(self, policy, paths, problems, ended) -> list[SearchResult]:
+    def _chosen(
+        self,
+        policy: Policy,
+        paths: ScoredPaths,
+        problems: Sequence[Problem],
+        ended: Sequence[Sequence[Path]],
+    ) -> list[SearchResult]:
+        """Chooses among the finished paths of each problem and returns the results."""
         candidates = [[paths.candidate(path, self.aggregation) for path in each] for each in ended]
         if self.choose == "vote":
             chosen = voting.elect(policy.task, problems, candidates, voting.by_score)

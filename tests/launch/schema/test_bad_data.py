@@ -29,7 +29,7 @@ BAD_FILES = {
     "blank": (b"\n\n  \n", ""),
 }
 READERS = {
-    "sft": lambda path: list(data.read_jsonl(path)),
+    "sft": lambda path: list(data.read_records(path)),
     "rl": lambda path: get_task(f"jsonl:{path}?test={path}").problems("train", None, 0),
     "prompts": lambda path: read_prompts(str(path)),
     "grade": lambda path: run_grade.read_responses(str(path), "gsm8k"),

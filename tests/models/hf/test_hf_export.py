@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from models.checkpoint import load_model
 from models.hf import export
 from models.hf.export import export_model
-from models.hf.load import load_config, load_model, load_params
+from models.hf.load import load_config, load_params
 from models.tokens.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"

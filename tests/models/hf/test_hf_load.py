@@ -12,9 +12,10 @@ from huggingface_hub import errors
 from safetensors.numpy import load_file, save_file
 
 from models import checkpoint_source
+from models.checkpoint import load_model
 from models.config import FAMILIES, RopeScaling, YarnScaling
 from models.decoder import LanguageModel
-from models.hf.load import load_config, load_dtype, load_model, load_params
+from models.hf.load import load_config, load_dtype, load_params
 from models.hf.tensor_files import bits_are_finite
 from models.hf.tensors import tensor_rules
 from models.layers.rope import rope_frequencies

@@ -1,4 +1,4 @@
-"""The compiled sampler behind the `Generator` interface: text in, text out."""
+"""Tests of the compiled sampler behind the `Generator` interface."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Steps are found on token ids, where sampling one step at a time would have stopped."""
+"""Tests that a response is split where sampling one step at a time would have stopped."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Steps as a search sees them: their texts, forks, copies and limits; compiled and over text."""
+"""Tests of step generators, compiled and over text: texts of steps, forks, copies and limits."""
 
 import jax
 import numpy as np
@@ -210,7 +210,7 @@ def test_a_server_is_given_the_path_so_far_and_what_is_left_of_its_tokens():
 @pytest.mark.parametrize(
     "parents, into, message",
     [
-        ([[ROOT]], [[0]], "there are 3 prompts; parents are of 1"),
+        ([[ROOT]], [[0]], "there are 3 prompts, but parents has 1 rows"),
         ([[ROOT] * 5, [], []], [[0, 1, 2, 3, 4], [], []], "5 parents for 5 places"),
         ([[ROOT, 0], [], []], [[0], [], []], "2 parents for 1 places"),
         ([[ROOT], [], []], [[-1], [], []], "stores a path in place -1"),

@@ -1,6 +1,6 @@
-"""A hundred hostile answers: each gets a verdict in time, none is executed, none earns anything.
+"""Tests a hundred hostile answers: each gets a verdict in time, none is executed, none is rewarded.
 
-Each is a whole response to a problem, judged as the accuracy and format rewards judge: by
+Each is a whole response to a problem, judged as the accuracy and format rewards judge it: by
 `parse_response`, `extract_answer` and `verify_math`. The `canary` of a payload is a file that it
 would write.
 """
@@ -196,7 +196,7 @@ def test_the_grader_imports_nothing_that_evaluates_text():
     program = (
         "import sys; sys.path[:] = %r\n"
         "import reasoning.mathematics.verifier, reasoning.mathematics.symbolic\n"
-        "print(*{'sympy', 'math_verify', 'latex2sympy2_extended', 'numpy'} & set(sys.modules))"
+        "print(*{'math_verify', 'latex2sympy2_extended', 'numpy'} & set(sys.modules))"
     ) % sys.path
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -1,7 +1,7 @@
-"""A world small enough to search by hand: three steps of a, b or c, then an answer.
+"""A toy world for search tests: a response is three steps, each a, b or c.
 
-Every step is one token and a newline. The n-th extension of a path draws the n-th letter, so that
-enough of them are all continuations; `SCORES` is the verifier's opinion of every path.
+Every step is one letter and a newline. The n-th extension of a path draws the n-th letter, so
+enough extensions give all continuations. A verifier with a table scores every path.
 """
 
 import dataclasses

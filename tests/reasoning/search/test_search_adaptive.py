@@ -1,4 +1,4 @@
-"""The compute-optimal strategy: plans against brute force, and how they are followed."""
+"""Tests of the compute-optimal strategy: plans against brute force, and following a plan."""
 
 import itertools
 
@@ -104,7 +104,7 @@ def test_problems_that_look_alike_are_in_one_bin():
 
 def test_no_arm_within_the_budget_is_an_error():
     outcomes, difficulties, pilots = world(0)
-    with pytest.raises(ValueError, match="no arm was calibrated that costs at most budget=1 "):
+    with pytest.raises(ValueError, match=r"no calibrated arm fits in budget=1 \("):
         fit(({ARMS[1]: outcomes[ARMS[1]]}, difficulties, pilots), budgets=(1,))
 
 

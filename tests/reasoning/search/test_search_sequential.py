@@ -1,4 +1,4 @@
-"""Budget forcing, self-refinement and prompting, with generators that follow a script."""
+"""Tests of budget forcing, self-refinement and prompting, with scripted generators."""
 
 import dataclasses
 
@@ -175,7 +175,7 @@ def test_a_worse_revision_is_not_taken():
 
 
 def test_bad_settings():
-    with pytest.raises(ValueError, match="wait='  ' says nothing"):
+    with pytest.raises(ValueError, match="wait='  ' is blank"):
         BudgetForcing("  ")
     with pytest.raises(ValueError, match="self_refine needs a verifier"):
         search(SelfRefine(), Script(), 2)

@@ -1,4 +1,4 @@
-"""Search over steps against brute force and written-out references, in a world without a model."""
+"""Tests of searches over steps against brute force and reference code, in a toy world."""
 
 import numpy as np
 import pytest

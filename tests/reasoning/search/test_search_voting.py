@@ -1,4 +1,4 @@
-"""Votes, best-of-N and sequential methods, with generators and verifiers that follow a script."""
+"""Tests of votes and best-of-N, with scripted candidates and a toy verifier."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Small talk: the evaluation's rule, rude words, and people's preferences."""
+"""Tests of small talk: the rule of the evaluation, rude words and people's preferences."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The tiny world: solutions are right where they should be, and test problems are held out."""
+"""Tests of the tiny world: solutions are right where they should be, test problems are held out."""
 
 import collections
 import itertools

@@ -1,4 +1,4 @@
-"""The verifier that asks the policy itself."""
+"""Tests of the verifiers that use the policy's own probabilities."""
 
 import jax
 import jax.numpy as jnp
@@ -76,5 +76,5 @@ def test_self_certainty_is_the_divergence_of_uniform_guessing_from_the_policy():
 
 
 def test_self_certainty_of_steps_is_refused():
-    with pytest.raises(ValueError, match="self-certainty scores whole responses"):
+    with pytest.raises(ValueError, match="SelfCertainty scores whole responses"):
         SelfCertainty.start(None, [None], ["?"], capacity=1, width=1)

@@ -1,4 +1,4 @@
-"""ProcessBench: errors stand where they are said to, and the measure is the paper's."""
+"""Tests of ProcessBench: errors are where the labels say, and the measure is the paper's."""
 
 import re
 

