@@ -1,6 +1,6 @@
-"""Loads a model in Hugging Face layout or GGUF, from disk, a package or the Hub.
+"""Loads a model from any supported source: Hugging Face layout or GGUF, on disk or on the Hub.
 
-This module chooses between `models.hf.load` and `models.gguf.load`.
+`models.hf` and `models.gguf` read the two formats.
 """
 
 import os
@@ -18,7 +18,11 @@ from models.tokens.tokenizer import Tokenizer
 
 
 def load_config(source: str | os.PathLike, **changes: Any) -> ModelConfig:
-    """Loads the `ModelConfig` of a model; `changes` override fields, e.g. `dtype="bfloat16"`.
+    """Returns the `ModelConfig` of a model.
+
+    Args:
+      source: see `models.checkpoint_source.locate`.
+      **changes: fields to change, such as `dtype="bfloat16"`.
 
     Raises:
       OSError, ValueError: one line that says what is missing or does not fit.
@@ -28,7 +32,7 @@ def load_config(source: str | os.PathLike, **changes: Any) -> ModelConfig:
 
 
 def load_dtype(source: str | os.PathLike) -> str:
-    """Returns the dtype in which to export this model again; it is float32 for a GGUF file."""
+    """Returns the dtype in which to export weights of this model; float32 if it is a GGUF file."""
     path = locate(source)
     return "float32" if path.is_file() else hf.load_dtype(path)
 
@@ -55,8 +59,8 @@ def load_params(source: str | os.PathLike, config: ModelConfig, mesh: Mesh | Non
 
     Args:
       source: see `models.checkpoint_source.locate`.
-      config: the config that it must match, as `load_config` returns it.
-      mesh: the devices for the weights; None means the first device.
+      config: the config that the weights must fit, as `load_config` returns it.
+      mesh: devices for the weights; None means the first device.
 
     Raises:
       OSError, ValueError: one line that says what is missing or does not fit.
@@ -68,12 +72,12 @@ def load_params(source: str | os.PathLike, config: ModelConfig, mesh: Mesh | Non
 def load_model(
     source: str | os.PathLike, mesh: Mesh | None = None, **changes: Any
 ) -> LoadedModel[LanguageModel]:
-    """Loads the config, weights and tokenizer of a model.
+    """Loads config, weights and tokenizer of a model.
 
     Args:
       source: see `models.checkpoint_source.locate`.
-      mesh: the devices for the weights; None means the first device.
-      **changes: fields of `ModelConfig` that override the file, e.g. `dtype="bfloat16"`.
+      mesh: devices for the weights; None means the first device.
+      **changes: fields of `ModelConfig` to change, such as `dtype="bfloat16"`.
 
     Raises:
       OSError, ValueError: one line that says what is missing or does not fit.

@@ -1,6 +1,4 @@
-"""Finds a model from the text by which every entry point names one.
-
-The forms are:
+"""Where a model lies, by the forms in which every entry point takes one.
 
 DIR                      a directory in Hugging Face layout
 hf://org/name[@revision] a repository of the Hugging Face Hub
@@ -25,13 +23,13 @@ _FILES = ["*.json", "*.safetensors", "*.jinja"]
 
 
 def locate(source: str | os.PathLike) -> Path:
-    """Returns the path of a model: a Hugging Face directory, downloaded if remote, or a GGUF file.
+    """Where a model lies: a directory in Hugging Face layout, downloaded if need be, or a file.
 
     Args:
-      source: one of the forms above, or a path that this function returned.
+      source: one of the forms above; what this function returned before stays as it is.
 
     Raises:
-      OSError, ValueError: if there is no such model; the message is one line with the remedy.
+      OSError, ValueError: there is no such model; one line with the remedy.
     """
     text = str(source)
     if not text:
@@ -48,12 +46,12 @@ def locate(source: str | os.PathLike) -> Path:
 
 
 def resolve(source: str | os.PathLike) -> Path:
-    """Returns the local directory of a checkpoint; downloads `hf://` into the Hub's cache.
+    """The local directory of a checkpoint, downloaded into the Hub's cache if it is `hf://`.
 
     Raises:
-      FileNotFoundError: if there is no such directory, repository or revision.
-      PermissionError: if the repository requires a login or an accepted licence.
-      ConnectionError: if the Hub is unreachable and the cache does not hold the checkpoint.
+      FileNotFoundError: no such directory, repository or revision.
+      PermissionError: the repository asks for a login or an accepted licence.
+      ConnectionError: the Hub cannot be reached and the cache does not hold the checkpoint.
     """
     text = str(source)
     if text.startswith(_SCHEME):
@@ -89,7 +87,7 @@ def _download(text: str) -> Path:
             f"{text} does not exist on the Hub, or is private; check the name, or run "
             "`hf auth login`"
         ) from error
-    except Exception as error:  # The class depends on the library's HTTP client.
+    except Exception as error:  # Whatever the HTTP client of this version of the library raises.
         raise ConnectionError(
             f"{text} cannot be downloaded ({type(error).__name__}); where there is no network, run "
             f"`hf download {repository} --local-dir DIR` elsewhere, copy DIR here and pass its path"
@@ -97,11 +95,11 @@ def _download(text: str) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object from a file of a checkpoint.
+    """A JSON object from a file of a checkpoint.
 
     Raises:
-      FileNotFoundError: if the file is missing.
-      ValueError: if it does not hold a JSON object.
+      FileNotFoundError: the file is missing.
+      ValueError: it does not hold a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

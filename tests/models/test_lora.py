@@ -1,4 +1,4 @@
-"""Adapters: what they compute, what is trained, where they live, and the model they merge into."""
+"""Tests LoRA adapters: results, trained parameters, sharding, and merging into the base model."""
 
 import functools
 import types

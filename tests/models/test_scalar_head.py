@@ -1,4 +1,4 @@
-"""The scalar head: its numbers, its parameters, and checkpoints with it."""
+"""Tests the scalar head: its values, its parameters, and checkpoints that hold one."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The sharding table: what it maps an array to, and that a recipe can override its entries."""
+"""Tests how the sharding table splits arrays, and that a recipe can override its entries."""
 
 import jax
 import pytest

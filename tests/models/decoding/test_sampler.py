@@ -1,4 +1,4 @@
-"""The sampler against the plain forward pass, and against itself under other schedules."""
+"""Tests the sampler against the plain forward pass, and that its schedule changes nothing."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Latent attention: written out head by head in NumPy, and cached as latents."""
+"""Tests latent attention against NumPy, written out head by head, and its cache of latents."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Experts against loops written out in NumPy, one token and one expert at a time."""
+"""Tests the mixture of experts against NumPy loops over single tokens and experts."""
 
 import dataclasses
 

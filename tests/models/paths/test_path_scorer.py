@@ -1,4 +1,4 @@
-"""Values of steps against a full forward pass of the same scalar model."""
+"""Tests the values of steps against a full forward pass of the same scalar model."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Compares forked and extended paths with what the plain forward pass recomputes."""
+"""Tests that forked and extended paths give the results of a full forward pass."""
 
 import dataclasses
 import itertools
