@@ -55,6 +55,7 @@ setup(
     extras_require={
         # math-verify is an oracle for the grader; it needs a LaTeX parser and its runtime.
         "test": [
+            "setuptools>=68",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6",
