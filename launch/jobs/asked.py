@@ -84,8 +84,13 @@ class LocalModel:
         self.version = _version(self._path)
 
     def check_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> None:
+<<<<<<< HEAD
         """Raises `ValueError` if a prompt and its response exceed the context."""
         longest = max(map(len, self.tokenizer.encode_batch(list(prompts))))
+=======
+        """Raises `ValueError` where a prompt and its response exceed the context."""
+        longest = max(map(len, self.tokenizer.encode_prompts(list(prompts))))
+>>>>>>> refs/heads/weights
         if longest + max_new_tokens > (context := self.model.config.max_length):
             raise ValueError(
                 f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the"

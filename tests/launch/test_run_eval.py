@@ -179,8 +179,9 @@ def test_an_interrupted_run_goes_on_to_the_same_answers(files, whole, tmp_path, 
     assert complete and report["evaluations"] == whole[1]["evaluations"][: len(METHODS)]
     # Nothing is asked twice, nor is a model opened for what is done.
     monkeypatch.setattr(LocalModel, "open", None)
-    assert evaluate(files, tmp_path, **arguments, problems=6)[1]["evaluations"] == (
-        report["evaluations"]
+    assert (
+        evaluate(files, tmp_path, **arguments, problems=6)[1]["evaluations"]
+        == (report["evaluations"])
     )
 
 

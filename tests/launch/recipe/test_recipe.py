@@ -335,8 +335,12 @@ def test_reports_of_seeds_are_combined_by_their_figures():
         return {
             "r1": {"wall_seconds": x, "metrics": {"math/pass@1": mean_with_ci([x, x])}},
             "search": [
-                {"method": "vote", "budget": 4, "tokens": 10 * x,
-                 "accuracy": mean_with_ci([x / 2, x / 2])}
+                {
+                    "method": "vote",
+                    "budget": 4,
+                    "tokens": 10 * x,
+                    "accuracy": mean_with_ci([x / 2, x / 2]),
+                }
             ],
         }
 
