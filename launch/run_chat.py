@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
 def run(
     *, model, server="", api_key_env="", system="", thinking="show", max_new_tokens=1024,
     temperature=0.7, top_p=1.0, seed=0, dtype="auto", workdir="runs/chat", console=None, read=input,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Runs the conversation that the module describes."""
     # JAX may start only here: `run_main` has set XLA's flags.
     from rich.console import Console

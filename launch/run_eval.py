@@ -34,7 +34,7 @@ def run(
     *, model, server, api_key_env, tasks, problems, methods, template, dtype, prm, orm,
     max_new_tokens, step_tokens, typical_tokens, temperature, top_p, rows, aggregation,
     wait, seed, workdir,
-):  # fmt: skip
+) -> bool:  # fmt: skip
     """Runs the job that the module describes; returns whether it is complete."""
     # JAX may start only here: `run_main` has set XLA's flags.
     from launch.jobs import evaluation

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class LocalModel:
             )
 
     @contextlib.contextmanager
-    def open(self, rows: int, questions: Collection[str] = ()):
+    def open(self, rows: int, questions: Collection[str] = ()) -> Iterator[Opened]:
         """Loads the weights and yields an `Opened`; frees the weights at the end.
 
         Args:
@@ -151,7 +151,7 @@ class ServerModel:
         """Does nothing, since the length of the server's context is not known."""
 
     @contextlib.contextmanager
-    def open(self, rows: int, questions: Collection[str] = ()):
+    def open(self, rows: int, questions: Collection[str] = ()) -> Iterator[Opened]:
         """Yields an `Opened`.
 
         Args:
