@@ -91,6 +91,8 @@ def _sft(stage: str, size: str) -> ConfigDict:
 def _rl(stage: str, size: str) -> ConfigDict:
     config = rl.get_section()
     config.seed, config.dtype, config.remat = 0, "auto", "full"
+    # The dtype of exported weights: "auto" keeps that of the checkpoint.
+    config.export_dtype = "auto"
     before = BEFORE.get(stage)
     config.model = f"runs/r1_full/{before}/sft/hf" if before else BASES[size]
     config.template = "chat" if before else "r1_zero"
