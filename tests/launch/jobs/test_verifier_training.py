@@ -180,7 +180,7 @@ def test_what_is_done_is_not_done_again(work, policy, trained, monkeypatch):
         ({"language_share": -1.0}, "language_share=-1.0: must be at least 0"),
         ({"language_share": 2.0}, "language_share=2.0 needs a model with tied embeddings"),
         # The easier levels are all for training.
-        ({"problems": {"tiny_math?low=2&high=3": 5}}, "has 0 test problems, 12 were asked for"),
+        ({"problems": {"tiny_math?low=2&high=3": 5}}, "has 0 test problems, but 12 are requested"),
     ],
 )
 def test_faults_show_before_anything_is_sampled(work, changes, message):

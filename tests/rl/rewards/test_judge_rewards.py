@@ -125,4 +125,7 @@ def test_a_checkpoint_judges(tmp_path):
         scores = rewards.score([sample("red"), sample("red " * 600)])
     assert scores.total.tolist() == [0, 0]
     first, second = scores.reasons["judge_answer"]
-    assert re.match("the judge gave no verdict: ", first) and second == "too long for the judge"
+    assert (
+        re.match("the judge gave no verdict: ", first)
+        and second == "the prompt is too long for the judge"
+    )
