@@ -106,7 +106,7 @@ def changed(directory, before):
 
 def test_the_report_has_every_arm_with_its_size_cost_and_figures(files, finished):
     report = report_of(finished)
-    assert set(report) == {"config", "seeds", "wall_seconds", "distill"}
+    assert set(report) == {"config", "machine", "seeds", "wall_seconds", "distill"}
     arms = report["distill"]
     assert list(arms) == ["teacher", "base", *ARMS]
     for name, arm in arms.items():
