@@ -69,8 +69,8 @@ def test_last_boxed_wants_balanced_braces():
 )
 def test_any_long_text_takes_linear_time(piece):
     text = piece * (200_000 // len(piece))
-    start = time.monotonic()
+    start = time.process_time()
     extract_answer(text)
     extract_answer("answer is " + text + "\n5")
     extract_answer(f"<answer>{text}</answer>")
-    assert time.monotonic() - start < 1.5  # quadratic time would be minutes
+    assert time.process_time() - start < 1.5  # quadratic time would be minutes
