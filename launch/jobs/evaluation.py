@@ -221,13 +221,13 @@ def _answer(policy, entries, problems, logs, settings):
         keys = [str(i) for i in range(first, min(first + count, len(problems)))]
         batch = problems[first : first + count]
         # The methods of a batch share its samples, which are then forgotten.
-        shared, banked = bank(policy, entries, size)
+        seed = fold_seed(settings.seed, "eval", number)
+        shared, banked = bank(policy, entries, size, batch, seed)
         for method, log in logs.items():
             if not (missing := [key for key in keys if key not in log.keys]):
                 continue
             # A batch that a kill has cut is drawn again as a whole, since draws depend on the
             # place in the batch.
-            seed = fold_seed(settings.seed, "eval", number)
             records = _run(method, banked, shared, batch, seed)
             for key, record in zip(keys, records, strict=True):
                 if key in missing:

@@ -31,10 +31,29 @@ from train.progress import Progress
 
 
 def bank(
-    policy: Policy, entries: Mapping[str, Entry], size: int
+    policy: Policy,
+    entries: Mapping[str, Entry],
+    size: int,
+    problems: Sequence[Problem],
+    seed: int,
 ) -> tuple[Policy, dict[str, Entry]]:
-    """Returns policy and methods that share samples and scores of whole responses."""
-    generator = SampleBank(policy.generator, size, policy.max_new_tokens, policy.sampling)
+    """Returns policy and methods that share samples and scores of whole responses.
+
+    Args:
+      policy: the model and how it is sampled.
+      entries: the methods by name.
+      size: samples of a problem, as many as the largest budget.
+      problems: what the methods are going to answer.
+      seed: seed of the shared samples.
+    """
+    generator = SampleBank(
+        policy.generator,
+        size,
+        policy.max_new_tokens,
+        policy.sampling,
+        shared=[policy.template(problem.question) for problem in problems],
+        seed=seed,
+    )
     banks: dict[int, ScoreBank] = {}
     shared = {}
     for name, entry in entries.items():
@@ -77,7 +96,8 @@ def compare(
         write_jsonl(path, [each.record() for each in done.values()])
     wanted = [(name, budget) for name in entries for budget in budgets.get(name, ())]
     progress = Progress(title, len(wanted), sum(each in done for each in wanted))
-    policy, entries = bank(policy, entries, max(b for each in budgets.values() for b in each))
+    most = max(budget for each in budgets.values() for budget in each)
+    policy, entries = bank(policy, entries, most, problems, seed)
     with path.open("a") as file:
         for name, budget in wanted:
             if (name, budget) in done:

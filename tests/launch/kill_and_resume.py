@@ -117,7 +117,7 @@ class Runner:
     """Runs, kills and compares one job.
 
     Attributes:
-      seconds: that the undisturbed run took from its lock to its end.
+      seconds: that a run takes from its lock to its end, about.
     """
 
     def __init__(self, name: str, job: Job, folder: Path, rng: random.Random):
@@ -130,13 +130,15 @@ class Runner:
 
     def chain(self, kills: list[str]) -> None:
         """Kills a fresh run so many times, lets it end, and compares."""
-        workdir = self._fresh("killed")
+        workdir, left = self._fresh("killed"), self.seconds
         for kill in kills:
-            code, seconds = self._run(workdir, kill)
+            code, seconds = self._run(workdir, kill, self.rng.uniform(0, 0.6 * left))
+            left = max(self.seconds / 5, left - seconds)
             allowed = {-signal.SIGKILL} if kill == "SIGKILL" else {RUN_AGAIN}
             told = f"{self.name}: {kill} after {seconds:.1f} s, exit code {code}"
             print(told, flush=True)
-            if code == 0:  # It was faster than the kill.
+            if code == 0:  # It was faster than the kill, as on a machine that is less busy now.
+                self.seconds = max(1.0, 0.7 * self.seconds)
                 break
             self.outcome.kills[kill] += 1
             if code not in allowed:
@@ -164,8 +166,8 @@ class Runner:
     def _log(self) -> str:
         return (self.folder / f"{self.name}.log").read_text(errors="replace")[-3000:]
 
-    def _run(self, workdir: Path, kill: str | None) -> tuple[int, float]:
-        """Exit code, and seconds from the run's lock to its end or to the kill."""
+    def _run(self, workdir: Path, kill: str | None, delay: float = 0.0) -> tuple[int, float]:
+        """Exit code, and seconds from the run's lock to its end or to the kill, after `delay`."""
         mark = uuid.uuid4().hex
         with open(self.folder / f"{self.name}.log", "w") as log:
             process = subprocess.Popen(
@@ -174,9 +176,8 @@ class Runner:
             )  # fmt: skip
             begun = self._wait_for_lock(process, workdir)
             if kill is not None:
-                delay = self.rng.uniform(0, 0.6 * self.seconds)
-                with_patience = time.monotonic() + delay
-                while process.poll() is None and time.monotonic() < with_patience:
+                moment = time.monotonic() + delay
+                while process.poll() is None and time.monotonic() < moment:
                     time.sleep(0.01)
                 self._kill(process, kill)
             killed = time.monotonic()

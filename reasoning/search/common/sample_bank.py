@@ -20,13 +20,31 @@ class SampleBank:
     A method with a smaller budget gets a part of the samples that a larger budget gets, so a
     comparison over budgets costs one draw. Requests with stop strings, with other sampling settings
     or limits, or for more than `size` samples go to the wrapped generator.
+
+    Args:
+      generator: draws the samples.
+      size: samples of a prompt.
+      max_new_tokens: limit of a sample that the bank keeps.
+      sampling: settings of a sample that the bank keeps.
+      shared: prompts that several methods ask for. They are drawn together, with `seed`, as soon as
+        one of them is asked for: so their samples do not depend on which method comes first, and a
+        comparison that was interrupted goes on with the same ones.
+      seed: seed of the shared prompts' samples.
     """
 
     def __init__(
-        self, generator: Generator, size: int, max_new_tokens: int, sampling: SamplingParams
+        self,
+        generator: Generator,
+        size: int,
+        max_new_tokens: int,
+        sampling: SamplingParams,
+        *,
+        shared: Sequence[str],
+        seed: int,
     ):
         self._generator, self._size = generator, size
         self._terms = (max_new_tokens, sampling)
+        self._shared, self._seed = list(dict.fromkeys(shared)), seed
         self._kept: dict[str, list[Completion]] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -45,14 +63,20 @@ class SampleBank:
         """Returns samples from the bank if it can; see `Generator`.
 
         Samples of a prompt are drawn once; later calls get the same ones, whatever their seed.
+        Those of a prompt that is not shared are drawn with the seed of the first call.
         """
         terms = {"max_new_tokens": max_new_tokens, "sampling": sampling, "seed": seed}
         if (max_new_tokens, sampling) != self._terms or stop or num_samples > self._size:
             return self._generator.generate(prompts, num_samples=num_samples, stop=stop, **terms)
-        if missing := list(dict.fromkeys(p for p in prompts if p not in self._kept)):
-            groups = self._generator.generate(missing, num_samples=self._size, **terms)
-            self._kept |= zip(missing, groups, strict=True)
+        if set(self._shared) & set(prompts) and self._shared[0] not in self._kept:
+            self._draw(self._shared, terms | {"seed": self._seed})
+        self._draw(list(dict.fromkeys(p for p in prompts if p not in self._kept)), terms)
         return [self._kept[prompt][:num_samples] for prompt in prompts]
+
+    def _draw(self, prompts: list[str], terms: dict[str, Any]) -> None:
+        if prompts:
+            groups = self._generator.generate(prompts, num_samples=self._size, **terms)
+            self._kept |= zip(prompts, groups, strict=True)
 
 
 class ScoreBank:

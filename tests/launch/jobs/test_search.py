@@ -71,6 +71,22 @@ def test_what_is_measured_is_not_measured_again(tmp_path):
     assert not policy.generator.sampled.any()
 
 
+def test_a_comparison_that_is_killed_anywhere_ends_the_same(tmp_path):
+    """Whichever method is the first to ask for the shared samples."""
+    path, folder = tmp_path / "measured.jsonl", tmp_path / "measured_samples"
+
+    def written():
+        samples = {each.name: each.read_text() for each in folder.iterdir()}
+        return path.read_text().splitlines(keepends=True), samples
+
+    compare(path)
+    whole = written()
+    for kept in range(len(whole[0])):
+        path.write_text("".join(whole[0][:kept]))
+        compare(path)
+        assert written() == whole, f"killed after {kept} measurements"
+
+
 def test_shared_samples_cost_each_method_what_it_uses(tmp_path):
     """The bank draws once for all; every method still pays for the samples that it looks at."""
     policy = toy_policy()
