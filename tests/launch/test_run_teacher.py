@@ -136,7 +136,7 @@ def test_sigterm_ends_cleanly(server, problems, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 75 and "SIGTERM; the same command goes on" in output
+    assert process.returncode == 75 and "SIGTERM; the same command continues from here" in output
     # Everything that was answered is there.
     assert len(logged(workdir)) == len(server.requests) < COUNT
 
@@ -213,7 +213,7 @@ def test_mistakes_are_one_line_before_anything_is_asked(server, problems, tmp_pa
         ({"server": "http://127.0.0.1:9"}, "check that the server runs"),
         ({"server": ""}, "give one of teacher.server"),
         ({"api_key_env": "NO_SUCH_KEY"}, "NO_SUCH_KEY is not set"),
-        ({"prices": str(tmp_path / "none.json")}, "none.json"),
+        ({"prices": str(tmp_path / "none")}, "teacher.prices=.*: no such file"),
         ({"max_cost": 1.0}, "needs prices"),
     ):
         with pytest.raises((ValueError, OSError), match=message):

@@ -187,7 +187,7 @@ def test_select_and_join_keep_rows_together(rollouts):
 
 
 def test_greedy_rollouts_are_refused():
-    with pytest.raises(ValueError, match="set temperature above 0"):
+    with pytest.raises(ValueError, match="RL needs different ones: set it above 0"):
         RolloutSampler(
             None, str, None, group=2, max_new_tokens=4, sampling=SamplingParams(temperature=0.0)
         )

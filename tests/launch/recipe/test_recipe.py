@@ -174,7 +174,7 @@ def test_data_on_disk_are_not_sampled_again(work, cold_started, monkeypatch, cap
 
 
 def test_a_policy_that_solves_nothing_stops_the_stage(work, tmp_path):
-    with pytest.raises(ValueError, match="no sample was fit for .*data.jsonl"):
+    with pytest.raises(ValueError, match="no sample is fit for .*data.jsonl"):
         sampling.once(tmp_path / "data.jsonl", lambda: [])
     assert not (tmp_path / "data.jsonl").exists()
 

@@ -17,7 +17,7 @@ def test_a_bad_checkpoint_gives_one_line(name, tmp_path):
 
 @pytest.mark.parametrize("name", bad.TEMPLATES)
 def test_a_bad_template_gives_one_line_in_bounded_time(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(chat_template, "CPU_SECONDS", 0.5)
+    monkeypatch.setattr(chat_template, "CPU_SECONDS", 2.0)  # Memory runs out first, even on a busy machine.
     source, value = bad.TEMPLATES[name]
     start = time.process_time()
     error = bad.rendering(tmp_path, source)
