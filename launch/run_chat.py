@@ -11,6 +11,9 @@ shows the chain of thought, hides it, or tells it in one line.
 does the end of input. Ctrl-C ends a reply.
 """
 
+import signal
+from pathlib import Path
+
 from absl import flags
 
 from launch.parts import runtime
@@ -20,6 +23,9 @@ HELP = "/reset forgets all turns, /thinking show|hide|summary, /quit; Ctrl-C end
 
 def main(argv):
     del argv
+    # Here Ctrl-C ends a reply, however often, and not the program.
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run(
         model=_MODEL.value, server=_SERVER.value, api_key_env=_KEY.value, system=_SYSTEM.value,
         thinking=_THINKING.value, max_new_tokens=_MOST.value, temperature=_TEMPERATURE.value,
@@ -45,7 +51,7 @@ def run(
         asked = ServerModel(model, server, api_key_env=api_key_env)
     else:
         asked = LocalModel(model, dtype=dtype)
-        runtime.keep_compiled(runtime.as_directory(workdir))
+        runtime.keep_compiled(Path(workdir).expanduser().resolve())
     with asked.open(rows=1) as opened:
         console.print(f"{model}: {HELP}", style="dim", markup=False, highlight=False)
         conversation = Conversation(

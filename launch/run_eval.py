@@ -24,22 +24,25 @@ from launch.parts import runtime
 
 def main(argv):
     del argv
-    if not run(**{name: flags.FLAGS[name].value for name in _OWN}):
-        sys.exit(75)
+    run(**{name: flags.FLAGS[name].value for name in _OWN})
 
 
 def run(
     *, model, server, api_key_env, tasks, problems, methods, template, dtype, prm, orm,
-    max_new_tokens, step_tokens, typical_tokens, temperature, top_p, rows, how, wait, seed, workdir,
+    max_new_tokens, step_tokens, typical_tokens, temperature, top_p, rows, aggregation,
+    wait, seed, workdir,
 ):  # fmt: skip
-    """The whole job; see the module's docstring. Returns whether it is complete."""
+    """The whole job; see the module's docstring.
+
+    Raises:
+      Interrupted: a signal ended it; the same call goes on from there.
+    """
     # JAX starts here, once XLA's flags are set.
     from launch.jobs import evaluation
     from launch.jobs.asked import LocalModel, ServerModel
     from launch.parts.report import write_report
     from models.decoding.sampling import SamplingParams
     from reasoning.tasks import get_task
-    from train.preemption import Stopper
 
     start = time.monotonic()
     chosen = evaluation.parse_methods(methods, bool(prm), bool(orm))
@@ -47,7 +50,7 @@ def run(
         max_new_tokens=max_new_tokens, step_tokens=min(step_tokens, max_new_tokens),
         typical_tokens=typical_tokens, delimiter="\n",
         sampling=SamplingParams(temperature=temperature, top_p=top_p),
-        rows=rows, how=how, wait=wait, seed=seed,
+        rows=rows, aggregation=aggregation, wait=wait, seed=seed,
     )  # fmt: skip
     if not tasks:
         raise ValueError("there are no tasks: give some, such as --tasks=gsm8k")
@@ -58,33 +61,39 @@ def run(
     else:
         models = [LocalModel(name, template, dtype) for name in model]
     evaluation.check(models, held_out, chosen, max_new_tokens)
-    directory = runtime.as_directory(workdir)
-    runtime.keep_compiled(directory)
+    shown = {"models": model, "tasks": tasks, "methods": methods, "seed": seed}
+    with runtime.working_directory(workdir) as directory:
+        runtime.keep_compiled(directory)
+        records = _evaluate(
+            models, held_out, chosen, settings, directory / "responses",
+            lambda tokenizer: _load_verifiers(prm, orm, tokenizer, settings.delimiter),
+        )  # fmt: skip
+        path, graded = directory / "report.json", directory / "graded.jsonl"
+        seconds = time.monotonic() - start
+        write_report(path, {"settings": shown, "wall_seconds": seconds, "evaluations": records})
+        evaluation.print_table(records)
+        count = evaluation.write_graded(directory / "responses", graded)
+    print(f"report: {path}")
+    print(f"graded: {graded}, {count} responses")
 
-    def load_verifiers(tokenizer):
-        return _load_verifiers(prm, orm, tokenizer, settings.delimiter)
+
+def _evaluate(models, tasks, methods, settings, directory, load_verifiers):
+    """The records of all models; raises `Interrupted` where a signal ends it between batches."""
+    from launch.jobs import evaluation
+    from launch.parts.endings import Interrupted
+    from train.preemption import Stopper
 
     records = []
     with Stopper(lambda line: print(line, file=sys.stderr)) as stopper:
-        for each in models:
+        for model in models:
             found = evaluation.evaluate(
-                each, held_out, chosen, settings, directory / "responses", load_verifiers,
+                model, tasks, methods, settings, directory, load_verifiers,
                 lambda: stopper.signal_name is not None,
             )  # fmt: skip
             if found is None:
-                print(f"interrupted: {stopper.signal_name}; the same command goes on from here")
-                return False
+                raise Interrupted(stopper.signal_name)
             records += found
-    shown = {"models": model, "tasks": tasks, "methods": methods, "seed": seed}
-    write_report(
-        directory / "report.json",
-        {"settings": shown, "wall_seconds": time.monotonic() - start, "evaluations": records},
-    )
-    evaluation.print_table(records)
-    count = evaluation.write_graded(directory / "responses", directory / "graded.jsonl")
-    print(f"report: {directory / 'report.json'}")
-    print(f"graded: {directory / 'graded.jsonl'}, {count} responses")
-    return True
+    return records
 
 
 def _load_verifiers(prm, orm, tokenizer, delimiter):
@@ -120,7 +129,9 @@ def _define_flags():
     flags.DEFINE_float("temperature", 0.7, "Of samples.", 0.0)
     flags.DEFINE_float("top_p", 1.0, "Of samples.", 0.0, 1.0)
     flags.DEFINE_integer("rows", 32, "Sequences sampled at a time.", **at_least_one)
-    flags.DEFINE_enum("how", "last", ("last", "min", "product", "mean"), "Step scores to one.")
+    flags.DEFINE_enum(
+        "aggregation", "last", ("last", "min", "product", "mean"), "How step scores become one."
+    )
     flags.DEFINE_string("wait", "Wait", "What budget_forcing goes on with.")
     flags.DEFINE_integer("seed", 0, "Of problems and samples.", 0)
     flags.DEFINE_string("workdir", "runs/eval", "Where everything is written.")

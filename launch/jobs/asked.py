@@ -83,7 +83,7 @@ class LocalModel:
 
     def check_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> None:
         """Raises `ValueError` where a prompt and its response exceed the context."""
-        longest = max(map(len, self.tokenizer.encode_batch(list(prompts))))
+        longest = max(map(len, self.tokenizer.encode_prompts(list(prompts))))
         if longest + max_new_tokens > (context := self.model.config.max_length):
             raise ValueError(
                 f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the"

@@ -64,7 +64,7 @@ class Settings:
     Attributes:
       max_new_tokens, step_tokens, typical_tokens, delimiter, sampling: see `Policy`.
       rows: sequences that are sampled at a time.
-      how: how a verifier's step scores become one.
+      aggregation: how a verifier's step scores become one.
       wait: what budget forcing goes on with.
       seed: of problems and samples.
     """
@@ -75,7 +75,7 @@ class Settings:
     delimiter: str
     sampling: SamplingParams
     rows: int
-    how: str
+    aggregation: str
     wait: str
     seed: int
 
@@ -119,7 +119,7 @@ def _entries(model: Any, settings: Settings | None, prm: Any, orm: Any, **verifi
         certainty=verifiers.get("certainty"),
         oracle=verifiers.get("oracle"),
         plain=model.template if model else str,
-        how=settings.how if settings else "last",
+        aggregation=settings.aggregation if settings else "last",
         wait=settings.wait if settings else "Wait",
     )
 
