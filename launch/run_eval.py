@@ -16,6 +16,7 @@ interrupted or killed goes on by the same command; more models, tasks and method
 
 import sys
 import time
+from typing import Any
 
 from absl import flags
 
@@ -101,18 +102,25 @@ def _load_verifiers(prm, orm, tokenizer, delimiter):
     from reasoning.verifiers.outcome import OutcomeVerifier
     from reasoning.verifiers.process import ProcessVerifier
 
-    verifiers = {"prm": None, "orm": None}
+    verifiers: dict[str, Any] = {"prm": None, "orm": None}
     if prm:
+        loaded = load_scalar_model(prm)
         verifiers["prm"] = ProcessVerifier(
-            *load_scalar_model(prm), generator_tokenizer=tokenizer, delimiter=delimiter
+            loaded.model,
+            loaded.params,
+            loaded.tokenizer,
+            generator_tokenizer=tokenizer,
+            delimiter=delimiter,
         )
     if orm:
-        verifiers["orm"] = OutcomeVerifier(*load_scalar_model(orm), generator_tokenizer=tokenizer)
+        loaded = load_scalar_model(orm)
+        verifiers["orm"] = OutcomeVerifier(
+            loaded.model, loaded.params, loaded.tokenizer, generator_tokenizer=tokenizer
+        )
     return verifiers
 
 
 def _define_flags():
-    at_least_one = {"lower_bound": 1}
     flags.DEFINE_multi_string("model", None, "A model; may be given several times.", required=True)
     flags.DEFINE_string("server", "", "URL of a server with OpenAI's interface that has it.")
     flags.DEFINE_string("api_key_env", "", "The environment variable with the server's key.")
@@ -123,14 +131,17 @@ def _define_flags():
     flags.DEFINE_enum("dtype", "auto", ("auto", "float32", "bfloat16"), "To compute with.")
     flags.DEFINE_string("prm", "", "A trained process verifier, for methods that need one.")
     flags.DEFINE_string("orm", "", "A trained outcome verifier, for best_of_n_orm.")
-    flags.DEFINE_integer("max_new_tokens", 512, "Longest response, in tokens.", **at_least_one)
-    flags.DEFINE_integer("step_tokens", 64, "Longest step of a search, in tokens.", **at_least_one)
-    flags.DEFINE_integer("typical_tokens", 256, "What a unit of budget buys.", **at_least_one)
+    flags.DEFINE_integer("max_new_tokens", 512, "Longest response, in tokens.", lower_bound=1)
+    flags.DEFINE_integer("step_tokens", 64, "Longest step of a search, in tokens.", lower_bound=1)
+    flags.DEFINE_integer("typical_tokens", 256, "What a unit of budget buys.", lower_bound=1)
     flags.DEFINE_float("temperature", 0.7, "Of samples.", 0.0)
     flags.DEFINE_float("top_p", 1.0, "Of samples.", 0.0, 1.0)
-    flags.DEFINE_integer("rows", 32, "Sequences sampled at a time.", **at_least_one)
+    flags.DEFINE_integer("rows", 32, "Sequences sampled at a time.", lower_bound=1)
     flags.DEFINE_enum(
-        "aggregation", "last", ("last", "min", "product", "mean"), "How step scores become one."
+        "aggregation",
+        "last",
+        ("last", "min", "product", "mean"),
+        "How a verifier's step scores are combined.",
     )
     flags.DEFINE_string("wait", "Wait", "What budget_forcing goes on with.")
     flags.DEFINE_integer("seed", 0, "Of problems and samples.", 0)

@@ -26,10 +26,6 @@ from reasoning.problem import Problem, Verdict
 from reasoning.statistics import share_with_ci
 from reasoning.tasks import Task, get_task
 
-_TASK = flags.DEFINE_string("task", None, "Task whose verifier to use, such as gsm8k or math500.")
-_RESPONSES = flags.DEFINE_string("responses", None, "JSON Lines with `answer` and `response`.")
-_OUTPUT = flags.DEFINE_string("output", None, "Where to write the graded records.")
-
 # Answers verified at once: many enough to keep the workers busy, few enough to show progress.
 _BATCH = 256
 
@@ -132,5 +128,12 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["task", "responses", "output"])
+    # Here, so that a program may import several entry points: flags are global.
+    _TASK = flags.DEFINE_string(
+        "task", None, "Task whose verifier grades, such as gsm8k or math500.", required=True
+    )
+    _RESPONSES = flags.DEFINE_string(
+        "responses", None, "JSON Lines with `answer` and `response`.", required=True
+    )
+    _OUTPUT = flags.DEFINE_string("output", None, "File for the graded records.", required=True)
     app.run(main)

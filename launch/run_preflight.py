@@ -199,10 +199,12 @@ def _objective(config, model_config, mesh):
     # Any number of steps: the schedule is part of the program, its length is not.
     num_steps = 1000 + config.optimizer.warmup_steps + (config.optimizer.decay_steps or 0)
     optimizer = make_optimizer(config.optimizer.settings(), model.abstract_params, num_steps)
-    names = dict.fromkeys(("tokens", "positions", "segment_ids"), "int32")
+    names: dict[str, str] = dict.fromkeys(("tokens", "positions", "segment_ids"), "int32")
     names["loss_weights"] = "float32"
     if isinstance(config, SftConfig):
-        step = make_train_step(sft.make_loss(model), optimizer, mesh, accumulate=config.microbatches)
+        step = make_train_step(
+            sft.make_loss(model), optimizer, mesh, accumulate=config.microbatches
+        )
         return model, optimizer, step, names
     variant, step = policy_step(model, optimizer, mesh, config)
     rl_names = ["advantages", "behaviour_logprobs"]

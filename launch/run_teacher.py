@@ -23,7 +23,11 @@ from launch.schema.teacher import TeacherConfig
 
 def main(argv):
     del argv
-    run(runtime.read_config(_CONFIG, TeacherConfig), _WORKDIR.value, estimate_only=_ESTIMATE_ONLY.value)
+    run(
+        runtime.read_config(_CONFIG, TeacherConfig),
+        _WORKDIR.value,
+        estimate_only=_ESTIMATE_ONLY.value,
+    )
 
 
 def run(config, workdir: str, estimate_only: bool = False) -> None:

@@ -62,7 +62,9 @@ def load_params(source: str | os.PathLike, config: ModelConfig, mesh: Mesh | Non
     return (gguf if path.is_file() else hf).load_params(path, config, mesh)
 
 
-def load_model(source: str | os.PathLike, mesh: Mesh | None = None, **changes: Any) -> LoadedModel:
+def load_model(
+    source: str | os.PathLike, mesh: Mesh | None = None, **changes: Any
+) -> LoadedModel[LanguageModel]:
     """Config, weights and tokenizer of a model.
 
     Args:

@@ -1,8 +1,9 @@
-"""How many programs JAX has compiled, for tests that nothing is compiled twice."""
+"""Counts the programs that JAX has compiled, so that tests can see unwanted recompilation."""
 
 from typing import Any
 
 
 def count_programs(*jitted: Any) -> int:
-    """Programs that functions made by `jax.jit` hold; JAX has no public name for this."""
+    """Returns how many compiled programs the functions made by `jax.jit` hold in total."""
+    # JAX offers no public way to ask.
     return sum(each._cache_size() for each in jitted)

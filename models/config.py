@@ -1,4 +1,7 @@
-"""What a decoder is: sizes and architectural switches, from a name, a HF `config.json`, or by hand."""
+"""`ModelConfig`: the sizes and architectural switches that define one decoder.
+
+`models.named_configs` lists the published ones; `models.hf.config` reads and writes `config.json`.
+"""
 
 import dataclasses
 import math
@@ -9,7 +12,19 @@ FAMILIES = ("llama", "qwen2", "qwen3", "deepseek_v3")
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3 frequency scaling (Llama 3.1 model card; `rope_type: "llama3"` in HF configs)."""
+    """Settings of Llama 3's frequency scaling, which stretches RoPE to a longer context.
+
+    Source: Llama 3.1 model card; `rope_type: "llama3"` in HF configs. `rope_frequencies` in
+    `models.layers.rope` applies it.
+
+    Attributes:
+      factor: divides the frequencies of long wavelengths.
+      low_freq_factor: pairs that turn fewer times than this over the original context have their
+        frequency divided by `factor`.
+      high_freq_factor: pairs that turn more often than this keep their frequency; pairs between
+        the two bounds get a blend.
+      original_max_length: the context before scaling, in tokens.
+    """
 
     factor: float
     low_freq_factor: float
@@ -19,14 +34,19 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True)
 class YarnScaling:
-    """YaRN frequency scaling (arXiv:2309.00071; `rope_type: "yarn"` in HF configs).
+    """Settings of YaRN, which stretches RoPE to a longer context.
+
+    Source: arXiv:2309.00071; `rope_type: "yarn"` in HF configs. `rope_frequencies` in
+    `models.layers.rope` applies it.
 
     Attributes:
       factor: how many times longer the context has become.
-      original_max_length: the context before, in tokens.
+      original_max_length: the context before scaling, in tokens.
       beta_fast, beta_slow: pairs that turn more often than `beta_fast` over the original context
-        keep their frequency, those below `beta_slow` have it divided by `factor`.
-      mscale, mscale_all_dim: temperature of the attention; see `rotation_scale`, `score_scale`.
+        keep their frequency; pairs that turn fewer times than `beta_slow` have it divided by
+        `factor`; pairs between get a blend.
+      mscale, mscale_all_dim: weights of the attention's temperature; `rotation_scale` and
+        `score_scale` use them.
     """
 
     factor: float
@@ -41,14 +61,14 @@ class YarnScaling:
 
     @property
     def rotation_scale(self) -> float:
-        """Multiplies the rotated part of queries and of keys."""
+        """The factor that multiplies the rotated part of queries and of keys."""
         if self.mscale and self.mscale_all_dim:
             return self._temperature(self.mscale) / self._temperature(self.mscale_all_dim)
         return self._temperature(1.0)
 
     @property
     def score_scale(self) -> float:
-        """Multiplies all scores, beside 1 / sqrt(head_dim)."""
+        """The factor that multiplies all attention scores, in addition to 1 / sqrt(head_dim)."""
         return self._temperature(self.mscale_all_dim) ** 2
 
 
@@ -57,11 +77,12 @@ class LatentAttention:
     """Sizes of multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1).
 
     Attributes:
-      kv_rank: of the latent that keys and values are made of; the cache holds it.
-      q_rank: of the latent that queries are made of; None makes them of the residual stream.
-      nope_dim: of a head's query and key, what does not rotate.
-      rope_dim: of a head's query, what rotates; the key's is the same for all heads.
-      value_dim: of a head's value.
+      kv_rank: size of the latent that keys and values are projected from; the KV cache holds it.
+      q_rank: size of the latent that queries are projected from; with None they are projected
+        from the residual stream.
+      nope_dim: dimensions of a head's query and key that RoPE does not rotate.
+      rope_dim: dimensions of a head's query that RoPE rotates; all heads share one rotated key.
+      value_dim: dimensions of a head's value.
     """
 
     kv_rank: int
@@ -73,18 +94,20 @@ class LatentAttention:
 
 @dataclasses.dataclass(frozen=True)
 class Experts:
-    """Mixture of experts (DeepSeek-V3, arXiv:2412.19437, section 2.1.2).
+    """Sizes of a mixture of experts (DeepSeek-V3, arXiv:2412.19437, section 2.1.2).
 
     Attributes:
-      num_experts: routed experts of a layer.
-      per_token: of which a token is sent to so many.
-      mlp_dim: hidden dimension of each.
-      num_shared: experts that take every token, in effect one of `num_shared * mlp_dim`.
-      groups: equal parts that the experts are in.
-      groups_per_token: the parts that a token's experts may be in.
-      normalize: whether the weights of a token's experts are made to sum to one.
-      scale: of the routed experts' sum.
-      first_layer: the first layer with experts; those before have an MLP of `ModelConfig.mlp_dim`.
+      num_experts: routed experts of each layer.
+      per_token: how many routed experts process each token.
+      mlp_dim: hidden units of each expert.
+      num_shared: shared experts, which process every token; they are built as one MLP with
+        `num_shared * mlp_dim` hidden units.
+      groups: number of equal groups that the routed experts are divided into.
+      groups_per_token: from how many groups the experts of one token may come.
+      normalize: whether the weights of a token's experts are scaled to sum to one.
+      scale: factor that multiplies the weighted sum of the routed experts.
+      first_layer: index of the first layer with experts; earlier layers have an MLP with
+        `ModelConfig.mlp_dim` hidden units.
     """
 
     num_experts: int
@@ -100,39 +123,56 @@ class Experts:
     def __post_init__(self):
         if self.num_experts % self.groups or self.num_experts < 2 * self.groups:
             raise ValueError(
-                f"{self.num_experts} experts do not divide into groups={self.groups} of at least 2"
+                f"{self.num_experts} experts do not divide into groups={self.groups} equal groups"
+                " of at least 2; change num_experts or groups"
             )
         if not 1 <= self.groups_per_token <= self.groups:
             raise ValueError(
-                f"groups_per_token={self.groups_per_token} is not within 1..{self.groups}, the"
-                " number of groups"
+                f"groups_per_token={self.groups_per_token} is not within 1..{self.groups}; there"
+                f" are groups={self.groups}"
             )
         most = self.num_experts // self.groups * self.groups_per_token
         if not 1 <= self.per_token <= most:
             raise ValueError(
-                f"per_token={self.per_token} is not within 1..{most}, the experts in"
-                f" {self.groups_per_token} of {self.groups} groups"
+                f"per_token={self.per_token} is not within 1..{most}; that is how many experts"
+                f" {self.groups_per_token} of {self.groups} groups hold"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """One decoder: Llama 3.x, Qwen2/2.5, Qwen3 or DeepSeek-V3, by its switches.
+    """Sizes and switches of one decoder: Llama 3.x, Qwen2/2.5, Qwen3 or DeepSeek-V3.
 
     Attributes:
-      family: HF architecture that the weights are exchanged as.
-      qkv_bias: biases on the query, key and value projections (Qwen2).
-      qk_norm: RMSNorm over the head dimension of queries and keys before RoPE (Qwen3).
-      latent: latent attention, or its fields, in the place of grouped queries (DeepSeek-V3).
-        `head_dim` is then that of queries and keys, and there are as many key heads as query heads.
-      experts: a mixture of experts, or its fields, in the place of the MLP in all but the first
-        layers.
-      max_length: longest sequence, in tokens, that positions are meant for.
-      dtype: compute dtype; norms, softmax, logits and log-probs are float32 whatever it is.
+      family: HF architecture whose checkpoint format the weights are loaded from and exported to.
+      vocab_size: V, rows of the embedding.
+      embed_dim: D, size of the residual stream.
+      num_layers: L.
+      num_heads: N, query heads.
+      num_kv_heads: K, key/value heads; divides `num_heads`.
+      head_dim: H, dimensions of each head.
+      mlp_dim: F, hidden units of the MLP.
+      rope_theta: base of the RoPE frequencies.
+      rope_scaling: how RoPE is stretched to a longer context, if it is.
+      norm_eps: epsilon of every RMSNorm.
+      tie_embeddings: whether the LM head is the transposed embedding.
+      qkv_bias: whether the query, key and value projections have biases (Qwen2).
+      qk_norm: whether queries and keys pass an RMSNorm over the head dimension before RoPE (Qwen3).
+      latent: latent attention, or a mapping of its fields, instead of grouped-query attention
+        (DeepSeek-V3). `head_dim` is then the dimension of queries and keys, and `num_kv_heads`
+        equals `num_heads`.
+      experts: a mixture of experts, or a mapping of its fields, instead of the MLP from layer
+        `experts.first_layer` on.
+      max_length: longest sequence, in tokens, that the positions are meant for.
+      dtype: dtype of the computation; norms, softmax, logits and log-probs are float32 in any case.
       param_dtype: dtype of the stored weights.
-      remat: "none", "full" (keep only block inputs) or "dots" (keep matrix products).
-      scan_unroll: layers per iteration of the scan; 1 keeps compile time flat, all of them is
-        fastest for the tiniest models.
+      remat: which activations the backward pass finds stored: "none" stores all of them, "full"
+        only the inputs of blocks, "dots" only matrix products.
+      scan_unroll: layers per iteration of the scan over layers. 1 keeps compile time independent
+        of depth; `num_layers` runs fastest for the tiniest models.
+
+    Raises:
+      ValueError: a field has an unknown value, or two fields do not fit together.
     """
 
     family: str
@@ -160,16 +200,21 @@ class ModelConfig:
     def __post_init__(self):
         for name, part in (("latent", LatentAttention), ("experts", Experts)):
             fields = getattr(self, name)
-            if not isinstance(fields, part | None):  # A mapping, from a config file.
+            if not isinstance(fields, part | None):  # It is a mapping from a config file.
                 object.__setattr__(self, name, part(**fields))
         if self.family not in FAMILIES:
-            raise ValueError(f"family={self.family!r} is unknown; choose one of {', '.join(FAMILIES)}")
+            raise ValueError(
+                f"family={self.family!r} is unknown; choose one of {', '.join(FAMILIES)}"
+            )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}"
             )
         if self.rope_dim % 2:
-            raise ValueError(f"head_dim={self.rope_dim} is odd; RoPE rotates pairs")
+            raise ValueError(
+                f"head_dim={self.rope_dim} is odd; RoPE rotates pairs of dimensions, so make it"
+                " even (with latent attention, latent.rope_dim)"
+            )
         if self.remat not in ("none", "full", "dots"):
             raise ValueError(f"remat={self.remat!r} is unknown; choose none, full or dots")
         if self.latent is not None:
@@ -183,47 +228,54 @@ class ModelConfig:
         if self.experts is not None and not 0 <= self.experts.first_layer < self.num_layers:
             raise ValueError(
                 f"experts from layer {self.experts.first_layer} on, but there are "
-                f"{self.num_layers} layers"
+                f"{self.num_layers} layers; choose experts.first_layer in 0..{self.num_layers - 1}"
             )
 
     def replace(self, **changes: Any) -> "ModelConfig":
+        """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     @property
     def rope_dim(self) -> int:
-        """Dimensions of a head that rotate."""
+        """The number of dimensions of each head that RoPE rotates."""
         return self.latent.rope_dim if self.latent else self.head_dim
 
     @property
     def cached(self) -> tuple[int, int, int]:
-        """Heads, key and value dimension of the KV cache. Of latent attention it holds latents."""
+        """The shape of one token in the KV cache: (heads, key dimension, value dimension).
+
+        With latent attention the cache has one head, which holds the latent.
+        """
         if self.latent is None:
             return self.num_kv_heads, self.head_dim, self.head_dim
         return 1, self.latent.kv_rank + self.latent.rope_dim, self.latent.kv_rank
 
     @property
     def stacks(self) -> dict[str, range]:
-        """Name of each run of alike layers, which are stacked and scanned, and its layers."""
+        """The layers of each stack by its name. A stack's layers are equal in shape and scanned."""
         first = self.experts.first_layer if self.experts else 0
         dense = {"dense_layers": range(first)} if first else {}
         return dense | {"layers": range(first, self.num_layers)}
 
     @property
     def num_params(self) -> int:
-        """Number of weights, the tied head counted once."""
+        """The number of weights; a tied head counts once, as the embedding."""
         norms = 2 * self.embed_dim + self.qk_norm * 2 * self.head_dim
         if self.latent is not None:
             norms += (self.latent.q_rank or 0) + self.latent.kv_rank
         biases = self.qkv_bias * self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
         total = self.num_layers * (self._attention_params + norms + biases)
         total += self._mlp_params(all_experts=True)
-        if self.experts is not None:  # What corrects the router's choice.
+        if self.experts is not None:  # The router's biases.
             total += len(self.stacks["layers"]) * self.experts.num_experts
         heads = 1 if self.tie_embeddings else 2
         return total + self.embed_dim + heads * self.vocab_size * self.embed_dim
 
-    def flops_per_token(self, context: float) -> float:
-        """Forward FLOPs of one token that attends to `context` tokens (matrix products only)."""
+    def flops_per_token(self, context: Any) -> Any:
+        """Returns the forward FLOPs of one token that attends to `context` tokens.
+
+        Only matrix products count.
+        """
         weights = self.num_layers * self._attention_params + self._mlp_params(all_experts=False)
         products = 2 * (weights + self.vocab_size * self.embed_dim)
         value_dim = self.latent.value_dim if self.latent else self.head_dim
@@ -232,7 +284,7 @@ class ModelConfig:
 
     @property
     def _attention_params(self) -> int:
-        """Weights of the matrices of one layer's attention."""
+        """The number of weights in the matrices of one layer's attention."""
         D, N, H = self.embed_dim, self.num_heads, self.head_dim
         if (latent := self.latent) is None:
             return D * H * (2 * N + 2 * self.num_kv_heads)
@@ -242,7 +294,11 @@ class ModelConfig:
         return queries + keys + N * latent.value_dim * D
 
     def _mlp_params(self, all_experts: bool) -> int:
-        """Weights of the matrices of all layers' MLPs: all of them, or those a token meets."""
+        """Counts the weights in the MLP matrices of all layers.
+
+        Args:
+          all_experts: whether to count every routed expert, or only those that process one token.
+        """
         D, experts = self.embed_dim, self.experts
         if experts is None:
             return self.num_layers * 3 * D * self.mlp_dim

@@ -1,13 +1,15 @@
-"""The one decoder. Flax NNX modules inside, pure functions over a parameter pytree outside.
+"""The decoder that every model of this project shares.
 
-A block does not know where keys and values are kept: it is handed an `Attend` function, which is
-packed causal attention in training, and attention over a cache when sampling.
+Inside, it consists of Flax NNX modules. Outside, `LanguageModel` offers pure functions over a
+pytree of parameters. A block does not know where keys and values are stored: its caller passes an
+`Attend` function, which is packed causal attention in training and attention over a KV cache when
+sampling.
 """
 
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable
+import operator
 from typing import Any
 
 import jax
@@ -16,14 +18,12 @@ from flax import nnx
 
 from models.config import ModelConfig
 from models.layers import attention
+from models.layers.attention import Attend
 from models.layers.dense import MLP, Projection, RMSNorm, normal
 from models.layers.mla import LatentAttention
 from models.layers.moe import MoE
 from models.layers.rope import apply_rope, rope_angles
 from models.sharding import constrain
-
-# (q_BTNH, k_BTKH, v_BTKH, cache, layer index) -> (output_BTNH, cache)
-Attend = Callable[..., tuple[jax.Array, Any]]
 
 
 class Attention(nnx.Module):
@@ -43,20 +43,42 @@ class Attention(nnx.Module):
             self.k_norm = RMSNorm(H, "norm", c)
         self.config = c
 
-    def __call__(self, x_BTD, rope_BT2F, attend: Attend, cache, layer):
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        rope_BT2Y: jax.Array,
+        attend: Attend,
+        cache: Any,
+        layer: jax.Array | int,
+    ) -> tuple[jax.Array, Any]:
+        """Attends from each token to the tokens that `attend` gives it.
+
+        Args:
+          x_BTD: normed hidden states.
+          rope_BT2Y: `rope_angles` of the tokens' positions.
+          attend: see `Attend`.
+          cache: keys and values of earlier tokens, passed to `attend`; None in training.
+          layer: index of the layer, passed to `attend`.
+
+        Returns:
+          `(output [B, T, D], cache)`, the cache as `attend` returned it.
+        """
         q_BTNH = constrain(self.q(x_BTD), "batch", "length", "heads", "head_dim")
         k_BTKH = constrain(self.k(x_BTD), "batch", "length", "kv_heads", "head_dim")
         v_BTKH = constrain(self.v(x_BTD), "batch", "length", "kv_heads", "head_dim")
         if self.config.qk_norm:
             q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
-        q_BTNH = apply_rope(q_BTNH, rope_BT2F)
-        k_BTKH = apply_rope(k_BTKH, rope_BT2F)
+        q_BTNH = apply_rope(q_BTNH, rope_BT2Y)
+        k_BTKH = apply_rope(k_BTKH, rope_BT2Y)
         out_BTNH, cache = attend(q_BTNH, k_BTKH, v_BTKH, cache, layer)
         return self.o(constrain(out_BTNH, "batch", "length", "heads", "head_dim")), cache
 
 
 class Block(nnx.Module):
-    """Pre-norm attention and MLP or mixture of experts, each added to the residual stream."""
+    """One layer: attention, then an MLP or a mixture of experts.
+
+    Each of the two reads the normed residual stream and adds its output to the stream.
+    """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, experts: bool):
         self.attention_norm = RMSNorm(config.embed_dim, "norm", config)
@@ -64,10 +86,16 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm(config.embed_dim, "norm", config)
         self.mlp = MoE(config, rngs) if experts else MLP(config, rngs, config.mlp_dim)
 
-    def __call__(self, x_BTD, rope_BT2F, attend: Attend, cache, layer):
-        out_BTD, cache = self.attention(
-            self.attention_norm(x_BTD), rope_BT2F, attend, cache, layer
-        )
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        rope_BT2Y: jax.Array,
+        attend: Attend,
+        cache: Any,
+        layer: jax.Array | int,
+    ) -> tuple[jax.Array, Any]:
+        """Returns `(x_BTD, cache)` after the block; see `Attention.__call__` for the arguments."""
+        out_BTD, cache = self.attention(self.attention_norm(x_BTD), rope_BT2Y, attend, cache, layer)
         x_BTD = constrain(x_BTD + out_BTD, "batch", "length", "residual")
         x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD))
         return constrain(x_BTD, "batch", "length", "residual"), cache
@@ -76,16 +104,18 @@ class Block(nnx.Module):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LoopWeights:
-    """Parameters and what a loop over tokens would make of them anew at every step.
+    """Parameters, with the arrays that a loop over tokens would else compute again at every step.
 
-    XLA's CPU backend hoists nothing out of loops. Made by `LanguageModel.for_loop`; the functions
-    of `LanguageModel` take it in place of parameters, but have no gradient through it.
+    XLA's CPU backend moves no computation out of a loop, so `Model.for_loop` makes these arrays
+    before the loop starts. The methods of `Model` take a `LoopWeights` instead of parameters; they
+    have no gradient through it.
 
     Attributes:
       params: the parameters themselves.
-      stacks: the stacked layers by name, cut apart; None where the scans stay rolled up.
-      head: `[D, V]`, the head as a product reads it fastest.
-      rope: `[length, 2, rope_dim / 2]`, `rope_angles` of every position.
+      stacks: the weights of each layer of each stack, by the stack's name; None if the scans over
+        layers are not unrolled.
+      head: `[D, V]`, the LM head in the layout that a matrix product reads fastest.
+      rope: `[length, 2, Y]`, `rope_angles` of every position.
     """
 
     params: Any
@@ -95,7 +125,7 @@ class LoopWeights:
 
 
 class Decoder(nnx.Module):
-    """Embedding, stacked blocks under one scan for each stack, final norm, LM head."""
+    """The network: embedding, one scan over the blocks of each stack, final norm, LM head."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
@@ -111,34 +141,46 @@ class Decoder(nnx.Module):
         if not config.tie_embeddings:
             self.lm_head = Projection((D, V), ("embed", "vocab"), 1, config, rngs)
 
-    def hidden(self, tokens_BT, positions_BT, attend: Attend, cache=None):
-        """Final normed hidden states `[B, T, D]` and the cache that `attend` returned."""
-        # Whole rows first, as every other weight is gathered where it is used: `fsdp` splits both
-        # the table's columns and the tokens, and XLA would replicate the result to get from one to
-        # the other.
+    def hidden(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array, attend: Attend, cache: Any = None
+    ) -> tuple[jax.Array, Any]:
+        """Computes the hidden states after the final norm.
+
+        Args:
+          tokens_BT: int32 token ids.
+          positions_BT: int32 position of each token in its sequence.
+          attend: see `Attend`.
+          cache: keys and values of earlier tokens, passed to `attend`; None in training.
+
+        Returns:
+          `(hidden [B, T, D], cache)`, the cache as `attend` returned it.
+        """
+        # Each device gathers whole rows of the table first, as it gathers every other weight where
+        # it is used. The reason: `fsdp` splits both the table's columns and the tokens, and XLA
+        # would replicate the result to get from one split to the other.
         table_VD = constrain(self.embedding[...], "vocab", "residual")
         x_BTD = table_VD[tokens_BT].astype(self.config.dtype)
         x_BTD = constrain(x_BTD, "batch", "length", "residual")
         if self.loop_weights is None:
-            rope_BT2F = rope_angles(positions_BT, self.config)
+            rope_BT2Y = rope_angles(positions_BT, self.config)
         else:
-            rope_BT2F = self.loop_weights.rope[positions_BT]
-            rope_BT2F = constrain(rope_BT2F, "batch", "length", None, None)
+            rope_BT2Y = self.loop_weights.rope[positions_BT]
+            rope_BT2Y = constrain(rope_BT2Y, "batch", "length", None, None)
         carry = (x_BTD, cache)
         for name, layers in self.config.stacks.items():
-            carry = self._through(name, layers, carry, rope_BT2F, attend)
+            carry = self._through(name, layers, carry, rope_BT2Y, attend)
         x_BTD, cache = carry
         return self.final_norm(x_BTD), cache
 
-    def _through(self, name: str, layers: range, carry, rope_BT2F, attend: Attend):
-        """`(x_BTD, cache)` after one stack of layers."""
+    def _through(self, name: str, layers: range, carry, rope_BT2Y, attend: Attend):
+        """Returns `(x_BTD, cache)` after one stack of layers."""
         block_def, stacked = nnx.split(getattr(self, name))
 
         def body(carry, inputs):
             x_BTD, cache = carry
             weights, layer = inputs
             block = nnx.merge(block_def, weights)
-            return block(x_BTD, rope_BT2F, attend, cache, layer), None
+            return block(x_BTD, rope_BT2Y, attend, cache, layer), None
 
         if self.config.remat != "none":
             policy = None
@@ -154,14 +196,14 @@ class Decoder(nnx.Module):
         inputs = (stacked, jnp.arange(layers.start, layers.stop))
         return jax.lax.scan(body, carry, inputs, unroll=self.config.scan_unroll)[0]
 
-    def head(self):
-        """The matrix `[D, V]` from hidden states to logits."""
+    def head(self) -> jax.Array:
+        """Returns the matrix `[D, V]` that maps hidden states to logits."""
         if self.loop_weights is not None:
             return self.loop_weights.head
         return self.embedding[...].T if self.config.tie_embeddings else self.lm_head.kernel[...]
 
-    def logits(self, x_D):
-        """Float32 logits `[..., V]` of hidden states `[..., D]`."""
+    def logits(self, x_D: jax.Array) -> jax.Array:
+        """Returns float32 logits `[..., V]` for hidden states `[..., D]`."""
         logits = jnp.matmul(
             x_D.reshape(-1, x_D.shape[-1]),
             self.head().astype(x_D.dtype),
@@ -171,9 +213,10 @@ class Decoder(nnx.Module):
 
 
 class Model(abc.ABC):
-    """Pure functions over a pytree of parameters (nested dicts of arrays, no NNX types).
+    """A decoder as pure functions over a pytree of parameters, whatever its head is.
 
-    What a decoder with any head has in common. A subclass makes its module in `module`.
+    The pytree consists of nested dicts of arrays and holds no NNX types. A subclass builds its NNX
+    module in `module`.
     """
 
     def __init__(self, config: ModelConfig):
@@ -183,20 +226,23 @@ class Model(abc.ABC):
 
     @abc.abstractmethod
     def module(self, rngs: nnx.Rngs) -> Decoder:
-        """The NNX module with random parameters."""
+        """Builds the NNX module with random parameters."""
 
     def init(self, key: jax.Array) -> Any:
-        """Random parameters; jit it with `out_shardings` to create them sharded."""
+        """Returns random parameters; jit it with `out_shardings` to create them sharded."""
         return nnx.to_pure_dict(nnx.state(self.module(nnx.Rngs(params=key))))
 
     @functools.cached_property
     def abstract_params(self) -> Any:
-        """`jax.ShapeDtypeStruct` of every parameter."""
+        """The parameter pytree with a `jax.ShapeDtypeStruct` in place of every array."""
         return nnx.to_pure_dict(self._state)
 
     @functools.cached_property
     def logical_axes(self) -> Any:
-        """A tuple of logical axis names for every parameter."""
+        """The parameter pytree with a tuple of logical axis names in place of every array.
+
+        `models.sharding` maps these names to mesh axes.
+        """
 
         def axes(path, variable):
             names = variable.get_metadata("logical_axes")
@@ -211,7 +257,11 @@ class Model(abc.ABC):
         return tree
 
     def bind(self, params: Any) -> Decoder:
-        """The NNX module around these parameters, for use inside a traced function."""
+        """Returns the NNX module with these parameters, for use inside a traced function.
+
+        Args:
+          params: the parameter pytree, or a `LoopWeights`.
+        """
         loop_weights = None
         if isinstance(params, LoopWeights):
             params, loop_weights = params.params, params
@@ -222,20 +272,36 @@ class Model(abc.ABC):
         return decoder
 
     def for_loop(self, params: Any, length: int) -> LoopWeights:
-        """`params` laid out for a loop over tokens at positions below `length`; made outside it."""
+        """Prepares `params` for a loop over tokens; call it before the loop.
+
+        Args:
+          length: upper bound of the positions that the loop uses, exclusive.
+        """
         config, stacks = self.config, None
         if config.scan_unroll >= config.num_layers:
             stacks = {
                 name: tuple(
-                    jax.tree.map(lambda x: x[i], params[name]) for i in range(len(layers))
+                    jax.tree.map(operator.itemgetter(i), params[name]) for i in range(len(layers))
                 )
                 for name, layers in config.stacks.items()
             }
         rope = rope_angles(jnp.arange(length), config)
         return LoopWeights(params, stacks, self.bind(params).head(), rope)
 
-    def hidden(self, params, tokens_BT, positions_BT, segment_ids_BT) -> jax.Array:
-        """Hidden states `[B, T, D]` of packed rows; see `attention.packed_attention`."""
+    def hidden(
+        self,
+        params: Any,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array,
+        segment_ids_BT: jax.Array,
+    ) -> jax.Array:
+        """Returns hidden states `[B, T, D]` of packed rows, without a cache.
+
+        Args:
+          tokens_BT: int32 token ids.
+          positions_BT: int32 position of each token in its segment.
+          segment_ids_BT: int32 segment of each token; see `attention.packed_attention`.
+        """
 
         def attend(q, k, v, cache, layer):
             del layer
@@ -245,7 +311,7 @@ class Model(abc.ABC):
 
 
 class LanguageModel(Model):
-    """The decoder with its LM head.
+    """The decoder with an LM head, which predicts the next token.
 
     Example:
       model = LanguageModel(config)
@@ -255,8 +321,9 @@ class LanguageModel(Model):
     """
 
     def module(self, rngs: nnx.Rngs) -> Decoder:
+        """Builds the NNX module with random parameters."""
         return Decoder(self.config, rngs)
 
-    def logits(self, params, hidden_D) -> jax.Array:
-        """Float32 logits `[..., V]`."""
+    def logits(self, params: Any, hidden_D: jax.Array) -> jax.Array:
+        """Returns float32 logits `[..., V]` for hidden states `[..., D]`."""
         return self.bind(params).logits(hidden_D)

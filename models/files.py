@@ -1,16 +1,16 @@
-"""Files that are whole or not there, and JSON that is read with errors that name the file."""
+"""Writes files atomically, and reads JSON with errors that name the file and the line."""
 
 import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, overload
 
-# How a text begins that a Windows program saved.
+# Byte order marks, which Windows programs put at the beginning of text files.
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-# A longer line is no record but a file of another kind, and would fill the memory.
+# A longer line is not a record but a sign of another file format, and would fill the memory.
 MAX_LINE_MIB = 32
 
 
@@ -18,13 +18,14 @@ MAX_LINE_MIB = 32
 def atomic_file(
     path: str | os.PathLike, mode: str = "w", errors: str | None = None
 ) -> Iterator[IO[Any]]:
-    """Opens a file for writing that takes its name when the block ends without an error.
+    """Opens a file for writing that appears under its name only when the block ends without error.
 
-    Until then, and after a kill at any time, `path` is what it was before. The content is on the
-    disk before the name changes, so a crash of the machine leaves no empty file.
+    Until then, and after a kill at any time, `path` keeps its old content. The new content is on
+    the disk before the name changes, so even a crash of the machine leaves no empty file.
 
     Args:
-      path: its folder is made where there is none. The content goes to `path` + ".part" first.
+      path: the file to write; missing parent folders are created. The content goes to `path` +
+        ".part" first.
       mode: "w" for UTF-8 text, "wb" for bytes.
       errors: of encoding text, as `open` takes it.
     """
@@ -43,22 +44,24 @@ def atomic_file(
 
 
 def write_atomically(path: str | os.PathLike, text: str) -> None:
-    """Replaces a file by a whole one, never by a part."""
+    """Writes a text file so that readers find the old content or the whole new one."""
     with atomic_file(path) as file:
         file.write(text)
 
 
-def read_json(
-    path: str | os.PathLike, remedy: str, kinds: tuple[type, ...] = (dict,)
-) -> dict[str, Any] | list[Any]:
+@overload
+def read_json(path: str | os.PathLike, remedy: str) -> dict[str, Any]: ...
+@overload
+def read_json(path: str | os.PathLike, remedy: str, kinds: tuple[type, ...]) -> Any: ...
+def read_json(path: str | os.PathLike, remedy: str, kinds: tuple[type, ...] = (dict,)) -> Any:
     """Reads a JSON object (or a value of other `kinds`) from a file that this program wrote.
 
     Args:
-      remedy: what to do where the file is damaged; ends the error's line.
+      remedy: tells the user what to do if the file is damaged; the error ends with it.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it holds no such value, or an empty one; one line that names the file.
+      FileNotFoundError: the file does not exist.
+      ValueError: the file holds no such value, or an empty one; one line names the file.
     """
     try:
         value = json.loads(Path(path).read_bytes().decode("utf-8"))
@@ -70,11 +73,11 @@ def read_json(
 
 
 def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, record) for each line that is not blank.
+    """Reads a JSON Lines file: yields (line number from 1, record) for each line that is not blank.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: a line is no JSON object, no UTF-8 or too long; names file and line.
+      FileNotFoundError: the file does not exist.
+      ValueError: a line is not a JSON object, not UTF-8 or too long; the error names file and line.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file; give the path of a JSON Lines file")
@@ -83,8 +86,8 @@ def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in enumerate(iter(lambda: file.readline(limit + 1), b""), start=1):
             if len(line) > limit:
                 raise ValueError(
-                    f"{path}:{number}: the line is longer than {MAX_LINE_MIB} MiB; a file of JSON"
-                    " Lines has one record in each"
+                    f"{path}:{number}: the line is longer than {MAX_LINE_MIB} MiB; a JSON"
+                    " Lines file has one record per line"
                 )
             if number == 1:
                 if line.startswith(_UTF16_MARKS):
@@ -100,17 +103,17 @@ def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def write_jsonl(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -> None:
-    """Writes one record a line; the file appears, or is replaced, when it is whole."""
+    """Writes records to a JSON Lines file, which appears or is replaced when it is complete."""
     with atomic_file(path) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def salvage_jsonl(path: str | os.PathLike) -> tuple[list[dict[str, Any]], list[int]]:
-    """Reads what is whole of a log that a kill, a full disk or a crash may have damaged.
+    """Reads the intact lines of a log that a kill, a full disk or a crash may have damaged.
 
     Returns:
-      The records, and the numbers (from 1) of the lines that are none. A last line without its
-      end is one of these, even if it parses: the rest of a number may be missing.
+      The records, and the numbers (from 1) of the damaged lines. A last line without a line break
+      counts as damaged even if it parses, because the rest of a number may be missing.
     """
     records, damaged = [], []
     with open(path, "rb") as file:
@@ -125,19 +128,21 @@ def salvage_jsonl(path: str | os.PathLike) -> tuple[list[dict[str, Any]], list[i
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """The JSON object of a line; a `ValueError` says in a few words why there is none."""
+    """Parses the JSON object of a line; a `ValueError` says in a few words what is wrong."""
     try:
         record = json.loads(line.decode("utf-8"))
-        if b"\\u" in line:  # Half of an escaped pair of surrogates is no text.
+        if b"\\u" in line:  # Half of an escaped surrogate pair is not text.
             json.dumps(record, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"no UTF-8 ({_short(error)}); save the file as UTF-8") from None
+        raise ValueError(
+            f"the line is not UTF-8 ({_short(error)}); save the file as UTF-8"
+        ) from None
     except UnicodeEncodeError:
-        raise ValueError("no JSON text (it holds one half of a surrogate pair)") from None
+        raise ValueError("no JSON text: it holds one half of a surrogate pair") from None
     except RecursionError:
         raise ValueError("no record: it is nested too deeply") from None
     except ValueError as error:
-        if "integer string conversion" in str(error):  # Python's words for it tell of no remedy.
+        if "integer string conversion" in str(error):  # Python's message names no remedy.
             error = ValueError("a number has thousands of digits; write it as text")
         raise ValueError(f"no JSON: {_short(error)}") from None
     if not isinstance(record, dict):

@@ -1,17 +1,39 @@
-"""Log-probabilities of given tokens, without holding the logits of a whole batch."""
+"""Computes log-probabilities of given tokens without the logits of a whole batch in memory."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
 
 from models.cpu.reductions import row_max, row_sum
 
-# Float32 logits that one device holds at a time: 2**26 are 256 MiB.
+# Most float32 logits that one device holds at a time; 2**26 are 256 MiB.
 MAX_LOGITS = 2**26
 
 
+@overload
+def token_logprobs(
+    model: Any,
+    params: Any,
+    hidden_BTD: jax.Array,
+    tokens_BT: jax.Array,
+    *,
+    temperature: float | jax.Array = 1.0,
+    chunk: int | None = None,
+    with_entropy: Literal[False] = False,
+) -> jax.Array: ...
+@overload
+def token_logprobs(
+    model: Any,
+    params: Any,
+    hidden_BTD: jax.Array,
+    tokens_BT: jax.Array,
+    *,
+    temperature: float | jax.Array = 1.0,
+    chunk: int | None = None,
+    with_entropy: Literal[True],
+) -> tuple[jax.Array, jax.Array]: ...
 def token_logprobs(
     model: Any,
     params: Any,
@@ -22,29 +44,32 @@ def token_logprobs(
     chunk: int | None = None,
     with_entropy: bool = False,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """Log-probability of each token given what precedes it, under softmax(logits / temperature).
+    """Returns the log-probability of each token, given the tokens before it in its row.
 
-    Aligned to the predicted token: entry [b, t] is that of `tokens[b, t]`, predicted from
-    `hidden[b, t - 1]`; entry [b, 0] is 0. In packed rows the first token of a segment is
-    predicted from another segment, so its entry means nothing: give it no loss weight.
+    The distribution is softmax(logits / temperature). Entries are aligned to the predicted token:
+    entry [b, t] belongs to `tokens[b, t]`, predicted from `hidden[b, t - 1]`; entry [b, 0] is 0. In
+    packed rows the first token of a segment is predicted from another segment, so its entry has no
+    meaning: give it no loss weight.
 
-    Logits are made for `chunk` columns at a time and, where that is less than T, made again in
-    the backward pass instead of being kept.
+    The function computes logits for `chunk` columns of T at a time. If `chunk` is less than T, the
+    backward pass computes them again instead of storing them.
 
     Args:
-      model: has `logits(params, hidden)`, such as `LanguageModel`.
-      hidden_BTD: final hidden states.
-      tokens_BT: int32.
+      model: has a method `logits(params, hidden)`, such as `LanguageModel`.
+      params: parameters of the model.
+      hidden_BTD: hidden states after the final norm.
+      tokens_BT: int32 token ids.
       temperature: positive; may be traced.
-      chunk: columns of T at a time; None for as many as keep a device within `MAX_LOGITS`.
-      with_entropy: return the entropy of the distributions too.
+      chunk: columns of T at a time; with None, as many as keep each device within `MAX_LOGITS`.
+      with_entropy: whether to return entropies too.
 
     Returns:
-      float32 `[B, T]`; or two, the second the entropy in nats of the distribution that the token
-      was drawn from, aligned and differentiable alike.
+      Log-probs, float32 `[B, T]`. With entropy, a pair: log-probs, and the entropy in nats of the
+      distribution that each token was drawn from. Both are aligned to the predicted token and
+      differentiable.
 
     Raises:
-      ValueError: a temperature or a chunk that is not positive.
+      ValueError: the temperature or the chunk is not positive.
     """
     if isinstance(temperature, (int, float)) and temperature <= 0:
         raise ValueError(f"temperature={temperature} has no log-probs; it must be positive")
@@ -56,8 +81,8 @@ def token_logprobs(
             logits = logits / temperature
         peak = jax.lax.stop_gradient(row_max(logits))
         log_total = peak + jnp.log(row_sum(jnp.exp(logits - peak[..., None])))
-        # A comparison with every vocabulary entry fuses into a reduction, also where the
-        # vocabulary is sharded; its gradient needs no scatter.
+        # Instead of a gather, this compares with every vocabulary entry. The comparison fuses into
+        # a reduction, works with a sharded vocabulary, and its gradient needs no scatter.
         entries = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
         hit = entries == targets[..., None]
         logprobs = row_sum(jnp.where(hit, logits, 0.0)) - log_total
@@ -66,36 +91,37 @@ def token_logprobs(
         log_softmax = logits - log_total[..., None]
         return logprobs, -jnp.sum(jnp.exp(log_softmax) * log_softmax, -1)
 
-    # The last column predicts nothing; it is computed all the same, since T is a rounder number
-    # than T - 1, and dropped by `align`.
+    # The last column predicts nothing. It is computed nevertheless, because T divides more evenly
+    # than T - 1, and `align` drops it.
     targets_BT = jnp.roll(tokens_BT, -1, axis=1)
     columns = map_columns(of_columns, (hidden_BTD, targets_BT), vocab, chunk)
     aligned = tuple(align(x) for x in columns)
-    return aligned if with_entropy else aligned[0]
+    return (aligned[0], aligned[1]) if with_entropy else aligned[0]
 
 
 def map_columns(
     fn: Callable[..., Any], inputs: tuple[jax.Array, ...], logits: int, chunk: int | None = None
 ) -> Any:
-    """`fn(*inputs)`, computed for `chunk` columns of T at a time.
+    """Returns `fn(*inputs)`, computed for `chunk` columns of T at a time to save memory.
 
-    Where that is less than T, `fn` is computed again in the backward pass; nothing is kept.
+    If `chunk` is less than T, the backward pass computes `fn` again instead of storing its
+    intermediate results.
 
     Args:
-      fn: acts on each column by itself; from arrays to a pytree of arrays, all `[B, T, ...]`.
+      fn: maps arrays `[B, T, ...]` to a pytree of arrays `[B, T, ...]`, each column independently.
       inputs: arrays `[B, T, ...]`.
-      logits: float32 numbers that `fn` holds for an entry of `[B, T]`, such as the vocabulary size.
-      chunk: None for as many columns as keep a device within `MAX_LOGITS`.
+      logits: how many float32 numbers `fn` holds for each entry of `[B, T]`, such as V.
+      chunk: columns at a time; with None, as many as keep each device within `MAX_LOGITS`.
 
     Raises:
-      ValueError: a chunk that is not positive.
+      ValueError: the chunk is not positive.
     """
     batch, length = inputs[0].shape[:2]
     if chunk is None:
         devices = max(jax.sharding.get_abstract_mesh().size, 1)
         chunk = max(1, min(length, MAX_LOGITS * devices // (batch * logits)))
     if chunk < 1:
-        raise ValueError(f"chunk={chunk} is no number of columns; it must be at least 1")
+        raise ValueError(f"chunk={chunk} is not a number of columns; it must be at least 1")
     if chunk >= length:
         return fn(*inputs)
     num_chunks = -(-length // chunk)
@@ -112,5 +138,5 @@ def map_columns(
 
 
 def align(x_BT: jax.Array) -> jax.Array:
-    """From the column that predicts to the column that is predicted; the first one gets 0."""
+    """Moves each entry from the column that predicts to the predicted one; column 0 gets 0."""
     return jnp.pad(x_BT[:, :-1], ((0, 0), (1, 0), *[(0, 0)] * (x_BT.ndim - 2)))

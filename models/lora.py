@@ -1,4 +1,7 @@
-"""LoRA (arXiv:2106.09685): low-rank changes of chosen kernels, trained while the rest is frozen."""
+"""LoRA: trains low-rank changes of chosen kernels while all other parameters stay frozen.
+
+Source: arXiv:2106.09685.
+"""
 
 import dataclasses
 import functools
@@ -15,20 +18,25 @@ from models.config import ModelConfig
 from models.decoder import Decoder, LanguageModel
 from models.layers.dense import Projection
 
-# For `train.optimizer`: adapters are trained, everything else has neither gradient nor state.
+# Learning-rate rules for `train.optimizer`: it trains adapters; all other parameters have neither
+# gradients nor optimizer state.
 LR_RULES = ((r".*/adapter/(a|b)", 1.0), ("rest", 0.0))
 
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
-    """Which kernels W of the blocks get a change: x W becomes x W + alpha / rank * (x A) B.
+    """Settings of LoRA: for chosen kernels W, x W becomes x W + alpha / rank * (x A) B.
 
     Attributes:
       rank: columns of A and rows of B.
-      alpha: see the formula; it keeps the size of the change when the rank is altered.
-      targets: regular expression that a kernel's whole path must match, such as
-        `layers/attention/(q|v)/kernel`; by default every kernel of a block, but for experts: of
-        those only what all tokens share can have a change.
+      alpha: factor of the change; since `rank` divides it, a new rank leaves the change's size as
+        it is.
+      targets: regular expression that the whole path of a kernel must match, such as
+        `layers/attention/(q|v)/kernel`. The default matches every kernel of a block that can have
+        an adapter. Routed experts cannot have one; the shared expert can.
+
+    Raises:
+      ValueError: the rank is below one, or alpha is not positive.
     """
 
     rank: int = 16
@@ -43,10 +51,11 @@ class LoraConfig:
 
 
 class Adapter(nnx.Module):
-    """scale * (x A) B. A is drawn with variance 1 / fan-in and B is zero, so it starts as nothing.
+    """The change scale * (x A) B of one kernel.
 
-    Both follow the kernel, which is stacked over layers: A is split over devices as its inputs
-    are, B as its outputs.
+    A is drawn with variance 1 / fan-in and B starts at zero, so a new adapter changes nothing. The
+    kernel is stacked over layers, and so are A and B. A is split over devices like the kernel's
+    inputs, B like its outputs.
     """
 
     def __init__(self, base: Projection, lora: LoraConfig, rngs: nnx.Rngs):
@@ -61,20 +70,21 @@ class Adapter(nnx.Module):
         self.b = nnx.Param(b, logical_axes=(None, *axes[base.in_dims :]))
         self.scale = lora.alpha / lora.rank
 
-    def __call__(self, x):
-        """From `[tokens, fan-in]` to `[tokens, fan-out]`."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the change `[tokens, fan-out]` of the product for `x [tokens, fan-in]`."""
         a, b = self.a[...].astype(x.dtype), self.b[...].astype(x.dtype)
         return (x @ a.reshape(x.shape[-1], -1)) @ b.reshape(b.shape[0], -1) * self.scale
 
-    def change(self):
-        """What it adds to one layer's kernel."""
+    def change(self) -> jax.Array:
+        """Returns the change of one layer's kernel, in the kernel's shape."""
         return jnp.tensordot(self.a[...], self.b[...], 1) * self.scale
 
 
 class LoraModel(LanguageModel):
-    """A `LanguageModel` with adapters: its parameters are those of the base, and A and B.
+    """A `LanguageModel` with adapters.
 
-    An adapter lies beside its kernel, at `.../adapter/a` and `.../adapter/b`.
+    Its parameters are those of the base model plus A and B of each adapter, which lie beside the
+    adapter's kernel at `.../adapter/a` and `.../adapter/b`.
 
     Example:
       model = LoraModel(base.config, LoraConfig(rank=8))
@@ -84,11 +94,16 @@ class LoraModel(LanguageModel):
     """
 
     def __init__(self, config: ModelConfig, lora: LoraConfig):
-        """Raises `ValueError` where `lora.targets` is no expression or matches no kernel."""
+        """Creates the model.
+
+        Raises:
+          ValueError: `lora.targets` is not a regular expression, or it matches no kernel.
+        """
         self.lora = lora
         super().__init__(config)
 
     def module(self, rngs: nnx.Rngs) -> Decoder:
+        """Builds the NNX module with random parameters and an adapter beside each target."""
         decoder = super().module(rngs)
         kernels = {}
         for stack in self.config.stacks:
@@ -98,7 +113,9 @@ class LoraModel(LanguageModel):
         try:
             matches = [name for name in kernels if re.fullmatch(self.lora.targets, name)]
         except re.error as error:
-            raise ValueError(f"LoRA targets={self.lora.targets!r}: {error}") from None
+            raise ValueError(
+                f"LoRA targets={self.lora.targets!r} is not a regular expression: {error}"
+            ) from None
         if not matches:
             raise ValueError(
                 f"LoRA targets={self.lora.targets!r} match none of {', '.join(sorted(kernels))}"
@@ -108,7 +125,7 @@ class LoraModel(LanguageModel):
         return decoder
 
     def attach(self, base_params: Any, key: jax.Array) -> Any:
-        """The parameters of a base model with new adapters, which change nothing yet."""
+        """Returns the parameters of a base model with new adapters, which change nothing yet."""
 
         def adapters(key):
             flat = flatten_dict(self.init(key))
@@ -117,7 +134,7 @@ class LoraModel(LanguageModel):
         return unflatten_dict(flatten_dict(base_params) | jax.jit(adapters)(key))
 
     def merge(self, params: Any) -> Any:
-        """Parameters of the base model, W + alpha / rank * A B in the place of W, A and B."""
+        """Returns parameters of the base model with W + alpha / rank * A B as kernels."""
         return jax.jit(self._merge)(params)
 
     def _merge(self, params):

@@ -1,7 +1,7 @@
-"""Checksums of a folder's files, so that damage is named instead of loaded.
+"""Writes and checks checksums of a folder's files, so that damaged files are reported, not loaded.
 
 `MANIFEST.sha256` has the format of `sha256sum`, so `sha256sum -c MANIFEST.sha256` in the folder
-checks the same.
+makes the same check.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ _SMALL_BYTES = 1 << 20
 
 
 class Damaged(ValueError):
-    """A file that was written whole is not what it was; one line that names it."""
+    """A file is missing or has changed since it was written; the message names it in one line."""
 
 
 def write_manifest(directory: str | os.PathLike, leave_out: Iterable[str] = ()) -> None:
-    """Writes the checksums of all files below a folder, the last thing to be written there.
+    """Writes the checksums of all files below a folder; call it after all files are written.
 
     Args:
       leave_out: names of files at the folder's root that may change later.
@@ -42,6 +42,7 @@ def _files(directory: Path, leave_out: Iterable[str]) -> list[str]:
 
 
 def has_manifest(directory: str | os.PathLike) -> bool:
+    """Returns whether a folder has a manifest."""
     return (Path(directory) / MANIFEST_FILE).exists()
 
 
@@ -59,7 +60,7 @@ def check_manifest(
         file that the manifest lacks is damage, too. None ignores such files.
 
     Raises:
-      Damaged: there is no manifest, it is no manifest, or a file is missing or another.
+      Damaged: the manifest is missing or unreadable, or a file is missing or differs.
     """
     directory = Path(directory)
     wanted = _read(directory / MANIFEST_FILE)
@@ -77,21 +78,22 @@ def check_manifest(
 
 
 def _read(path: Path) -> dict[str, str]:
-    """File name -> its checksum."""
+    """Returns the checksum of each file by its name."""
     try:
         lines = path.read_bytes().decode("utf-8").splitlines()
     except FileNotFoundError:
         raise Damaged(f"{path} is missing") from None
     except UnicodeDecodeError:
-        raise Damaged(f"{path} is damaged: it is no text") from None
+        raise Damaged(f"{path} is damaged: it is not text") from None
     pairs = [line.partition("  ") for line in lines]
     if not pairs or any(len(digest) != 64 or not name for digest, _, name in pairs):
-        raise Damaged(f"{path} is damaged: a line is no checksum and file name")
+        raise Damaged(f"{path} is damaged: a line does not consist of checksum and file name")
     return {name: digest for digest, _, name in pairs}
 
 
 def _digests(paths: list[Path]) -> list[str]:
-    """SHA-256 of files; several at a time, since hashing does not hold Python's lock."""
+    """Returns the SHA-256 of each file."""
+    # Threads work in parallel here, because hashing does not hold Python's lock.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(_digest, paths))
 

@@ -1,7 +1,7 @@
-"""Published sizes of the supported families, as their `config.json` on the Hub states them.
+"""Configs of the published models of each family, as their `config.json` on the Hub states them.
 
-Base and instruct (or Qwen3's post-trained) checkpoints of one size share their weights' shapes but
-not always the context length and the norm's epsilon, so those that differ have an entry each.
+Base and instruct (or Qwen3's post-trained) checkpoints of one size have weights of the same shapes.
+Where their context length or the norm's epsilon differ, each has an entry of its own.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def _llama(layers: int, embed: int, heads: int, mlp: int, head_dim: int, factor:
 
 def _qwen2(layers: int, embed: int, heads: int, kv_heads: int, mlp: int, **changes: Any):
     small = embed <= 2048
-    fields = dict(
+    fields: dict[str, Any] = dict(
         family="qwen2",
         vocab_size=151_936 if small else 152_064,
         embed_dim=embed,
@@ -82,7 +82,7 @@ NAMED_CONFIGS: dict[str, ModelConfig] = {
     "qwen2.5-14b-instruct": _qwen2(48, 5120, 40, 8, 13_824),
     "qwen2.5-32b": _qwen2(64, 5120, 40, 8, 27_648, max_length=131_072, norm_eps=1e-5),
     "qwen2.5-32b-instruct": _qwen2(64, 5120, 40, 8, 27_648),
-    # Their successors in long chains of thought, R1-Distill-Qwen, keep this `rope_theta`.
+    # R1-Distill-Qwen, which was trained from these two, keeps their `rope_theta`.
     "qwen2.5-math-1.5b": _qwen2(28, 1536, 12, 2, 8960, max_length=4096, rope_theta=10_000.0),
     "qwen2.5-math-7b": _qwen2(28, 3584, 28, 4, 18_944, max_length=4096, rope_theta=10_000.0),
     "qwen3-0.6b": _qwen3(28, 1024, 16, 3072, tied=True),
@@ -106,7 +106,8 @@ for _name in (
 ):
     NAMED_CONFIGS[f"{_name}-instruct"] = NAMED_CONFIGS[_name]
 
-# Without the layer for the prediction of a further token, which adds 14 billion weights on the Hub.
+# The checkpoints on the Hub also have a layer that predicts a second token (14 billion weights).
+# This config leaves it out.
 NAMED_CONFIGS["deepseek-v3"] = ModelConfig(
     family="deepseek_v3",
     vocab_size=129_280,
@@ -131,15 +132,19 @@ NAMED_CONFIGS["deepseek-v3"] = ModelConfig(
 for _name in ("deepseek-v3-base", "deepseek-v3-0324", "deepseek-r1", "deepseek-r1-zero"):
     NAMED_CONFIGS[_name] = NAMED_CONFIGS["deepseek-v3"]
 
-# Llama 3.3 is Llama 3.1 trained further, and has no base model.
+# Llama 3.3 is Llama 3.1 with further training; it has no base model of its own.
 NAMED_CONFIGS["llama-3.3-70b-instruct"] = NAMED_CONFIGS["llama-3.1-70b"]
 
 
 def named_config(name: str, **changes: Any) -> ModelConfig:
-    """The config of a published size, case-insensitively, with fields changed, e.g. `dtype`.
+    """Returns the config of a published model.
+
+    Args:
+      name: a key of `NAMED_CONFIGS` in any case.
+      changes: fields to change, such as `dtype`.
 
     Raises:
-      ValueError: a name that is not in `NAMED_CONFIGS`.
+      ValueError: the name is not in `NAMED_CONFIGS`.
     """
     if name.lower() not in NAMED_CONFIGS:
         known = ", ".join(sorted(NAMED_CONFIGS))

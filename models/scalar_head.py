@@ -1,4 +1,7 @@
-"""The one decoder with a learned scalar on top: verifiers, reward models, value functions."""
+"""The decoder with a linear head that gives each token one number.
+
+Verifiers, reward models and value functions are such models.
+"""
 
 from typing import Any
 
@@ -12,16 +15,16 @@ from models.layers.dense import Projection
 
 
 class ScalarDecoder(Decoder):
-    """The decoder with a linear head `D -> 1` in the place of its LM head."""
+    """The decoder with a linear head `D -> 1` instead of an LM head."""
 
     def __init__(self, config: ModelConfig, bias: bool, rngs: nnx.Rngs):
-        # A decoder with tied embeddings has no LM head of its own.
+        # With tied embeddings, `Decoder` makes no LM head.
         super().__init__(config.replace(tie_embeddings=True), rngs)
         self.config = config
         self.score = _head(config, bias, rngs)
 
     def values(self, hidden_D: jax.Array) -> jax.Array:
-        """See `ScalarModel.values`."""
+        """Returns float32 values `[...]`; see `ScalarModel.values`."""
         values = jnp.matmul(
             hidden_D,
             self.score.kernel[...][:, 0].astype(hidden_D.dtype),
@@ -33,17 +36,18 @@ class ScalarDecoder(Decoder):
 
 
 class ScalarModel(Model):
-    """A decoder that gives every token one number; see `LanguageModel` for the rest.
+    """A model that gives every token one number; `Model` documents the methods that it inherits.
 
-    What the number means is the objective's affair: the logit of the probability that the solution
-    so far ends right (a process or outcome verifier), or a reward on an arbitrary scale.
+    The training objective decides what the number means. For a process or outcome verifier it is
+    the logit of the probability that the solution so far ends right; for a reward model it is a
+    reward on an arbitrary scale.
 
-    Its parameters are those of a language model without `lm_head`, and `score/kernel` `[D, 1]`,
-    with a bias also `score/bias` `[1]`.
+    Its parameters are those of a language model without `lm_head`, plus `score/kernel` `[D, 1]`
+    and, with a bias, `score/bias` `[1]`.
 
     Attributes:
-      bias: whether the head has one. It carries the base rate of a probability. A Bradley-Terry
-        reward has none: it would cancel in every difference.
+      bias: whether the head has a bias. The bias of a verifier expresses the base rate of its
+        probability. A Bradley-Terry reward needs none, since a bias cancels in every difference.
     """
 
     def __init__(self, config: ModelConfig, bias: bool = True):
@@ -51,33 +55,38 @@ class ScalarModel(Model):
         super().__init__(config)
 
     def module(self, rngs: nnx.Rngs) -> ScalarDecoder:
+        """Builds the NNX module with random parameters."""
         return ScalarDecoder(self.config, self.bias, rngs)
 
     def values(self, params: Any, hidden_D: jax.Array) -> jax.Array:
-        """Float32 values `[...]` of hidden states `[..., D]`: no sigmoid is taken."""
+        """Returns float32 values `[...]` for hidden states `[..., D]`, without a sigmoid."""
         return self.bind(params).values(hidden_D)
 
     def logits(self, params: Any, hidden_D: jax.Array) -> jax.Array:
-        """Float32 logits `[..., V]` of the next token, by the tied embedding.
+        """Returns float32 logits `[..., V]` of the next token, computed with the tied embedding.
 
         Raises:
-          ValueError: a config whose LM head, which these parameters lack, is not its embedding.
+          ValueError: the config has untied embeddings; this model's parameters lack an LM head.
         """
         if not self.config.tie_embeddings:
             raise ValueError(
-                "a scalar model predicts tokens by its embedding alone, and this config has "
-                "tie_embeddings=False: its LM head is not kept"
+                "a scalar model can predict tokens only with its embedding, but this config has "
+                "tie_embeddings=False: its LM head is not kept. Use a LanguageModel instead"
             )
         return self.bind(params).logits(hidden_D)
 
     def from_language_model(self, lm_params: Any, key: jax.Array) -> Any:
-        """Parameters that share the decoder's arrays with a language model of the same config.
+        """Returns parameters that share the decoder's arrays with a language model.
 
-        The head is new: normal with variance 1/D, as in arXiv:2009.01325 (appendix B), its bias
-        zero.
+        The head is new: its kernel is normal with variance 1/D, as in arXiv:2009.01325 (appendix
+        B), and its bias is zero.
+
+        Args:
+          lm_params: parameters of a language model with the same config.
+          key: random key for the head.
 
         Raises:
-          ValueError: parameters of another model.
+          ValueError: the parameters belong to another model.
         """
         params = {name: leaf for name, leaf in lm_params.items() if name != "lm_head"}
         head = _head(self.config, self.bias, nnx.Rngs(params=key))
@@ -88,7 +97,7 @@ class ScalarModel(Model):
         ):
             path = differing[0]
             raise ValueError(
-                f"these parameters are of another model: {path} is {shapes.get(path, 'absent')} "
+                f"these parameters belong to another model: {path} is {shapes.get(path, 'absent')} "
                 f"and should be {wanted.get(path, 'absent')}; pass those of a language model with "
                 "the same config"
             )

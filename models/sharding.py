@@ -1,4 +1,7 @@
-"""Sharding as data: logical axis names, one table that maps them to mesh axes, and a mesh."""
+"""Decides how arrays are split over devices.
+
+Arrays name their axes logically ("embed", "heads"); one table maps these names to mesh axes.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,9 +13,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 MESH_AXES = ("data", "fsdp", "tensor", "expert")
 
 # The default table; `set_rules` overrides entries of it. Parameters are split over `fsdp` along the
-# embedding and over `tensor` along what a head, an MLP unit or a vocabulary entry owns
-# (Megatron-LM, arXiv:1909.08053). Activations are split over the batch and, inside a block, along
-# the same `tensor` dimensions.
+# embedding axis, and over `tensor` along the axes of heads, MLP units and vocabulary (Megatron-LM,
+# arXiv:1909.08053). Activations are split along the batch and, inside a block, along the same
+# `tensor` axes.
 LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
     "layers": None,
     "embed": "fsdp",
@@ -28,7 +31,7 @@ LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
     "residual": None,
     "norm": None,
 }
-# What a logical axis may be mapped to.
+# A logical axis maps to one mesh axis, to several, or to none.
 MeshAxes = str | Sequence[str] | None
 
 _rules: dict[str, MeshAxes] = dict(LOGICAL_RULES)
@@ -37,14 +40,15 @@ _rules: dict[str, MeshAxes] = dict(LOGICAL_RULES)
 def set_rules(changes: Mapping[str, MeshAxes]) -> None:
     """Overrides entries of the default table for this process; an empty mapping restores it.
 
-    Programs that are compiled already keep the rules that they were compiled with, so this is
-    called once, before the first.
+    Compiled programs keep the rules that they were compiled with, so call this once, before the
+    first compilation.
 
     Args:
-      changes: logical axis -> mesh axis, several of them, or None for an axis that stays whole.
+      changes: maps logical axes to a mesh axis, to several, or to None for an axis that stays
+        whole.
 
     Raises:
-      ValueError: an unknown logical axis or mesh axis.
+      ValueError: a logical axis or a mesh axis is unknown.
     """
     for name, axes in changes.items():
         if name not in LOGICAL_RULES:
@@ -53,7 +57,7 @@ def set_rules(changes: Mapping[str, MeshAxes]) -> None:
         for axis in [axes] if isinstance(axes, str) else axes or ():
             if axis not in MESH_AXES:
                 raise ValueError(
-                    f"sharding rule {name}={axes!r}: {axis!r} is no mesh axis; the axes are "
+                    f"sharding rule {name}={axes!r}: {axis!r} is not a mesh axis; the axes are "
                     + ", ".join(MESH_AXES)
                 )
     _rules.clear()
@@ -64,10 +68,15 @@ def set_rules(changes: Mapping[str, MeshAxes]) -> None:
 def make_mesh(
     axis_sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | None = None
 ) -> Mesh:
-    """A mesh over all devices; one axis may be -1, "whatever is left"; missing axes have size 1.
+    """Makes a mesh over all devices.
+
+    Args:
+      axis_sizes: size of each mesh axis. One size may be -1, which takes all devices that are left;
+        missing axes have size 1. The default is `fsdp=-1`.
+      devices: by default all devices of the process's backend.
 
     Raises:
-      ValueError: an unknown axis, or sizes that do not multiply to the number of devices.
+      ValueError: an axis is unknown, or the sizes do not multiply to the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = dict.fromkeys(MESH_AXES, 1) | dict(axis_sizes or {"fsdp": -1})
@@ -86,17 +95,25 @@ def make_mesh(
     types = (AxisType.Auto,) * len(MESH_AXES)
     try:
         return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=types, devices=devices)
-    except NotImplementedError:  # TPUs are wired as a torus.
+    except NotImplementedError:  # TPUs are wired as a torus, which not every mesh fits.
         raise ValueError(
-            f"mesh {sizes} does not lie along the axes of these {len(devices)} devices: choose"
-            " sizes that are products of the machine's"
+            f"mesh {sizes} does not fit the wiring of these {len(devices)} devices; choose sizes"
+            " that are products of the axis sizes of the machine's torus"
         ) from None
 
 
 def partition_spec(
     logical_axes: Sequence[str | None], shape: Sequence[int], mesh: Any
 ) -> PartitionSpec:
-    """Mesh axes for one array. A dimension that its mesh axes do not divide stays whole."""
+    """Returns the mesh axes of each dimension of one array.
+
+    A dimension stays whole if its mesh axes do not divide it, or if an earlier dimension uses them.
+
+    Args:
+      logical_axes: name of each dimension, or None for one that stays whole.
+      shape: sizes of the dimensions.
+      mesh: a `Mesh`, or an abstract mesh.
+    """
     spec, used = [], set()
     for name, size in zip(logical_axes, shape, strict=True):
         axes = _rules[name] if name is not None else None
@@ -106,12 +123,17 @@ def partition_spec(
             spec.append(None)
             continue
         used.update(axes)
-        spec.append(axes if len(axes) > 1 else axes[0])
+        spec.append(axes[0] if len(axes) == 1 else axes)
     return PartitionSpec(*spec)
 
 
 def tree_shardings(abstract: Any, logical_axes: Any, mesh: Mesh) -> Any:
-    """A `NamedSharding` for every leaf of `abstract` (shapes), named alike in `logical_axes`."""
+    """Returns a pytree with a `NamedSharding` for every leaf.
+
+    Args:
+      abstract: pytree of arrays or `jax.ShapeDtypeStruct`.
+      logical_axes: pytree of the same structure with a tuple of logical axes for every leaf.
+    """
     return jax.tree.map(
         lambda leaf, axes: NamedSharding(mesh, partition_spec(axes, leaf.shape, mesh)),
         abstract,
@@ -120,12 +142,12 @@ def tree_shardings(abstract: Any, logical_axes: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over the mesh axes of `batch`; the same for every array of a batch."""
+    """Returns the sharding of the arrays of a batch, which splits their rows over devices."""
     return NamedSharding(mesh, PartitionSpec(_rules["batch"]))
 
 
 def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
-    """Names the axes of an activation; a no-op outside `jax.set_mesh`."""
+    """Splits an activation over devices by its logical axes; a no-op outside `jax.set_mesh`."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x

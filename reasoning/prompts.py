@@ -40,7 +40,7 @@ TEMPLATES = ("plain", "think", "cot", "r1_zero", "chat", "chat_r1", "chat_direct
 PromptTemplate = Callable[[str], str]
 
 
-def get_template(name: str, tokenizer: Tokenizer) -> PromptTemplate:
+def get_template(name: str, tokenizer: Tokenizer | None) -> PromptTemplate:
     """Returns the template of a name: a function from a question to a prompt.
 
     - `plain`: a bare user turn.
@@ -54,7 +54,8 @@ def get_template(name: str, tokenizer: Tokenizer) -> PromptTemplate:
     Args:
       name: one of `TEMPLATES`. Variables for the chat template follow a question mark:
         `chat?enable_thinking=false`.
-      tokenizer: the model's tokenizer; only its chat template is used.
+      tokenizer: the model's tokenizer; only its chat template is used. None suffices for a
+        template that is no chat template.
 
     Raises:
       ValueError: the name is unknown, the chat template does not read a variable, or the tokenizer
@@ -67,6 +68,8 @@ def get_template(name: str, tokenizer: Tokenizer) -> PromptTemplate:
     if name not in TEMPLATES:
         raise ValueError(f"template={name!r} is unknown; choose one of {', '.join(TEMPLATES)}")
     variables = _variables(name, options, tokenizer)
+    if tokenizer is None:
+        raise ValueError(f"template={name!r} needs a tokenizer with a chat template; give one")
     systems = {"chat_r1": R1_SYSTEM, "chat_direct": DIRECT_SYSTEM}
     system = [{"role": "system", "content": systems[name]}] if name in systems else []
 
@@ -78,12 +81,12 @@ def get_template(name: str, tokenizer: Tokenizer) -> PromptTemplate:
     return chat
 
 
-def _variables(name: str, options: str, tokenizer: Tokenizer) -> dict[str, Any]:
+def _variables(name: str, options: str, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """`a=1&b=true` -> {"a": 1, "b": True}; text that is not JSON stays text."""
     variables = {}
     for option in filter(None, options.split("&")):
         key, _, value = option.partition("=")
-        if not name.startswith("chat") or not tokenizer.template_reads(key):
+        if tokenizer is None or not name.startswith("chat") or not tokenizer.template_reads(key):
             raise ValueError(f"template={name}?{options}: nothing reads {key!r}; leave it out")
         try:
             variables[key] = json.loads(value)

@@ -1,14 +1,14 @@
-"""Group-relative advantages and the loss weights that aggregate token losses. NumPy, on the host.
+"""Computes group-relative advantages and the loss weights of tokens, in NumPy on the host.
 
-Rewards are `[prompts, group]`: `group` completions were sampled for each prompt, and each
-completion is compared with its siblings only, so no value network is needed.
+Rewards are `[prompts, group]`: each prompt has `group` sampled completions, and each completion is
+compared only with the others of its prompt, so no value network is needed.
 
-Conventions of other libraries, where they differ:
+Other libraries differ in these conventions:
 
-* standard deviation of `grpo`: TRL and verl both divide by the *unbiased* one (`torch.std`); TRL
+* Standard deviation of `grpo`: TRL and verl both divide by the *unbiased* one (`torch.std`); TRL
   adds 1e-4 to it, verl 1e-6. DeepSeekMath (arXiv:2402.03300, section 4.1.2) leaves both open.
-* a group of one: verl returns the raw reward; here it is an error, because there is no baseline.
-* aggregation: `sequence_mean` is TRL's `loss_type="grpo"` and verl's `seq-mean-token-mean`;
+* A group of one: verl returns the raw reward. Here it is an error, because there is no baseline.
+* Aggregation: `sequence_mean` is TRL's `loss_type="grpo"` and verl's `seq-mean-token-mean`;
   `token_mean` is TRL's `dapo` and verl's `token-mean`; `constant` is TRL's `dr_grpo`, while verl's
   `seq-mean-token-sum-norm` divides by the padded length alone, not by the number of sequences.
 """
@@ -16,27 +16,32 @@ Conventions of other libraries, where they differ:
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rl.kl import kl_estimate
 
 ESTIMATORS = ("grpo", "dr_grpo", "rloo")
 AGGREGATIONS = ("sequence_mean", "token_mean", "constant")
 
-# Rewards closer than this are the same reward: sums of weighted rewards carry rounding errors.
+# Rewards closer than this count as equal, because sums of weighted rewards have rounding errors.
 REWARD_TOLERANCE = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
 class AdvantageConfig:
-    """How rewards become advantages.
+    """The settings that turn rewards into advantages.
 
     Attributes:
-      estimator: `grpo` (less the group's mean, over its standard deviation), `dr_grpo` (less the
-        mean only; arXiv:2503.20783) or `rloo` (less the mean of the other completions;
-        arXiv:2402.14740).
-      unbiased_std: divide the squared deviations by group - 1, as TRL and verl do, not by group.
-        `grpo` only.
-      std_epsilon: added to the standard deviation (TRL 1e-4, verl 1e-6). `grpo` only.
+      estimator: `grpo` (subtracts the group's mean and divides by its standard deviation),
+        `dr_grpo` (subtracts the mean only; arXiv:2503.20783) or `rloo` (subtracts the mean of the
+        other completions; arXiv:2402.14740).
+      unbiased_std: whether the squared deviations are divided by group - 1, as in TRL and verl,
+        instead of group. Only for `grpo`.
+      std_epsilon: the number added to the standard deviation (TRL 1e-4, verl 1e-6). Only for
+        `grpo`.
+
+    Raises:
+      ValueError: the estimator is unknown, or `std_epsilon` is negative.
     """
 
     estimator: str = "grpo"
@@ -50,15 +55,15 @@ class AdvantageConfig:
                 f" {', '.join(ESTIMATORS)}"
             )
         if self.std_epsilon < 0:
-            raise ValueError(f"std_epsilon is {self.std_epsilon}: it must not be negative")
+            raise ValueError(f"std_epsilon is {self.std_epsilon}: give at least 0")
 
 
-def group_advantages(rewards, config):
-    """Computes the advantage of each completion over its siblings.
+def group_advantages(rewards: ArrayLike, config: AdvantageConfig) -> np.ndarray:
+    """Computes the advantage of each completion over the others of its prompt.
 
     Args:
       rewards: `[prompts, group]`, finite, group >= 2.
-      config: an `AdvantageConfig`.
+      config: the settings.
 
     Returns:
       float32 `[prompts, group]`; exactly zero in groups of equal rewards.
@@ -80,22 +85,29 @@ def group_advantages(rewards, config):
     return np.where(zero_advantage_groups(rewards)[:, None], 0.0, advantages).astype(np.float32)
 
 
-def zero_advantage_groups(rewards):
-    """Which groups teach nothing, their rewards being equal: `[prompts, group]` -> `[prompts]`."""
+def zero_advantage_groups(rewards: ArrayLike) -> np.ndarray:
+    """Finds the groups that teach nothing because their rewards are equal.
+
+    Args:
+      rewards: `[prompts, group]`.
+
+    Returns:
+      bool `[prompts]`.
+    """
     return np.ptp(_checked(rewards), axis=1) <= REWARD_TOLERANCE
 
 
-def informative_groups(scores, limit=None):
-    """Dynamic sampling (DAPO, arXiv:2503.14476, eq. 11): which prompts to keep.
+def informative_groups(scores: ArrayLike, limit: int | None = None) -> np.ndarray:
+    """Selects the prompts to keep in dynamic sampling (DAPO, arXiv:2503.14476, eq. 11).
 
-    DAPO keeps prompts of which some but not all completions are right, and samples more prompts
-    until the batch is full. `scores` is therefore usually the accuracy reward alone (verl:
-    `filter_groups.metric="acc"`); with the total reward, a group of wrong answers that differ in
-    format is kept.
+    DAPO keeps prompts with both right and wrong completions, and samples more prompts until the
+    batch is full. So `scores` is usually the accuracy reward alone (verl:
+    `filter_groups.metric="acc"`). With the total reward, a group of wrong answers that differ in
+    format would be kept.
 
     Args:
       scores: `[prompts, group]`.
-      limit: keep at most so many, the first ones (None: all).
+      limit: the most prompts to keep, the first ones; None for all.
 
     Returns:
       Indices of the kept prompts, ascending.
@@ -103,13 +115,21 @@ def informative_groups(scores, limit=None):
     return np.flatnonzero(~zero_advantage_groups(scores))[:limit]
 
 
-def subtract_kl(rewards, logprobs, reference_logprobs, mask, beta, estimator):
-    """KL in the reward: `reward - beta * sum_t KL_t`, before the group's baseline is taken.
+def subtract_kl(
+    rewards: ArrayLike,
+    logprobs: ArrayLike,
+    reference_logprobs: ArrayLike,
+    mask: ArrayLike,
+    beta: float,
+    estimator: str,
+) -> np.ndarray:
+    """Puts the KL into the reward: `reward - beta * sum_t KL_t`, before the group's baseline is
+    taken.
 
-    The KL of a completion is that of the policy it was sampled from, summed over its tokens, and is
-    part of what is maximised: the gradient of E[reward - beta * KL] is then exact in expectation
-    with `k1`. TRL's RLOO and verl's `use_kl_in_reward` do the same. Dividing by the standard
-    deviation afterwards (`grpo`) rescales beta by group.
+    The KL of a completion is that of the policy that sampled it, summed over its tokens. It is part
+    of the maximised objective, so with `k1` the gradient of E[reward - beta * KL] is exact in
+    expectation. TRL's RLOO and verl's `use_kl_in_reward` do the same. If advantages are then
+    divided by the standard deviation (`grpo`), beta has another scale in each group.
 
     Args:
       rewards: `[prompts, group]`.
@@ -132,47 +152,56 @@ def subtract_kl(rewards, logprobs, reference_logprobs, mask, beta, estimator):
     return rewards - beta * kl.reshape(rewards.shape)
 
 
-def token_weights(lengths, aggregation, max_tokens=None):
-    """Loss weight of each token: the loss of an optimizer step is `sum(weight * token_loss)`.
+def token_weights(
+    lengths: ArrayLike, aggregation: str, max_tokens: int | None = None
+) -> np.ndarray:
+    """Computes the loss weight of each token; an optimizer step has the loss `sum(weight *
+    token_loss)`.
 
-    `lengths` must cover the whole optimizer step, across accumulated micro-batches and hosts: then
-    their losses and gradients simply add up, however the sequences are packed, split or sharded.
+    `lengths` must cover the whole optimizer step, with all micro-batches and hosts. Then their
+    losses and gradients simply add up, however the sequences are packed, split or sharded.
 
-    ===============  ===========================  =================================================
-    aggregation      weight of a token of seq. i  papers
-    ===============  ===========================  =================================================
-    `sequence_mean`  1 / (N * length_i)           GRPO, GSPO: mean over sequences of their means
-    `token_mean`     1 / sum(lengths)             DAPO, CISPO: every token counts the same
-    `constant`       1 / (N * max_tokens)         Dr. GRPO: no length bias
-    ===============  ===========================  =================================================
+        ===============  ===========================  =============================================
+        aggregation      weight of a token of seq. i  papers
+        ===============  ===========================  =============================================
+        `sequence_mean`  1 / (N * length_i)           GRPO, GSPO: mean over sequences of their means
+        `token_mean`     1 / sum(lengths)             DAPO, CISPO: every token counts the same
+        `constant`       1 / (N * max_tokens)         Dr. GRPO: no length bias
+        ===============  ===========================  =============================================
 
     Args:
-      lengths: int `[N]`, trained tokens of each completion, the end-of-sequence token included. 0
-        marks a completion left out of the loss, which still counts in N.
+      lengths: int `[N]` for N completions; the number of trained tokens of each, with the
+        end-of-sequence token. A completion of length 0 is left out of the loss but still counts in
+        N.
       aggregation: see the table.
-      max_tokens: the generation budget; only for, and needed by, `constant`.
+      max_tokens: the generation budget; required by `constant`, and only allowed there.
 
     Returns:
-      float32 `[N]`: the weight of every token of that sequence (0 where the length is 0).
+      float32 `[N]`: the weight of every token of that completion (0 where the length is 0).
+
+    Raises:
+      ValueError: the lengths are not counts or exceed `max_tokens`, the aggregation is unknown, or
+        `max_tokens` does not go with it.
     """
     lengths = np.asarray(lengths, np.int64)
     if lengths.ndim != 1 or (lengths < 0).any() or not lengths.any():
         raise ValueError(
-            f"lengths must be a vector of counts, not all zero; got {lengths.tolist()}"
+            f"lengths must be a vector of counts, not all zero: got {lengths.tolist()}"
         )
     if (aggregation == "constant") != (max_tokens is not None):
         raise ValueError(
-            f"max_tokens={max_tokens} with aggregation {aggregation!r}: it is for 'constant', and"
-            " needed there"
+            f"max_tokens={max_tokens} with aggregation {aggregation!r}: give max_tokens for"
+            " 'constant', and only there"
         )
     if aggregation == "sequence_mean":
         weights = 1.0 / (len(lengths) * np.maximum(lengths, 1))
     elif aggregation == "token_mean":
         weights = np.full(len(lengths), 1.0 / lengths.sum())
-    elif aggregation == "constant":
+    elif aggregation == "constant" and max_tokens is not None:
         if lengths.max() > max_tokens:
             raise ValueError(
-                f"a completion has {lengths.max()} tokens, more than max_tokens={max_tokens}"
+                f"a completion has {lengths.max()} tokens, more than max_tokens={max_tokens}:"
+                " raise max_tokens"
             )
         weights = np.full(len(lengths), 1.0 / (len(lengths) * max_tokens))
     else:
@@ -187,7 +216,7 @@ def _checked(rewards):
     if rewards.ndim != 2 or rewards.shape[1] < 2:
         raise ValueError(
             f"rewards have shape {rewards.shape}: expected [prompts, group] with at least 2"
-            " completions a group"
+            " completions per group"
         )
     if not np.isfinite(rewards).all():
         prompt, member = np.argwhere(~np.isfinite(rewards))[0]

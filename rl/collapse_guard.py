@@ -1,21 +1,26 @@
-"""Stops a run whose reward, format or entropy has fallen off a cliff."""
+"""Stops a run whose reward, format or entropy has collapsed."""
 
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
 class CliffRule:
-    """When a metric counts as collapsed: its smoothed value has lost most of its best height.
+    """Defines when a metric has collapsed: its smoothed value has lost most of its greatest height.
 
-    Height is measured above `floor`, so that rewards with penalties may be negative.
+    The height is measured above `floor`, so that rewards with penalties may be negative.
 
     Attributes:
-      keep: collapsed when the smoothed height is below `keep` times the best one so far.
-      min_height: no verdict until the best smoothed height has reached this; noise around nothing
-        is no collapse.
-      floor: the lowest value the metric can sensibly take.
+      keep: the metric has collapsed if its smoothed height is below `keep` times the greatest one
+        so far.
+      min_height: the rule applies only after the smoothed height has reached this, because noise
+        around nothing is no collapse.
+      floor: the lowest value that makes sense for the metric.
+
+    Raises:
+      ValueError: a value is out of range.
     """
 
     keep: float = 0.5
@@ -25,12 +30,13 @@ class CliffRule:
     def __post_init__(self):
         if not 0 < self.keep < 1 or not self.min_height > 0 or not math.isfinite(self.floor):
             raise ValueError(
-                f"{self}: keep must lie between 0 and 1, min_height be positive, floor be finite"
+                f"{self}: keep must lie between 0 and 1, min_height must be positive and floor"
+                " must be finite"
             )
 
 
-# Entropy (nats per token) sinks in every healthy run as the policy becomes sure of its answers,
-# often by ten times. Only its near vanishing leaves nothing to explore with.
+# Entropy (nats per token) falls in every healthy run as the policy becomes sure of its answers,
+# often to a tenth. Only an entropy near zero stops exploration.
 DEFAULT_RULES = {
     "reward": CliffRule(),
     "format": CliffRule(),
@@ -41,16 +47,19 @@ DEFAULT_RULES = {
 class CollapseGuard:
     """Watches metrics of a run and says in words when one has collapsed.
 
-    Each metric is smoothed by an exponential moving average, started at the mean of the first
-    `warmup` values, and compared with the best average so far. It must stay below its rule's
-    threshold for `patience` updates in a row, so one bad batch stops nothing; a value that is not
-    finite does, at once.
+    It smooths each metric by an exponential moving average, which starts at the mean of the first
+    `warmup` values, and compares it with the highest average so far. A collapse is an average that
+    stays below its rule's threshold for `patience` updates in a row, so one bad batch does not stop
+    the run. A value that is not finite stops it at once.
 
     Args:
-      rules: metric name -> `CliffRule`; every metric must be in each update.
-      halflife: updates after which a value's weight in the average has halved.
-      warmup: updates before the first comparison.
-      patience: consecutive updates below the threshold that make a collapse.
+      rules: metric name -> `CliffRule`; every update must have all these metrics.
+      halflife: the number of updates after which a value's weight in the average has halved.
+      warmup: the number of updates before the first comparison.
+      patience: the number of consecutive updates below the threshold that make a collapse.
+
+    Raises:
+      ValueError: a number is out of range.
     """
 
     def __init__(
@@ -62,8 +71,8 @@ class CollapseGuard:
     ):
         if not halflife > 0 or warmup < 1 or patience < 1:
             raise ValueError(
-                "need halflife > 0, warmup >= 1, patience >= 1;"
-                f" got {halflife}, {warmup}, {patience}"
+                f"halflife={halflife}, warmup={warmup}, patience={patience}: give halflife > 0,"
+                " warmup >= 1 and patience >= 1"
             )
         self._rules = dict(rules)
         self._decay = 0.5 ** (1.0 / halflife)
@@ -94,7 +103,7 @@ class CollapseGuard:
         if not math.isfinite(value):
             return f"{name} is {value} at step {step}"
         rule, watched = self._rules[name], self._watched[name]
-        # The running mean while warming up, the exponential average from then on.
+        # This is the running mean during warmup, and the exponential average after it.
         decay = 1 - 1 / self._updates if self._updates <= self._warmup else self._decay
         watched["average"] = decay * watched["average"] + (1 - decay) * value
         if self._updates < self._warmup:
@@ -113,24 +122,25 @@ class CollapseGuard:
             f" {rule.keep:.0%} of its best height{above} is left"
         )
 
-    def state_dict(self) -> dict:
-        """All that `update` depends on, as JSON-able floats and ints; exact when loaded again."""
+    def state_dict(self) -> dict[str, Any]:
+        """Returns all that `update` depends on as JSON-able floats and ints, without loss of
+        precision.
+        """
         return {
             "updates": self._updates,
             "watched": {name: dict(watched) for name, watched in self._watched.items()},
         }
 
-    def load_state_dict(self, state: Mapping) -> None:
-        """Continues where `state_dict` was taken.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from the state that `state_dict` returned.
 
         Raises:
-          ValueError: the state is of a guard that watched other metrics.
+          ValueError: the state is from a guard that watched other metrics.
         """
         if set(state["watched"]) != set(self._rules):
             raise ValueError(
                 f"the saved collapse guard watched {', '.join(sorted(state['watched']))}, this one"
-                f" watches {', '.join(sorted(self._rules))}: resume with the rules it was saved"
-                " with"
+                f" watches {', '.join(sorted(self._rules))}: resume with the rules of the saved one"
             )
         self._updates = int(state["updates"])
         for name, saved in state["watched"].items():

@@ -1,14 +1,15 @@
-"""Policy-gradient losses of the GRPO family, as one function of token log-probs.
+"""Computes the policy-gradient losses of the GRPO family, as one function of token log-probs.
 
 All arrays are `[rows, length]` and aligned to the predicted token; several sequences may share a
-row (`segment_ids`). The loss is `sum(loss_weights * token_loss)`: how tokens are averaged is
-decided on the host (`rl.advantages.token_weights`), so packing, gradient accumulation and data
-sharding are exact plain sums.
+row (`segment_ids`). The loss is `sum(loss_weights * token_loss)`. The host decides how tokens are
+averaged (`rl.advantages.token_weights`), so packing, gradient accumulation and data sharding are
+exact plain sums.
 
 `rl.variants` names the settings of the published algorithms.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,9 @@ RATIO_LEVELS = ("token", "sequence", "sequence_product")
 
 @dataclasses.dataclass(frozen=True)
 class PolicyLossConfig:
-    """What `policy_loss` computes.
+    """The settings of `policy_loss`.
 
-    With ratio r = policy / old policy and advantage A, a token's loss is
+    With ratio r = policy / old policy and advantage A, the loss of a token is
 
     * `clip`:  -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)    (PPO, arXiv:1707.06347, eq. 7)
     * `cispo`: -stop_gradient(clip(r, ...)) A log policy    (MiniMax-M1, arXiv:2506.13585, eq. 4-5)
@@ -31,23 +32,27 @@ class PolicyLossConfig:
     Attributes:
       objective: `clip` or `cispo`.
       ratio_level: `token`; `sequence`, the geometric mean over the sequence's trained tokens (GSPO,
-        arXiv:2507.18071, eq. 7); or `sequence_product`, the completion as one action (RLOO). A
-        sequence-level ratio gives each token the sequence's surrogate, so it wants the aggregation
-        `sequence_mean`.
-      clip_low: lower clipping range; 1 or more never clips, as ratios are positive.
+        arXiv:2507.18071, eq. 7); or `sequence_product`, which treats the completion as one action
+        (RLOO). With a sequence-level ratio, each token gets the surrogate of its sequence, so it
+        should be used with the aggregation `sequence_mean`.
+      clip_low: lower clipping range; 1 or more never clips, because ratios are positive.
       clip_high: upper clipping range; DAPO's clip-higher is `clip_high > clip_low`. TRL's
-        `epsilon_high` for CISPO is the cap itself, 1 + clip_high here.
+        `epsilon_high` for CISPO is the cap itself, which is 1 + clip_high here.
       dual_clip: if set (> 1), a token's loss is at most `dual_clip * |A|` where A < 0
-        (arXiv:1912.09729). In none of the presets; verl has it on by default, at 3.
+        (arXiv:1912.09729). No preset sets it; verl sets it to 3 by default.
       beta: KL coefficient; 0 needs no reference policy.
       kl_estimator: `k1`, `k2` or `k3` (`rl.kl`).
-      kl_in: `loss` adds `beta * KL_t` to each token's loss here; `reward` is done before advantages
-        are taken, by `rl.advantages.subtract_kl`, and adds nothing here.
+      kl_in: `loss` adds `beta * KL_t` to each token's loss. `reward` adds nothing to the loss;
+        `rl.advantages.subtract_kl` then puts the KL into the rewards before advantages are
+        computed.
       tis_cap: if set, the surrogate of each token is multiplied by min(old policy / behaviour
-        policy, cap), to correct for a sampler whose probabilities differ from the trainer's
-        (truncated importance sampling; https://fengyao.notion.site/off-policy-rl). Needs
-        `old_logprobs`. The KL term is not multiplied; as in TRL and verl. Always per token, also
-        where the ratio is not.
+        policy, cap). This corrects for a sampler whose probabilities differ from the trainer's
+        (truncated importance sampling; https://fengyao.notion.site/off-policy-rl). It needs
+        `old_logprobs`. The KL term is not multiplied, as in TRL and verl. The correction is always
+        per token, even if the ratio is not.
+
+    Raises:
+      ValueError: a value is unknown or out of range, or two settings contradict each other.
     """
 
     objective: str = "clip"
@@ -73,51 +78,54 @@ class PolicyLossConfig:
                 )
         for field in ("clip_low", "clip_high", "beta"):
             if not getattr(self, field) >= 0:
-                raise ValueError(f"{field} is {getattr(self, field)}: it must not be negative")
+                raise ValueError(f"{field} is {getattr(self, field)}: give at least 0")
         if self.dual_clip is not None and (self.objective != "clip" or not self.dual_clip > 1):
             raise ValueError(
                 f"dual_clip={self.dual_clip} needs objective='clip' and a value above 1"
             )
         if self.tis_cap is not None and not self.tis_cap > 0:
-            raise ValueError(f"tis_cap is {self.tis_cap}: it must be positive")
+            raise ValueError(f"tis_cap is {self.tis_cap}: give a number above 0")
         if self.kl_estimator == "k1" and self.kl_in == "loss":
             raise ValueError(
-                "kl_estimator='k1' with kl_in='loss': its on-policy gradient is zero in"
-                " expectation, so it would penalise nothing; use k2 or k3, or kl_in='reward'"
+                "kl_estimator='k1' with kl_in='loss': the on-policy gradient of k1 is zero in"
+                " expectation, so it penalises nothing: use k2 or k3, or kl_in='reward'"
             )
 
 
-def policy_loss(logprobs, batch, config):
-    """Loss of one (micro-)batch, and what to watch.
+def policy_loss(
+    logprobs: jax.Array, batch: Mapping[str, jax.Array], config: PolicyLossConfig
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Computes the loss of one (micro-)batch and its metrics.
 
     Args:
-      logprobs: `[rows, length]`, log-probs of `tokens` under the policy being trained.
-      batch: dict of `[rows, length]` arrays. A token is trained on where `loss_weights` > 0;
-        everywhere else those are 0, and `logprobs` and all other float arrays may hold anything,
-        infinities and NaN included.
-        - `segment_ids`: int, 0 on padding, 1 .. length for the row's sequences.
+      logprobs: `[rows, length]`, log-probs of `tokens` under the policy in training.
+      batch: dict of `[rows, length]` arrays. A token is trained if its `loss_weights` > 0. All
+        other tokens have weight 0, and there `logprobs` and all other float arrays may hold
+        anything, even infinities and NaN.
+        - `segment_ids`: int, 0 on padding, 1 .. length for the sequences of the row.
         - `loss_weights`, `advantages`: see `rl.advantages`.
-        - `behaviour_logprobs`: under the sampler, when the tokens were drawn.
-        - `old_logprobs` (optional): recomputed by the trainer before its first update on these
-          rollouts. The old policy of the ratio is this one if given, else the behaviour policy.
+        - `behaviour_logprobs`: log-probs under the sampler when it drew the tokens.
+        - `old_logprobs` (optional): log-probs that the trainer recomputes before its first update
+          on these rollouts. If given, this is the old policy of the ratio; otherwise the behaviour
+          policy is.
         - `reference_logprobs`: needed if `beta` > 0.
-      config: a `PolicyLossConfig`.
+      config: the settings.
 
     Returns:
-      `(loss, metrics)`, float32 scalars. Metrics of several micro-batches or devices combine exactly:
-      those ending in `_max` by their maximum, all others by their sum, as `train.step` does. Means
-      over tokens are made of them afterwards, by `mean_metrics`.
-        - `tokens`: number of trained tokens. Sums over those tokens:
-        - `ratio` (with `ratio_max`), `clip_high` and `clip_low` (1 where clipping took the gradient
-          away, or for `cispo` bounded the weight), `dual_clip`;
-        - `old_kl`: KL(old policy || policy), how far the updates have moved (k3);
+      `(loss, metrics)`, float32 scalars. The metrics of several micro-batches or devices combine
+        exactly: those that end in `_max` by their maximum, all others by their sum, as `train.step`
+        does. `mean_metrics` later turns sums into means over tokens.
+        - `tokens`: the number of trained tokens. The following are sums over these tokens:
+        - `ratio` (with `ratio_max`), `clip_high` and `clip_low` (1 where clipping removed the
+          gradient, or for `cispo` bounded the weight), `dual_clip`;
+        - `old_kl`: KL(old policy || policy) (k3), which says how far the updates have moved;
         - `first_sampler_kl`: KL(behaviour policy || policy) (k3), and `first_sampler_gap_max`, the
-          largest difference of a log-prob from the sampler's. In the first update on fresh rollouts
-          they say how far sampler and trainer are apart; `rl.sampler_guard` watches them;
+          largest difference of a log-prob from the sampler's. In the first update on fresh
+          rollouts they say how far sampler and trainer differ; `rl.sampler_guard` watches them;
         - `reference_kl`: KL(policy || reference) (k3), if the batch has `reference_logprobs`;
         - `tis_weight`, and `tis_truncated`: 1 where the cap was reached;
         - `nll`: -log policy, whose mean on fresh samples estimates the entropy.
-        - `policy_loss`, `kl_loss`: the parts of the loss, already aggregated by `loss_weights`.
+        - `policy_loss`, `kl_loss`: the parts of the loss, already weighted by `loss_weights`.
 
     Raises:
       ValueError: the batch lacks an array that the config needs.
@@ -126,7 +134,8 @@ def policy_loss(logprobs, batch, config):
     trained = weights > 0
 
     def masked(x):
-        # Before any arithmetic: an infinity in padding would reach the gradient as 0 * inf.
+        # Masking comes before any arithmetic: an infinity in padding would otherwise reach the
+        # gradient as 0 * inf.
         return jnp.where(trained, jnp.asarray(x, jnp.float32), 0.0)
 
     def total(x):
@@ -149,7 +158,7 @@ def policy_loss(logprobs, batch, config):
 
     if config.objective == "clip":
         surrogate = jnp.minimum(ratio * advantages, clipped * advantages)
-        # Clipping acts only where the step taken so far already went the advantage's way.
+        # Clipping acts only where the ratio has already moved in the direction of the advantage.
         above, below = above & (advantages > 0), below & (advantages < 0)
         if config.dual_clip is not None:
             floor = config.dual_clip * advantages
@@ -163,7 +172,7 @@ def policy_loss(logprobs, batch, config):
         if "old_logprobs" not in batch:
             raise ValueError(
                 "tis_cap is set but the batch has no old_logprobs: let the trainer recompute them,"
-                " or unset it"
+                " or unset tis_cap"
             )
         correction = jax.lax.stop_gradient(jnp.exp(_clip_log_ratio(old - behaviour)))
         metrics["tis_truncated"] = total(correction > config.tis_cap)
@@ -192,11 +201,11 @@ def policy_loss(logprobs, batch, config):
     return loss, jax.lax.stop_gradient(metrics)
 
 
-def mean_metrics(metrics):
+def mean_metrics(metrics: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Turns the sums over tokens of a whole batch into means, for `make_train_step(finalize=...)`.
 
-    `tokens`, maxima and the parts of the loss stay as they are; whatever else the caller has added
-    is taken for a sum over tokens as well.
+    `tokens`, maxima and the parts of the loss stay as they are. Any other metric that the caller
+    has added counts as a sum over tokens.
     """
     as_is = ("tokens", "policy_loss", "kl_loss")
     tokens = jnp.maximum(metrics["tokens"], 1.0)
@@ -207,10 +216,12 @@ def mean_metrics(metrics):
 
 
 def _log_ratio(token_log_ratio, trained, segment_ids, level):
-    """Log of policy / old policy, `[rows, length]`: per token, or its sequence's on each."""
+    """Returns log(policy / old policy), `[rows, length]`: of each token, or of the token's
+    sequence.
+    """
     if level == "token":
         return _clip_log_ratio(token_log_ratio)
-    # Ids of a row lie in 0 .. length: a sequence has at least one token.
+    # The ids of a row lie in 0 .. length, because every sequence has at least one token.
     num_segments = segment_ids.shape[1] + 1
     sum_by_segment = jax.vmap(lambda x, ids: jax.ops.segment_sum(x, ids, num_segments)[ids])
     log_ratio = sum_by_segment(token_log_ratio, segment_ids)
@@ -220,5 +231,6 @@ def _log_ratio(token_log_ratio, trained, segment_ids, level):
 
 
 def _clip_log_ratio(log_ratio):
-    # Outside, the ratio is constant and its gradient 0, never inf * 0. verl clips at 20 too.
+    # Beyond the limit, the ratio is constant and its gradient 0, never inf * 0. verl clips at 20
+    # too.
     return jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)

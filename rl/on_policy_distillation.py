@@ -1,8 +1,9 @@
-"""On-policy distillation (GKD, arXiv:2306.13649, algorithm 1): the student learns where it goes.
+"""On-policy distillation (GKD, arXiv:2306.13649, algorithm 1): the student learns on its own
+samples.
 
-The student samples, and the train step moves it towards the teacher's distributions along what it
-sampled, where imitation of the teacher's own text would leave it alone with its mistakes. The
-loss is that of `train.objectives.distillation`; it does not reach through the sampling.
+The student samples, and the train step moves it towards the teacher's distributions along its own
+samples. Imitation of the teacher's texts alone would never correct the student's own mistakes. The
+loss is that of `train.objectives.distillation`; it has no gradient through the sampling.
 """
 
 import time
@@ -19,14 +20,28 @@ BATCH_KEYS = ("tokens", "positions", "segment_ids", "loss_weights")
 
 
 class OnPolicySource(Source):
-    """Batches sampled from the weights in training, and from a data set.
+    """Yields batches sampled from the weights in training, and batches from a data set.
 
-    Each batch is on-policy with probability `share` (GKD's lambda), and otherwise the next one of
-    `off_policy`. Every completion token has weight 1, the one that ends the response included;
-    prompts have none.
+    Each batch is on-policy with probability `share` (GKD's lambda); otherwise it is the next one of
+    `off_policy`. Every completion token has weight 1, also the one that ends the response; prompt
+    tokens have weight 0.
+
+    Args:
+      rollout_sampler: samples from the student.
+      problems: the problems to sample from.
+      prompts: the number of problems in an on-policy batch.
+      rows, row_length: the shape of the batch, large enough for all completions at full length.
+      seed: decides all random draws.
+      microbatches: the number of blocks that the train step splits rows into; see
+        `full_rows_first`.
+      share: the probability of an on-policy batch, from 0 to 1.
+      off_policy: endless batches of the same shape; required unless `share` is 1.
 
     Attributes:
-      last: the latest rollouts, to look at. They have no rewards.
+      last: the latest rollouts, for inspection. They have no rewards.
+
+    Raises:
+      ValueError: `share` is out of range, or it is below 1 without `off_policy`.
     """
 
     depends_on_state = True
@@ -44,19 +59,10 @@ class OnPolicySource(Source):
         share: float = 1.0,
         off_policy: PackedSource | None = None,
     ):
-        """Args:
-        prompts: problems of an on-policy batch.
-        rows, row_length: shape of its batch, enough for all completions at full length.
-        microbatches: blocks that the train step splits rows into; see `full_rows_first`.
-        off_policy: endless batches of the same shape; needed unless `share` is 1.
-
-        Raises:
-          ValueError: a share out of range, or one below 1 without `off_policy`.
-        """
         if not 0 <= share <= 1:
-            raise ValueError(f"share={share} of on-policy batches is not within 0..1")
+            raise ValueError(f"share={share} of on-policy batches: give a number from 0 to 1")
         if share < 1 and off_policy is None:
-            raise ValueError(f"share={share}: the other batches need off_policy data")
+            raise ValueError(f"share={share}: give off_policy data for the other batches")
         self._rollouts, self._problems = rollout_sampler, problems
         self._prompts, self._rows, self._row_length = prompts, rows, row_length
         self._microbatches, self._seed = microbatches, seed
@@ -66,7 +72,7 @@ class OnPolicySource(Source):
         self.last: Rollouts | None = None
 
     def next(self, state: Any) -> Batch:
-        """A dict of `BATCH_KEYS`, each `[rows, row_length]`."""
+        """Returns the next batch: a dict of `BATCH_KEYS`, each `[rows, row_length]`."""
         rng = np.random.default_rng([self._seed, self._batches_drawn])
         self._batches_drawn += 1
         if rng.random() >= self._share:
@@ -92,16 +98,23 @@ class OnPolicySource(Source):
         return {name: batch[name] for name in BATCH_KEYS}
 
     def metrics(self) -> Mapping[str, float]:
-        """Of the latest batch: whether it is on-policy, tokens sampled and tokens in all."""
+        """Returns of the latest batch whether it is on-policy, its sampled tokens and all its
+        tokens.
+        """
         return self._metrics
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"batches_drawn": self._batches_drawn, "problems_taken": self._problems.taken}
+        """Returns the position in the problems and the data, for a checkpoint."""
+        state: dict[str, Any] = {
+            "batches_drawn": self._batches_drawn,
+            "problems_taken": self._problems.taken,
+        }
         if self._off_policy is not None:
             state["off_policy"] = self._off_policy.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from the position that `state_dict` returned."""
         self._batches_drawn = int(state["batches_drawn"])
         self._problems.taken = int(state["problems_taken"])
         if self._off_policy is not None:

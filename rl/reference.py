@@ -1,11 +1,12 @@
-"""A reference policy that follows the one that is trained, every so many steps.
+"""Keeps a reference policy that is replaced by the trained policy every so many steps.
 
-DeepSeek-R1 (arXiv:2501.12948, B.4) replaces it every 400 steps, so that the KL term holds each
-stretch of a long run together without tying its end to its beginning.
+DeepSeek-R1 (arXiv:2501.12948, B.4) replaces it every 400 steps. So the KL term limits the change
+within each stretch of a long run, but not between its beginning and its end.
 """
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +17,47 @@ from models.manifest import Damaged, check_manifest, write_manifest
 
 
 class ReferenceRenewal:
-    """When the reference becomes the current policy, and where it is kept for a resumed run.
+    """Decides when the reference becomes the current policy, and saves it for a resumed run.
 
-    Every process of a job makes one, with the same arguments, on a directory they share.
+    Every process of a job creates one with the same arguments, on a directory that they share.
 
     Args:
-      every: optimizer steps, counted from the first one of the run.
-      directory: for a copy of the weights at each renewal that a resumed run may need.
-      horizon: steps that a resumed run may go back.
+      every: the optimizer steps between renewals, counted from the first step of the run.
+      directory: gets a copy of the weights of each renewal that a resumed run may need.
+      horizon: the number of steps that a resumed run may go back.
 
     Attributes:
-      step: at which the reference was taken; 0 for the one that the run began with.
+      step: the step at which the reference was taken; 0 for the initial one.
+
+    Raises:
+      ValueError: `every` is below 1.
     """
 
-    def __init__(self, every: int, directory: str | os.PathLike, horizon: int):
+    def __init__(self, every: int, directory: str | os.PathLike[str], horizon: int):
         if every < 1:
-            raise ValueError(f"reference_every={every}: give a number of steps from 1, or None")
+            raise ValueError(
+                f"reference_every={every}: give at least 1 step, or None for no renewal"
+            )
         self.step = 0
         self._every, self._horizon = every, horizon
         self._directory = Path(directory).absolute()
 
     def renewed(self, reference: Any, params: Any, step: int) -> Any:
-        """The reference for rollouts at `step`: `reference`, or a copy of `params` if it is due."""
+        """Returns the reference for rollouts at `step`: `reference`, or a copy of `params` if it
+        is due.
+        """
         due = step - step % self._every
         if due <= self.step:
             return reference
         reference = jax.tree.map(lambda x: x.copy(), params)
         with ocp.StandardCheckpointer() as checkpointer:
-            # One that is there is from a run that was killed before it saved a checkpoint.
+            # An existing copy is from a run that was killed before it saved a checkpoint.
             checkpointer.save(self._directory / str(due), reference, force=True)
         self.step = due
         if jax.process_index() == 0:
             write_manifest(self._directory / str(due))
-            # At `step - horizon`, the reference was younger than `every` steps.
+            # A run that goes back to `step - horizon` needs a reference that was less than
+            # `every` steps old at that time.
             oldest = step - self._horizon - self._every
             for old in self._directory.iterdir():
                 if old.name.isdecimal() and int(old.name) <= oldest:
@@ -56,18 +65,18 @@ class ReferenceRenewal:
         return reference
 
     def state_dict(self) -> dict[str, int]:
-        """To be saved with a checkpoint."""
+        """Returns the state to save with a checkpoint."""
         return {"reference_step": self.step}
 
-    def restored(self, reference: Any, state: dict[str, int]) -> Any:
-        """The reference that was in use when `state` was saved.
+    def restored(self, reference: Any, state: Mapping[str, int]) -> Any:
+        """Returns the reference that was in use when `state` was saved.
 
         Args:
-          reference: the one that the run began with.
+          reference: the reference at the beginning of the run.
+          state: what `state_dict` returned.
 
         Raises:
-          Damaged: its weights are gone, or are not what they were; an older checkpoint than that
-            of `state` may do.
+          Damaged: its weights are gone or have changed; an older checkpoint may still work.
         """
         self.step = int(state["reference_step"])
         if self.step == 0:

@@ -1,21 +1,22 @@
-"""Stops a run whose sampler and trainer are not one model.
+"""Stops a run if the log-probs of its sampler and its trainer differ by more than rounding.
 
-The first update on fresh rollouts is on-policy: the weights that sampled are those that are trained.
-There the trainer's log-probs must be the sampler's but for rounding.
+In the first update on fresh rollouts, the trainer has the weights that sampled them, so the two
+must agree.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from models.decoding.self_check import mismatch
 
 
 class SamplerGuard:
-    """Compares KL(sampler || trainer) of each iteration's first update with a bound.
+    """Compares KL(sampler || trainer) in the first update of each iteration with a bound.
 
     It watches `first_sampler_kl` and `first_sampler_gap_max` of `rl.losses.policy_loss`.
 
     Args:
-      dtype: what the model computes in, such as "float32"; rounding depends on it.
+      dtype: the type in which the model computes, such as "float32"; it decides the rounding.
     """
 
     def __init__(self, dtype: str):
@@ -27,9 +28,9 @@ class SamplerGuard:
         reason = mismatch(kl, gap, self._dtype)
         return f"step {step}: {reason}" if reason else None
 
-    def state_dict(self) -> dict:
-        """Nothing: each iteration is judged by itself."""
+    def state_dict(self) -> dict[str, Any]:
+        """Returns an empty dict, because each iteration is judged by itself."""
         return {}
 
-    def load_state_dict(self, state: Mapping) -> None:
-        """Takes what `state_dict` gave."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Does nothing, because the guard has no state."""

@@ -1,6 +1,8 @@
-"""The published GRPO variants, each as one named setting of advantages, aggregation and loss."""
+"""Names the published GRPO variants, each as one setting of advantages, aggregation and loss."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from rl.advantages import AGGREGATIONS, AdvantageConfig
 from rl.losses import PolicyLossConfig
@@ -8,14 +10,17 @@ from rl.losses import PolicyLossConfig
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """An RL algorithm, as far as it is decided between the rewards and the gradient.
+    """An RL algorithm: all its settings between the rewards and the gradient.
 
     Attributes:
       advantage: how rewards become advantages.
       aggregation: how token losses are averaged (`rl.advantages.token_weights`).
       loss: the policy loss.
-      dynamic_sampling: sample on until the batch is full of groups that are neither all right nor
-        all wrong (`rl.advantages.informative_groups`).
+      dynamic_sampling: whether sampling goes on until the batch is full of groups with both right
+        and wrong completions (`rl.advantages.informative_groups`).
+
+    Raises:
+      ValueError: the aggregation is unknown.
     """
 
     advantage: AdvantageConfig
@@ -69,21 +74,24 @@ VARIANTS = {
 }
 
 
-def get_variant(name, advantage=None, aggregation=None, loss=None, dynamic_sampling=None):
-    """Looks a variant up and changes some of its settings.
+def get_variant(
+    name: str,
+    advantage: Mapping[str, Any] | None = None,
+    aggregation: str | None = None,
+    loss: Mapping[str, Any] | None = None,
+    dynamic_sampling: bool | None = None,
+) -> Variant:
+    """Returns a named variant with some of its settings changed.
 
     Args:
       name: a key of `VARIANTS`.
-      advantage: mapping of `AdvantageConfig` fields to override.
-      aggregation: another aggregation.
-      loss: mapping of `PolicyLossConfig` fields to override.
-      dynamic_sampling: another choice.
-
-    Returns:
-      A `Variant`.
+      advantage: `AdvantageConfig` fields to override.
+      aggregation: another aggregation; None keeps the variant's.
+      loss: `PolicyLossConfig` fields to override.
+      dynamic_sampling: another choice; None keeps the variant's.
 
     Raises:
-      ValueError: unknown name, unknown field or forbidden value.
+      ValueError: the name or a field is unknown, or a value is not allowed.
     """
     if name not in VARIANTS:
         raise ValueError(f"unknown RL variant {name!r}: choose one of {', '.join(VARIANTS)}")

@@ -41,9 +41,7 @@ def chat_pieces(
     messages = [_checked(message, i) for i, message in enumerate(_messages(record["messages"]))]
 
     def render(messages: Sequence[Mapping[str, Any]], open_turn: bool = False) -> str:
-        return tokenizer.apply_chat_template(
-            messages, add_generation_prompt=open_turn, **variables
-        )
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=open_turn, **variables)
 
     pieces, done = [], ""
     for i, message in enumerate(messages):

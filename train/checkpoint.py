@@ -120,9 +120,7 @@ class Checkpointer:
         if step in self._manager.all_steps():
             return
         host = {"config": self._config, "host_state": dict(host_state)}
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host)
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
         # JSON has no NaN.
         metrics = {name: float(x) for name, x in metrics.items() if math.isfinite(x)}
         self.wait()  # The manifest of the save before is written under its own step.
@@ -149,7 +147,7 @@ class Checkpointer:
         elif step in self._manager.all_steps():
             self._check_undamaged(step)
         steps = self._manager.all_steps()
-        if step not in steps:
+        if step is None or step not in steps:
             wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
             raise FileNotFoundError(f"{self.directory} holds no {wanted}; it has steps {steps}")
         self._check_fits(like, step)
@@ -221,9 +219,7 @@ class Checkpointer:
                 self._tell(step, why, good)
 
     def _check_undamaged(self, step: int, only_small: bool = False) -> None:
-        check_manifest(
-            self.directory / str(step), only_small=only_small, leave_out=_WRITTEN_LAST
-        )
+        check_manifest(self.directory / str(step), only_small=only_small, leave_out=_WRITTEN_LAST)
 
     def _move_away(self, step: int) -> None:
         if jax.process_index() != 0:
@@ -247,7 +243,7 @@ class Checkpointer:
         )
 
     def _score(self, metrics: Mapping[str, float]) -> float:
-        value = metrics.get(self._best_metric)
+        value = None if self._best_metric is None else metrics.get(self._best_metric)
         return -math.inf if value is None else self._sign * value
 
     def _check_fits(self, like: TrainState, step: int) -> None:

@@ -131,9 +131,7 @@ def _encoded(
         raise
 
 
-def _pieces(
-    record: Mapping[str, Any], tokenizer: Tokenizer, allow_empty: bool
-) -> list[Piece]:
+def _pieces(record: Mapping[str, Any], tokenizer: Tokenizer, allow_empty: bool) -> list[Piece]:
     fields = {name for name in FIELDS if name in record}
     if fields == {"messages"}:
         return chat_pieces(record, tokenizer, allow_empty=allow_empty)

@@ -105,7 +105,7 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Callable[
     at a rate of zero. Decay would arrive at `final_fraction` at step `num_steps`.
     """
     warmup, final = config.warmup_steps, config.final_fraction or 0.0
-    decay = config.decay_steps if config.schedule == "wsd" else num_steps - warmup
+    decay = (config.decay_steps or 0) if config.schedule == "wsd" else num_steps - warmup
     if warmup < 0 or decay < 1 or warmup + decay > num_steps:
         raise ValueError(
             f"warmup_steps={warmup} and decay_steps={config.decay_steps} do not fit in a run"

@@ -21,7 +21,8 @@ class Guard(Protocol):
         """Returns why the run should stop, or None."""
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able; saved in checkpoints."""
+        """Returns the guard's state, JSON-able, for checkpoints."""
+        ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues where `state_dict` was taken."""

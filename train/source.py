@@ -107,13 +107,14 @@ class PackedSource(Source):
         del state
         parts, missing = [], self._rows
         while missing:
-            if self._current is None and not self._load_window():
+            current = self._current or self._load_window()
+            if current is None:
                 break
-            end = min(self._row + missing, len(self._current["tokens"]))
-            parts.append({name: x[self._row : end] for name, x in self._current.items()})
+            end = min(self._row + missing, len(current["tokens"]))
+            parts.append({name: x[self._row : end] for name, x in current.items()})
             missing -= end - self._row
             self._row = end
-            if end == len(self._current["tokens"]):
+            if end == len(current["tokens"]):
                 self._current, self._row, self._window_index = None, 0, self._window_index + 1
         if not parts:
             raise StopIteration
@@ -150,12 +151,12 @@ class PackedSource(Source):
     def _num_windows(self) -> int:
         return -(-len(self._examples) // self._window)
 
-    def _load_window(self) -> bool:
-        """Packs the window that is next; False if the data has ended."""
+    def _load_window(self) -> dict[str, np.ndarray] | None:
+        """Packs the next window and returns its rows; None if the data has ended."""
         if self._window_index == self._num_windows:
             self._epoch, self._window_index = self._epoch + 1, 0
         if self._num_epochs is not None and self._epoch >= self._num_epochs:
-            return False
+            return None
         members = self._members(self._epoch, self._window_index)
         placement = self._place(members)
         packed = pack([self._examples[i] for i in members], placement, self._row_length)
@@ -164,7 +165,7 @@ class PackedSource(Source):
             order = self._rng(self._epoch, 1 + self._window_index).permutation(placement.num_rows)
             packed = {name: x[order] for name, x in packed.items()}
         self._current = packed
-        return True
+        return packed
 
     def _members(self, epoch: int, window: int) -> np.ndarray:
         count = len(self._examples)
@@ -180,7 +181,7 @@ class PackedSource(Source):
 
 def fitted(
     examples: Sequence[Mapping[str, np.ndarray]], row_length: int, too_long: str
-) -> list[Mapping[str, np.ndarray]]:
+) -> list[dict[str, np.ndarray]]:
     """Examples that fit in a row and have something to train on; see `PackedSource`."""
     if too_long not in TOO_LONG:
         raise ValueError(f"too_long={too_long!r} is unknown; choose {', '.join(TOO_LONG)}")
@@ -194,16 +195,16 @@ def fitted(
         )
     if too_long == "drop":
         examples = [example for example in examples if len(example["tokens"]) <= row_length]
-    examples = [_truncated(example, row_length) for example in examples]
+    cut = [_truncated(example, row_length) for example in examples]
     # What is left may train nothing: a lone token, or a prompt whose response was cut off.
-    examples = [example for example in examples if np.any(example["loss_weights"][1:])]
-    if not examples:
+    trained = [example for example in cut if np.any(example["loss_weights"][1:])]
+    if not trained:
         dropped = f": none of those given has {row_length} tokens or fewer" if long else ""
         raise ValueError(f"there are no examples to train on{dropped}")
-    return examples
+    return trained
 
 
-def _truncated(example, row_length):
+def _truncated(example: Mapping[str, np.ndarray], row_length: int) -> dict[str, np.ndarray]:
     if len(example["tokens"]) <= row_length:
-        return example
+        return dict(example)
     return {name: x[:row_length] for name, x in example.items()}

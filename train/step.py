@@ -117,9 +117,7 @@ class TrainStep:
         # Shardings of the state are pinned: left to the compiler, a new one would be a recompile.
         shardings = jax.tree.map(lambda x: x.sharding, state)
         replicated = NamedSharding(self.mesh, PartitionSpec())
-        self._jitted = jax.jit(
-            self._step, donate_argnums=0, out_shardings=(shardings, replicated)
-        )
+        self._jitted = jax.jit(self._step, donate_argnums=0, out_shardings=(shardings, replicated))
         return self._jitted
 
     def _step(self, state, batch, constants):

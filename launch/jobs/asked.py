@@ -138,9 +138,7 @@ class ServerModel:
             )
         self.continues = template not in _CHAT_SYSTEMS
         self.template_name, self.template = template, _server_template(template)
-        self.generator = open_server(
-            url, name, chat=not self.continues, api_key_env=api_key_env
-        )
+        self.generator = open_server(url, name, chat=not self.continues, api_key_env=api_key_env)
         self.generator.check()
 
     def check_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> None:

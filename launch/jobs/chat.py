@@ -8,7 +8,8 @@ from launch.jobs.asked import LocalModel, Opened, ServerModel
 from models.decoding.sampling import SamplingParams
 from models.tokens import chat_template
 from reasoning.generation.generator import fold_seed
-from reasoning.generation.streaming import THINKING, split_thinking, stream, until
+from reasoning.generation.streaming import stream, until
+from reasoning.hidden_reasoning import THINKING, split_thinking
 from reasoning.prompts import CHAT_TEMPLATE
 from reasoning.response import after_chain, opened_by
 from reasoning.text_measures.reflection import count_self_checks
@@ -59,7 +60,7 @@ class Conversation:
         self._turns += 1
         told = [opening]
         try:
-            yield from split_thinking(_kept(chunks, told), opened="<think>" in opening)
+            yield from split_thinking(_kept(chunks, told), opening)
         finally:
             reply = after_chain("".join(told))
             for tag in ("<answer>", "</answer>"):
@@ -70,7 +71,8 @@ class Conversation:
         """The reply's chunks, and what the prompt has already put into the model's mouth."""
         seed = fold_seed(self._seed, "chat", self._turns)
         tokenizer, plain = self._opened.tokenizer, False
-        if tokenizer is None:
+        steps, config = self._opened.steps, self._opened.config
+        if tokenizer is None or steps is None or config is None:
             chunks = self._model.generator.stream_chat(
                 messages, max_new_tokens=self._most, sampling=self._sampling, seed=seed
             )
@@ -83,14 +85,14 @@ class Conversation:
                 CHAT_TEMPLATE, messages=messages, add_generation_prompt=True,
                 **({"eos_token": ""} | tokenizer.special_tokens),
             )  # fmt: skip
-        room = self._opened.config.max_length - len(tokenizer.encode_prompts([prompt])[0])
+        room = config.max_length - len(tokenizer.encode_prompts([prompt])[0])
         if room < 1:
             raise ValueError(
-                f"the conversation fills the context of {self._opened.config.max_length} tokens:"
-                " forget it by /reset"
+                f"the conversation fills the context of {config.max_length} tokens; type /reset"
+                " to forget it"
             )
         chunks = stream(
-            self._opened.steps, prompt,
+            steps, prompt,
             max_new_tokens=min(self._most, room), sampling=self._sampling, seed=seed,
         )  # fmt: skip
         return (until(chunks, NEXT_TURN) if plain else chunks), opened_by(prompt)

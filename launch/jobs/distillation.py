@@ -98,8 +98,9 @@ class Distillation:
             config = self.config.distill_then_rl
             method = getattr(self, config.method)
             if distilled is None:
-                distilled = method(params, directory / config.method, config.share)
-            params, spent = distilled
+                params, spent = method(params, directory / config.method, config.share)
+            else:
+                params, spent = distilled
             params, more = self.rl_only(params, directory / "rl", config.rl_share)
             spent += more
         else:
@@ -376,9 +377,7 @@ def distill(
     if teacher is not None:
         results["teacher"] = stages.run_stage(work, "teacher", data_settings, of_teacher)
         sizes["teacher"] = teacher.work.model.config.num_params
-        trainer = dataclasses.replace(
-            trainer, sampling_flops=results["teacher"]["sampling_flops"]
-        )
+        trainer = dataclasses.replace(trainer, sampling_flops=results["teacher"]["sampling_flops"])
     results["base"] = stages.run_stage(work, "base", settings, of_base)
     for arm in config.methods:
         sections = {

@@ -64,7 +64,7 @@ class Settings:
     Attributes:
       max_new_tokens, step_tokens, typical_tokens, delimiter, sampling: see `Policy`.
       rows: sequences that are sampled at a time.
-      aggregation: how a verifier's step scores become one.
+      aggregation: how a verifier's step scores are combined; see `reasoning.verifiers.aggregate`.
       wait: what budget forcing goes on with.
       seed: of problems and samples.
     """
@@ -111,13 +111,14 @@ def parse_methods(texts: Sequence[str], prm: bool, orm: bool) -> list[Method]:
     return list(dict.fromkeys(methods))
 
 
-def _entries(model: Any, settings: Settings | None, prm: Any, orm: Any, **verifiers) -> dict:
+def _entries(model: Any, settings: Settings | None, prm: Any, orm: Any, **verifiers: Any) -> dict:
     """The methods of `reasoning.search.methods` for one model; a table of names without one."""
+    known: dict[str, Any] = {"certainty": None, "oracle": None, **verifiers}
     return method_entries(
         prm or None,
         orm or None,
-        certainty=verifiers.get("certainty"),
-        oracle=verifiers.get("oracle"),
+        certainty=known["certainty"],
+        oracle=known["oracle"],
         plain=model.template if model else str,
         aggregation=settings.aggregation if settings else "last",
         wait=settings.wait if settings else "Wait",

@@ -47,7 +47,8 @@ def write(
     """
     template = get_template(teacher.config.template, teacher.tokenizer)
     items = teacher_data.make_items(problems, template)
-    stages.check_prompts(teacher, [item.prompt for item in items], config.max_new_tokens)
+    prompts = [str(item.prompt) for item in items]  # The template makes text, not messages.
+    stages.check_prompts(teacher, prompts, config.max_new_tokens)
     settings = {
         name: getattr(config, name) for name in ("samples", "max_new_tokens", "temperature")
     }
@@ -77,7 +78,7 @@ def write(
             f"none of the teacher's {summary['responses']} responses can be imitated"
             f" ({summary['faults']}): set another data.form, or use another teacher"
         )
-    lengths = [len(ids) for ids in teacher.tokenizer.encode_prompts([i.prompt for i in items])]
+    lengths = [len(ids) for ids in teacher.tokenizer.encode_prompts(prompts)]
     return flops.sampling(
         teacher.model.config, lengths, np.array([drawn[item.key] for item in items])
     )

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,6 +26,7 @@ from reasoning.search.common.evaluation import (
 from reasoning.search.common.sample_bank import SampleBank, ScoreBank
 from reasoning.search.interface import Policy, SearchResult
 from reasoning.search.methods import ADAPTIVE_ARMS, EXTENDS_PILOTS, ONE_RESPONSE, ORACLE
+from reasoning.verifiers import Verifier
 from train.progress import Progress
 
 
@@ -39,7 +40,8 @@ def bank(
     for name, entry in entries.items():
         verifier = entry.verifier
         if verifier is not None:
-            verifier = banks.setdefault(id(entry.verifier), ScoreBank(entry.verifier))
+            # A `ScoreBank` hands on to its verifier whatever it does not define itself.
+            verifier = cast(Verifier, banks.setdefault(id(verifier), ScoreBank(verifier)))
         shared[name] = Entry(entry.method, verifier)
     return dataclasses.replace(policy, generator=generator), shared
 
@@ -141,7 +143,7 @@ def fit_adaptive(
         pilots=pilots,
         extends_pilots=EXTENDS_PILOTS,
         budgets=budgets,
-        unit_tokens=np.mean([each.tokens.mean() for each in calibrated if each.budget == 1]),
+        unit_tokens=float(np.mean([each.tokens.mean() for each in calibrated if each.budget == 1])),
     )
     methods = {}
     for name in ADAPTIVE_ARMS:
@@ -186,9 +188,7 @@ def findings(measured: Sequence[Measured]) -> list[str]:
             )
     for each in curves.get("adaptive", []):
         rivals = [
-            m
-            for m in measured
-            if m.method not in ("adaptive", ORACLE) and m.budget == each.budget
+            m for m in measured if m.method not in ("adaptive", ORACLE) and m.budget == each.budget
         ]
         best = max(rivals, key=lambda m: m.accuracy)
         figure = format_figure(difference(each, best), True)

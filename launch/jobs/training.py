@@ -87,9 +87,7 @@ def plan_supervised(
         examples = [examples[i] for i in short_first(lengths, curriculum, work.seed)]
     source = packed(work, examples, config, epochs, too_long, shuffle=curriculum == 1)
     num_steps = source.count_batches()
-    optimizer = make_optimizer(
-        config.optimizer.settings(), work.model.abstract_params, num_steps
-    )
+    optimizer = make_optimizer(config.optimizer.settings(), work.model.abstract_params, num_steps)
     step = make_train_step(
         make_loss(work.model),
         optimizer,
@@ -120,7 +118,7 @@ def packed(
 ) -> PackedSource:
     """Batches of `config.rows` rows of `config.row_length`; without `epochs` there is no end."""
     # Few at a time where their order matters: packing does not keep it.
-    window = {} if shuffle else {"window": 4 * config.rows}
+    window: dict[str, Any] = {} if shuffle else {"window": 4 * config.rows}
     return PackedSource(
         examples,
         rows=config.rows,
@@ -147,9 +145,7 @@ def fine_tune(work: Workspace, params: Any, plan: SupervisedPlan, directory: Pat
     return _supervise(work, state, plan, directory)
 
 
-def _supervise(
-    work: Workspace, state: TrainState, plan: SupervisedPlan, directory: Path
-) -> Any:
+def _supervise(work: Workspace, state: TrainState, plan: SupervisedPlan, directory: Path) -> Any:
     _refuse_stopped(work, directory)
     with Checkpointer(
         directory / "checkpoints", config=plan.settings, best_metric="loss", best_mode="min"
@@ -227,9 +223,7 @@ def plan_reinforce(
         max_resamples=config.max_resamples,
     )
     num_steps = config.num_steps(len(problems))
-    optimizer = make_optimizer(
-        config.optimizer.settings(), work.model.abstract_params, num_steps
-    )
+    optimizer = make_optimizer(config.optimizer.settings(), work.model.abstract_params, num_steps)
     variant, step = policy_step(work.model, optimizer, work.mesh, config)
     step.check_rows(config.rows)
     template = get_template(work.config.template, work.tokenizer)
@@ -395,8 +389,10 @@ def _finite(params: Any) -> bool:
     return bool(jax.jit(all_finite)(params))
 
 
-def _write_samples(writer: MetricWriter, step: int, rollouts: Rollouts) -> None:
+def _write_samples(writer: MetricWriter, step: int, rollouts: Rollouts | None) -> None:
     """The first completion of the first few prompts, with what it earned and why."""
+    if rollouts is None:  # Nothing has been drawn yet.
+        return
     writer.write_samples(
         step,
         [

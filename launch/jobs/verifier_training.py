@@ -13,7 +13,7 @@ A directory holds `labels/` (JSONL by task and chunk) and, for each verifier, `c
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -147,8 +147,11 @@ def load_process_verifier(
     plan: VerifierPlan, directory: Path, name: str = PROCESS_SOFT
 ) -> ProcessVerifier:
     """One of the two trained process verifiers, for responses of the policy's generator."""
+    loaded = _load(plan, directory / name)
     return ProcessVerifier(
-        *_load(plan, directory / name),
+        loaded.model,
+        loaded.params,
+        loaded.tokenizer,
         generator_tokenizer=plan.work.tokenizer,
         delimiter=plan.labelling.delimiter,
     )
@@ -156,12 +159,13 @@ def load_process_verifier(
 
 def load_outcome_verifier(plan: VerifierPlan, directory: Path) -> OutcomeVerifier:
     """The trained outcome verifier, for responses of the policy's generator."""
+    loaded = _load(plan, directory / OUTCOME)
     return OutcomeVerifier(
-        *_load(plan, directory / OUTCOME), generator_tokenizer=plan.work.tokenizer
+        loaded.model, loaded.params, loaded.tokenizer, generator_tokenizer=plan.work.tokenizer
     )
 
 
-def _load(plan: VerifierPlan, directory: Path) -> LoadedModel:
+def _load(plan: VerifierPlan, directory: Path) -> LoadedModel[ScalarModel]:
     config = plan.work.model.config
     # A checkpoint does not hold what is a matter of the run.
     settings = {name: getattr(config, name) for name in ("dtype", "param_dtype", "scan_unroll")}
@@ -208,7 +212,7 @@ def _plan_training(
         )
         shared = next(iter(plans.values()), planned)
         plans[name] = dataclasses.replace(
-            planned, step=shared.step, settings=planned.settings | {"verifier": name}
+            planned, step=shared.step, settings={**planned.settings, "verifier": name}
         )
     return plans
 
@@ -216,7 +220,7 @@ def _plan_training(
 def _train(
     params: Any, plan: VerifierPlan, solutions: Sequence[LabelledSolution], directory: Path
 ) -> None:
-    model = plan.work.model
+    model = cast(ScalarModel, plan.work.model)  # `plan_verifiers` has put it there.
     waiting = [name for name in VERIFIERS if not (directory / name / "hf").exists()]
     plans = _plan_training(plan, training_examples(plan, solutions))
     for name in waiting:

@@ -151,8 +151,10 @@ def _check_path(given: str) -> None:
         each.stem for each in sorted(CONFIGS.glob("*.py")) if "def get_config(" in each.read_text()
     ]
     close = difflib.get_close_matches(Path(path).stem, names, 1)
-    hint = f"did you mean {CONFIGS / close[0]}.py?" if close else (
-        f"the recipes in {CONFIGS} are {', '.join(names)}"
+    hint = (
+        f"did you mean {CONFIGS / close[0]}.py?"
+        if close
+        else (f"the recipes in {CONFIGS} are {', '.join(names)}")
     )
     print(f"error: --config={given} {fault}; {hint}", file=sys.stderr)
     sys.exit(1)

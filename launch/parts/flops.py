@@ -12,8 +12,8 @@ UPDATE = 3
 
 def forward(config: ModelConfig, lengths: Sequence[int]) -> float:
     """Of one forward pass over sequences of so many tokens, whole or token by token."""
-    lengths = np.asarray(lengths, np.float64)
-    return float(np.sum(lengths * config.flops_per_token(lengths / 2)))
+    tokens = np.asarray(lengths, np.float64)
+    return float(np.sum(tokens * config.flops_per_token(tokens / 2)))
 
 
 def sampling(config: ModelConfig, prompts: Sequence[int], completions: np.ndarray) -> float:
@@ -23,7 +23,7 @@ def sampling(config: ModelConfig, prompts: Sequence[int], completions: np.ndarra
       prompts: P lengths in tokens.
       completions: `[P, G]` lengths in tokens.
     """
-    prompts = np.asarray(prompts, np.float64)[:, None]
-    completions = np.asarray(completions, np.float64)
-    decode = np.sum(completions * config.flops_per_token(prompts + completions / 2))
+    before = np.asarray(prompts, np.float64)[:, None]
+    drawn = np.asarray(completions, np.float64)
+    decode = np.sum(drawn * config.flops_per_token(before + drawn / 2))
     return forward(config, prompts) + float(decode)

@@ -24,7 +24,11 @@ COLUMNS = (
     "knowledge/accuracy", "chat/win_rate", "chat/win_rate_over_rejection_sft", "math/format",
     "format", "language_consistency", "self_checks", "reward/*", "response_tokens",
 )  # fmt: skip
-PLOTTED = {"reward": "reward", "accuracy": "accuracy", "response_tokens": "response length (tokens)"}
+PLOTTED = {
+    "reward": "reward",
+    "accuracy": "accuracy",
+    "response_tokens": "response length (tokens)",
+}
 
 
 def combine_seeds(reports: Sequence[Any]) -> Any:
@@ -52,7 +56,7 @@ def combine_seeds(reports: Sequence[Any]) -> Any:
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Writes `report.json`; its layout is documented in README.md."""
+    """Writes `report.json`; its layout is documented in docs/using.md."""
 
     def finite(value):
         if isinstance(value, dict):
@@ -81,9 +85,7 @@ def print_table(stages: Mapping[str, Mapping[str, Any]], seeds: int) -> None:
     for name in (name for column in COLUMNS for name in fnmatch.filter(measured, column)):
         row = [stage["metrics"].get(name) for stage in stages.values()]
         percent = name != "response_tokens" and not name.startswith("reward/")
-        table.add_row(
-            name + (" (%)" if percent else ""), *(format_figure(f, percent) for f in row)
-        )
+        table.add_row(name + (" (%)" if percent else ""), *(format_figure(f, percent) for f in row))
     table.add_row("seconds", *(f"{stage['wall_seconds']:.0f}" for stage in stages.values()))
     Console(width=max(100, 30 + 26 * len(stages))).print(table)
 

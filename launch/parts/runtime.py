@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import hashlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -41,7 +42,6 @@ def prepare_backend() -> None:
     threads cannot: nothing is dispatched asynchronously on a CPU.
     """
     import jax
-    import jaxlib
 
     with contextlib.suppress(AttributeError):  # Of a JAX that has no such option.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -49,7 +49,7 @@ def prepare_backend() -> None:
 
     flags = os.environ.get("XLA_FLAGS", "")
     give_virtual_devices_threads(flags)
-    if jaxlib.__version__.startswith("0.10."):
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
         for flag, value in CPU_FLAGS.items():
             if flag not in flags:
                 flags = f"{flags} {flag}={value}".strip()
@@ -129,9 +129,7 @@ def define_accept_stopped() -> flags.FlagHolder[list[str]]:
 def check_accepted(names: Sequence[str], stages: Sequence[str]) -> None:
     """Raises `ValueError` where `--accept_stopped` names something that is no stage."""
     if unknown := [name for name in names if name not in stages]:
-        raise ValueError(
-            f"--accept_stopped={unknown[0]} is unknown; choose of {', '.join(stages)}"
-        )
+        raise ValueError(f"--accept_stopped={unknown[0]} is unknown; choose of {', '.join(stages)}")
 
 
 def start_distributed() -> None:

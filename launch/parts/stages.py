@@ -152,9 +152,7 @@ def read_result(work: Workspace, stage: str) -> Any:
     return found
 
 
-def _extends(
-    saved: Mapping[str, Any], settings: Mapping[str, Any], extendable: str
-) -> bool:
+def _extends(saved: Mapping[str, Any], settings: Mapping[str, Any], extendable: str) -> bool:
     """Whether the settings differ in nothing but a larger `extendable`."""
     if saved.get(extendable) is None:
         return False

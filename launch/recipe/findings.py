@@ -59,18 +59,20 @@ def findings(
     found = []
     for name, (stage, metric), (before, earlier) in DIFFERENCES:
         pairs = [(_mean(r, stage, metric), _mean(r, before, earlier)) for r in reports]
-        if all(None not in pair for pair in pairs):
-            differences = [after - first for after, first in pairs]
+        differences = [
+            after - first for after, first in pairs if after is not None and first is not None
+        ]
+        if len(differences) == len(reports):
             if metric != "response_tokens":
                 differences = [100 * each for each in differences]
             found.append({"finding": name} | mean_with_ci(differences, len(reports)))
     if all("r1_zero" in r and "reasoning_rl" in r for r in reports):
         stages = {"R1-Zero": "r1_zero", "reasoning RL": "reasoning_rl"}
         steps = {
-            name: [steps_to_reach(each, stage) for each in directories]
+            name: [n for each in directories if (n := steps_to_reach(each, stage)) is not None]
             for name, stage in stages.items()
         }
-        if not any(None in each for each in steps.values()):
+        if all(len(each) == len(directories) for each in steps.values()):
             pairs = zip(steps["reasoning RL"], steps["R1-Zero"])
             steps["reasoning RL less R1-Zero"] = [after - first for after, first in pairs]
             title = f"RL steps to {ENOUGH:.0%} of R1-Zero's final training accuracy, "

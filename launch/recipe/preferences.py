@@ -36,9 +36,7 @@ Pairs = list[dict[str, Any]]
 HELD_OUT = 0.1
 
 
-def helpful_pairs(
-    work: Workspace, problems: list[Problem], replies: list[list[str]]
-) -> Pairs:
+def helpful_pairs(work: Workspace, problems: list[Problem], replies: list[list[str]]) -> Pairs:
     """What people prefer of each two of the answers to a question, one a pair of distinct answers.
 
     Args:
@@ -67,9 +65,7 @@ def helpful_pairs(
     return pairs
 
 
-def harmless_pairs(
-    work: Workspace, problems: list[Problem], responses: list[list[str]]
-) -> Pairs:
+def harmless_pairs(work: Workspace, problems: list[Problem], responses: list[list[str]]) -> Pairs:
     """Each inoffensive well-formed response, and the same after somebody made it rude."""
     template = get_template(work.config.template, work.tokenizer)
     rng = sampling.rng_of(work, "red team")
@@ -99,7 +95,7 @@ def _made_rude(rng: random.Random, problem: Problem, text: str) -> str:
     if rng.random() < 0.5:
         return tagged(lines, rude)
     lines.insert(rng.randint(0, len(lines)), rude)
-    return tagged(lines, parsed.answer)
+    return tagged(lines, parsed.answer or "")
 
 
 def train_reward_model(
@@ -126,7 +122,8 @@ def train_reward_model(
     sampling.once(directory / "pairs.jsonl", make_pairs)
     pairs = [pair for _, pair in read_records(directory / "pairs.jsonl")]
     held_out = pairs[int(len(pairs) * (1 - HELD_OUT)) :]
-    scalar = dataclasses.replace(work, model=ScalarModel(work.model.config, bias=False))
+    head = ScalarModel(work.model.config, bias=False)
+    scalar = dataclasses.replace(work, model=head)
     plan = training.plan_supervised(
         scalar,
         reward_model.encode_pairs(pairs[: -len(held_out)], work.tokenizer),
@@ -137,11 +134,11 @@ def train_reward_model(
     )
     key = jax.random.key(sampling.seed_of(work, f"head of {directory.name}"))
     copied = jax.tree.map(lambda x: x.copy(), params)
-    start = scalar.model.from_language_model(copied, key)
+    start = head.from_language_model(copied, key)
     trained = training.fine_tune(scalar, start, plan, directory)
     export_model(
         directory / "hf", work.model.config, trained, work.tokenizer, overwrite=True,
-        scalar_head=scalar.model,
+        scalar_head=head,
     )  # fmt: skip
     figure = _accuracy(scalar, trained, held_out)
     write_atomically(measured, json.dumps(figure))

@@ -66,7 +66,8 @@ def _is_complete(work: Workspace, name: str) -> bool:
 def _check_input(work: Workspace, name: str) -> None:
     directory = work.stage_directory(name)
     stages.check_complete(directory, name)
-    if stages.saved_settings(work, name)["training"] != settings_of(work, name)["training"]:
+    saved = stages.saved_settings(work, name)
+    if saved is None or saved["training"] != settings_of(work, name)["training"]:
         raise ValueError(
             f"{directory} is of another config: run the stage {name} again first (--stages={name})"
         )

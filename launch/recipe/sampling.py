@@ -88,7 +88,7 @@ def verify(
 def _formatted(text: str, bare_answers: bool) -> tuple[str, str]:
     """Response and answer: one line a step, tags where they belong; as it is if it has no form."""
     parsed = parse_response(text)
-    if parsed.well_formed:
+    if parsed.well_formed and parsed.answer is not None:
         lines = [line.strip() for line in parsed.chain.splitlines() if line.strip()]
         return tagged(lines, parsed.answer), parsed.answer
     bare = text.strip()

@@ -127,9 +127,7 @@ class _Mistakes:
         return told
 
 
-def _load_section(
-    schema: type[T], config: Any, path: str, mistakes: _Mistakes
-) -> T | None:
+def _load_section(schema: type[T], config: Any, path: str, mistakes: _Mistakes) -> T | None:
     """The section, or None where there are more mistakes than before."""
     if not hasattr(config, "keys"):
         kind = type(config).__name__

@@ -114,9 +114,7 @@ class Verifiers(FineTuning):
     language_share: Annotated[
         float, Setting("of the loss, for writing right solutions; 0 is none", least=0)
     ]
-    bench_problems: Annotated[
-        int, Setting("of planted errors, by task", unit="problems", least=2)
-    ]
+    bench_problems: Annotated[int, Setting("of planted errors, by task", unit="problems", least=2)]
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()

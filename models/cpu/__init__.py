@@ -1,8 +1,9 @@
-"""What exists only because of how XLA runs on a CPU; accelerators take the plain way.
+"""Code that exists only because of how XLA's CPU backend works; accelerators run the plain code.
 
-    products.py    attention's products in layouts that the CPU backend computes fast: training
-                   attention is about 1.6 times as fast as the library's
-    reductions.py  sums and maxima over rows, side by side in lanes of 32 entries
+    products.py    matrix products of attention in layouts that the CPU backend computes fast;
+                   training attention is about 1.6 times as fast as JAX's own
+    reductions.py  sums and maxima over rows, computed in 32 lanes side by side
 
-Each module says what the backend does otherwise. Ratios were measured on two-core x86 machines.
+Each module says what the backend would do otherwise. The ratios were measured on two-core x86
+machines.
 """

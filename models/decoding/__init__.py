@@ -1,1 +1,1 @@
-"""Sampling from a decoder: logits over a KV cache, the draw, and the one compiled sampler."""
+"""Sampling from a decoder: the forward pass over a KV cache, the draw and the compiled sampler."""

@@ -1,18 +1,37 @@
-"""The decoder with its keys and values in a `KVCache`: prompts at once, then token by token."""
+"""Runs the decoder over a `KVCache`: `prefill` reads whole prompts, `decode` reads single tokens.
+
+Both are pure functions that a compiled sampler calls.
+"""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from models.decoder import Model
 from models.layers import attention
 from models.layers.kv_cache import KVCache, decode_attention
 
 
-def prefill(model, params, cache: KVCache, tokens, lengths, slots) -> KVCache:
-    """The cache with keys and values of prompts `tokens [A, S]` in `slots [A]`.
+def prefill(
+    model: Model,
+    params: Any,
+    cache: KVCache,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    slots: jax.Array,
+) -> KVCache:
+    """Reads prompts and stores their keys and values in the cache; empties the slots' suffixes.
 
-    The slots' suffixes are emptied. Slot P means nowhere. `lengths [A]` are those of the prompts.
+    Args:
+      params: the parameter pytree, or what `model.for_loop` made of it.
+      tokens: int32 `[A, S]`, the prompts.
+      lengths: int32 `[A]`, tokens of each prompt.
+      slots: int32 `[A]`, the slot of each prompt; a prompt with slot P is not stored.
+
+    Returns:
+      The new cache.
     """
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     valid = positions < lengths[:, None]
@@ -34,15 +53,27 @@ def prefill(model, params, cache: KVCache, tokens, lengths, slots) -> KVCache:
     )
 
 
-def decode(model, params, cache: KVCache, tokens, positions, column, active, live=None):
-    """Logits `[P * G, V]` after one input token per sample, and the cache with it.
+def decode(
+    model: Model,
+    params: Any,
+    cache: KVCache,
+    tokens: jax.Array,
+    positions: jax.Array,
+    column: jax.Array,
+    active: jax.Array,
+    live: tuple[jax.Array | int, jax.Array] | None = None,
+) -> tuple[jax.Array, KVCache]:
+    """Reads one token per sample.
 
     Args:
-      params: in a loop, `model.for_loop(params)`, made outside it.
-      tokens, positions: `[P, G]`, of the input.
-      column: where the suffix takes the new keys and values.
-      active: `[P, G]`, whether that column will hold a token.
+      params: the parameter pytree; inside a loop pass `model.for_loop(params)`, made before it.
+      tokens, positions: int32 `[P, G]`, the input tokens and their positions.
+      column: int32, the column of the suffix that stores the new keys and values.
+      active: bool `[P, G]`, whether that column counts as holding a token of the sample.
       live: see `decode_attention`.
+
+    Returns:
+      The logits `[P * G, V]` of the next token, and the new cache.
     """
     prompts, group = tokens.shape
     cache = dataclasses.replace(
@@ -65,7 +96,5 @@ def decode(model, params, cache: KVCache, tokens, positions, column, active, liv
         return out.reshape(prompts * group, 1, *out.shape[2:]), cache
 
     decoder = model.bind(params)
-    hidden, cache = decoder.hidden(
-        tokens.reshape(-1, 1), positions.reshape(-1, 1), attend, cache
-    )
+    hidden, cache = decoder.hidden(tokens.reshape(-1, 1), positions.reshape(-1, 1), attend, cache)
     return decoder.logits(hidden[:, 0]), cache

@@ -1,16 +1,19 @@
-"""The one compiled sampler: a queue of prompts in, G samples of each out, in one XLA program.
+"""The compiled sampler: draws G samples of each prompt of a queue in one XLA program.
 
-Prompts wait in a queue on the device. P of them hold a slot at a time; each is prefilled once and
-its keys and values serve all its G samples. Every decode step advances all samples of all slots
-by one token. When enough slots have finished, the next prompts are prefilled into them, so that
-short samples do not wait for long ones (continuous batching as in Orca, OSDI 2022, by group).
+Prompts wait in a queue on the device. P of them hold a slot at a time. The sampler prefills each
+prompt once, and all its G samples share its keys and values. Every decode step advances all samples
+of all slots by one token. When enough slots have finished, the sampler prefills the next prompts
+into them, so that short samples do not wait for long ones (continuous batching as in Orca, OSDI
+2022, but by whole groups of samples).
 
-All samples write their keys and values in the same cache column, a counter modulo W, so a write
-is one slice update instead of a scatter; a mask says which columns belong to whom.
+All samples write their keys and values to the same cache column, a counter modulo W. So a write is
+one slice update instead of a scatter; a mask says which columns belong to which sample.
 
-Input and output share columns: the column that holds the key of an input token holds the token
-that was sampled from it. The last prompt token is the first input, so the first sampled token is
-no special case.
+Input and output share columns: the column that stores the key of an input token also stores the
+token that was sampled after it. The last prompt token is the first input, so the first sampled
+token needs no special case.
+
+`models.paths.path_sampler` is the sampler for searches, which extend samples step by step.
 """
 
 import dataclasses
@@ -36,15 +39,15 @@ RUNNING, STOP_TOKEN, STOP_STRING, LENGTH = range(4)
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """What was generated for Q prompts, as NumPy arrays.
+    """The samples of B prompts, as NumPy arrays.
 
     Attributes:
-      tokens: `[Q, G, W]`, the stop token included, zeros after the end.
-      logprobs: `[Q, G, W]`, log-probability of each token under softmax(logits / temperature),
-        before top-k/top-p/min-p; at temperature 0 under softmax(logits).
-      lengths: `[Q, G]`, number of tokens.
-      finish: `[Q, G]`, index into `FINISH_REASONS`.
-      steps: decode steps that were run; `lengths.sum() / (steps * slots * G)` is the occupancy.
+      tokens: int32 `[B, G, W]`, the stop token included, zeros after the end.
+      logprobs: float32 `[B, G, W]`, log-probability of each token under softmax(logits /
+        temperature), before top-k/top-p/min-p; at temperature 0 under softmax(logits).
+      lengths: int32 `[B, G]`, number of tokens of each sample.
+      finish: int32 `[B, G]`, why each sample ended, as an index into `FINISH_REASONS`.
+      steps: number of decode steps; `lengths.sum() / (steps * slots * G)` is the occupancy.
     """
 
     tokens: np.ndarray
@@ -54,28 +57,28 @@ class Samples:
     steps: int
 
     def ids(self, prompt: int, sample: int) -> list[int]:
-        """Token ids of one sample, the stop token included."""
+        """Returns the token ids of one sample, the stop token included."""
         return self.tokens[prompt, sample, : self.lengths[prompt, sample]].tolist()
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class _Slots:
-    """Device state of the P x G samples in flight. `columns_*` hold outputs by cache column."""
+    """The device state of the P x G samples in flight; `columns_*` are indexed by cache column."""
 
     cache: KVCache
-    step: jax.Array  # []
-    prompt: jax.Array  # [P] index in the queue, -1 when never used
-    start: jax.Array  # [P] step at which the slot was filled
-    limit: jax.Array  # [P, G]
-    count: jax.Array  # [P, G] tokens generated
-    token: jax.Array  # [P, G] next input
-    position: jax.Array  # [P, G] position of the next input
-    finish: jax.Array  # [P, G]
-    automaton: jax.Array  # [P, G] state of the stop-string automaton
-    columns_token: jax.Array  # [P, G, W]
-    columns_logprob: jax.Array  # [P, G, W]
-    columns_uniform: jax.Array  # [P, G, W] what each column's token is drawn with
+    step: jax.Array  # [], number of decode steps so far
+    prompt: jax.Array  # [P], index in the queue; -1 if the slot was never used
+    start: jax.Array  # [P], step at which the slot was filled
+    limit: jax.Array  # [P, G], most tokens to generate
+    count: jax.Array  # [P, G], tokens generated so far
+    token: jax.Array  # [P, G], next input
+    position: jax.Array  # [P, G], position of the next input
+    finish: jax.Array  # [P, G], index into `FINISH_REASONS`
+    automaton: jax.Array  # [P, G], state of the stop-string automaton
+    columns_token: jax.Array  # [P, G, W], tokens generated
+    columns_logprob: jax.Array  # [P, G, W], their log-probs
+    columns_uniform: jax.Array  # [P, G, W], uniform number that each column's token is drawn with
 
     @property
     def active(self) -> jax.Array:
@@ -83,14 +86,15 @@ class _Slots:
 
 
 class Sampler:
-    """Compiles generation for one model and one shape of work.
+    """Draws samples from one model, compiled for one number of slots, samples and columns.
 
     Attributes:
+      model: the model that it samples from.
       slots: P, prompts in flight at a time.
       group: G, samples of each prompt.
-      max_new_tokens: W, columns of the cache; no sample is longer.
-      admit: slots that must be free before new prompts are prefilled into them; a quarter of the
-        slots by default, so that prefills come in batches.
+      max_new_tokens: W, columns of the cache and so the most tokens of a sample.
+      admit: A, how many slots must be free before the sampler prefills new prompts into them. The
+        default is a quarter of the slots, so that prefills come in batches.
     """
 
     def __init__(
@@ -104,12 +108,24 @@ class Sampler:
         stop_strings: TokenAutomaton | None = None,
         admit: int | None = None,
     ):
+        """Creates a sampler; compilation happens at the first call.
+
+        Args:
+          stop_ids: a sample ends after any of these tokens.
+          stop_strings: a sample ends once its text contains one of this automaton's strings.
+
+        Raises:
+          ValueError: a size below one, or a stop id outside the vocabulary.
+        """
         for name, value in (("slots", slots), ("group", group), ("max_new_tokens", max_new_tokens)):
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
         vocab = model.config.vocab_size
         if bad := [i for i in stop_ids if not 0 <= i < vocab]:
-            raise ValueError(f"stop id {bad[0]} is outside the vocabulary of {vocab} tokens")
+            raise ValueError(
+                f"stop id {bad[0]} is outside the model's vocabulary of {vocab} tokens; is it from"
+                " another tokenizer?"
+            )
         self.model, self.slots, self.group = model, slots, group
         self.max_new_tokens = max_new_tokens
         self.admit = min(slots, admit or max(1, slots // 4))
@@ -119,7 +135,10 @@ class Sampler:
 
     @property
     def compilations(self) -> int:
-        """Programs compiled so far: one per bucket of queue length and prompt length."""
+        """The number of programs compiled so far.
+
+        There is one for each pair of buckets of queue length and prompt length.
+        """
         return count_programs(self._run)
 
     def __call__(
@@ -132,11 +151,14 @@ class Sampler:
     ) -> Samples:
         """Draws G samples of every prompt.
 
-        What sample g of prompt i draws depends on `key`, i and g alone, not on the slots.
+        The random numbers of sample g of prompt i depend on `key`, i and g alone, not on the slots.
 
         Args:
-          prompts: token ids of Q prompts, each at least one token.
-          limits: most new tokens for each prompt's samples; `max_new_tokens` by default.
+          params: parameters of the model.
+          prompts: token ids of B prompts, each of at least one token.
+          key: random key.
+          sampling: how tokens are drawn.
+          limits: most new tokens of each prompt's samples; `max_new_tokens` by default.
 
         Raises:
           ValueError: an empty prompt, a token outside the vocabulary, a limit above
@@ -166,7 +188,9 @@ class Sampler:
         config = self.model.config
         for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
             if not len(prompt):
-                raise ValueError(f"prompt {i} is empty; give at least a beginning-of-sequence token")
+                raise ValueError(
+                    f"prompt {i} is empty; give at least a beginning-of-sequence token"
+                )
             if min(prompt) < 0 or max(prompt) >= config.vocab_size:
                 raise ValueError(
                     f"prompt {i} holds token {max(max(prompt), -min(prompt))}, outside the model's "
@@ -174,8 +198,8 @@ class Sampler:
                 )
             if not 1 <= limit <= self.max_new_tokens:
                 raise ValueError(
-                    f"limit {limit} of prompt {i} is not within 1..{self.max_new_tokens}, the "
-                    "sampler's max_new_tokens"
+                    f"limit {limit} of prompt {i} is not within 1..{self.max_new_tokens}; lower it"
+                    " or make the sampler with a larger max_new_tokens"
                 )
             if len(prompt) + limit > config.max_length:
                 raise ValueError(
@@ -218,7 +242,7 @@ class Sampler:
         num_rows = queue.shape[0]
 
         def collect(slots: _Slots, out):
-            """Copies finished samples to the output, unrolling the circular columns."""
+            """Copies finished samples to the output and unrolls their circular columns."""
             order = (slots.start[:, None] + jnp.arange(W)) % W
             order = jnp.broadcast_to(order[:, None], (P, G, W))
             valid = jnp.arange(W) < slots.count[..., None]
@@ -238,7 +262,7 @@ class Sampler:
             }
 
         def uniform(prompts, start):
-            """Draws `[A, G, W]` of number n = 0, 1, ... in the column of step `start` + n."""
+            """Returns uniform numbers `[A, G, W]`; number n is in the column of step start + n."""
             stream = prompts[:, None] * G + jnp.arange(G)
             keys = jax.vmap(functools.partial(jax.random.fold_in, key))(stream.ravel())
             draws = jax.vmap(lambda key: jax.random.uniform(key, (W,)))(keys)
@@ -276,7 +300,7 @@ class Sampler:
 
         def step(slots: _Slots) -> _Slots:
             active, column = slots.active, slots.step % W
-            # Slots that are active were filled at most W steps ago.
+            # Active slots were filled at most W steps ago, so `oldest` is less than a turn behind.
             oldest = jnp.where(active.any(-1), slots.start, slots.step).min()
             logits, cache = decode(
                 model, params, slots.cache, slots.token, slots.position, column, active,
@@ -294,7 +318,8 @@ class Sampler:
             finish = jnp.where(stop_table[token], STOP_TOKEN, finish)
 
             def write(columns, value):
-                # Finished samples wait to be collected; the counter may come round to their columns.
+                # Finished samples wait to be collected, and the counter may meanwhile come round to
+                # their columns.
                 value = jnp.where(active, value, columns[:, :, column])
                 return jax.lax.dynamic_update_slice(columns, value[..., None], (0, 0, column))
 
@@ -341,5 +366,9 @@ class Sampler:
 
 
 def bucket(size: int, least: int = 1) -> int:
-    """The next power of two: shapes within a bucket share one compiled program."""
+    """Rounds a size up to a power of two, so that similar sizes share one compiled program.
+
+    Args:
+      least: lower bound of the result.
+    """
     return max(least, 1 << (size - 1).bit_length())

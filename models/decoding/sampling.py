@@ -1,7 +1,9 @@
-"""How one token is drawn from logits: temperature, top-k, top-p, min-p."""
+"""Draws tokens from logits, with temperature, top-k, top-p and min-p."""
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +12,20 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class SamplingParams:
-    """How tokens are drawn. All values are traced: changing one never recompiles, except for
-    switching the group top_k/top_p/min_p on or off.
+    """Settings of how tokens are drawn.
+
+    All values are traced, so a new value causes no compilation. The exception: programs with and
+    without the filters (top_k, top_p, min_p) differ.
 
     Attributes:
-      temperature: 0 is greedy.
+      temperature: divides the logits; 0 always takes the likeliest token.
       top_k: keep the k likeliest tokens; 0 keeps all.
-      top_p: keep the likeliest tokens until their mass reaches p (arXiv:1904.09751).
-      min_p: keep tokens with at least this share of the likeliest one's probability
+      top_p: keep the likeliest tokens until their probability adds up to p (arXiv:1904.09751).
+      min_p: keep tokens that have at least this share of the likeliest token's probability
         (arXiv:2407.01082).
+
+    Raises:
+      ValueError: a value is outside its range.
     """
 
     temperature: float = 1.0
@@ -37,11 +44,12 @@ class SamplingParams:
 
     @property
     def filtered(self) -> bool:
+        """Whether any of the filters top_k, top_p and min_p is on."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
     @functools.cached_property
     def knobs(self) -> dict[str, np.generic]:
-        """The values as `draw` takes them."""
+        """The values in the form that `draw` takes."""
         return {
             "temperature": np.float32(self.temperature),
             "top_k": np.int32(self.top_k),
@@ -50,59 +58,63 @@ class SamplingParams:
         }
 
 
-def draw(logits: jax.Array, uniform: jax.Array, knobs: dict[str, jax.Array], filtered: bool):
-    """One token per row and its log-probability, by inversion of the cumulative distribution.
+def draw(
+    logits: jax.Array, uniform: jax.Array, knobs: Mapping[str, Any], filtered: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Draws one token per row by inverting the cumulative distribution.
 
-    The vocabulary is laid out as a table of about sqrt(V) rows, filled row by row. A column is
-    drawn by its mass, then a row within that column: two short cumulative sums instead of one over
-    the vocabulary, and every reduction runs along rows, where a CPU has vector instructions.
+    The function lays the vocabulary out as a table `[I, J]` of about sqrt(V) rows, filled row by
+    row. It draws a column of the table by the columns' masses, and then a row within that column.
+    This takes two short cumulative sums instead of one over the vocabulary, and every reduction
+    runs along rows, where a CPU has vector instructions.
 
     Args:
-      logits: `[B, V]` float32.
-      uniform: `[B]` in [0, 1).
+      logits: float32 `[B, V]`.
+      uniform: float32 `[B]` in [0, 1), one random number per row.
       knobs: scalars `temperature`, `top_k`, `top_p`, `min_p`; see `SamplingParams`.
-      filtered: whether the last three are in use (static).
+      filtered: whether any of the last three is on (static).
 
     Returns:
-      `(token [B] int32, logprob [B] float32)`. At temperature 0 one of the likeliest tokens.
+      The tokens (int32 `[B]`) and their log-probabilities before the filters (float32 `[B]`). At
+      temperature 0 each token is one of the likeliest.
     """
     greedy = knobs["temperature"] == 0
     logits = logits / jnp.where(greedy, 1.0, knobs["temperature"])
-    table_BRC, peak_BC, mass_BC = _columns(logits)
-    peak_B, total_B = peak_BC.max(-1), mass_BC.sum(-1)
+    table_BIJ, peak_BJ, mass_BJ = _columns(logits)
+    peak_B, total_B = peak_BJ.max(-1), mass_BJ.sum(-1)
     if filtered:
-        table_BRC, peak_BC, mass_BC = _columns(_filter(logits, peak_B, total_B, knobs))
+        table_BIJ, peak_BJ, mass_BJ = _columns(_filter(logits, peak_B, total_B, knobs))
 
-    # Greedy: only the likeliest has mass, and what is drawn for it does not matter.
-    mass_BC = jnp.where(greedy, peak_BC == peak_B[:, None], mass_BC)
-    column_B, uniform = _invert_cdf(mass_BC, uniform)
+    # In the greedy case only the likeliest token keeps its mass, so every draw hits it.
+    mass_BJ = jnp.where(greedy, peak_BJ == peak_B[:, None], mass_BJ)
+    column_B, uniform = _invert_cdf(mass_BJ, uniform)
     at = column_B[:, None]
-    logits_BR = jnp.take_along_axis(table_BRC, at[:, None], -1)[..., 0]
-    peak_B1 = jnp.take_along_axis(peak_BC, at, -1)
-    mass_BR = jnp.where(greedy, logits_BR == peak_B1, jnp.exp(logits_BR - peak_B1))
-    row_B, _ = _invert_cdf(mass_BR, uniform)
-    chosen_B = jnp.take_along_axis(logits_BR, row_B[:, None], -1)[:, 0]
-    token_B = row_B * table_BRC.shape[-1] + column_B
+    logits_BI = jnp.take_along_axis(table_BIJ, at[:, None], -1)[..., 0]
+    peak_B1 = jnp.take_along_axis(peak_BJ, at, -1)
+    mass_BI = jnp.where(greedy, logits_BI == peak_B1, jnp.exp(logits_BI - peak_B1))
+    row_B, _ = _invert_cdf(mass_BI, uniform)
+    chosen_B = jnp.take_along_axis(logits_BI, row_B[:, None], -1)[:, 0]
+    token_B = row_B * table_BIJ.shape[-1] + column_B
     return token_B.astype(jnp.int32), chosen_B - peak_B - jnp.log(total_B)
 
 
 def _columns(logits):
-    """Logits as a table `[B, R, C]`, and of its columns the largest logit and the mass `[B, C]`.
+    """Returns logits as a table `[B, I, J]`, and each column's largest logit and mass `[B, J]`.
 
-    The mass of a token is exp(logit - the row's largest logit).
+    The mass of a token is exp(logit - largest logit of the batch row).
     """
     batch, vocab = logits.shape
     rows = 1 << (vocab.bit_length() // 2)
     padded = jnp.pad(logits, ((0, 0), (0, -vocab % rows)), constant_values=-jnp.inf)
-    table_BRC = padded.reshape(batch, rows, -1)
-    # Finite, so that a column without mass has mass 0, not NaN.
-    peak_BC = jnp.maximum(table_BRC.max(1), jnp.finfo(jnp.float32).min)
-    inner_BC = jnp.exp(table_BRC - peak_BC[:, None]).sum(1)
-    return table_BRC, peak_BC, inner_BC * jnp.exp(peak_BC - peak_BC.max(-1, keepdims=True))
+    table_BIJ = padded.reshape(batch, rows, -1)
+    # The bound is finite, so that a column without tokens has mass 0 instead of NaN.
+    peak_BJ = jnp.maximum(table_BIJ.max(1), jnp.finfo(jnp.float32).min)
+    inner_BJ = jnp.exp(table_BIJ - peak_BJ[:, None]).sum(1)
+    return table_BIJ, peak_BJ, inner_BJ * jnp.exp(peak_BJ - peak_BJ.max(-1, keepdims=True))
 
 
 def _filter(logits, peak_B, total_B, knobs):
-    """`logits [B, V]`, minus infinity where top-k, top-p or min-p drop a token."""
+    """Returns logits `[B, V]` with minus infinity where top-k, top-p or min-p drop a token."""
     # The likeliest token has mass 1.
     mass = jnp.exp(logits - peak_B[:, None])
     ranked = -jnp.sort(-mass, -1)
@@ -116,14 +128,19 @@ def _filter(logits, peak_B, total_B, knobs):
 
 
 def _invert_cdf(mass: jax.Array, uniform: jax.Array):
-    """The first index at which the cumulative mass `[B, N]` exceeds `uniform [B]` of its total.
+    """Finds the first index where the cumulative sum of `mass` exceeds `uniform` times its total.
+
+    Args:
+      mass: `[B, I]` or `[B, J]`.
+      uniform: `[B]` in [0, 1).
 
     Returns:
-      The index `[B]`, and where between its bounds the draw fell: again uniform in [0, 1).
+      The index `[B]`, and where the draw fell between the bounds of that index, `[B]`. The latter
+      is again uniform in [0, 1).
     """
     cumulative = jnp.cumsum(mass.astype(jnp.float32), -1)
     target = jnp.minimum(uniform, 1 - 1e-6) * cumulative[:, -1]
-    # What has no mass repeats its predecessor's cumulative value: it is never the first above.
+    # An entry without mass repeats the cumulative value of its predecessor, so it is never first.
     index = jnp.sum(cumulative <= target[:, None], -1)
     upper = jnp.take_along_axis(cumulative, index[:, None], -1)[:, 0]
     lower = jnp.where(cumulative <= target[:, None], cumulative, 0.0).max(-1)

@@ -1,10 +1,10 @@
-"""Checks that what was sampled has the log-probs that the trainer would give it.
+"""Checks that the sampler and the trainer give sampled tokens the same log-probs.
 
-The sampler decodes token by token over a cache, the trainer reads whole sequences. They are two
-programs of one model. Where they disagree, RL trains on tokens of another distribution than it
-thinks, and searches and evaluations measure another model. `SamplerCheck` reads a few samples
-again as the trainer would and raises `SamplerMismatch` where log-probs differ by more than
-rounding explains.
+The sampler decodes token by token over a cache; the trainer reads whole sequences. They are two
+programs of one model. If they disagree, RL trains on tokens of another distribution than it
+assumes, and searches and evaluations measure another model. `SamplerCheck` reads a few samples
+again as the trainer would and raises `SamplerMismatch` if log-probs differ by more than rounding
+explains.
 """
 
 import dataclasses
@@ -18,27 +18,28 @@ import numpy as np
 from models.decoder import LanguageModel
 from models.logprobs import token_logprobs
 
-# Sequences that a check reads.
+# How many sequences a check reads.
 ROWS = 4
-# Bounds by the dtype that the model computes in, on KL(sampler || trainer) in nats per token. At
-# float32 rounding leaves 1e-8; bfloat16 has 8 bits, and published runs report up to 1e-2 with it.
+# Bounds on KL(sampler || trainer) in nats per token, by the dtype that the model computes in. With
+# float32, rounding causes 1e-8; bfloat16 has 8 bits, and published runs report up to 1e-2 with it.
 MAX_KL = {"float32": 1e-4, "bfloat16": 5e-2}
-# At float32 no single token may differ by more than this either, in nats.
+# Bounds on the difference of any single token's log-prob, in nats; bfloat16 has none.
 MAX_GAP = {"float32": 2e-2}
 
 
 class SamplerMismatch(ValueError):
-    """The sampler's log-probs are not the trainer's."""
+    """The sampler's log-probs differ from the trainer's by more than rounding explains."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
-    """One sample as the sampler describes it.
+    """One sample, as the sampler returned it.
 
     Attributes:
-      context: token ids that precede it.
-      tokens: its token ids.
-      logprobs: float32 `[len(tokens)]`, under softmax(logits / temperature).
+      context: token ids that precede the sample.
+      tokens: token ids of the sample.
+      logprobs: float32 `[len(tokens)]`, the sampler's log-probs under softmax(logits /
+        temperature).
     """
 
     context: Sequence[int]
@@ -47,31 +48,35 @@ class Sampled:
 
 
 def mismatch(kl: float, gap: float, dtype: str) -> str | None:
-    """Why sampler and trainer are not one model, in words, or None where they are.
+    """Returns an error text if sampler and trainer differ by more than rounding, else None.
 
     Args:
       kl: KL(sampler || trainer) in nats per token.
       gap: the largest difference of a token's log-prob, in nats.
-      dtype: what the model computes in.
+      dtype: name of the dtype that the model computes in.
     """
     max_kl, max_gap = MAX_KL.get(dtype, MAX_KL["bfloat16"]), MAX_GAP.get(dtype, np.inf)
-    if kl <= max_kl and gap <= max_gap:  # False for NaN.
+    if kl <= max_kl and gap <= max_gap:  # NaN fails this comparison, as it should.
         return None
     return (
-        f"the sampler and the trainer disagree about what was sampled: KL {kl:.2g} nats per token"
-        f" (at most {max_kl:g} with {dtype}), largest difference {gap:.2g}; results of such samples"
-        " would be wrong, so the run stops. Report this with the processor and the versions of"
-        " jax and jaxlib"
+        "the sampler and the trainer disagree about the log-probs of sampled tokens: KL is"
+        f" {kl:.2g} nats per token (bound: {max_kl:g} with {dtype}), the largest difference"
+        f" {gap:.2g} nats. Results of such samples would be wrong, so the run stops. Please report"
+        " this with the processor and the versions of jax and jaxlib"
     )
 
 
 def divergence(sampler: np.ndarray, trainer: np.ndarray) -> tuple[float, float]:
-    """KL(sampler || trainer) per token, estimated without bias from samples, and the largest gap.
+    """Estimates KL(sampler || trainer) from sampled tokens and finds the largest difference.
 
-    The estimator is k3 (http://joschu.net/blog/kl-approx.html): never negative, low variance.
+    The estimator is k3 (http://joschu.net/blog/kl-approx.html), which is unbiased, never negative
+    and of low variance.
 
     Args:
-      sampler, trainer: log-probs of the same sampled tokens, `[N]`.
+      sampler, trainer: log-probs `[U]` of the same sampled tokens.
+
+    Returns:
+      KL in nats per token, and the largest difference of a token's log-prob in nats.
     """
     log_ratio = np.asarray(trainer, np.float64) - np.asarray(sampler, np.float64)
     if not len(log_ratio):
@@ -81,10 +86,11 @@ def divergence(sampler: np.ndarray, trainer: np.ndarray) -> tuple[float, float]:
 
 
 class SamplerCheck:
-    """Reads a few samples again as the trainer would; see the module.
+    """Compares a few samples with the trainer; see the module's docstring.
 
-    The first call of a program and later calls of it may differ, as they did where programs ran
-    side by side. Calls 2, 4, 8, 16, ... are `due`, so checks cost next to nothing in the long run.
+    Later calls of a program may differ from its first call, as happened when programs ran side by
+    side. So `due` asks for checks of calls 2, 4, 8, 16, ..., which cost next to nothing in the long
+    run.
     """
 
     def __init__(self, model: LanguageModel):
@@ -97,17 +103,23 @@ class SamplerCheck:
         self._logprobs = jax.jit(logprobs)
 
     def due(self) -> bool:
-        """Counts a call of the sampler; whether its samples are to be checked."""
+        """Counts one call of the sampler and returns whether its samples should be checked."""
         self._calls += 1
         return self._calls > 1 and self._calls & (self._calls - 1) == 0
 
     def __call__(
         self, params: Any, samples: Sequence[Sampled], temperature: float
     ) -> tuple[float, float]:
-        """KL(sampler || trainer) and the largest gap over the first few samples.
+        """Reads the first few samples as the trainer would and compares the log-probs.
 
         Args:
-          temperature: that of the sampler; 0 for greedy, whose log-probs are those of 1.
+          params: parameters of the model.
+          samples: the sampler's output; empty samples and contexts are skipped.
+          temperature: temperature of the sampler; 0 (greedy) has the log-probs of temperature 1.
+
+        Returns:
+          KL(sampler || trainer) in nats per token and the largest difference of a token's log-prob
+          in nats; zeros if no sample is left.
 
         Raises:
           SamplerMismatch: they are larger than rounding explains.
@@ -130,9 +142,7 @@ class SamplerCheck:
             found[row, len(s.context) : len(s.context) + len(s.tokens)]
             for row, s in enumerate(samples)
         ]
-        kl, gap = divergence(
-            np.concatenate([s.logprobs for s in samples]), np.concatenate(trainer)
-        )
+        kl, gap = divergence(np.concatenate([s.logprobs for s in samples]), np.concatenate(trainer))
         if reason := mismatch(kl, gap, jnp.dtype(self._model.config.dtype).name):
             raise SamplerMismatch(reason)
         return kl, gap

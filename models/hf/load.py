@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -47,15 +47,20 @@ _NUMBERS = re.compile(r"model\.layers\.(\d{1,9})\.(?:mlp\.experts\.(\d{1,9})\.)?
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
-class LoadedModel(NamedTuple):
-    model: Model
+LoadedT = TypeVar("LoadedT", bound=Model)
+
+
+class LoadedModel(NamedTuple, Generic[LoadedT]):
+    """A model with its parameters and its tokenizer."""
+
+    model: LoadedT
     params: Any
     tokenizer: Tokenizer
 
 
 def load_scalar_model(
     source: str | os.PathLike, mesh: Mesh | None = None, **changes: Any
-) -> LoadedModel:
+) -> LoadedModel[ScalarModel]:
     """Config, weights and tokenizer of a verifier or reward model: a `ScalarModel`.
 
     It is stored as a `...ForTokenClassification` (with a bias) or `...ForSequenceClassification`

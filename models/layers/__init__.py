@@ -1,1 +1,1 @@
-"""The parts of a decoder layer: attention, the KV cache, rotary positions, MoE and projections."""
+"""The parts of a decoder layer: attention, KV cache, RoPE, mixture of experts and projections."""

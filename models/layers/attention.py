@@ -1,4 +1,10 @@
-"""Causal attention over packed rows, as in training and when a prompt is read."""
+"""Causal attention over packed rows, which training and the reading of prompts use.
+
+`models.layers.kv_cache` has the attention of one new token over a cache.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,37 +12,48 @@ import jax.numpy as jnp
 from models.cpu.products import head_major_attention
 from models.sharding import constrain
 
-# Large and finite: a fully masked row then softmaxes to uniform weights instead of NaN.
+# How a block attends: (q_BTNH, k_BTKH, v_BTKH, cache, layer index) -> (output_BTNH, cache).
+Attend = Callable[..., tuple[jax.Array, Any]]
+
+# Large and finite, so that the softmax of a fully masked row gives uniform weights instead of NaN.
 MASK_VALUE = -1e30
-# Float32 attention scores that one device holds at a time in training: 2**27 are 512 MiB.
+# Most float32 attention scores that one device holds at a time in training; 2**27 are 512 MiB.
 MAX_SCORES = 2**27
 
 
 def packed_attention(
     q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_BT: jax.Array
 ) -> jax.Array:
-    """Causal attention within each packed segment; never across. Returns `[B, T, N, H]`.
+    """Attends causally within each packed segment, never across segments.
 
-    The values' H, and so that of the result, may differ from that of queries and keys. Segment id 0
-    is padding: nothing else attends to it, and what it attends to means nothing.
+    Args:
+      q_BTNH, k_BTKH: queries and keys.
+      v_BTKH: values; their H may differ from that of queries and keys.
+      segment_ids_BT: segment of each token. Id 0 marks padding: no other segment attends to it, and
+        its own output has no meaning.
+
+    Returns:
+      `[B, T, N, H]`, with the H of the values.
     """
     batch, length, num_heads, _ = q_BTNH.shape
     columns = jnp.arange(length)
 
-    def of_queries(q_BQNH, segments_BQ, rows_Q):
-        same = segments_BQ[:, :, None] == segment_ids_BT[:, None, :]
-        mask_BQT = same & (rows_Q[:, None] >= columns)
-        # By the platform that is compiled for, which need not be the one at hand.
+    def of_queries(block_BTNH, segments_BT, rows_T):
+        """Returns the output of some queries, which are in rows `rows_T`, over all keys."""
+        same = segments_BT[:, :, None] == segment_ids_BT[:, None, :]
+        mask_BTS = same & (rows_T[:, None] >= columns)
+        # JAX chooses by the platform that it compiles for, which may not be the default one.
         return jax.lax.platform_dependent(
-            q_BQNH, k_BTKH, v_BTKH, mask_BQT, cpu=_cpu_attention, default=_library_attention
+            block_BTNH, k_BTKH, v_BTKH, mask_BTS, cpu=_cpu_attention, default=_library_attention
         )
 
     devices = max(jax.sharding.get_abstract_mesh().size, 1)
     blocks = -(-batch * num_heads * length**2 // (MAX_SCORES * devices))
     if blocks <= 1:
         return of_queries(q_BTNH, segment_ids_BT, columns)
-    # The scores of all queries would not fit: those of a block at a time, made again in the
-    # backward pass. Their number grows with the length then, not with its square.
+    # The scores of all queries would not fit. So only those of one block of queries exist at a
+    # time, and the backward pass computes them again. Memory then grows with the length, not with
+    # its square.
     size = -(-length // blocks)
 
     def split(x, *axes):
@@ -53,13 +70,13 @@ def packed_attention(
     return out.swapaxes(0, 1).reshape(batch, blocks * size, num_heads, -1)[:, :length]
 
 
-def _library_attention(q_BQNH, k_BTKH, v_BTKH, mask_BQT):
-    value_dim, missing = v_BTKH.shape[-1], k_BTKH.shape[-1] - v_BTKH.shape[-1]
-    if missing:  # The library knows one head dimension.
-        v_BTKH = jnp.pad(v_BTKH, [(0, 0)] * 3 + [(0, missing)])
-    out = jax.nn.dot_product_attention(q_BQNH, k_BTKH, v_BTKH, mask=mask_BQT[:, None])
+def _library_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS):
+    value_dim, missing = v_BSKH.shape[-1], k_BSKH.shape[-1] - v_BSKH.shape[-1]
+    if missing:  # JAX's attention wants one head dimension for keys and values.
+        v_BSKH = jnp.pad(v_BSKH, [(0, 0)] * 3 + [(0, missing)])
+    out = jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=mask_BTS[:, None])
     return out[..., :value_dim]
 
 
-def _cpu_attention(q_BQNH, k_BTKH, v_BTKH, mask_BQT):
-    return head_major_attention(q_BQNH, k_BTKH, v_BTKH, jnp.where(mask_BQT, 0.0, MASK_VALUE))
+def _cpu_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS):
+    return head_major_attention(q_BTNH, k_BSKH, v_BSKH, jnp.where(mask_BTS, 0.0, MASK_VALUE))

@@ -1,6 +1,11 @@
-"""What blocks are built of: norms, projections and the gated MLP, as Flax NNX modules."""
+"""RMSNorm, linear projections and the gated MLP, as Flax NNX modules.
+
+All other layers of the decoder are built from these.
+"""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,46 +16,66 @@ from models.cpu.reductions import row_sum
 from models.sharding import constrain
 
 
-def normal(rngs: nnx.Rngs, shape, fan_in, axes, dtype) -> nnx.Param:
-    """A kernel of variance 1 / fan_in, with logical axes."""
-    # Truncated at two standard deviations, which leaves 0.88 of the deviation.
+def normal(
+    rngs: nnx.Rngs,
+    shape: Sequence[int],
+    fan_in: int,
+    axes: Sequence[str | None],
+    dtype: Any,
+) -> nnx.Param:
+    """Draws a kernel from a truncated normal distribution with variance 1 / fan_in.
+
+    Args:
+      axes: logical axis of each dimension; see `models.sharding`.
+    """
+    # A normal distribution that is cut at two standard deviations keeps 0.88 of its deviation.
     draw = jax.random.truncated_normal(rngs.params(), -2.0, 2.0, shape, jnp.float32)
     return nnx.Param((draw * fan_in**-0.5 / 0.87962566).astype(dtype), logical_axes=axes)
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) * scale over the last dimension, in float32 (arXiv:1910.07467)."""
+    """Computes x / rms(x) * scale over the last dimension, in float32 (arXiv:1910.07467)."""
 
     def __init__(self, size: int, axis: str, config: ModelConfig):
         self.scale = nnx.Param(jnp.ones(size, config.param_dtype), logical_axes=(axis,))
         self.eps = config.norm_eps
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalizes the last dimension of `x`; keeps the dtype."""
         x32 = x.astype(jnp.float32)
         inverse = jax.lax.rsqrt(row_sum(x32 * x32)[..., None] / x.shape[-1] + self.eps)
         return (x32 * inverse).astype(x.dtype) * self.scale[...].astype(x.dtype)
 
 
 class Projection(nnx.Module):
-    """A matrix product from the leading `in_dims` axes of the kernel to the others."""
+    """A linear map: the kernel's first `in_dims` axes are its inputs, the others its outputs."""
 
-    def __init__(self, shape, axes, in_dims: int, config: ModelConfig, rngs, bias: bool = False):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        axes: Sequence[str | None],
+        in_dims: int,
+        config: ModelConfig,
+        rngs: nnx.Rngs,
+        bias: bool = False,
+    ):
         self.kernel = normal(rngs, shape, math.prod(shape[:in_dims]), axes, config.param_dtype)
         if bias:
             zeros = jnp.zeros(shape[in_dims:], config.param_dtype)
             self.bias = nnx.Param(zeros, logical_axes=tuple(axes[in_dims:]))
         self.in_dims, self.has_bias = in_dims, bias
 
-    def weights(self, dtype):
-        """The kernel, changed by an adapter where there is one."""
+    def weights(self, dtype: Any) -> jax.Array:
+        """Returns the kernel in `dtype`, with the change of its adapter if it has one."""
         kernel = self.kernel[...]
         if (adapter := getattr(self, "adapter", None)) is not None:  # See `models.lora`.
             kernel = kernel + adapter.change()
         return kernel.astype(dtype)
 
-    def __call__(self, x):
-        # As one [tokens, in] x [in, out] product: XLA's CPU backend runs the backward pass of
-        # the equivalent product over [batch, length, in] at two thirds of the speed.
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `[..., *outputs]` for `x` of shape `[..., *inputs]`, in the dtype of `x`."""
+        # This is one [tokens, in] x [in, out] product, because XLA's CPU backend runs the backward
+        # pass of the equivalent product over [batch, length, in] at two thirds of the speed.
         kernel = self.kernel[...].astype(x.dtype)
         lead, out = x.shape[: x.ndim - self.in_dims], kernel.shape[self.in_dims :]
         fan_in = math.prod(kernel.shape[: self.in_dims])
@@ -63,7 +88,7 @@ class Projection(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """SwiGLU (arXiv:2002.05202): down(silu(gate(x)) * up(x))."""
+    """The SwiGLU MLP (arXiv:2002.05202): down(silu(gate(x)) * up(x))."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, mlp_dim: int):
         D, F = config.embed_dim, mlp_dim
@@ -71,6 +96,7 @@ class MLP(nnx.Module):
         self.up = Projection((D, F), ("embed", "mlp"), 1, config, rngs)
         self.down = Projection((F, D), ("mlp", "embed"), 1, config, rngs)
 
-    def __call__(self, x_BTD):
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """Returns `[B, T, D]`."""
         h_BTF = jax.nn.silu(self.gate(x_BTD)) * self.up(x_BTD)
         return self.down(constrain(h_BTF, "batch", "length", "mlp"))

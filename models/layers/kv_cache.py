@@ -1,6 +1,11 @@
-"""The KV cache of prompts and their samples, and attention of one new token over it."""
+"""The KV cache of prompts and their samples, and the attention of one new token over it.
+
+`models.layers.attention` has the attention without a cache; `models.decoding.cached` runs the
+decoder over this cache.
+"""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,24 +15,26 @@ from models.cpu.products import weighted_sum
 from models.cpu.reductions import row_max, row_sum
 from models.layers.attention import MASK_VALUE
 
-# So many queries on one key head, as with cached latents, are a matrix product when decoding.
+# From so many query heads per key head on, decoding computes scores as a matrix product. Cached
+# latents have that many.
 MANY_QUERIES = 16
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class KVCache:
-    """Keys and values of P prompts with G samples each; a prompt's are stored once, for all G.
+    """Keys and values of P prompts and of G samples for each prompt.
 
-    Keys are stored transposed (`H` before columns): the score of a query against every column
-    is then a contiguous multiply-add, on CPU about 1.5 times faster than the other layouts.
+    All samples of a prompt share its keys and values, which are stored once. Keys are stored
+    transposed (H before the columns): the scores of a query against all columns are then one
+    contiguous multiply-add, on CPU about 1.5 times faster than in the other layouts.
 
-    Heads and head dimensions are `ModelConfig.cached`; the values' H may differ from the keys'.
+    `ModelConfig.cached` gives K and the two H; the H of values may differ from that of keys.
 
     Attributes:
-      prefix_k: `[L, P, K, H, S]`, prefix_v: `[L, P, K, S, H]`, the prompts.
-      suffix_k: `[L, P, G, K, H, W]`, suffix_v: `[L, P, G, K, W, H]`, what each sample generated.
-      prefix_valid: `[P, S]` bool, suffix_valid: `[P, G, W]` bool, the columns that hold tokens.
+      prefix_k: `[L, P, K, H, S]`, prefix_v: `[L, P, K, S, H]`, of the prompts.
+      suffix_k: `[L, P, G, K, H, W]`, suffix_v: `[L, P, G, K, W, H]`, of the generated tokens.
+      prefix_valid: `[P, S]` bool, suffix_valid: `[P, G, W]` bool, whether a column holds a token.
     """
 
     prefix_k: jax.Array
@@ -41,6 +48,7 @@ class KVCache:
     def zeros(
         cls, config: ModelConfig, prompts: int, group: int, prefix: int, suffix: int
     ) -> "KVCache":
+        """Returns an empty cache with P = `prompts`, G = `group`, S = `prefix`, W = `suffix`."""
         kv_heads, key_dim, value_dim = config.cached
         heads = (config.num_layers, prompts, kv_heads)
         rows = (config.num_layers, prompts, group, kv_heads)
@@ -59,65 +67,70 @@ def decode_attention(
     q_PGNH: jax.Array,
     cache: KVCache,
     layer: jax.Array | int,
-    live: tuple[jax.Array, jax.Array] | None = None,
+    live: tuple[jax.Array | int, jax.Array] | None = None,
 ) -> jax.Array:
-    """One query per sample against its prompt and its own generated columns: `[P, G, N, H]`.
+    """Attends from one query per sample to the sample's prompt and to its own generated tokens.
 
-    Generated columns are read block by block with a running softmax (arXiv:1805.02867), so that
-    blocks without tokens cost nothing. Each part is a multiply-and-reduce, which XLA fuses with
-    the read of one layer, so no layer is ever copied; only where several samples share a prompt, or
-    many query heads a key head, is that part a matrix product.
+    The function reads the generated columns block by block with a running softmax
+    (arXiv:1805.02867), so blocks without tokens cost nothing. It computes each part as a
+    multiply-and-reduce, which XLA fuses with the read of one layer, so XLA never copies a layer.
+    Two cases are a matrix product instead: the prompt part if several samples share the prompt, and
+    every part if many query heads share a key head.
 
     Args:
-      live: first block and number of blocks that hold tokens, counted round the circular columns;
-        see `live_blocks`. All blocks by default.
+      q_PGNH: one query per sample.
+      layer: index of the layer to read.
+      live: (first block, number of blocks) that hold tokens, counted round the circular columns;
+        see `live_blocks`. By default the function reads all blocks.
+
+    Returns:
+      `[P, G, N, H]`, with the H of the values and the dtype of the queries.
     """
     prompts, group, num_heads, head_dim = q_PGNH.shape
     num_kv_heads = cache.prefix_k.shape[2]
-    # N = K * R, R query heads for each key head.
-    q_PGKRH = q_PGNH.reshape(prompts, group, num_kv_heads, num_heads // num_kv_heads, head_dim)
+    q_PGKQH = q_PGNH.reshape(prompts, group, num_kv_heads, num_heads // num_kv_heads, head_dim)
 
     def of_layer(stacked):
         return jax.lax.dynamic_index_in_dim(stacked, layer, 0, keepdims=False)
 
     if group > 1:
-        prefix_PGKRS = jnp.einsum(
-            "pgkrh,pkhs->pgkrs",
-            q_PGKRH,
+        prefix_PGKQS = jnp.einsum(
+            "pgkqh,pkhs->pgkqs",
+            q_PGKQH,
             of_layer(cache.prefix_k),
             preferred_element_type=jnp.float32,
         )
     else:
-        prefix_PGKRS = _scores(q_PGKRH, of_layer(cache.prefix_k)[:, None])
-    prefix_PGKRS *= head_dim**-0.5
-    prefix_PGKRS = jnp.where(cache.prefix_valid[:, None, None, None], prefix_PGKRS, MASK_VALUE)
+        prefix_PGKQS = _scores(q_PGKQH, of_layer(cache.prefix_k)[:, None])
+    prefix_PGKQS *= head_dim**-0.5
+    prefix_PGKQS = jnp.where(cache.prefix_valid[:, None, None, None], prefix_PGKQS, MASK_VALUE)
 
-    def of_prompt(weights_PGKRS):
+    def of_prompt(weights_PGKQS):
         if group > 1:
             return jnp.einsum(
-                "pgkrs,pksh->pgkrh",
-                weights_PGKRS.astype(q_PGNH.dtype),
+                "pgkqs,pksh->pgkqh",
+                weights_PGKQS.astype(q_PGNH.dtype),
                 of_layer(cache.prefix_v),
                 preferred_element_type=jnp.float32,
             )
-        return _weighted_sum(weights_PGKRS, of_layer(cache.prefix_v)[:, None])
+        return _weighted_sum(weights_PGKQS, of_layer(cache.prefix_v)[:, None])
 
-    state = running_softmax(None, prefix_PGKRS, of_prompt)
+    state = running_softmax(None, prefix_PGKQS, of_prompt)
 
     columns = cache.suffix_k.shape[-1]
     size, blocks = column_blocks(columns)
 
     def add_block(number, state):
         first = number * size
-        # The last block may overlap the one before it; what that one has read is masked.
+        # The last block may overlap the block before it; the mask hides the columns that were read.
         start = jnp.minimum(first, columns - size)
         k = jax.lax.dynamic_slice_in_dim(of_layer(cache.suffix_k), start, size, -1)
         v = jax.lax.dynamic_slice_in_dim(of_layer(cache.suffix_v), start, size, -2)
         valid_PGC = jax.lax.dynamic_slice_in_dim(cache.suffix_valid, start, size, -1)
         valid_PGC &= start + jnp.arange(size) >= first
-        scores_PGKRC = _scores(q_PGKRH, k) * head_dim**-0.5
-        scores_PGKRC = jnp.where(valid_PGC[:, :, None, None], scores_PGKRC, MASK_VALUE)
-        return running_softmax(state, scores_PGKRC, lambda weights: _weighted_sum(weights, v))
+        scores_PGKQC = _scores(q_PGKQH, k) * head_dim**-0.5
+        scores_PGKQC = jnp.where(valid_PGC[:, :, None, None], scores_PGKQC, MASK_VALUE)
+        return running_softmax(state, scores_PGKQC, lambda weights: _weighted_sum(weights, v))
 
     if blocks == 1:
         state = add_block(0, state)
@@ -126,19 +139,27 @@ def decode_attention(
         state = jax.lax.fori_loop(
             0, count, lambda i, state: add_block((first + i) % blocks, state), state
         )
-    _, total_PGKR, out_PGKRH = state
-    out_PGKRH = (out_PGKRH / total_PGKR[..., None]).astype(q_PGNH.dtype)
-    return out_PGKRH.reshape(prompts, group, num_heads, -1)
+    _, total_PGKQ, out_PGKQH = state
+    out_PGKQH = (out_PGKQH / total_PGKQ[..., None]).astype(q_PGNH.dtype)
+    return out_PGKQH.reshape(prompts, group, num_heads, -1)
 
 
-def running_softmax(state, scores, weighted_sum):
-    """Attention over one more part of the columns (arXiv:1805.02867).
+def running_softmax(
+    state: tuple[jax.Array, jax.Array, jax.Array] | None,
+    scores: jax.Array,
+    weighted_sum: Callable[[jax.Array], jax.Array],
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Adds one more part of the columns to an attention (arXiv:1805.02867).
 
     Args:
-      state: that of the parts before: the largest score and the sum of weights `[...]`, and the sum
-        of values by weight `[..., H]`, all float32; None before the first part.
-      scores: `[..., columns]`, float32.
-      weighted_sum: from weights, shaped as the scores, to the sum of values `[..., H]`.
+      state: what the call for the previous part returned; None for the first part.
+      scores: float32 `[..., columns]` of this part.
+      weighted_sum: maps weights, shaped like the scores, to this part's weighted sum of values
+        `[..., H]`.
+
+    Returns:
+      The largest score so far `[...]`, the sum of weights `[...]` and the weighted sum of values
+      `[..., H]`, all float32. The attention's output is the last divided by the second.
     """
     peak = row_max(scores)
     if state is not None:
@@ -151,11 +172,17 @@ def running_softmax(state, scores, weighted_sum):
     return peak, total, out
 
 
-def live_blocks(columns: int, oldest: jax.Array, newest: jax.Array):
-    """The blocks that hold columns `oldest` to `newest` of a counter modulo `columns`.
+def live_blocks(
+    columns: int, oldest: jax.Array | int, newest: jax.Array | int
+) -> tuple[jax.Array | int, jax.Array]:
+    """Finds the blocks of a circular cache that hold the columns `oldest` to `newest`.
+
+    Args:
+      columns: W, columns of the cache.
+      oldest, newest: values of a counter; the column is the counter modulo `columns`.
 
     Returns:
-      (first block, number of blocks); see `decode_attention`.
+      (first block, number of blocks), as `decode_attention` takes them.
     """
     size, blocks = column_blocks(columns)
     oldest, newest = oldest % columns, newest % columns
@@ -165,26 +192,26 @@ def live_blocks(columns: int, oldest: jax.Array, newest: jax.Array):
 
 
 def column_blocks(columns: int) -> tuple[int, int]:
-    """Columns per block and number of blocks; on accelerators, where a kernel costs its launch,
-    blocks are larger."""
+    """Returns (columns per block, number of blocks) for a cache with `columns` columns."""
+    # Blocks are larger on accelerators, where every kernel costs a launch.
     size = min(columns, 32 if jax.default_backend() == "cpu" else 512)
     return size, -(-columns // size)
 
 
-def _scores(q_PGKRH, k_PGKHC):
-    """Float32 products of each query with each key, as one multiply-and-reduce."""
-    if q_PGKRH.shape[3] >= MANY_QUERIES:
+def _scores(q_PGKQH, k_PGKHC):
+    """Returns the float32 product `[P, G, K, Q, C]` of each query with each key of a block."""
+    if q_PGKQH.shape[3] >= MANY_QUERIES:
         return jnp.einsum(
-            "pgkrh,pgkhc->pgkrc", q_PGKRH, k_PGKHC, preferred_element_type=jnp.float32
+            "pgkqh,pgkhc->pgkqc", q_PGKQH, k_PGKHC, preferred_element_type=jnp.float32
         )
-    return jnp.sum(q_PGKRH[..., None].astype(jnp.float32) * k_PGKHC[:, :, :, None], -2)
+    return jnp.sum(q_PGKQH[..., None].astype(jnp.float32) * k_PGKHC[:, :, :, None], -2)
 
 
-def _weighted_sum(weights_PGKRC, v_PGKCH):
-    """Float32 sums of values by weight; a matrix product where many queries share a key head."""
-    if weights_PGKRC.shape[3] >= MANY_QUERIES:
+def _weighted_sum(weights_PGKQC, v_PGKCH):
+    """Returns float32 weighted sums of values; a matrix product if many queries share a key."""
+    if weights_PGKQC.shape[3] >= MANY_QUERIES:
         return jnp.einsum(
-            "pgkrc,pgkch->pgkrh", weights_PGKRC.astype(v_PGKCH.dtype), v_PGKCH,
+            "pgkqc,pgkch->pgkqh", weights_PGKQC.astype(v_PGKCH.dtype), v_PGKCH,
             preferred_element_type=jnp.float32,
         )  # fmt: skip
-    return weighted_sum(weights_PGKRC, v_PGKCH)
+    return weighted_sum(weights_PGKQC, v_PGKCH)

@@ -1,4 +1,7 @@
-"""Mixture of experts (DeepSeek-V3, arXiv:2412.19437, section 2.1.2): exact, no token is dropped."""
+"""The mixture of experts of DeepSeek-V3 (arXiv:2412.19437, section 2.1.2).
+
+It is exact: every token reaches all experts that the router chose for it.
+"""
 
 import functools
 
@@ -13,15 +16,16 @@ from models.sharding import partition_spec
 
 
 class MoE(nnx.Module):
-    """Routed experts, of which each token meets a few, and a shared one that it always meets.
+    """Routed experts, a few of which process each token, and a shared expert for all tokens.
 
-    Every device sends its own tokens to its own slice of every expert: the hidden dimension of each
-    is split over `tensor`, as an MLP's is. So no token travels, and devices that share a row have
-    equal work however unequal the experts' loads are.
+    Each device processes its own tokens with its own slice of every expert: the hidden units of an
+    expert are split over the mesh axis `tensor`, like those of an MLP. So tokens never move between
+    devices, and devices that share a row have equal work however unequal the experts' loads are.
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         experts, dtype = config.experts, config.param_dtype
+        assert experts is not None  # `models.decoder.Block` chooses this module only then.
         E, D, F = experts.num_experts, config.embed_dim, experts.mlp_dim
         into = ("experts", "embed", "mlp")
         self.router = Router(config, rngs)
@@ -32,7 +36,8 @@ class MoE(nnx.Module):
             self.shared = MLP(config, rngs, experts.num_shared * F)
         self.config = experts
 
-    def __call__(self, x_BTD):
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """Returns the weighted sum of each token's experts, `[B, T, D]`."""
         router = self.router.kernel[...].astype(jnp.float32), self.router.bias[...]
         kernels = self.gate, self.up, self.down
         kernels = tuple(kernel[...].astype(x_BTD.dtype) for kernel in kernels)
@@ -53,82 +58,93 @@ class MoE(nnx.Module):
 
 
 class Router(nnx.Module):
-    """What `route` takes.
+    """The parameters of `route`: a kernel and a bias for each expert.
 
-    The bias corrects the choice of experts and has no gradient. Balancing moves it in pretraining;
-    here it stays as it was loaded, always in float32, since the differences that matter are small.
+    The bias corrects the choice of experts and has no gradient. Pretraining adjusts it to balance
+    the load; here it stays as loaded. It is always float32, because small differences matter.
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        assert config.experts is not None
         D, E = config.embed_dim, config.experts.num_experts
         self.kernel = normal(rngs, (D, E), D, ("embed", None), config.param_dtype)
         self.bias = nnx.Param(jnp.zeros(E, jnp.float32), logical_axes=(None,))
 
 
-def route(config: Experts, x_ND, kernel_DE, bias_E) -> tuple[jax.Array, jax.Array]:
-    """Which experts each token is sent to, and with what weights; equations 12 to 16.
+def route(
+    config: Experts, x_UD: jax.Array, kernel_DE: jax.Array, bias_E: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Chooses the experts of each token and their weights (equations 12 to 16).
 
-    Affinities are sigmoids, in float32. Biased by `bias_E`, they decide: first which groups, by the
-    sum of each group's two best, then which experts of those. Weights are of the unbiased ones.
+    A token's affinity to an expert is a float32 sigmoid. The affinities plus `bias_E` decide the
+    choice: first of groups, by the sum of the two best affinities in each, then of experts within
+    these groups. The weights come from the affinities without the bias.
+
+    Args:
+      x_UD: tokens.
+      kernel_DE: float32.
+      bias_E: float32.
 
     Returns:
-      `[N, C]` experts (int32), C = `config.per_token`, and their weights (float32).
+      Indices of experts `[U, X]` (int32), X = `config.per_token`, and their weights (float32).
     """
-    logits_NE = jnp.matmul(x_ND.astype(jnp.float32), kernel_DE, precision="highest")
-    affinity_NE = jax.nn.sigmoid(logits_NE)
-    biased_NE = jax.lax.stop_gradient(affinity_NE) + bias_E
+    logits_UE = jnp.matmul(x_UD.astype(jnp.float32), kernel_DE, precision="highest")
+    affinity_UE = jax.nn.sigmoid(logits_UE)
+    biased_UE = jax.lax.stop_gradient(affinity_UE) + bias_E
     if config.groups_per_token < config.groups:
-        grouped = biased_NE.reshape(-1, config.groups, config.num_experts // config.groups)
+        grouped = biased_UE.reshape(-1, config.groups, config.num_experts // config.groups)
         group_scores = jax.lax.top_k(grouped, 2)[0].sum(-1)
         _, best = jax.lax.top_k(group_scores, config.groups_per_token)
         allowed = (best[..., None] == jnp.arange(config.groups)).any(-2)
-        biased_NE = jnp.where(allowed[..., None], grouped, -jnp.inf).reshape(biased_NE.shape)
-    _, chosen_NC = jax.lax.top_k(biased_NE, config.per_token)
-    weights_NC = jnp.take_along_axis(affinity_NE, chosen_NC, -1)
+        biased_UE = jnp.where(allowed[..., None], grouped, -jnp.inf).reshape(biased_UE.shape)
+    _, chosen_UX = jax.lax.top_k(biased_UE, config.per_token)
+    weights_UX = jnp.take_along_axis(affinity_UE, chosen_UX, -1)
     if config.normalize:
-        weights_NC /= weights_NC.sum(-1, keepdims=True) + 1e-20
-    return chosen_NC, weights_NC * config.scale
+        weights_UX /= weights_UX.sum(-1, keepdims=True) + 1e-20
+    return chosen_UX, weights_UX * config.scale
 
 
 def _routed(config: Experts, tensor_axes, x_BTD, router, kernels):
-    """What a device makes of its tokens with its part of every expert, summed over the parts."""
+    """Computes a device's tokens with its slice of every expert and sums over the slices."""
     gate, up, down = kernels
-    x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-    chosen_NC, weights_NC = route(config, x_ND, *router)
+    x_UD = x_BTD.reshape(-1, x_BTD.shape[-1])
+    chosen_UX, weights_UX = route(config, x_UD, *router)
     if tensor_axes is not None:
-        # What a part adds to the gradients is summed over parts here, once for each token, not
-        # once for each of its experts.
-        x_ND, weights_NC = jax.lax.pcast((x_ND, weights_NC), tensor_axes, to="varying")
-    # One row for each token and expert, in the order of the experts.
-    order = jnp.argsort(chosen_NC.ravel())
+        # Makes the backward pass sum gradients over slices here, once for each token, instead of
+        # once for each of the token's experts.
+        x_UD, weights_UX = jax.lax.pcast((x_UD, weights_UX), tensor_axes, to="varying")
+    # `rows` holds one row for each pair of token and chosen expert, sorted by expert.
+    order = jnp.argsort(chosen_UX.ravel())
     back = jnp.argsort(order)
-    sizes_E = jnp.sum(chosen_NC.ravel()[:, None] == jnp.arange(config.num_experts), 0)
-    rows = _to_experts(x_ND, order, back.reshape(chosen_NC.shape))
+    sizes_E = jnp.sum(chosen_UX.ravel()[:, None] == jnp.arange(config.num_experts), 0)
+    rows = _to_experts(x_UD, order, back.reshape(chosen_UX.shape))
     hidden = jax.nn.silu(jax.lax.ragged_dot(rows, gate, sizes_E))
     hidden *= jax.lax.ragged_dot(rows, up, sizes_E)
-    # Before the last product, which is linear: its results need not be kept for the gradient then.
-    weights = _permuted(weights_NC.ravel(), order, back)
-    hidden = (hidden * weights[:, None]).astype(x_ND.dtype)
+    # The weights multiply before the last product, which is linear. So the gradient needs no copy
+    # of its results.
+    weights = _permuted(weights_UX.ravel(), order, back)
+    hidden = (hidden * weights[:, None]).astype(x_UD.dtype)
     rows = jax.lax.ragged_dot(hidden, down, sizes_E)
-    out_NCD = _permuted(rows, back, order).reshape(*chosen_NC.shape, -1)
-    out_ND = out_NCD.sum(1)
+    out_UXD = _permuted(rows, back, order).reshape(*chosen_UX.shape, -1)
+    out_UD = out_UXD.sum(1)
     if tensor_axes is not None:
-        out_ND = jax.lax.psum(out_ND, tensor_axes)
-    return out_ND.reshape(x_BTD.shape)
+        out_UD = jax.lax.psum(out_UD, tensor_axes)
+    return out_UD.reshape(x_BTD.shape)
 
 
-# Both directions are gathers: JAX transposes a gather to a scatter, which is slow.
+# The next two functions define their own gradients, which are gathers too. JAX would transpose a
+# gather to a scatter, which is slow.
 @jax.custom_vjp
 def _permuted(x, index, inverse):
-    """`x[index]`, a permutation."""
+    """Returns `x[index]`; `index` is a permutation and `inverse` its inverse."""
     del inverse
     return x[index]
 
 
 @jax.custom_vjp
-def _to_experts(x_ND, order, back_NC):
-    """Row i of the result is the token of entry `order[i]` of the flattened choice `[N, C]`."""
-    return x_ND[order // back_NC.shape[1]]
+def _to_experts(x_UD, order, back_UX):
+    """Returns rows whose row i is the token of entry `order[i]` of the flat `[U, X]` choices."""
+    return x_UD[order // back_UX.shape[1]]
 
 
 _permuted.defvjp(
@@ -136,6 +152,6 @@ _permuted.defvjp(
     lambda inverse, out: (out[inverse], None, None),
 )
 _to_experts.defvjp(
-    lambda x_ND, order, back_NC: (_to_experts(x_ND, order, back_NC), back_NC),
-    lambda back_NC, rows: (rows[back_NC].sum(1), None, None),
+    lambda x_UD, order, back_UX: (_to_experts(x_UD, order, back_UX), back_UX),
+    lambda back_UX, rows: (rows[back_UX].sum(1), None, None),
 )

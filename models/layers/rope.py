@@ -1,4 +1,8 @@
-"""Rotary position embeddings (RoFormer, arXiv:2104.09864), with Llama 3's and YaRN's scaling."""
+"""Rotary position embeddings (RoPE), with the context scaling of Llama 3 and of YaRN.
+
+Source: RoFormer, arXiv:2104.09864. `RopeScaling` and `YarnScaling` in `models.config` hold the
+settings.
+"""
 
 import math
 
@@ -10,16 +14,19 @@ from models.config import ModelConfig, YarnScaling
 
 
 def rope_frequencies(config: ModelConfig) -> jax.Array:
-    """Angular frequency of each rotated pair, `[rope_dim / 2]`, float32.
+    """Returns the angular frequency of each rotated pair, `[Y]`, float32.
 
-    RoFormer (arXiv:2104.09864, eq. 15), scaled to a longer context where configured: short
-    wavelengths are kept, long ones divided by `factor`, those between blended. Llama 3 blends by
-    the number of cycles in the original context; YaRN (arXiv:2309.00071, section 3.2) by the pair,
-    from the whole one at which a pair turns `beta_fast` times to that for `beta_slow`.
+    The frequencies are those of RoFormer (arXiv:2104.09864, eq. 15). If the config stretches them
+    to a longer context, high frequencies (short wavelengths) stay, low frequencies are divided by
+    `factor`, and frequencies between are a blend of both. Llama 3 blends by the number of cycles
+    that a pair makes in the original context. YaRN (arXiv:2309.00071, section 3.2) blends by the
+    pair's index, linearly between the pair that turns `beta_fast` times and the pair that turns
+    `beta_slow` times, both rounded to whole indices.
     """
-    # In NumPy, while tracing: XLA's power is off by an ulp in a third of the frequencies, which
-    # at positions near 10,000 moves logits by 1e-3 from those the checkpoint was trained to give.
-    # So is NumPy's own in float32 on some machines; rounded from float64 it is the same on all.
+    # NumPy computes these while JAX traces, in float64, and rounds to float32. XLA's power is off
+    # by an ulp in a third of the frequencies, which at positions near 10,000 moves logits by 1e-3
+    # from those that the checkpoint was trained to give. NumPy's float32 power has the same fault
+    # on some machines; the rounded float64 result is equal on all.
     exponents = np.arange(0, config.rope_dim, 2) / config.rope_dim
     power = (np.float64(config.rope_theta) ** exponents).astype(np.float32)
     frequencies = np.float32(1) / power
@@ -39,7 +46,7 @@ def rope_frequencies(config: ModelConfig) -> jax.Array:
 
 
 def _yarn_ramp(config: ModelConfig, scaling: YarnScaling) -> np.ndarray:
-    """0 at the last pair whose frequency is kept, 1 at the first that is divided; straight."""
+    """Returns a line over pairs `[Y]`: 0 where frequencies are last kept, 1 where first divided."""
 
     def pair_of(turns):
         wavelength = scaling.original_max_length / (turns * 2 * math.pi)
@@ -51,9 +58,12 @@ def _yarn_ramp(config: ModelConfig, scaling: YarnScaling) -> np.ndarray:
 
 
 def rope_angles(positions: jax.Array, config: ModelConfig) -> jax.Array:
-    """Cosine and sine of every position's rotations, `[..., 2, rope_dim / 2]`, float32.
+    """Returns cosine and sine of every position's rotations, `[..., 2, Y]`, float32.
 
-    With YaRN, times what it multiplies rotated queries and keys by.
+    With YaRN both are multiplied by `YarnScaling.rotation_scale`.
+
+    Args:
+      positions: integers `[...]`.
     """
     angles = positions[..., None].astype(jnp.float32) * rope_frequencies(config)
     angles = jnp.stack([jnp.cos(angles), jnp.sin(angles)], -2)
@@ -62,10 +72,18 @@ def rope_angles(positions: jax.Array, config: ModelConfig) -> jax.Array:
     return angles
 
 
-def apply_rope(x_BTNH: jax.Array, rope_BT2F: jax.Array) -> jax.Array:
-    """Rotates pairs (i, i + H/2), the half-split convention of HF checkpoints. Keeps the dtype."""
-    cos, sin = rope_BT2F[:, :, None, 0], rope_BT2F[:, :, None, 1]
+def apply_rope(x_BTNH: jax.Array, rope_BT2Y: jax.Array) -> jax.Array:
+    """Rotates the pairs (i, i + H/2) of every head and keeps the dtype.
+
+    HF checkpoints pair dimensions in this half-split convention.
+
+    Args:
+      x_BTNH: queries or keys; the whole H rotates.
+      rope_BT2Y: `rope_angles` of the tokens' positions.
+    """
+    cos, sin = rope_BT2Y[:, :, None, 0], rope_BT2Y[:, :, None, 1]
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-    # XLA's CPU backend fuses no concatenation into its readers, which would rotate once per key.
+    # A concatenation, because XLA's CPU backend never fuses one into the code that reads it.
+    # Fused code would rotate each query again for every key.
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BTNH.dtype)

@@ -1,1 +1,1 @@
-"""The path sampler: partial completions that a search extends, forks and scores step by step."""
+"""Samples and scores for searches, which extend and fork partial completions step by step."""

@@ -1,16 +1,17 @@
-"""A pool of partial completions ("paths"): keys and values kept by place, forked by index.
+"""Stores the keys and values of a search's partial completions ("paths") and forks them by index.
 
-A prompt's keys and values are stored once. A step of the search extends M rows of each prompt. All
-of them fill the same columns, behind all that are in use; a mask says which columns belong to which
-row, as in `models.decoding.sampler`. A path is copied once per step of the search, never once per
-token, and no prefix is ever recomputed.
+The pool stores a prompt's keys and values once. A step of the search extends M rows of each prompt.
+All rows write to the same columns, behind all columns in use; a mask says which columns belong to
+which row, as in `models.decoding.sampler`. The pool copies a path once per step of the search,
+never once per token, and computes no prefix twice.
 
-Where the R places of a prompt are at most M, as in beam search, the rows themselves are kept:
-parents are gathered into them in place, and paths that stay move to rows without work. Rows of
-unlike lengths leave holes; when these have grown, the columns are moved together. Where places are
-more, as in tree search, rows are copied out of them and back, and there are no holes.
+If a prompt has at most M places (R <= M), as in beam search, the pool keeps the rows themselves
+("in place"): it gathers parents into the rows, and paths that stay move to rows without work. Rows
+of different lengths leave holes between their columns; once the holes have grown, the pool closes
+them. If there are more places, as in tree search, the pool copies rows out of the places and back,
+and no holes arise.
 
-The device holds keys and values alone; `models.paths.places` keeps the numbers on the host.
+The device holds only keys and values; `models.paths.places` keeps the bookkeeping on the host.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.decoder import Model
 from models.decoding import cached as over_cache
 from models.layers.kv_cache import KVCache, column_blocks
 from models.paths.places import Layout, Moves, Places
@@ -29,13 +31,15 @@ from models.sharding import constrain
 
 @dataclasses.dataclass(frozen=True)
 class PathPool:
-    """Keys and values of P prompts and of R paths each. Immutable; an extension makes a new one.
+    """Keys and values of P prompts and of up to R paths of each prompt.
+
+    A pool is immutable; an extension returns a new one.
 
     Attributes:
-      places: which path lies where.
+      places: which path lies where, as numbers on the host.
       prefix: keys `[L, P, K, H, S]` and values `[L, P, K, S, H]` of the prompts.
-      paths: keys `[L, P, M, K, H, C]` and values `[L, P, M, K, C, H]` of the rows; or, where rows
-        are not kept, `[L, P, R, K, H, W]` and `[L, P, R, K, W, H]` of the places.
+      paths: if the layout is in place, keys `[L, P, M, K, H, O]` and values `[L, P, M, K, O, H]`
+        of the rows; else keys `[L, P, R, K, H, W]` and values `[L, P, R, K, W, H]` of the places.
     """
 
     places: Places
@@ -43,9 +47,14 @@ class PathPool:
     paths: tuple[jax.Array, jax.Array]
 
     def fork(self, parents: np.ndarray, into: np.ndarray) -> tuple["PathPool", "PoolView"]:
-        """The pool as it will be once `parents` lie in the rows, with the places `into` emptied.
+        """Plans an extension: puts `parents` into the rows and empties the places `into`.
 
-        Its `paths` are still the old ones, of which `open_rows` makes rows, given the view.
+        Args:
+          parents, into: int32 `[P, M]`; see `PathSampler.extend`.
+
+        Returns:
+          The forked pool, and a view for the compiled step. The pool's `paths` are still the old
+          ones; `open_rows` makes rows of them by the view.
         """
         places, moves = self.places.fork(parents, into)
         view = PoolView(
@@ -53,8 +62,14 @@ class PathPool:
         )
         return dataclasses.replace(self, places=places), view
 
-    def extended(self, paths, into: np.ndarray, past: np.ndarray, new: np.ndarray) -> "PathPool":
-        """The forked pool after its rows were extended.
+    def extended(
+        self,
+        paths: tuple[jax.Array, jax.Array],
+        into: np.ndarray,
+        past: np.ndarray,
+        new: np.ndarray,
+    ) -> "PathPool":
+        """Returns the forked pool after its rows were extended.
 
         Args:
           paths: what `close_rows` returned.
@@ -67,12 +82,14 @@ class PathPool:
 
 
 class PoolView(NamedTuple):
-    """What a compiled step reads of a forked pool, besides the `paths` that it takes over.
+    """The parts of a forked pool that a compiled step reads, except for `PathPool.paths`.
+
+    `paths` are a separate argument, because a step may take over their memory.
 
     Attributes:
-      prefix: of `PathPool`.
-      prefix_lengths, valid, end: of its `Places`.
-      moves: what moves before rows are extended, and after.
+      prefix: `PathPool.prefix`.
+      prefix_lengths, valid, end: the fields of `Places` with these names.
+      moves: which paths move before the step and after it.
     """
 
     prefix: tuple[jax.Array, jax.Array]
@@ -86,19 +103,27 @@ def new_pool(
     prefill: Callable, params: Any, tokens: np.ndarray, lengths: np.ndarray, cached: np.ndarray,
     layout: Layout,
 ) -> PathPool:  # fmt: skip
-    """A pool without paths.
+    """Reads prompts and returns a pool of them without paths.
 
     Args:
-      prefill: `prefill` below, compiled, with its model and layout.
-      tokens, lengths: `[P, S]` and `[P]`, the prompts; a length of 0 is padding.
-      cached: `[P]`, how many of a prompt's tokens are read now.
+      prefill: the compiled function `prefill` of this module, with its model and layout bound.
+      tokens: int32 `[P, S]`, the prompts.
+      lengths: int32 `[P]`, tokens of each prompt; 0 marks a row of padding.
+      cached: int32 `[P]`, how many of each prompt's tokens to read now.
     """
     prefix, paths = prefill(params, tokens, cached)
     return PathPool(Places.of_prompts(layout, lengths, cached), prefix, paths)
 
 
-def prefill(model, layout: Layout, params, tokens, lengths):
-    """`prefix` and `paths` of a `PathPool` of prompts `tokens [P, S]`."""
+def prefill(
+    model: Model, layout: Layout, params: Any, tokens: jax.Array, lengths: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Reads prompts and returns `prefix` and `paths` of a new `PathPool`.
+
+    Args:
+      tokens: int32 `[P, S]`, the prompts.
+      lengths: int32 `[P]`, how many tokens of each prompt to read.
+    """
     prompts, width = tokens.shape
     kept = layout.capacity, layout.max_new_tokens
     if layout.in_place:
@@ -109,8 +134,12 @@ def prefill(model, layout: Layout, params, tokens, lengths):
     return (cache.prefix_k, cache.prefix_v), (cache.suffix_k, cache.suffix_v)
 
 
-def open_rows(layout: Layout, view: PoolView, paths) -> KVCache:
-    """The forked rows behind their prompts; of `view.end` columns `view.valid` hold tokens."""
+def open_rows(layout: Layout, view: PoolView, paths: tuple[jax.Array, jax.Array]) -> KVCache:
+    """Returns a cache of the forked rows, ready to be extended from column `view.end` on.
+
+    Args:
+      paths: `PathPool.paths` from before the fork.
+    """
     prefix = view.prefix
     if layout.in_place:
         rows = _gather_rows(paths, view.moves.source, view.end)
@@ -133,8 +162,17 @@ def open_rows(layout: Layout, view: PoolView, paths) -> KVCache:
     )
 
 
-def close_rows(layout: Layout, view: PoolView, cache: KVCache, paths):
-    """`PathPool.paths` with the extended rows; what a row has behind its tokens is never read."""
+def close_rows(
+    layout: Layout, view: PoolView, cache: KVCache, paths: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Returns `PathPool.paths` with the extended rows stored in them.
+
+    Columns behind a row's tokens may hold anything; nothing reads them.
+
+    Args:
+      cache: the cache of `open_rows`, after the step.
+      paths: `PathPool.paths` from before the fork.
+    """
     rows = cache.suffix_k, cache.suffix_v
     if layout.in_place:
         return rows
@@ -143,16 +181,18 @@ def close_rows(layout: Layout, view: PoolView, cache: KVCache, paths):
     order = jnp.where(column < past, column, added)
     row = view.moves.back[None, :, :, None, None, None]
 
-    # Each place chooses a row or stays: split over prompts as it stands, unlike a scatter.
+    # Each place chooses a row or keeps its path. Unlike a scatter, this needs no communication when
+    # prompts are split over devices.
     def store(paths, rows):
         chosen = jnp.take_along_axis(rows, jnp.maximum(row, 0), 2)
         return _constrain_paths(jnp.where(row >= 0, chosen, paths))
 
-    return tuple(map(store, paths, _in_order(rows, order)))
+    keys, values = _in_order(rows, order)
+    return store(paths[0], keys), store(paths[1], values)
 
 
 def _in_order(rows, order):
-    """The rows with their columns in `order [P, M, C]`."""
+    """Returns the rows with their columns in the order of the indices `order [P, M, O]`."""
     order = order[None, :, :, None]
     keys = jnp.take_along_axis(rows[0], order[..., None, :], -1)
     values = jnp.take_along_axis(rows[1], order[..., None], -2)
@@ -163,7 +203,10 @@ _close_holes = jax.jit(_in_order, donate_argnums=0)
 
 
 def _gather_rows(rows, index, end):
-    """The rows that `index [P, M]` names, block by block of the columns in use, in place."""
+    """Returns the rows that `index [P, M]` names.
+
+    Works in place, one block of the columns in use after the other.
+    """
     size, _ = column_blocks(rows[0].shape[-1])
 
     def gather_block(number, rows):
@@ -178,7 +221,7 @@ def _gather_rows(rows, index, end):
 
 
 def constrain_cache(cache: KVCache) -> KVCache:
-    """The cache, split over prompts and heads."""
+    """Returns the cache with its arrays split over devices by prompts and heads."""
     return dataclasses.replace(
         cache,
         prefix_k=constrain(cache.prefix_k, None, "batch", "kv_heads", None, None),

@@ -1,9 +1,9 @@
-"""Search over partial completions, compiled: paths are forked by index and extended step by step.
+"""The compiled sampler for searches: forks partial completions and extends each by one step.
 
-What beam search, DVTS, lookahead and tree search over reasoning steps ask of a sampler
-(arXiv:2408.03314). A token is decoded as in `models.decoding.sampler`. `models.paths.path_pool`
-says how keys and values are kept, so that no prefix is computed twice, and
-`models.paths.path_scorer` does the same for a verifier.
+It serves beam search, DVTS, lookahead and tree search over reasoning steps (arXiv:2408.03314). It
+decodes tokens as `models.decoding.sampler` does. `models.paths.path_pool` stores the keys and
+values, so that no prefix is computed twice. `models.paths.path_scorer` scores the same paths with a
+verifier.
 """
 
 import dataclasses
@@ -31,15 +31,16 @@ RUNNING, DELIMITER, STOP, STEP_LENGTH, LENGTH = range(5)
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """One step for each of P x M rows, as NumPy arrays; rows without work have length 0.
+    """One step of each of P x M rows, as NumPy arrays; rows without work have length 0.
 
     Attributes:
-      tokens: `[P, M, T]`, the delimiter or stop token included, zeros after the end.
-      logprobs: `[P, M, T]`, under softmax(logits / temperature), before top-k/top-p/min-p; at
-        temperature 0 under softmax(logits).
-      lengths: `[P, M]`, number of tokens.
-      finish: `[P, M]`, index into `FINISH_REASONS`. After STOP or LENGTH a path has ended: where
-        its W-th token ends a step too, the limit is what is told.
+      tokens: int32 `[P, M, T]`, the delimiter or stop token included, zeros after the end.
+      logprobs: float32 `[P, M, T]`, under softmax(logits / temperature), before top-k/top-p/min-p;
+        at temperature 0 under softmax(logits).
+      lengths: int32 `[P, M]`, number of tokens of each step.
+      finish: int32 `[P, M]`, why each step ended, as an index into `FINISH_REASONS`. After STOP or
+        LENGTH the path has ended. If the W-th token of a path also completes a delimiter, the
+        reason is LENGTH.
     """
 
     tokens: np.ndarray
@@ -50,13 +51,16 @@ class Steps:
 
 @dataclasses.dataclass(frozen=True)
 class PathState:
-    """Paths of P prompts in R places each. Immutable: an old state stays what it was.
+    """The paths of P prompts, in R places for each prompt.
+
+    A state is immutable: an extension returns a new one. Column `ROOT` of the arrays belongs to the
+    bare prompt; see `Places`.
 
     Attributes:
-      pool: keys and values, of all tokens but each path's last.
-      token: `[P, R + 1]`, that last token; see `PathPool` for the shape.
-      reading: `[P, R + 1]`, state of the delimiter's automaton.
-      ended: `[P, R + 1]` bool, finished by STOP or LENGTH.
+      pool: keys and values of all tokens but the last of each path.
+      token: int32 `[P, R + 1]`, the last token of each path.
+      reading: int32 `[P, R + 1]`, state of the delimiter's automaton.
+      ended: bool `[P, R + 1]`, whether the path has ended by STOP or LENGTH.
     """
 
     pool: PathPool
@@ -66,7 +70,7 @@ class PathState:
 
 
 class Draws(NamedTuple):
-    """What a step's draws depend on: the key, the number of the extension, the sampling knobs."""
+    """The inputs of a step's random draws: key, number of the extension and sampling knobs."""
 
     key: jax.Array
     number: Any
@@ -74,18 +78,24 @@ class Draws(NamedTuple):
 
 
 class Endings(NamedTuple):
-    """What ends a step: `stop_table` bool `[V]`, and the delimiter's automaton, or None."""
+    """The conditions that end a step.
+
+    Attributes:
+      stop_table: bool `[V]`, whether a token ends its path.
+      automaton: transitions of the delimiter's automaton, or None.
+    """
 
     stop_table: jax.Array
     automaton: jax.Array | None
 
 
 class PathSampler:
-    """Compiles stepwise sampling for one model and one shape of work.
+    """Samples steps from one model, compiled for one number of prompts, places, rows and tokens.
 
     Attributes:
+      model: the model that it samples from.
       prompts: P, most prompts of a state.
-      capacity: R, places for paths of each prompt.
+      capacity: R, places for the paths of each prompt.
       width: M, rows of each prompt that one call extends.
       max_new_tokens: W, most tokens of a path.
       step_tokens: T, most tokens of a step.
@@ -103,15 +113,27 @@ class PathSampler:
         stop_ids: Sequence[int],
         delimiter: TokenAutomaton | None,
     ):
+        """Creates a sampler; compilation happens at the first calls.
+
+        Args:
+          stop_ids: a path ends after any of these tokens.
+          delimiter: a step ends once its text contains one of this automaton's strings.
+
+        Raises:
+          ValueError: a size below one, or a stop id outside the vocabulary.
+        """
         check_sizes(prompts=prompts)
         step_tokens = min(step_tokens, max_new_tokens)
         self._layout = Layout(capacity, width, max_new_tokens, step_tokens)
         vocab = model.config.vocab_size
         if bad := [i for i in stop_ids if not 0 <= i < vocab]:
-            raise ValueError(f"stop id {bad[0]} is outside the vocabulary of {vocab} tokens")
+            raise ValueError(
+                f"stop id {bad[0]} is outside the model's vocabulary of {vocab} tokens; is it from"
+                " another tokenizer?"
+            )
         self.model, self.prompts, self.capacity, self.width = model, prompts, capacity, width
         self.max_new_tokens, self.step_tokens = max_new_tokens, step_tokens
-        # On the device once, not with every step.
+        # These go to the device once instead of with every step.
         self._endings = Endings(
             stop_table=jnp.asarray(np.isin(np.arange(vocab), list(stop_ids))),
             automaton=jnp.asarray(delimiter.transitions) if delimiter else None,
@@ -125,16 +147,22 @@ class PathSampler:
 
     @property
     def compilations(self) -> int:
-        """Programs compiled so far: two for each bucket of prompt length, and a third where states
-        are both kept and donated."""
+        """The number of programs compiled so far.
+
+        There are two for each bucket of prompt length, or three if some calls of `extend` donate
+        their state and others do not.
+        """
         return count_programs(self._start, self._extend, self._extend_donated)
 
     def prepare(self, params: Any) -> LoopWeights:
-        """Parameters as `extend` reads them fastest; otherwise it makes them so for every step."""
+        """Returns parameters in the form that `extend` reads fastest.
+
+        Given plain parameters, `extend` converts them again for every step.
+        """
         return self._prepare(params)
 
     def start(self, params: Any, prompt_ids: Sequence[Sequence[int]]) -> PathState:
-        """Prefills each of up to P prompts, once.
+        """Reads each of up to P prompts once and returns a state without paths.
 
         Raises:
           ValueError: see `places.pad_prompts`.
@@ -161,18 +189,24 @@ class PathSampler:
         number: int = 0,
         donate: bool = False,
     ) -> tuple[PathState, Steps]:
-        """Continues paths by a step each: up to the delimiter, a stop token, T tokens, or W of all.
+        """Continues each given path by one step.
 
-        All parents are read before any place is written. What row i of prompt p draws depends on
-        `key`, `number`, p, i and the number of tokens before it alone.
+        A step ends with the delimiter, with a stop token, after T tokens, or when its path has W
+        tokens. All parents are read before any place is written. The random numbers of row i of
+        prompt p depend on `key`, `number`, p, i and the number of tokens before the step alone.
 
         Args:
-          params: or what `prepare` made of them.
-          parents: `[P, M]`, the place of the path to continue, or `ROOT` for the bare prompt. One
-            that occurs several times is forked.
-          into: `[P, M]`, the place that the longer path is stored in; -1 for a row without work.
-          number: of this extension, where several are drawn with one key.
-          donate: `state` is given up: the new one takes over its memory.
+          params: parameters of the model, or what `prepare` made of them.
+          parents: int `[P, M]`, the place of the path that each row continues, or `ROOT` for the
+            bare prompt. A place that occurs several times is forked.
+          into: int `[P, M]`, the place that stores the longer path; -1 for a row without work.
+          key: random key.
+          sampling: how tokens are drawn.
+          number: number of this extension, if several use the same key.
+          donate: whether the new state takes over the memory of `state`, which then is lost.
+
+        Returns:
+          The new state, and the steps.
 
         Raises:
           ValueError: see `places.check_places`.
@@ -181,7 +215,7 @@ class PathSampler:
         parents, into = check_places(known, state.ended, parents, into, self.width)
         used = into >= 0
         lengths = np.where(used, at(known, parents), 0)
-        # One array, since each costs a transfer of its own.
+        # One array instead of four, because each array costs a transfer to the device.
         rows = np.stack([used, lengths, at(state.token, parents), at(state.reading, parents)])
         pool, view = state.pool.fork(parents, into)
         extend = self._extend_donated if donate else self._extend
@@ -192,7 +226,7 @@ class PathSampler:
         tokens, logprobs, finish, reading, new = _unpacked(np.asarray(out), self.step_tokens)
         steps = Steps(tokens, logprobs, new, finish)
         last = np.maximum(new - 1, 0)[..., None]
-        # A new step looks for a delimiter of its own.
+        # After a delimiter, the next step starts to look for a new one.
         reading = np.where(finish == DELIMITER, 0, reading)
         state = PathState(
             pool=pool.extended(stored, into, lengths, new),
@@ -208,12 +242,12 @@ class PathSampler:
         """The compiled part of `extend`.
 
         Args:
-          stored: `PathPool.paths`, from before the fork.
-          rows: `[4, P, M]`: whether a row is used, its tokens so far, the last one, and the state
-            of the delimiter's automaton.
+          stored: `PathPool.paths` from before the fork.
+          rows: int32 `[4, P, M]`: whether a row is used, the number of its tokens so far, its last
+            token, and the state of the delimiter's automaton.
 
         Returns:
-          `PathPool.paths` with the steps, and what `_unpacked` reads.
+          `PathPool.paths` with the steps, and an array for `_unpacked`.
         """
         P, M, T, W = self.prompts, self.width, self.step_tokens, self.max_new_tokens
         used, lengths, token, reading = rows
@@ -223,7 +257,7 @@ class PathSampler:
         if not isinstance(params, LoopWeights):
             params = self.model.for_loop(params, view.prefix[0].shape[-1] + W)
         key, automaton = draws.key, endings.automaton
-        # Of a row's W draws, those of the tokens that this step may have.
+        # Each row has W uniform numbers, one for each token of a path; this step uses T of them.
         uniform = jax.random.uniform(jax.random.fold_in(key, draws.number), (P * M, W))
         drawn = lengths.reshape(-1, 1) + jnp.arange(T)
         uniform = jnp.take_along_axis(uniform, jnp.minimum(drawn, W - 1), 1)
@@ -273,14 +307,14 @@ class PathSampler:
 
 
 def _packed(out, finish, reading):
-    """A step as one int32 array `[P, M, 2 T + 3]`: each array costs the host a transfer."""
+    """Packs a step into one int32 array `[P, M, 2 T + 3]`, since each array costs a transfer."""
     logprobs = jax.lax.bitcast_convert_type(out["logprobs"], jnp.int32)
     numbers = jnp.stack([finish, reading, out["lengths"]], -1)
     return jnp.concatenate([out["tokens"], logprobs, numbers], -1)
 
 
 def _unpacked(packed: np.ndarray, step_tokens: int) -> tuple[np.ndarray, ...]:
-    """Tokens and log-probs `[P, M, T]`; finish, reading and length `[P, M]`; from `_packed`."""
+    """Undoes `_packed`: tokens and log-probs `[P, M, T]`; finish, reading and lengths `[P, M]`."""
     tokens, logprobs, numbers = np.split(packed, [step_tokens, 2 * step_tokens], -1)
     finish, reading, lengths = np.moveaxis(numbers, -1, 0)
     return tokens, np.ascontiguousarray(logprobs).view(np.float32), finish, reading, lengths

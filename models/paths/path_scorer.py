@@ -1,8 +1,8 @@
-"""A verifier's view of a search: each step of a path is read once, behind keys and values kept.
+"""The compiled verifier for searches: scores every token of each new step once.
 
-The counterpart of `models.paths` for a model with a scalar head. Given the same places as the
-`PathSampler`, it scores the new tokens alone: one forward pass over a step, whatever the length of
-what comes before.
+This is the counterpart of `models.paths.path_sampler` for a model with a scalar head. Its caller
+names the same places as for the `PathSampler`. The scorer keeps keys and values of its own, so it
+reads only the new tokens: one forward pass over a step, however long the path before it is.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ from models.scalar_head import ScalarModel
 
 @dataclasses.dataclass(frozen=True)
 class StepValues:
-    """Values after a step's tokens, float32 NumPy arrays; NaN where there is no token.
+    """The verifier's values for one step of each row, float32 NumPy arrays; NaN without a token.
 
     Attributes:
-      last: `[P, M]`, after each row's last token.
-      tokens: `[P, M, T]`, after each token.
+      last: `[P, M]`, the value after each row's last token.
+      tokens: `[P, M, T]`, the value after each token.
     """
 
     last: np.ndarray
@@ -38,11 +38,12 @@ class StepValues:
 
 
 class PathScorer:
-    """Compiles stepwise scoring for one model and one shape of work; see `PathSampler`.
+    """Scores steps with one model, compiled for one number of prompts, places, rows and tokens.
 
     Attributes:
-      prompts: P, most prompts of a state.
-      capacity: R, places for paths of each prompt.
+      model: the verifier.
+      prompts: P, most prompts of a pool.
+      capacity: R, places for the paths of each prompt.
       width: M, rows of each prompt that one call extends.
       max_new_tokens: W, most tokens of a path.
       step_tokens: most tokens of a step.
@@ -58,6 +59,11 @@ class PathScorer:
         max_new_tokens: int,
         step_tokens: int,
     ):
+        """Creates a scorer; compilation happens at the first calls.
+
+        Raises:
+          ValueError: a size below one.
+        """
         check_sizes(prompts=prompts)
         step_tokens = min(step_tokens, max_new_tokens)
         self._layout = Layout(capacity, width, max_new_tokens, step_tokens)
@@ -69,12 +75,15 @@ class PathScorer:
 
     @property
     def compilations(self) -> int:
-        """Programs compiled so far: one for each bucket of prompt length, and up to four for each
-        with each bucket of step length."""
+        """The number of programs compiled so far.
+
+        There is one for each bucket of prompt length, and up to four for each pair of buckets of
+        prompt length and step length.
+        """
         return count_programs(self._start, self._extend, self._extend_donated)
 
     def start(self, params: Any, prompt_ids: Sequence[Sequence[int]]) -> PathPool:
-        """Reads each of up to P prompts, once.
+        """Reads each of up to P prompts once and returns a pool without paths.
 
         Raises:
           ValueError: see `places.pad_prompts`.
@@ -98,10 +107,14 @@ class PathScorer:
         """Appends steps to paths and scores every token of them.
 
         Args:
-          parents, into: `[P, M]`, places as in `PathSampler.extend`.
-          tokens: `[P, M, T]`, the steps; `lengths` `[P, M]`, how many tokens each has, at least
-            one where `into` names a place.
-          donate: `pool` is given up: the new one takes over its memory.
+          params: parameters of the verifier.
+          parents, into: int `[P, M]`, places as in `PathSampler.extend`.
+          tokens: int32 `[P, M, T]`, the steps.
+          lengths: int `[P, M]`, tokens of each step; at least one where `into` names a place.
+          donate: whether the new pool takes over the memory of `pool`, which then is lost.
+
+        Returns:
+          The new pool, and the values of the steps.
 
         Raises:
           ValueError: an empty step, tokens of another vocabulary, or a path longer than
@@ -114,7 +127,10 @@ class PathScorer:
         tokens, lengths = np.asarray(tokens, np.int32), np.where(used, lengths, 0)
         most = min(tokens.shape[2], self.step_tokens)
         if (bad := used & ((lengths < 1) | (lengths > most))).any():
-            raise ValueError(f"a step has {lengths[bad][0]} tokens; it must have 1..{most}")
+            raise ValueError(
+                f"a step has {lengths[bad][0]} tokens; it must have 1..{most}. Split longer steps,"
+                " and leave out empty ones (into=-1)"
+            )
         if tokens.min(initial=0) < 0 or tokens.max(initial=0) >= self.model.config.vocab_size:
             raise ValueError(
                 "a step holds a token outside the verifier's vocabulary of "
@@ -124,13 +140,14 @@ class PathScorer:
         if (past + lengths).max() > self.max_new_tokens:
             raise ValueError(
                 f"a path of {(past + lengths).max()} tokens exceeds max_new_tokens="
-                f"{self.max_new_tokens}"
+                f"{self.max_new_tokens}; make the scorer with a larger max_new_tokens"
             )
-        # Steps of similar lengths share a program: T columns of a row, N tokens of a prompt.
+        # Steps of similar lengths share a program: both T, the columns of a row, and U, the tokens
+        # of a prompt, are rounded up.
         columns = min(bucket(int(lengths.max(initial=1)), least=8), self.step_tokens)
         most = _quarters(int(lengths.sum(1).max()), self.width * columns)
         prompt, row, number = np.nonzero(np.arange(columns) < lengths[..., None])
-        # Side by side, so that rows of fewer tokens cost less.
+        # The rows' tokens lie side by side without padding, so that shorter rows cost less.
         ends = np.cumsum(lengths, 1)
         unpack = np.minimum((ends - lengths)[..., None] + np.arange(columns), most - 1)
         packed = unpack[prompt, row, number]
@@ -149,13 +166,24 @@ class PathScorer:
 
     def _values(self, params, stored, view: PoolView, read, unpack):
         P, M, T = unpack.shape
+        """Runs the compiled part of `extend`.
+
+        Args:
+          stored: `PathPool.paths` from before the fork.
+          read: int32 `[3, P, U]`: the packed tokens, their positions, and where each of them lies
+            in the unpacked rows (row * T + column).
+          unpack: int `[P, M, T]`: where the token of each row and column lies among the packed.
+
+        Returns:
+          `PathPool.paths` with the steps, and the values `[P, U]`.
+        """
         tokens, positions, pack = read
         cache, end = path_pool.open_rows(self._layout, view, stored), view.end
 
-        def to_rows(x_PNKH):
-            """Packed tokens as rows `[P, M, T, K, H]`; what is behind a row's end means nothing."""
+        def to_rows(x_PUKH):
+            """Unpacks to rows `[P, M, T, K, H]`; entries behind a row's end have no meaning."""
             index = unpack.reshape(P, M * T, 1, 1)
-            return jnp.take_along_axis(x_PNKH, index, 1).reshape(P, M, T, *x_PNKH.shape[2:])
+            return jnp.take_along_axis(x_PUKH, index, 1).reshape(P, M, T, *x_PUKH.shape[2:])
 
         def attend(q, k, v, cache, layer):
             q, k, v = to_rows(q), to_rows(k), to_rows(v)
@@ -179,47 +207,60 @@ class PathScorer:
 
 
 def _quarters(size: int, most: int) -> int:
-    """`size` rounded up to a quarter of `most`, and no finer than 64."""
+    """Rounds up to a multiple of a quarter of `most`, or of 64 if that is more; at most `most`."""
     quarter = max(64, -(-most // 4))
     return min(most, quarter * -(-size // quarter))
 
 
 def step_attention(
-    q_PMTNH: jax.Array, k_PMTKH: jax.Array, v_PMTKH: jax.Array, cache: KVCache, layer, end
+    q_PMTNH: jax.Array,
+    k_PMTKH: jax.Array,
+    v_PMTKH: jax.Array,
+    cache: KVCache,
+    layer: jax.Array | int,
+    end: jax.Array | int,
 ) -> jax.Array:
-    """T queries of each path against its prompt, its past and its step: `[P, M, T, N, H]`.
+    """Attends from the T tokens of a step to its prompt, to its path so far and to the step itself.
 
-    The past is what `suffix_valid` tells of the suffix before column `end`, read block by block. A
-    step is causal. The prompt part is one matrix product over all rows of a prompt.
+    The prompt part is one matrix product over all rows of a prompt. The path so far consists of the
+    valid columns before `end` of the cache's suffix, which the function reads block by block.
+    Within the step, attention is causal.
+
+    Args:
+      q_PMTNH, k_PMTKH, v_PMTKH: queries, keys and values of the step.
+      layer: index of the layer to read.
+      end: columns of the suffix in use.
+
+    Returns:
+      `[P, M, T, N, H]`, with the H of the values.
     """
     P, M, T, N, H = q_PMTNH.shape
     K, columns = cache.suffix_k.shape[3], cache.suffix_k.shape[-1]
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    # R = N / K query heads for each key head; S columns of the prompt, C of a block of the path.
-    q_PMTKRH = (q_PMTNH * H**-0.5).astype(q_PMTNH.dtype).reshape(P, M, T, K, N // K, H)
+    q_PMTKQH = (q_PMTNH * H**-0.5).astype(q_PMTNH.dtype).reshape(P, M, T, K, N // K, H)
 
     def of_layer(stacked):
         return jax.lax.dynamic_index_in_dim(stacked, layer, 0, keepdims=False)
 
-    def add(state, scores_PMKTRC, valid, values, equation):
-        scores = jnp.where(valid, scores_PMKTRC, MASK_VALUE)
+    def add(state, scores_PMKTQC, valid, values, equation):
+        scores = jnp.where(valid, scores_PMKTQC, MASK_VALUE)
         return running_softmax(
             state, scores, lambda weights: product(equation, weights.astype(values.dtype), values)
         )
 
     state = add(
         None,
-        product("pmtkrh,pkhs->pmktrs", q_PMTKRH, of_layer(cache.prefix_k)),
+        product("pmtkqh,pkhs->pmktqs", q_PMTKQH, of_layer(cache.prefix_k)),
         cache.prefix_valid[:, None, None, None, None],
         of_layer(cache.prefix_v),
-        "pmktrs,pksh->pmktrh",
+        "pmktqs,pksh->pmktqh",
     )
     state = add(
         state,
-        product("pmtkrh,pmukh->pmktru", q_PMTKRH, k_PMTKH),
+        product("pmtkqh,pmskh->pmktqs", q_PMTKQH, k_PMTKH),
         jnp.tri(T, dtype=bool)[:, None],
         v_PMTKH,
-        "pmktru,pmukh->pmktrh",
+        "pmktqs,pmskh->pmktqh",
     )
     size, _ = column_blocks(columns)
 
@@ -228,9 +269,9 @@ def step_attention(
         k = jax.lax.dynamic_slice_in_dim(of_layer(cache.suffix_k), start, size, -1)
         v = jax.lax.dynamic_slice_in_dim(of_layer(cache.suffix_v), start, size, -2)
         valid_PMC = jax.lax.dynamic_slice_in_dim(cache.suffix_valid, start, size, -1)
-        scores = product("pmtkrh,pmkhc->pmktrc", q_PMTKRH, k)
-        return add(state, scores, valid_PMC[:, :, None, None, None], v, "pmktrc,pmkch->pmktrh")
+        scores = product("pmtkqh,pmkhc->pmktqc", q_PMTKQH, k)
+        return add(state, scores, valid_PMC[:, :, None, None, None], v, "pmktqc,pmkch->pmktqh")
 
     _, total, out = jax.lax.fori_loop(0, (end + size - 1) // size, add_block, state)
-    out_PMKTRH = (out / total[..., None]).astype(q_PMTNH.dtype)
-    return out_PMKTRH.transpose(0, 1, 3, 2, 4, 5).reshape(P, M, T, N, -1)
+    out_PMKTQH = (out / total[..., None]).astype(q_PMTNH.dtype)
+    return out_PMKTQH.transpose(0, 1, 3, 2, 4, 5).reshape(P, M, T, N, -1)

@@ -1,8 +1,8 @@
-"""Where the paths of a search lie: lengths, rows and columns, as NumPy arrays on the host.
+"""Keeps track, on the host, of which place, row and columns hold each path of a search.
 
-A search names a path by its place. Each prompt has R places, and M rows that are extended together.
-The host needs these numbers to check a request, and they come back with every step anyway; the keys
-and values themselves are on the device (`models.paths.path_pool`).
+A search names a path by its place. Each prompt has R places, and M rows that a step extends
+together. The host needs these numbers, NumPy arrays, to check requests, and they come back with
+every step anyway. The keys and values themselves are on the device (`models.paths.path_pool`).
 """
 
 import dataclasses
@@ -15,19 +15,22 @@ from models.config import ModelConfig
 from models.decoding.sampler import bucket
 from models.layers.kv_cache import column_blocks
 
-# The place of a bare prompt, and the length of what is not there.
+# `ROOT` is the place of a bare prompt; `EMPTY` is the length in a place that holds no path.
 ROOT, EMPTY = -1, -1
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What is kept of each prompt's paths.
+    """The sizes of a pool, which decide how it stores the paths of each prompt.
 
     Attributes:
-      capacity: R, places.
-      width: M, rows that lie open.
+      capacity: R, places of each prompt.
+      width: M, rows of each prompt that a step extends.
       max_new_tokens: W, most tokens of a path.
-      step_tokens: T, most columns of a step.
+      step_tokens: T, most tokens of a step.
+
+    Raises:
+      ValueError: a size below one.
     """
 
     capacity: int
@@ -40,29 +43,31 @@ class Layout:
 
     @property
     def in_place(self) -> bool:
-        """Whether the rows are the places."""
+        """Whether the pool keeps the open rows instead of a copy of each path by its place."""
         return self.capacity <= self.width
 
     @property
     def spare(self) -> int:
-        """Columns that holes may take before they are closed: a block of attention."""
+        """How many columns holes may take before the pool closes them: a block of attention."""
         return min(self.max_new_tokens, column_blocks(self.max_new_tokens)[0])
 
     @property
     def columns(self) -> int:
-        """C of the rows, in whole blocks: room for a path, its holes, and one more step."""
+        """O, the columns of open rows: whole blocks for a path, its holes and one more step."""
         columns = self.max_new_tokens + self.step_tokens + self.in_place * self.spare
         size, blocks = column_blocks(columns)
         return size * blocks
 
 
 class Moves(NamedTuple):
-    """What moves before rows are extended, and after.
+    """Which paths move before the rows are extended, and after.
 
     Attributes:
-      source: `[P, M]`, what comes into each row: a row, or a place where rows are not kept.
-      back: `[P, R]`, the row then stored in each place, or -1; `[P, 0]` where rows are kept.
-      past: `[P, M]`, tokens of each row before.
+      source: int32 `[P, M]`, what each row starts from: a row if the layout is in place, else a
+        place.
+      back: int32 `[P, R]`, the row that each place stores after the step, or -1 for none; `[P, 0]`
+        if the layout is in place.
+      past: int32 `[P, M]`, tokens of each row before the step.
     """
 
     source: Any
@@ -72,18 +77,18 @@ class Moves(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """The numbers of P prompts and of R paths each. Immutable; an extension makes new ones.
+    """Lengths, rows and columns of the paths of P prompts.
 
-    Numbers of paths are arrays `[P, R + 1]`, whose last column, which `ROOT` indexes, is that of
-    the bare prompt.
+    The numbers are immutable; an extension returns new ones. Arrays over paths are `[P, R + 1]`:
+    one column for each place, and a last column, with index `ROOT`, for the bare prompt.
 
     Attributes:
-      layout: what is kept of each prompt.
-      prefix_lengths: `[P]`, columns of the prompt's keys and values that hold tokens.
-      lengths: `[P, R + 1]`, tokens of each path, `EMPTY` where there is none; 0 for a prompt.
-      row_of: `[P, R + 1]`, the row that each path lies in, where rows are kept.
-      valid: `[P, M, C]` bool, the columns of the rows that hold tokens.
-      end: columns in use, of the rows.
+      layout: the sizes of the pool.
+      prefix_lengths: int32 `[P]`, columns of each prompt's keys and values that hold tokens.
+      lengths: int32 `[P, R + 1]`, tokens of each path; `EMPTY` without a path; 0 for a prompt.
+      row_of: int32 `[P, R + 1]`, the row that holds each path, if the layout is in place.
+      valid: bool `[P, M, O]`, whether a column of a row holds a token.
+      end: how many columns of the rows are in use.
     """
 
     layout: Layout
@@ -95,11 +100,11 @@ class Places:
 
     @classmethod
     def of_prompts(cls, layout: Layout, lengths: np.ndarray, cached: np.ndarray) -> "Places":
-        """No paths yet.
+        """Returns the numbers of prompts that have no paths yet.
 
         Args:
-          lengths: `[P]`, tokens of each prompt; 0 is padding.
-          cached: `[P]`, how many of them are read already.
+          lengths: int32 `[P]`, tokens of each prompt; 0 marks a row of padding.
+          cached: int32 `[P]`, how many tokens of each prompt the cache holds.
         """
         of_paths = np.full((len(lengths), layout.capacity + 1), EMPTY, np.int32)
         of_paths[lengths > 0, ROOT] = 0
@@ -107,7 +112,14 @@ class Places:
         return cls(layout, cached, of_paths, np.zeros_like(of_paths), valid, 0)
 
     def fork(self, parents: np.ndarray, into: np.ndarray) -> tuple["Places", Moves]:
-        """The places once `parents` lie in the rows, with the places `into` emptied."""
+        """Puts `parents` into the rows and empties the places `into`.
+
+        Args:
+          parents, into: int32 `[P, M]`; see `PathSampler.extend`.
+
+        Returns:
+          The new numbers, and the moves that the device must make.
+        """
         used, past = into >= 0, np.maximum(at(self.lengths, parents), 0)
         past = np.where(used, past, 0)
         lengths = put(self.lengths, into, np.full(into.shape, EMPTY))
@@ -126,7 +138,11 @@ class Places:
         return places, Moves(*(x.astype(np.int32) for x in (source, back, past)))
 
     def _make_room(self, lengths: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`row_of` and the rows' sources, once the paths kept in `used [P, M]` have left them."""
+        """Moves paths that stay out of the rows that the step needs (`used [P, M]`).
+
+        Returns:
+          The new `row_of`, and the source `[P, M]` of each row.
+        """
         row_of, source = self.row_of.copy(), np.tile(np.arange(used.shape[1]), (len(used), 1))
         held = lengths[:, :ROOT] > 0
         displaced = held & np.take_along_axis(used, row_of[:, :ROOT], 1)
@@ -145,15 +161,16 @@ class Places:
     def extended(
         self, into: np.ndarray, past: np.ndarray, new: np.ndarray
     ) -> tuple["Places", np.ndarray | None]:
-        """The forked places after their rows were extended.
+        """Returns the forked numbers after the rows were extended.
 
         Args:
-          into: `[P, M]`, the places of the rows' paths; -1 for a row without work.
-          past, new: `[P, M]`, the tokens of each before, and how many were added behind `end`.
+          into: int32 `[P, M]`, the place of each row's path; -1 for a row without work.
+          past: int `[P, M]`, tokens of each row before the step.
+          new: int `[P, M]`, tokens that the step added to each row, from column `end` on.
 
         Returns:
-          The places; and, where holes are to be closed, the order `[P, M, C]` that the rows'
-          columns are to be brought into, else None.
+          The new numbers. If holes have grown too large, also the order `[P, M, O]` into which the
+          rows' columns must be brought to close them, else None.
         """
         lengths = put(self.lengths, into, past + new)
         if not self.layout.in_place:
@@ -176,12 +193,15 @@ class Places:
 
 
 def at(numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The numbers `[P, R + 1]` of the paths in `places [P, M]`."""
+    """Returns the entries `[P, M]` of `numbers [P, R + 1]` for the paths in `places [P, M]`."""
     return numbers[np.arange(len(numbers))[:, None], places]
 
 
 def put(numbers: np.ndarray, into: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A copy of `numbers [P, R + 1]` with `values [P, M]` in the places `into`; -1 is nowhere."""
+    """Returns a copy of `numbers [P, R + 1]` with `values [P, M]` in the places `into [P, M]`.
+
+    Values whose place is -1 are dropped.
+    """
     numbers = numbers.copy()
     prompt, row = np.nonzero(into >= 0)
     numbers[prompt, into[prompt, row]] = values[prompt, row]
@@ -191,14 +211,19 @@ def put(numbers: np.ndarray, into: np.ndarray, values: np.ndarray) -> np.ndarray
 def check_places(
     lengths: np.ndarray, ended: np.ndarray, parents: Any, into: Any, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A request to extend `parents` and store the results in `into`, as arrays `[P, width]`.
+    """Checks a request to extend the paths `parents` and to store the results in `into`.
 
     Args:
-      lengths, ended: `[P, R + 1]`, the tokens of each path, and whether it may not be extended.
+      lengths: int32 `[P, R + 1]`, tokens of each path; see `Places`.
+      ended: bool `[P, R + 1]`, whether a path has ended and so cannot be extended.
+      parents, into: integers `[P, width]`; see `PathSampler.extend`.
+
+    Returns:
+      `parents` and `into` as int32 arrays.
 
     Raises:
-      ValueError: a wrong shape, a place that is not there, that holds no path or one that has
-        ended, or two paths stored in one place.
+      ValueError: an array has another shape, a place does not exist, a parent holds no path or one
+        that has ended, or two paths would be stored in one place.
     """
     parents, into = np.asarray(parents, np.int32), np.asarray(into, np.int32)
     prompts, places = lengths.shape[0], lengths.shape[1] - 1
@@ -212,7 +237,8 @@ def check_places(
     if (twice := (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
         prompt, row = np.argwhere(twice)[0]
         raise ValueError(
-            f"two paths of prompt {prompt} would be stored in place {ordered[prompt, row]}"
+            f"two paths of prompt {prompt} would be stored in place {ordered[prompt, row]};"
+            " give each path a place of its own"
         )
     for numbers, bad, why in ((lengths, EMPTY, "holds no path"), (ended, True, "has ended")):
         if (found := (into >= 0) & (at(numbers, parents) == bad)).any():
@@ -224,7 +250,11 @@ def check_places(
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raises `ValueError` for a size below one."""
+    """Checks that every size is at least one.
+
+    Raises:
+      ValueError: a size below one.
+    """
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
@@ -233,11 +263,19 @@ def check_sizes(**sizes: int) -> None:
 def pad_prompts(
     prompts: Sequence[Sequence[int]], most: int, max_new_tokens: int, config: ModelConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`most` rows of tokens, as wide as the longest prompt's bucket, and their lengths.
+    """Pads prompts to one array, as wide as the bucket of the longest prompt.
+
+    Args:
+      prompts: token ids of each prompt.
+      most: P, rows of the result.
+      max_new_tokens: tokens that must fit into the model's context behind each prompt.
+
+    Returns:
+      Tokens int32 `[P, S]` and lengths int32 `[P]`; rows without a prompt have length 0.
 
     Raises:
-      ValueError: no or too many prompts, an empty one, a token outside the vocabulary, or no room
-        for `max_new_tokens` in the model's context.
+      ValueError: there are no prompts or too many, a prompt is empty, a token is outside the
+        vocabulary, or a prompt leaves no room for `max_new_tokens` in the model's context.
     """
     if not 1 <= len(prompts) <= most:
         raise ValueError(f"{len(prompts)} prompts were given; there is room for 1..{most}")

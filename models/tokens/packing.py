@@ -23,7 +23,7 @@ class Placement:
     num_rows: int
 
 
-def place(lengths: Sequence[int], row_length: int) -> Placement:
+def place(lengths: Sequence[int] | np.ndarray, row_length: int) -> Placement:
     """Packs by best fit, longest sequences first: each goes to the fullest row it still fits in.
 
     Best-fit decreasing needs at most 11/9 of the fewest possible rows, and one more (Johnson et
@@ -56,7 +56,7 @@ def place(lengths: Sequence[int], row_length: int) -> Placement:
     return Placement(row, offset, lengths, segment, num_rows)
 
 
-def place_apart(lengths: Sequence[int], row_length: int) -> Placement:
+def place_apart(lengths: Sequence[int] | np.ndarray, row_length: int) -> Placement:
     """One sequence a row, in the given order. Raises as `place` does."""
     lengths = _checked(lengths, row_length)
     count = len(lengths)

@@ -1,7 +1,7 @@
-"""The escapes that every worker is tried with before it runs a stranger's program."""
+"""Holds the program that tries to escape. Every worker runs it before any untrusted program."""
 
-# Reads its aims as JSON on standard input; prints the name of each attempt that worked. What it
-# tries is harmless if it works.
+# This program reads its targets as JSON from standard input and prints the name of each attempt
+# that worked. An attempt that works does no harm.
 ESCAPES = """
 import ctypes, json, os, socket
 
@@ -42,6 +42,6 @@ attempt("local_socket", lambda: socket.socket(socket.AF_UNIX))
 attempt("user_changed", lambda: os.setuid(0))
 attempt("namespace_entered", lambda: libc.unshare(0x10000000))
 attempt("memory_limit_passed", lambda: bytearray(2 * aims["memory_bytes"]))
-# Last, because there is no coming back if it works; echo then speaks for it.
+# This attempt comes last because it replaces the program if it works; echo then reports it.
 attempt("program_executed", lambda: libc.execl(b"/bin/echo", b"echo", b"program_executed", None))
 """

@@ -1,10 +1,11 @@
-"""Unit tests, and the comparison of what a program answered with what was expected.
+"""Defines unit tests, and compares what a program answered with the expected values.
 
-Nothing here reaches the program. Its process is handed a test's input alone. What comes back is
-text, compared as text with the encoding of the expected value made on this side: so no `__eq__`,
-no patched module and no forged verdict takes part, and a test passes only if the right value was
-written for it. A program's values are built here only to be shown, and only short ones; all else
-that is done with its text takes time in proportion to its length, which is limited.
+Nothing in this module reaches the program: its process gets only the input of a test. The program
+returns text, and this module compares that text with its own encoding of the expected value. So no
+`__eq__`, no patched module and no forged verdict can take part, and a test passes only if the
+program wrote the right value for it. This module rebuilds a value of the program only to show it,
+and only if its text is short. All other work on the program's text takes time in proportion to its
+length, which is limited.
 """
 
 import dataclasses
@@ -15,19 +16,19 @@ from typing import Any
 from reasoning.code_runner.results import ProgramResult, TestResult
 from reasoning.code_runner.sandbox import harness
 
-LOADED = harness.encode(None)  # the first answer of a program that has loaded
+LOADED = harness.encode(None)  # the first answer of a program that loaded without an error
 
-_SHOWN = 80  # characters of a value in a reason
-_LONGEST_READ = 10_000  # characters of an answer whose value is built on this side
+_SHOWN = 80  # the most characters of a value that a reason shows
+_LONGEST_READ = 10_000  # the most characters of an answer whose value this process rebuilds
 
 
 @dataclasses.dataclass(frozen=True)
 class CallTest:
-    """`call`, an expression in the program's names such as "add(2, 3)", must give `expected`.
+    """Requires that `call` gives `expected`; `call` is an expression such as "add(2, 3)".
 
-    That is plain data: None, bool, int, float, str, list, tuple, set, frozenset or dict. Type
-    counts: 1, 1.0 and True differ, as do [1, 2] and (1, 2). Subclasses count as their base: a
-    Counter is a dict.
+    The expression uses the names that the program defines. `expected` is plain data: None, bool,
+    int, float, str, list, tuple, set, frozenset or dict. Types must agree: 1, 1.0 and True differ,
+    as do [1, 2] and (1, 2). A subclass counts as its base: a Counter is a dict.
     """
 
     call: str
@@ -36,9 +37,9 @@ class CallTest:
 
 @dataclasses.dataclass(frozen=True)
 class ExpressionTest:
-    """The source, itself one expression such as "a * b + 3", must give `expected`, as in CallTest.
+    """Requires that the source, which is one expression such as "a * b + 3", gives `expected`.
 
-    Variables are numbers, strings, bools or None.
+    Values are compared as in CallTest. The variables are numbers, strings, bools or None.
     """
 
     variables: Mapping[str, Any]
@@ -47,9 +48,9 @@ class ExpressionTest:
 
 @dataclasses.dataclass(frozen=True)
 class StdinTest:
-    """The program, given `stdin`, must end well and print `stdout`.
+    """Requires that the program, given `stdin`, ends with exit code 0 and prints `stdout`.
 
-    Blanks at the end of a line and of the text do not count.
+    Blanks at the end of a line or of the text do not count.
     """
 
     stdin: str
@@ -58,7 +59,7 @@ class StdinTest:
 
 UnitTest = CallTest | ExpressionTest | StdinTest
 
-_RECORD_FIELDS = {
+_RECORD_FIELDS: dict[tuple[str, ...], type[UnitTest]] = {
     ("call", "expected"): CallTest,
     ("expected", "variables"): ExpressionTest,
     ("stdin", "stdout"): StdinTest,
@@ -66,34 +67,37 @@ _RECORD_FIELDS = {
 
 
 def parse_unit_test(record: Mapping[str, Any]) -> UnitTest:
-    """A unit test from its JSON record, which has the fields of one of the three kinds.
+    """Builds a unit test from its JSON record, which has the fields of one of the three kinds.
 
-    Raises ValueError for a record with other fields.
+    Raises:
+      ValueError: the record has other fields.
     """
     kind = _RECORD_FIELDS.get(tuple(sorted(record)))
     if kind is None:
         raise ValueError(
-            f"unit test with fields {sorted(record)}: give call and expected, variables and"
-            " expected, or stdin and stdout."
+            f"a unit test has the fields {sorted(record)}: give call and expected, or variables"
+            " and expected, or stdin and stdout."
         )
     return kind(**record)
 
 
 def check_unit_tests(tests: Sequence[UnitTest]) -> type:
-    """Returns the one kind of test in `tests`.
+    """Returns the one kind of test that `tests` holds.
 
-    Raises ValueError if there are no tests, if kinds mix, or if a value is not plain data.
+    Raises:
+      ValueError: there are no tests, kinds are mixed, or a value is not plain data.
     """
     kinds = {type(test) for test in tests}
     if not kinds:
         raise ValueError(
-            "no unit tests: a program that is not tested cannot pass. Give at least one."
+            "there are no unit tests, and a program that is not tested cannot pass: give at least"
+            " one."
         )
     if len(kinds) > 1 or not kinds <= set(_RECORD_FIELDS.values()):
         names = sorted(kind.__name__ for kind in kinds)
         raise ValueError(
-            f"unit tests of kinds {names}: give CallTest, ExpressionTest or StdinTest, one kind for"
-            " a program."
+            f"there are unit tests of the kinds {names}: give CallTest, ExpressionTest or"
+            " StdinTest, and only one kind for a program."
         )
     (kind,) = kinds
     for test in tests:
@@ -101,7 +105,9 @@ def check_unit_tests(tests: Sequence[UnitTest]) -> type:
             try:
                 harness.encode(test.expected)
             except TypeError as error:
-                raise ValueError(f"unit test {test}: {error}, so no answer can equal it.") from None
+                raise ValueError(
+                    f"unit test {test}: {error}, so no answer can equal it: give plain data."
+                ) from None
         if kind is ExpressionTest:
             for name, value in test.variables.items():
                 if not isinstance(value, (bool, int, float, str, type(None))):
@@ -112,10 +118,14 @@ def check_unit_tests(tests: Sequence[UnitTest]) -> type:
 
 
 def decode(answer: str) -> Any:
-    """The value in a line that `harness.encode` made, of at most `_LONGEST_READ` characters.
+    """Returns the value in a line that `harness.encode` made, of at most `_LONGEST_READ`
+    characters.
 
-    Raises ValueError, with what happened instead, for any other text. Safe with hostile text: to
-    build a set of colliding numbers takes quadratic time, and so only short lines are read.
+    Hostile text is safe here: building a set of colliding numbers takes quadratic time, so longer
+    lines are refused.
+
+    Raises:
+      ValueError: the line holds no value; the message says what happened instead.
     """
     if len(answer) > _LONGEST_READ:
         raise ValueError(f"gave a value of {len(answer)} characters, {answer[:_SHOWN]}...")
@@ -142,10 +152,10 @@ def _rebuild(data):
 
 
 def describe_stop(result: ProgramResult) -> str:
-    """Why a program did not end well, in words."""
+    """Says in words how a program ended, for the end of a sentence about it."""
     last_line = result.stderr.rstrip().rpartition("\n")[2]
     return {
-        "ok": "ended well",
+        "ok": "ended without an error",
         "error": f"ended with exit code {result.exit_code}"
         + (f" ({_cut(last_line)})" if last_line else ""),
         "timeout": "ran past its time limit",
@@ -156,15 +166,15 @@ def describe_stop(result: ProgramResult) -> str:
 
 
 def judge_answers(
-    tests: Sequence[CallTest | ExpressionTest], result: ProgramResult, answers: Sequence[str]
+    tests: Sequence[UnitTest], result: ProgramResult, answers: Sequence[str]
 ) -> TestResult:
-    """Compares a program's answers with the expected values.
+    """Compares the answers of a program with the expected values.
 
     Args:
-      tests: the tests, in the order in which they were asked.
+      tests: the CallTests or ExpressionTests, in the order in which the program was asked.
       result: how the run ended.
-      answers: lines as `harness.serve` writes them: first for loading, then for each test, as many
-        as there were.
+      answers: the lines that `harness.serve` wrote: one for loading, then one for each test that
+        the program answered.
     """
     loaded, *values = answers or [None]
     if loaded != LOADED:
@@ -191,7 +201,7 @@ def _input(test):
 
 def _explain(answer, result):
     if answer is None:
-        return "no answer: it " + describe_stop(result)
+        return "got no answer: the program " + describe_stop(result)
     try:
         return f"gave {_show(decode(answer))}"
     except ValueError as error:
@@ -201,22 +211,22 @@ def _explain(answer, result):
 def _show(value):
     try:
         return _cut(repr(value))
-    except ValueError:  # a number of more digits than Python writes
+    except ValueError:  # The number has more digits than Python writes.
         return _cut(hex(value) if isinstance(value, int) else harness.encode(value))
 
 
 def judge_output(test: StdinTest, result: ProgramResult) -> str | None:
-    """None if the run passes the test, else in words what is wrong."""
+    """Returns None if the run passes the test, else a sentence that says what is wrong."""
     if result.status != "ok":
-        return f"it {describe_stop(result)}"
+        return f"the program {describe_stop(result)}"
     if _lines(result.stdout) != _lines(test.stdout):
         printed, expected = repr(result.stdout[:_SHOWN]), repr(test.stdout[:_SHOWN])
-        return f"it printed {printed}, expected {expected}"
+        return f"the program printed {printed}, expected {expected}"
     return None
 
 
 def judge_outputs(failures: Sequence[str | None]) -> TestResult:
-    """Sums up `judge_output` over a program's tests."""
+    """Sums up the results of `judge_output` for all tests of a program."""
     return _tally([failure is None for failure in failures], (f for f in failures if f is not None))
 
 

@@ -1,4 +1,4 @@
-"""The local sandbox: a pool of zygotes (see `sandbox/zygote.py`), each probed for holes first."""
+"""The local sandbox: a pool of zygotes (see `sandbox/zygote.py`), each tested for holes first."""
 
 import atexit
 import dataclasses
@@ -19,15 +19,15 @@ from reasoning.code_runner.interface import ProgramRunner
 from reasoning.code_runner.results import ExpressionResult, Limits, ProgramResult, TestResult
 from reasoning.code_runner.sandbox import frames
 
-# Strongest first; see sandbox/isolation.py. The first needs root.
+# The strongest comes first; see sandbox/isolation.py. The first one needs root.
 ISOLATIONS = ("namespaces", "user-namespaces", "landlock", "seccomp")
 
 REMEDY = (
     "Run on Linux (x86-64 or aarch64), in a container with its default seccomp profile or none, or"
-    " name a remote sandbox with RemoteCodeRunner; code is never run bare."
+    " use a remote sandbox through RemoteCodeRunner; code never runs without a sandbox."
 )
-# All that a program sees of the environment. The fixed hash seed gives sets one order in every run;
-# with few malloc arenas, threads fit into the limit on address space.
+# These are all the environment variables that a program sees. The fixed hash seed gives sets the
+# same order in every run. With few malloc arenas, threads fit into the limit on address space.
 _ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "MALLOC_ARENA_MAX": "2",
@@ -37,8 +37,8 @@ _ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
 }
 _START_ZYGOTE = "from sandbox.zygote import main; main()"
-_START_S = 60.0  # for a zygote to start on a busy machine
-_GRACE_S = 10.0  # past the wall limit, before a zygote counts as lost
+_START_S = 60.0  # seconds that a zygote may take to start on a busy machine
+_GRACE_S = 10.0  # seconds past the wall limit after which a zygote counts as lost
 
 
 class SandboxUnavailable(RuntimeError):
@@ -46,11 +46,11 @@ class SandboxUnavailable(RuntimeError):
 
 
 class _WorkerLost(Exception):
-    """The zygote died or hangs."""
+    """The zygote died or does not answer."""
 
 
 class _Worker:
-    """One zygote: runs one program at a time."""
+    """One zygote, which runs one program at a time."""
 
     def __init__(self, isolation: str, limits: Limits):
         self.isolation = isolation
@@ -59,18 +59,18 @@ class _Worker:
 
     def _start(self):
         self._connection, theirs = socket.socketpair()
-        # Where an interpreter may need to find its own shared library.
+        # The interpreter may need this variable to find its own shared library.
         library_path = {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}
         config = {"isolation": self.isolation, "limits": dataclasses.asdict(self._limits)}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-s", "-S", "-c", _START_ZYGOTE, json.dumps(config)],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=os.path.dirname(__file__),
                 env=_ENVIRONMENT | library_path,
-                start_new_session=True,  # Ctrl-C is for this process to handle
+                start_new_session=True,  # so that Ctrl-C reaches only this process
             )
         try:
             greeting = self._exchange(None, _START_S)
@@ -85,9 +85,12 @@ class _Worker:
             raise
 
     def _probe(self):
-        """Tries to break out. Raises SandboxUnavailable if anything works, or nothing runs."""
+        """Tries to break out of the sandbox.
+
+        Raises SandboxUnavailable if any attempt works, or if the program does not run at all.
+        """
         with tempfile.TemporaryDirectory(prefix="code-runner-") as folder:
-            os.chmod(folder, 0o755)  # only the walls may keep the program out
+            os.chmod(folder, 0o755)  # so that only the sandbox can keep the program out
             canary = os.path.join(folder, "canary")
             with open(canary, "w") as file:
                 file.write("canary")
@@ -95,17 +98,17 @@ class _Worker:
             report = self.run("program", ESCAPES, stdin=json.dumps(aims), wall_s=_START_S)
             if report["status"] != "ok":
                 stderr = report["stderr"].strip().rpartition("\n")[2]
-                raise SandboxUnavailable(f"the probe ended with {report['status']} {stderr}")
+                raise SandboxUnavailable(f"the escape test ended with {report['status']} {stderr}")
             escaped = report["stdout"].split()
             if os.listdir(folder) != ["canary"]:
                 escaped.append("file_written")
         if escaped:
-            raise SandboxUnavailable(f"a program could get out: {', '.join(escaped)}")
+            raise SandboxUnavailable(f"a program could escape by: {', '.join(escaped)}")
 
     def run(
         self, kind: str, source: str, *, wall_s: float, stdin: str = "", calls: Sequence[Any] = ()
-    ) -> dict:
-        """Runs one task; see `Supervision` for the fields and the report. Raises _WorkerLost."""
+    ) -> dict[str, Any]:
+        """Runs one task; `Supervision` describes the fields and the report. Raises _WorkerLost."""
         task = {"kind": kind, "source": source, "stdin": stdin, "calls": calls, "wall_s": wall_s}
         return self._exchange(task, wall_s + _GRACE_S)
 
@@ -121,12 +124,15 @@ class _Worker:
             raise _WorkerLost("the sandbox process has died")
         return reply
 
-    def restart(self):
+    def restart(self) -> None:
+        """Starts a new zygote in place of the old one."""
         self.close()
         self._start()
 
-    def close(self):
-        self._connection.close()  # the supervisor kills what runs and ends, the zygote follows
+    def close(self) -> None:
+        """Ends the zygote and the program that it runs."""
+        # The supervisor notices this, kills the program and ends; the zygote then ends too.
+        self._connection.close()
         try:
             self._process.wait(2.0)
         except subprocess.TimeoutExpired:
@@ -155,16 +161,22 @@ def _first_worker(isolation: str, limits: Limits) -> _Worker:
 
 
 class CodeRunner(ProgramRunner):
-    """Runs programs in the local sandbox, each in a fresh process and a fresh scratch folder.
+    """Runs programs in the local sandbox, each in a fresh process with a fresh scratch folder.
 
     Args:
-      num_workers: programs run at a time. Two for each core keep the cores busy.
-      limits: for every program.
-      isolation: "auto" takes the first that holds of "namespaces" (root), "user-namespaces",
-        "landlock" and "seccomp"; naming one insists on it. Under the last two, programs have no
-        scratch folder and no threads.
+      num_workers: the number of programs that run at the same time. Two for each core keep the
+        cores busy.
+      limits: what each program may use.
+      isolation: "auto" takes the first of "namespaces" (needs root), "user-namespaces", "landlock"
+        and "seccomp" that works here; a name allows only that one. Under "landlock" and "seccomp",
+        programs have no scratch folder and no threads.
 
-    Raises SandboxUnavailable where none holds. The attribute `isolation` tells which was taken.
+    Attributes:
+      isolation: the name of the isolation in use.
+
+    Raises:
+      SandboxUnavailable: no isolation works here.
+      ValueError: `isolation` is unknown or `num_workers` is below 1.
     """
 
     def __init__(self, num_workers: int = 4, limits: Limits = Limits(), isolation: str = "auto"):
@@ -181,7 +193,7 @@ class CodeRunner(ProgramRunner):
         worker = self._idle.get()
         try:
             if self._closed:
-                raise RuntimeError("this CodeRunner is closed: make a new one.")
+                raise RuntimeError("this CodeRunner is closed: create a new one.")
             report = worker.run(kind, source, wall_s=self.limits.wall_s, **inputs)
         except _WorkerLost as lost:
             if not self._closed:
@@ -193,6 +205,11 @@ class CodeRunner(ProgramRunner):
         return ProgramResult(**report), answers
 
     def run_program(self, source: str, *, stdin: str = "") -> ProgramResult:
+        """Runs a program as `python program.py` would, with `stdin` as its standard input.
+
+        Raises:
+          RuntimeError: the runner is closed.
+        """
         result, _ = self._run("program", source, stdin=stdin)
         return result
 
@@ -200,7 +217,8 @@ class CodeRunner(ProgramRunner):
         return self._run(kind, source, calls=requests)
 
     def close(self) -> None:
-        super().close()  # waits for batches under way
+        """Ends the workers after the batches that still run. Later runs raise RuntimeError."""
+        super().close()  # waits for the batches that still run
         self._closed = True
         for worker in self._workers:
             worker.close()
@@ -214,19 +232,19 @@ def _shared_runner(limits: Limits) -> CodeRunner:
 
 
 def run_program(source: str, *, stdin: str = "", limits: Limits = Limits()) -> ProgramResult:
-    """`CodeRunner.run_program` on a runner that is kept for these limits."""
+    """Runs `CodeRunner.run_program` on a shared runner with these limits."""
     return _shared_runner(limits).run_program(source, stdin=stdin)
 
 
 def run_tests(
     source: str, tests: Sequence[judging.UnitTest], *, limits: Limits = Limits()
 ) -> TestResult:
-    """`CodeRunner.run_tests` on a runner that is kept for these limits."""
+    """Runs `CodeRunner.run_tests` on a shared runner with these limits."""
     return _shared_runner(limits).run_tests(source, tests)
 
 
 def evaluate_expression(
     expression: str, variables: Mapping[str, Any], *, limits: Limits = Limits()
 ) -> ExpressionResult:
-    """`CodeRunner.evaluate_expression` on a runner that is kept for these limits."""
+    """Runs `CodeRunner.evaluate_expression` on a shared runner with these limits."""
     return _shared_runner(limits).evaluate_expression(expression, variables)

@@ -1,27 +1,28 @@
-"""Finds the Python program in a response: which of its Markdown code blocks are meant to be run.
+"""Finds the Python program in a response: chooses which of its Markdown code blocks are to be run.
 
-The rule looks at the text alone and never runs or parses a block, so it cannot depend on what would
-pass. Everything takes time in proportion to the length of the text.
+The rule looks only at the text and never runs or parses a block, so it cannot depend on which block
+would pass. Every step takes time in proportion to the length of the text.
 """
 
 import re
 from collections.abc import Iterable
 
-# A longer text holds no program that anybody asked for.
+# A longer text is no honest answer, so its program is not looked for.
 MAX_CHARS = 1 << 20
 
 _PYTHON_TAGS = ("python", "python3", "py", "py3")
 _OPENING = re.compile(r"([ \t]*)(`{3,}(?=[^`]*$)|~{3,})[ \t]*(.*)")
 _TAG = re.compile(r"[\w+#-]+")
-# What a line of Python looks like, and hardly ever one of prose.
+# Matches the start of lines that look like Python; prose hardly ever begins like this.
 _CODE_LINE = re.compile(
     r"(?:async\s+)?(?:def|class)\s+\w+[^:]*:|(?:for|while|if|with|try)\b.*:\s*$"
     r"|import\s+[\w.]+(?:\s*,|\s+as\b|\s*$)|from\s+[\w.]+\s+import\b|print\s*\(|[@#\"']"
     r"|\w[\w.\[\], ]*(?::[\w.\[\], ]*)?[-+*/%&|]?=(?!=)|\w[\w.]*\("
 )
-# A heading over what the program prints.
+# Matches a heading above the output of a program.
 _OUTPUT_HEADING = re.compile(r"\W*(?:(?:sample|expected|example|program)\s+)?outputs?\W*", re.I)
-# What a block defines, beside variables: functions, classes, what `for` and `as` name, imports.
+# These find what a block defines beside variables: functions, classes, the names after `for` and
+# `as`, and imports.
 _DEFINITION = re.compile(r"\b(?:def|class|for|as)\s+(\w+)")
 _IMPORT = re.compile(r"\bimport\s+([\w., \t]+)")
 _PARAMETERS = re.compile(r"\bdef\s+\w+\s*\(([^)\n]*)|\blambda\b([^:\n]*)")
@@ -29,18 +30,19 @@ _NAME = re.compile(r"[^\W\d]\w*")
 
 
 def find_program(text: str, called: Iterable[str] = ()) -> str:
-    """The program in a response, "" where there is none.
+    """Returns the program in a response, or "" if there is none.
 
-    Blocks fenced by ``` or ~~~ count, however long the fence and however far it is indented, if
-    they are closed. Of these, the ones that are marked as Python; where none is, those without a
-    mark that look like code; else the last. The program is the last of them. If that uses a name
-    which it does not define and an earlier one does, the program was split: the earlier one stands
-    before it. A text without fences is the program itself, or its indented part behind prose.
+    A block fenced by ``` or ~~~ counts if it is closed, whatever the length and the indentation of
+    its fence. The function takes the blocks that are marked as Python; if there are none, the
+    unmarked blocks that look like code; if there are none, the other blocks that look like code;
+    else the last block, an unmarked one if possible. The program is the last block taken. If that
+    block uses a name that it does not define and an earlier block defines, the response split the
+    program, and the earlier block goes before it. A text without fences is itself the program; if
+    it is prose, its indented part is the program.
 
     Args:
-      text: What a reader sees, without the chain of thought.
-      called: Code that will be run with the program, such as "add(2, 3)": the names in it count as
-        used.
+      text: the text that a reader sees, without the chain of thought.
+      called: code that will run with the program, such as "add(2, 3)"; its names count as used.
     """
     if len(text) > MAX_CHARS:
         return ""
@@ -59,7 +61,7 @@ def find_program(text: str, called: Iterable[str] = ()) -> str:
 
 
 def _fenced_blocks(lines):
-    """(tag in lower case, code) of every closed block; and whether any is opened."""
+    """Returns (tag in lower case, code) of every closed block, and whether any fence was opened."""
     blocks, opened, heading = [], None, ""
     for line in lines:
         match = _OPENING.match(line)
@@ -87,7 +89,7 @@ def _closes(match, fence):
 
 
 def _outdent(line, indent):
-    """The line without as much of the block's own indentation as it has."""
+    """Returns the line without the block's own indentation, as far as the line has it."""
     if line.startswith(indent):
         return line[len(indent) :]
     return line.lstrip(" \t") if not line[: len(indent)].strip() else line
@@ -97,7 +99,7 @@ def _without_fences(lines):
     flush = [line for line in lines if line.strip() and not _is_indented(line)]
     if not flush or any(_CODE_LINE.match(line) for line in flush):
         return _dedent(lines)
-    # Prose. Behind an empty line, four blanks or a tab make a code block in Markdown.
+    # The text is prose. After an empty line, four blanks or a tab begin a code block in Markdown.
     indented, in_block, before = [], False, ""
     for line in lines:
         if line.strip():
@@ -126,7 +128,7 @@ def _looks_like_code(code):
 
 
 def _join(blocks, called):
-    """The last block, behind those earlier ones that define what it uses."""
+    """Returns the last block, preceded by those earlier blocks that define what it uses."""
     if not blocks:
         return ""
     program = [blocks[-1]]

@@ -1,5 +1,5 @@
-"""A sandbox elsewhere, spoken to over HTTP: SandboxFusion or Piston, behind the same interface as
-the local one.
+"""Runs programs in a remote sandbox over HTTP (SandboxFusion or Piston), behind the interface of
+`ProgramRunner`.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from reasoning.server_client.http_client import (
     check_url,
 )
 
-_ATTEMPTS = 4  # at a request that the network or a busy server fails
+_ATTEMPTS = 4  # how often a request is sent when the network or a busy server fails it
 _HARNESS = pathlib.Path(harness.__file__).read_text(encoding="utf-8")
-# The answers come as the last line printed. The program may print what it likes before, or there:
-# only the right value counts.
+# The driver prints the answers as its last line. The program may print anything before that line,
+# or forge the line: only the right value passes a test.
 _DRIVER = """
 replies = []
 serve({kind!r}, {source!r}, [json.loads({request!r})], replies.append)
@@ -38,7 +38,7 @@ class RemoteSandboxError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class _SandboxFusion:
-    """https://github.com/bytedance/SandboxFusion"""
+    """The protocol of https://github.com/bytedance/SandboxFusion."""
 
     path = "/run_code"
 
@@ -54,7 +54,9 @@ class _SandboxFusion:
     def result(self, response: Mapping[str, Any], wall_s: float) -> ProgramResult:
         run = response.get("run_result")
         if response["status"] == "SandboxError" or run is None:
-            raise RemoteSandboxError(f"no run: {response.get('message') or response['status']}")
+            raise RemoteSandboxError(
+                f"the server made no run: {response.get('message') or response['status']}"
+            )
         status = "timeout" if run["status"] == "TimeLimitExceeded" else None
         return _result(
             status,
@@ -67,7 +69,7 @@ class _SandboxFusion:
 
 @dataclasses.dataclass(frozen=True)
 class _Piston:
-    """https://github.com/engineer-man/piston, API version 2"""
+    """The protocol of https://github.com/engineer-man/piston, API version 2."""
 
     path = "/api/v2/execute"
 
@@ -83,7 +85,7 @@ class _Piston:
 
     def result(self, response: Mapping[str, Any], wall_s: float) -> ProgramResult:
         run = response["run"]
-        # Status letters of newer servers; an older one only names the signal.
+        # Newer servers send these status letters; older ones only name the signal.
         status = {"TO": "timeout", "OL": "output", "EL": "output"}.get(run.get("status"))
         if run.get("signal"):
             status = status or "killed"
@@ -94,11 +96,14 @@ SERVICES = {"sandbox_fusion": _SandboxFusion(), "piston": _Piston()}
 
 
 def _result(status, exit_code, stdout, stderr, wall_s):
-    """The server's word on a run; raises ValueError where that is not of the right types."""
+    """Builds a result from the server's fields.
+
+    Raises ValueError if a field has a wrong type.
+    """
     exit_code = -9 if exit_code is None else exit_code
     texts_are_right = isinstance(stdout, str) and isinstance(stderr, str)
     if not texts_are_right or type(exit_code) is not int or not _is_duration(wall_s):
-        raise ValueError("a field is of another type")
+        raise ValueError("a field of the result has a wrong type")
     if status is None:
         status = "ok" if exit_code == 0 else "killed" if exit_code < 0 else "error"
         if status == "error" and stderr.rstrip().rpartition("\n")[2].startswith("MemoryError"):
@@ -111,24 +116,27 @@ def _is_duration(seconds):
 
 
 class RemoteCodeRunner(ProgramRunner):
-    """Runs programs on a SandboxFusion or Piston server, whose affair it is to isolate them.
+    """Runs programs on a SandboxFusion or Piston server. The server has to isolate them.
 
-    Each call or expression of a test is a run of its own, and after one that gives no answer the
-    rest count as failed.
+    Each call or expression of a test is a run of its own. If one gives no answer, the remaining
+    ones count as failed.
 
     Args:
-      url: the server, e.g. "http://sandbox:8080".
+      url: the server, such as "http://sandbox:8080".
       service: "sandbox_fusion" or "piston".
-      num_workers: requests at a time in a batch.
-      limits: wall_s, memory_bytes and output_bytes are asked of the server or kept here; the others
-        are the server's own.
-      queue_s: seconds that a request may wait at the server beside running. Both together are the
-        deadline of an attempt, from looking up the address to the last byte.
-      headers: HTTP headers to send along, such as an Authorization. They go to this server alone,
-        and their values appear in no message.
+      num_workers: the number of requests that a batch sends at the same time.
+      limits: the server is asked to keep wall_s and memory_bytes; output_bytes is enforced here;
+        the server sets the other limits itself.
+      queue_s: seconds that a request may wait at the server before it runs. queue_s and wall_s
+        together are the deadline of one attempt, from the address look-up to the last byte.
+      headers: HTTP headers to send, such as Authorization. They go only to this server, and their
+        values appear in no message.
 
-    Methods raise RemoteSandboxError where the server fails to answer after a few attempts, or
-    answers with something else.
+    Raises:
+      ValueError: the service is unknown or the address is not valid.
+
+    The methods raise RemoteSandboxError if the server does not answer after a few attempts, or if
+    its answer is not one of such a server.
     """
 
     def __init__(
@@ -148,11 +156,16 @@ class RemoteCodeRunner(ProgramRunner):
         self._url = url.rstrip("/") + self._service.path
         self._queue_s = queue_s
         self._http = HttpClient({"Content-Type": "application/json", **headers})
-        # "Bearer KEY" is a secret, and so is KEY; a value of a few letters is none.
+        # "Bearer KEY" is a secret, and so is KEY; a value of a few letters is not.
         parts = {part for value in headers.values() for part in (value, value.rpartition(" ")[2])}
         self._redactor = Redactor(part for part in parts if len(part) >= 8)
 
     def run_program(self, source: str, *, stdin: str = "") -> ProgramResult:
+        """Runs a program on the server, with `stdin` as its standard input.
+
+        Raises:
+          RemoteSandboxError: the server did not run it.
+        """
         body = json.dumps(self._service.request(source, stdin, self.limits)).encode()
         started = time.monotonic()
         text = self._post(body)
@@ -165,16 +178,18 @@ class RemoteCodeRunner(ProgramRunner):
             raise RemoteSandboxError(f"{self._url}: {self._redactor.line(error)}") from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise RemoteSandboxError(
-                f"{self._url}: this is no answer of such a server: {self._redactor.line(text)!r}"
+                f"{self._url}: this is no answer of such a server: {self._redactor.line(text)!r}."
+                " Check url and service."
             ) from None
         if len(result.stdout) + len(result.stderr) > self.limits.output_bytes:
             result = dataclasses.replace(result, status="output")
         return result
 
     def _post(self, body):
-        """Returns the answer's text, or None if it is too long to be one within the limits."""
+        """Returns the text of the answer, or None if it is longer than output within the limits."""
         timeout_s = self.limits.wall_s + self._queue_s
-        longest = 8 * self.limits.output_bytes + (1 << 16)  # escapes, and the answer's own fields
+        # JSON escapes make the output longer, and the answer has fields of its own.
+        longest = 8 * self.limits.output_bytes + (1 << 16)
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(0.25 * 2**attempt)
@@ -194,7 +209,7 @@ class RemoteCodeRunner(ProgramRunner):
             if reply.status != 429 and reply.status < 500:
                 break
         raise RemoteSandboxError(
-            f"{self._url}: {failure}. Check that the server runs and is the service that was named."
+            f"{self._url}: {failure}. Check that the server runs and that service names its kind."
         )
 
     def _ask(self, kind, source, requests):

@@ -1,4 +1,4 @@
-"""What a run is allowed, and what came of it."""
+"""Defines what a run may use (`Limits`) and how it ended (`ProgramResult` and the like)."""
 
 import dataclasses
 from typing import Any, Literal
@@ -8,19 +8,22 @@ Status = Literal["ok", "error", "timeout", "memory", "output", "killed"]
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one program may use from start to end, enforced by the kernel or from outside it.
+    """What one program may use from start to end. The kernel or the supervisor enforces it.
 
-    A program is always one process: it cannot start others.
+    A program is always a single process: it cannot start others.
 
     Attributes:
-      wall_s: seconds on the clock. Generous beside cpu_s, so that a busy machine does not fail a
-        good program.
-      cpu_s: whole seconds of CPU time, over all threads.
-      memory_bytes: address space, the interpreter's own ~30 MB included.
+      wall_s: seconds on the clock. The default is far above cpu_s, so that a busy machine does not
+        fail a good program.
+      cpu_s: whole seconds of CPU time, summed over all threads.
+      memory_bytes: address space, which includes about 30 MB of the interpreter itself.
       output_bytes: standard output, standard error and answers together.
       scratch_bytes: all files in the scratch folder together.
-      threads: threads at a time, the first included.
-      open_files: open descriptors at a time.
+      threads: the number of threads at a time, the first one included.
+      open_files: the number of open descriptors at a time.
+
+    Raises:
+      ValueError: a limit is not a positive number of its type.
     """
 
     wall_s: float = 10.0
@@ -45,15 +48,15 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class ProgramResult:
-    """One run of a program.
+    """How one run of a program ended and what it wrote.
 
     Attributes:
-      status: "ok" (ended with exit code 0), "error" (another exit code), or the limit that ended
-        it: "timeout" (wall or CPU time), "memory" (an uncaught MemoryError), "output"; "killed"
-        when a signal or a crash ended it.
+      status: "ok" (exit code 0), "error" (another exit code), or the limit that ended the run:
+        "timeout" (wall or CPU time), "memory" (an uncaught MemoryError), "output"; "killed" if a
+        signal or a crash ended it.
       stdout, stderr: text, cut at the limit; bytes that are not UTF-8 are replaced.
-      exit_code: the program's; negative for a signal's number.
-      wall_s: seconds from handing over the source to the end.
+      exit_code: the exit code of the program; a negative one is the number of a signal.
+      wall_s: seconds from the arrival of the source to the end.
     """
 
     status: Status
@@ -65,9 +68,9 @@ class ProgramResult:
 
 @dataclasses.dataclass(frozen=True)
 class TestResult:
-    """How many unit tests a program passed, and in words why it failed the first it failed."""
+    """How many unit tests a program passed. The reason says why the first failed test failed."""
 
-    __test__ = False  # not a test case for pytest
+    __test__ = False  # so that pytest does not take this class for a test case
 
     passed: int
     total: int
@@ -75,15 +78,17 @@ class TestResult:
 
     @property
     def all_passed(self) -> bool:
+        """Says whether the program passed every test."""
         return self.passed == self.total
 
 
 @dataclasses.dataclass(frozen=True)
 class ExpressionResult:
-    """An expression's value, which is plain data; or `ok` is False and the reason says why.
+    """The value of an expression, which is plain data. If `ok` is False, the reason says why there
+    is none.
 
-    A value of more than about 10,000 characters is refused: a stranger wrote it, and to build a
-    large one can take quadratic time.
+    A value whose text has more than about 10,000 characters is refused: the text is untrusted, and
+    rebuilding a large value can take quadratic time.
     """
 
     ok: bool

@@ -1,16 +1,10 @@
-"""A response as it is being written: its text by chunks, and what of it is thinking."""
+"""A response as it is being written, in chunks of text."""
 
-import re
 from collections.abc import Iterable, Iterator
 
 from models.decoding.sampling import SamplingParams
 from models.paths.places import ROOT
 from reasoning.generation.steps import StepGenerator
-from reasoning.response import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
-
-THINKING, ANSWERING = "thinking", "answering"
-_TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
-_TAG = re.compile("|".join(map(re.escape, _TAGS)))
 
 
 def stream(
@@ -42,35 +36,6 @@ def stream(
         yield step.text
 
 
-def split_thinking(chunks: Iterable[str], opened: bool = False) -> Iterator[tuple[str, str]]:
-    """Yields `(THINKING or ANSWERING, text)`, the tags of the format left out.
-
-    A tag may come in several chunks: what may be the beginning of one is held back until it is
-    known. `reasoning.response.after_chain` says the same of a whole response.
-
-    Args:
-      chunks: a response, in parts.
-      opened: the prompt has opened the chain of thought already.
-    """
-    state, held = THINKING if opened else ANSWERING, ""
-    for chunk in chunks:
-        held += chunk
-        while found := _TAG.search(held):
-            if before := held[: found.start()]:
-                yield state, before
-            if found.group() == THINK_OPEN:
-                state = THINKING
-            elif found.group() == THINK_CLOSE:
-                state = ANSWERING
-            held = held[found.end() :]
-        kept = _begun_tag(held)
-        if len(held) > kept:
-            yield state, held[: len(held) - kept]
-            held = held[len(held) - kept :]
-    if held:
-        yield state, held
-
-
 def until(chunks: Iterable[str], end: str) -> Iterator[str]:
     """The chunks up to a text that ends them, which may come in several chunks."""
     held = ""
@@ -79,7 +44,7 @@ def until(chunks: Iterable[str], end: str) -> Iterator[str]:
         if end in held:
             yield held.partition(end)[0]
             return
-        kept = _overlap(held, end)
+        kept = overlap(held, end)
         if len(held) > kept:
             yield held[: len(held) - kept]
             held = held[len(held) - kept :]
@@ -87,12 +52,8 @@ def until(chunks: Iterable[str], end: str) -> Iterator[str]:
         yield held
 
 
-def _begun_tag(text: str) -> int:
-    """Length of the longest end of a text that may begin a tag."""
-    return max(_overlap(text, tag) for tag in _TAGS)
-
-
-def _overlap(text: str, end: str) -> int:
+def overlap(text: str, end: str) -> int:
+    """Returns the length of the longest end of `text` that begins `end`, but is not all of it."""
     for length in range(min(len(end) - 1, len(text)), 0, -1):
         if text.endswith(end[:length]):
             return length

@@ -1,1 +1,1 @@
-"""Mathematical answers: found in a response, read, and compared."""
+"""Finds mathematical answers in responses, reads them and compares them."""

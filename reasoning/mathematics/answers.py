@@ -1,4 +1,4 @@
-"""Finds the final answer in what a model wrote."""
+"""Finds the final answer in a model's response."""
 
 import re
 
@@ -15,11 +15,11 @@ from reasoning.response import after_chain
 
 _ANSWER_TAG = re.compile(r"</?answer>")
 _BOX_OR_BRACE = re.compile(r"\\(?:f?boxed|fbox)\s*\{|\\[{}\\]|[{}]")
-# What may stand between boxes that are one list.
+# Matches the text between boxes that are one list.
 _SPACE = r"(?:[\s$.,;&\\()\[\]]|\\q?quad(?![A-Za-z]))*"
 _JOINT = re.compile(rf"{_SPACE}(?:(?:\\text\s?\{{)?\s?\b(?:and|or|und|et|y)\b\s?\}}?)?{_SPACE}")
 _JOINS = re.compile(r"[,;&]|\b(?:and|or|und|et|y)\b")
-# "#### 18" is GSM8K's, "A: 18" that of its authors' models.
+# "#### 18" is the form of GSM8K, "A: 18" that of its authors' models.
 _HASHES = re.compile(r"^[ \t*]*####(?!#)[ \t]*([^\n]+)", re.MULTILINE)
 _STEP = re.compile(r"(?:step|part|case|problem|question|section|solution|method)\b", re.IGNORECASE)
 _MARKS = r"[ \t*_#>✅✔️🎯\U0001f3af-]"
@@ -43,24 +43,29 @@ _NEXT_BLOCK = re.compile(r"\s*(\$\$.*?\$\$|\\\[.*?\\\]|[^\n]+)", re.DOTALL)
 _TEXT = re.compile(r"\\[a-z]+\s?\{[^{}]*\}")
 _RELATIONS = frozenset(["<", ">", "<=", ">=", "!=", "≤", "≥", "≠", "≈", "~", "not", "than"])
 _OPERATORS = _RELATIONS | frozenset("+-*/×·÷^±−")
-# "The largest number of points is 19."
+# Matches the subject of "The largest number of points is 19."
 _SUBJECT = re.compile(
     r"the\b[^.!?;,]{1,300}\b(?:is|are|was|equals)\s+(?:equal to\s+)?", re.IGNORECASE
 )
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,} [A-Za-z]{2,}")
-# Longest line that an announcement is looked at, and most text that is searched for a number.
+# The longest line that may follow an announcement, and the most characters that are searched for a
+# number.
 _MAX_LINE, _MAX_TAIL = 4000, 20_000
 
 
 def extract_answer(text: str, options: GradingOptions = DEFAULT) -> str | None:
-    """The final answer in a response, or None. Never looks into the chain of thought.
+    r"""Returns the final answer in a response, or None. It never looks into the chain of thought.
 
-    The first that applies, each time the last in the text: what stands in `<answer>` (where several
-    such blocks differ, are nested or not closed, there is no answer); `\\boxed{...}`; behind
-    "####"; behind "A:", "Answer:" or "the answer is", there or on the next line; the last
-    formula or number with all that is written together with it. Inside `<answer>` only a box or an
-    announcement is looked for, else all of it is the answer: two numbers are no answer.
-    Takes time linear in the length of the text.
+    It takes the first of these that the text has, and the last place of that kind: the content of
+    `<answer>` (if several blocks differ, are nested or are not closed, there is no answer);
+    `\\boxed{...}`; the text after "####"; the text after "A:", "Answer:" or "the answer is", on
+    that line or the next; the last formula or number with everything written together with it.
+    Inside `<answer>`, it looks only for a box or an announcement; otherwise the whole content is
+    the answer, so two numbers are no answer. Takes time linear in the length of the text.
+
+    Args:
+      text: the whole response.
+      options: the conventions of grading.
     """
     visible = after_chain(text)
     if _ANSWER_TAG.search(visible):
@@ -79,7 +84,7 @@ def extract_answer(text: str, options: GradingOptions = DEFAULT) -> str | None:
 
 
 def _answer_blocks(text):
-    """What stands in answer blocks; nothing if one of them is nested or never closed."""
+    """Returns the contents of the answer blocks; none if a block is nested or never closed."""
     blocks, start = set(), None
     for tag in _ANSWER_TAG.finditer(text):
         if tag.group() == "<answer>":
@@ -93,13 +98,17 @@ def _answer_blocks(text):
 
 
 def last_boxed(text: str) -> str | None:
-    """Content of the last `\\boxed{...}` whose braces balance, the outermost of nested ones."""
+    r"""Returns the content of the last `\\boxed{...}` with balanced braces, the outermost of
+    nested ones.
+    """
     boxes = _boxes(text)
     return text[boxes[-1][1] : boxes[-1][2]].strip() if boxes else None
 
 
 def _boxes(text):
-    """(start, start of the content, end of the content) of the outermost boxes, in order."""
+    """Returns (start, start of the content, end of the content) of the outermost boxes, in
+    order.
+    """
     boxes, opened = [], []
     for match in _BOX_OR_BRACE.finditer(text):
         token = match.group()
@@ -109,13 +118,15 @@ def _boxes(text):
             start = opened.pop()
             if start is not None:
                 while boxes and boxes[-1][0] > start[0]:
-                    boxes.pop()  # it stood inside this one
+                    boxes.pop()  # The popped box stood inside this one.
                 boxes.append((*start, match.start()))
     return boxes
 
 
 def _boxed(text, options):
-    """The boxed answer: of several boxes the last, or all that are joined to it as a list."""
+    """Returns the boxed answer: the last of several boxes, or all that are joined to it as
+    a list.
+    """
     boxes = _boxes(text)
     if not boxes:
         return None
@@ -128,15 +139,16 @@ def _boxed(text, options):
             break
         contents.insert(0, text[earlier[1] : earlier[2]].strip())
     # "15 39/40, or 639/40" in two boxes is one number in two spellings.
-    quantities = [parse_quantity(canonical(content)) for content in contents]
-    if len(contents) > 1 and None not in quantities:
+    found = [parse_quantity(canonical(content)) for content in contents]
+    quantities = [quantity for quantity in found if quantity is not None]
+    if len(contents) > 1 and len(quantities) == len(found):
         if len({(each.value, each.percent, each.unit, each.base) for each in quantities}) == 1:
             return contents[-1]
     return ", ".join(dict.fromkeys(contents))
 
 
 def _marked(text, options):
-    """The answer that is marked as such, or None."""
+    """Returns the answer that is marked as such, or None."""
     for find in (
         lambda: _boxed(text, options),
         lambda: _behind_hashes(text),
@@ -150,8 +162,8 @@ def _marked(text, options):
 
 def _behind_hashes(text):
     last = None
-    for last in _HASHES.finditer(text):
-        pass
+    for match in _HASHES.finditer(text):
+        last = match
     if last is None or len(last[1]) > _MAX_LINE:
         return None
     content = unwrap(last[1])
@@ -159,7 +171,7 @@ def _behind_hashes(text):
     if _ANNOUNCED.search(content) or (_STEP.match(content) and (followed or ":" in content)):
         return None
     if followed and re.search("[A-Za-z]{3}", content) and re.search(r"\w", followed):
-        return None  # a heading
+        return None  # It is a heading.
     return _reduced(content)
 
 
@@ -182,14 +194,17 @@ def _announced(text):
 
 
 def _is_announcement(match, text):
-    """ "A: 5" is one; "a: 5", "A = 5" and a list of "A: 5", "B: 3" are not."""
+    """Says whether a match announces an answer.
+
+    "A: 5" does; "a: 5", "A = 5" and a list of "A: 5", "B: 3" do not.
+    """
     if match["head"].lower() != "a":
         return True
     return match["head"] == "A" and match["colon"] != "=" and not _OTHER_LABEL.search(text)
 
 
 def _reduced(content):
-    """An answer without the words that only explain it."""
+    """Returns an answer without the words that only explain it."""
     subject = _SUBJECT.match(content)
     if subject:
         content = content[subject.end() :]
@@ -205,7 +220,7 @@ def _reduced(content):
 
 
 def _last_mathematics(text):
-    """The last formula or number; of text without any number, the last formula."""
+    """Returns the last formula or number; the last formula if the text has no number."""
     tail = text[-_MAX_TAIL:]
     found = mathematics(tail)
     with_digits = [piece for piece in found if any(c.isdigit() for c in piece)]
@@ -217,11 +232,11 @@ def _last_mathematics(text):
 
 
 def _with_operators(before, answer):
-    """A number with the signs and the numbers that stand before it: in "x > 5" it is not 5."""
+    """Returns a number with the signs and numbers before it: "x > 5" is not the answer 5."""
     taken = [answer]
     while before and before[-1] in _OPERATORS and (len(before) > 1 or before[-1] in _RELATIONS):
         if before[-1] not in _RELATIONS and not any(c.isdigit() for c in before[-2]):
-            break  # a dash
+            break  # The sign is a dash.
         taken = [*before[-2:], *taken]
         before = before[:-2]
     return " ".join(taken)

@@ -1,11 +1,13 @@
-"""Whether two expressions, equations or inequalities are the same, by their values at many points.
+"""Compares expressions, equations and inequalities by their values at many points.
 
-Two expressions that agree at points chosen without a pattern are the same one (Schwartz and
-Zippel), which `exact` proves where both are quotients of polynomials; two equations are the same if the differences of their sides are, up to a constant factor.
+Two expressions that agree at points chosen without a pattern are the same (Schwartz and Zippel);
+`exact` proves it if both are quotients of polynomials. Two equations are the same if the
+differences of their sides are, up to a constant factor.
 """
 
 import functools
 import hashlib
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 from reasoning.mathematics.exact import same_rational_function
@@ -20,7 +22,8 @@ from reasoning.mathematics.values import (
     same_value,
 )
 
-# Sign patterns and sizes of the points: both sides of 0 and of 1, where roots and logarithms end.
+# Signs and sizes of the points. They lie on both sides of 0 and of 1, where roots and logarithms
+# change.
 _SIGNS = ("+", "+", "+", "-", "mixed", "mixed", "+", "-", "mixed", "+")
 _SMALL = (True, False, False, True, False, True, True, False, False, False)
 _ENOUGH = 3
@@ -28,7 +31,7 @@ _ENOUGH = 3
 
 @functools.lru_cache(maxsize=4096)
 def parse(text: str) -> Tree:
-    """`latex.read`, remembered."""
+    """Reads a text like `latex.read` and caches the tree."""
     return read(text)
 
 
@@ -55,7 +58,11 @@ def _union(trees):
 
 
 def names(text: str) -> frozenset[str]:
-    """Names of the variables in a text that can be read."""
+    """Returns the names of the variables in a text.
+
+    Raises:
+      Unreadable: the text is no expression.
+    """
     return _names(text)
 
 
@@ -65,7 +72,10 @@ def _names(text):
 
 
 def number(text: str) -> tuple[Value, int] | None:
-    """Value of a text without variables, and its digits; None if it has some or cannot be read."""
+    """Returns the value of a text without variables, and its digits.
+
+    The result is None if the text has variables or cannot be read.
+    """
     try:
         if names(text):
             return None
@@ -76,10 +86,10 @@ def number(text: str) -> tuple[Value, int] | None:
 
 
 def same_expression(one: str, other: str) -> bool:
-    """Whether two texts have the same value wherever both are real.
+    """Says whether two texts have the same value wherever both are real.
 
     Raises:
-        Unreadable: If a text is no expression.
+      Unreadable: a text is no expression.
     """
     trees = [parse(one), parse(other)]
     variables = names(one) | names(other)
@@ -139,8 +149,13 @@ def _defined(tree, point):
     return True
 
 
-def points(variables, whole: bool = False):
-    """Points at which to compare: a value for each variable, chosen by its name."""
+def points(variables: Iterable[str], whole: bool = False) -> Iterator[dict[str, Fraction]]:
+    """Yields points at which to compare: a value for each variable, derived from its name.
+
+    Args:
+      variables: the names of the variables.
+      whole: whether the values are whole numbers.
+    """
     variables = sorted(name for name in variables if not name.endswith("()"))
     for i, (sign, small) in enumerate(zip(_SIGNS, _SMALL)):
         point = {"": Fraction(i)}
@@ -157,9 +172,10 @@ def points(variables, whole: bool = False):
 
 
 def proportional(one: Tree, other: Tree, variables: frozenset[str]) -> Value | None:
-    """The factor c with `one` = c * `other` everywhere, or None if there is no such constant.
+    """Returns the factor c with `one` = c * `other` everywhere, or None if there is no such
+    constant.
 
-    None, too, where one of them is zero everywhere.
+    The result is also None if one of them is zero everywhere.
     """
     real, other_ratios = [], []
     for point in points(variables, whole="'bound'" in str((one, other))):
@@ -175,7 +191,7 @@ def proportional(one: Tree, other: Tree, variables: frozenset[str]) -> Value | N
             return None
         ratios = real if is_real(left) else other_ratios
         ratios.append((ratio(left, right, digits), digits))
-    # Where roots of negative numbers occur, the two may differ by the branch taken.
+    # With roots of negative numbers, the two may take different branches.
     ratios = real if len(real) >= _ENOUGH else real + other_ratios
     if len(ratios) < _ENOUGH:
         return None

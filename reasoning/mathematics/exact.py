@@ -1,28 +1,29 @@
 """Decides exactly whether two polynomials, or quotients of polynomials, are the same.
 
-`equality` compares values at a few points, and two different polynomials can be made to agree at
-points that are known. SymPy decides such pairs for certain. It is given trees and never text, so
-nothing of an answer is evaluated as code.
+`equality` compares values at a few known points, and different polynomials can be made to agree
+there. SymPy decides such pairs for certain. It gets trees and never text, so no part of an answer
+is evaluated as code.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 from reasoning.mathematics.reading.trees import Tree
 
-# Larger expressions are left to their values at points: expanding them may take for ever.
+# Larger expressions are not expanded, which could take for ever; `equality` alone decides.
 _MAX_NODES = 80
 _MAX_POWER = 16
 
 
 def same_rational_function(one: Tree, other: Tree) -> bool | None:
-    """Returns whether two trees are equal as quotients of polynomials with rational coefficients.
+    """Says whether two trees are equal as quotients of polynomials with rational coefficients.
 
     Returns:
-      None where a tree is of another kind, such as a root or a sine, is too large to expand, or
-      where neither has a variable.
+      None if a tree is of another kind, such as a root or a sine, or is too large to expand, or if
+        neither tree has a variable.
     """
-    # Imported here: it takes half a second, and most answers are numbers that never come here.
+    # Imported here because it takes half a second, and most answers are numbers that need no SymPy.
     import sympy
 
     try:
@@ -46,7 +47,7 @@ def _convert(tree: Tree, sympy: Any, nodes: list[int]) -> Any:
         raise _OfAnotherKind
     kind = tree[0]
 
-    def parts(trees: tuple[Tree, ...]) -> list[Any]:
+    def parts(trees: Sequence[Any]) -> list[Any]:
         return [_convert(each, sympy, nodes) for each in trees]
 
     if kind == "number":

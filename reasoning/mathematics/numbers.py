@@ -1,4 +1,4 @@
-"""Whether two plain numbers are the same answer: value, percent, base, unit and rounding."""
+"""Compares plain numbers: value, percent, base, unit and rounding."""
 
 import re
 from fractions import Fraction
@@ -34,10 +34,10 @@ _LARGE_WORDS = {"thousand": 1000, "million": 10**6, "billion": 10**9}
 
 
 def same_quantity(expected: Quantity, given: Quantity, options: GradingOptions) -> str:
-    """Why the given number is not the expected one; "" if it is."""
+    """Says why the given number is not the expected one; returns "" if it is."""
     values = {given.value}
     if given.percent != expected.percent:
-        # The question may have asked for percent: 50% is 50 as well as 0.5.
+        # The question may have asked for percent, so 50% is both 50 and 0.5.
         scaled = given.value / 100 if given.percent else given.value * 100
         values = {scaled} if options.percent == "fraction" else {given.value, scaled}
     if not any(_same_number(expected, given, value, options) for value in values):
@@ -48,7 +48,7 @@ def same_quantity(expected: Quantity, given: Quantity, options: GradingOptions) 
 
 
 def unit_fault(expected: str, given: str, options: GradingOptions) -> str:
-    """Why the unit of an answer is wrong; "" if it is right."""
+    """Says why the unit of an answer is wrong; returns "" if it is right."""
     if options.units == "ignored":
         return ""
     if expected and given and not units.agree(expected, given):
@@ -69,9 +69,9 @@ def _same_number(expected, given, value, options):
 
 
 def compare_ratios(expected: str, given: str) -> bool | None:
-    """Whether two ratios or times of day are the same; None if `expected` is neither.
+    """Compares two ratios or times of day; returns None if `expected` is neither.
 
-    4:6 is 2:3 and 2/3. A time such as 12:30 is only itself, since nobody can tell it from a ratio.
+    4:6 is 2:3 and 2/3. A time such as 12:30 equals only itself, because it could also be a ratio.
     """
     expected, given = _TO.sub(":", expected), _TO.sub(":", given)
     clock, other = _CLOCK.fullmatch(expected), _CLOCK.fullmatch(given)
@@ -99,14 +99,14 @@ def compare_ratios(expected: str, given: str) -> bool | None:
 
 
 def _half_of_day(clock):
-    """ "am", "pm" or "" of a matched time."""
+    """Returns "am", "pm" or "" for a matched time."""
     return re.sub(r"\\text|[^apm]", "", clock[3].lower()) if clock else ""
 
 
 def compare_numerals(expected: str, given: str) -> bool | None:
-    """Whether two numerals with a base and letters as digits, such as 1F_{16}, are the same.
+    """Compares two numerals with a base and letters as digits, such as 1F_{16}.
 
-    None if `expected` is none.
+    Returns None if `expected` is no such numeral.
     """
     numeral, other = _NUMERAL.fullmatch(expected), _NUMERAL.fullmatch(given)
     if not numeral or not numeral[2] or numeral[1].isdigit():
@@ -115,7 +115,9 @@ def compare_numerals(expected: str, given: str) -> bool | None:
 
 
 def spelled_number(text: str) -> str:
-    """The digits of a number in English words ("one hundred twenty-one"); else the text itself."""
+    """Returns the digits of a number in English words ("one hundred twenty-one"), or the text
+    itself.
+    """
     words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).lower().replace("-", " ").split()
     negative = words[:1] in (["minus"], ["negative"])
     total = current = 0

@@ -1,4 +1,4 @@
-"""Equations and inequalities, and values with a name before them ("x = 5", "9*2 = 18")."""
+"""Compares equations, inequalities, and values with a name before them ("x = 5", "9*2 = 18")."""
 
 import re
 from collections.abc import Callable
@@ -14,19 +14,19 @@ from reasoning.mathematics.reading.trees import Unreadable
 from reasoning.mathematics.sets import compare_sets
 
 SameValue = Callable[[str, str], bool]
-# A name without any number of its own that could be an answer: "x", "f(2)", "\angle ABC", "Profit".
+# Matches a name without a number that could be an answer: "x", "f(2)", "\angle ABC", "Profit".
 _NAME = re.compile(
     r"(?:\\?[A-Za-z]++(?:_(?:\{[^{}]{1,12}\}|\\?\w+))?'{0,3}|\\text\{[^{}]*\}|\([^()=]{1,12}\)"
     r"|\\[a-z]+\{[A-Za-z ]{1,8}\}|\^\{-1\}|\\max|[ ]){1,8}"
 )
-# "P(X=2)", "|A\cap B|".
+# Matches "P(X=2)" and "|A\cap B|".
 _CALL = re.compile(
     r"(?:P|Pr|E|Var|\\text\{[^{}]*\})\([^()]{1,40}\)|\|[A-Z](?:\\c[au]p[ ]?[A-Z])?\|"
 )
 
 
 def is_name(text: str) -> bool:
-    """Whether a side of an equation only names what the other side says."""
+    """Says whether a side of an equation only names the other side."""
     text = text.strip()
     if len(text) >= 60 or not re.match(r"[A-Za-z\\|]", text):
         return False
@@ -38,15 +38,20 @@ def is_name(text: str) -> bool:
 
 
 def compare_relations(expected: str, given: str, same: SameValue) -> bool:
-    """Whether an answer means the same as a reference, at least one of which has a relation sign.
+    """Compares an answer with a reference, at least one of which has a relation sign.
 
     - "x = 5" is 5 and x = 5, but not y = 5; "9*2 = 18" is 18 if every side is.
     - Equations with variables are the same if the differences of their sides are, up to a constant
-      factor; without variables, if all sides have the value of the reference.
+    factor. Equations without variables are the same if all sides have the value of the reference.
     - Inequalities are the same if their solutions are.
 
     Args:
-        same: Compares two texts without relation signs.
+      expected: the reference.
+      given: the answer.
+      same: compares two texts without relation signs.
+
+    Raises:
+      Unreadable: a side is empty or cannot be read.
     """
     sides, signs = split_relation(expected)
     others, other_signs = split_relation(given)
@@ -65,7 +70,7 @@ def compare_relations(expected: str, given: str, same: SameValue) -> bool:
 
 
 def _value_with_labels(value, others, same):
-    """Each side of the answer has the value, or is a label for it."""
+    """Says whether each side of the answer has the value, or is a label for it."""
     equal = [_is_same(value, other, same) for other in others]
     if not any(equal):
         return False
@@ -80,7 +85,7 @@ def _is_same(one, other, same):
 
 
 def _is_label(side, value):
-    """Whether a side names the value: "S_{10}", "a+b", but not "3x", which would be an equation."""
+    """Says whether a side names the value: "S_{10}" and "a+b" do; "3x" would make an equation."""
     if is_name(side):
         return side.strip() not in _readable_names(value)
     try:
@@ -102,11 +107,11 @@ def _readable_names(text):
 
 
 def _equation_as_value(sides, given, same):
-    """The value alone, where the reference is an equation that gives it a name or works it out."""
+    """Compares a bare value with a reference equation that names the value or works it out."""
     values = [side for side in sides if not is_name(side)]
     if len(values) == len(sides):
         if any(_readable_names(side) for side in sides):
-            return False  # an equation proper, such as that of a plane
+            return False  # It is a real equation, such as that of a plane.
         values = sides[-1:]
     if not values:
         return False
@@ -118,7 +123,7 @@ def _same_equation(sides, others, same):
     values = [side for side in sides if side not in labels]
     given_values = [side for side in others if side not in given_labels]
     if labels and values and given_values:
-        # "x = 5" and "x = 5", or "x = 10/2 = 5": names agree, and so do all values.
+        # In "x = 5" and "x = 10/2 = 5", the names agree and so do all values.
         if given_labels and not set(_compact(labels)) & set(_compact(given_labels)):
             return _equal_equations(sides, others)
         if all(_is_same(v, g, same) for v in values for g in given_values):
@@ -147,7 +152,7 @@ def _variables(text):
 
 
 def _equal_equations(sides, others):
-    """Whether the differences of the sides are the same up to a constant factor."""
+    """Says whether the differences of the sides are the same up to a constant factor."""
     if len(sides) != 2 or len(others) != 2:
         return False
     variables = frozenset().union(*(names(v) for s in (*sides, *others) for v in with_signs(s)))
@@ -155,7 +160,7 @@ def _equal_equations(sides, others):
 
 
 def _difference(sides):
-    """Left minus right; the product of both for an equation with \\pm."""
+    r"""Returns left minus right; for an equation with \\pm, the product of both differences."""
     variants = zip(*(_both_signs(side) for side in sides))
     trees = [
         ("add", [parse(left), ("negate", parse(right))]) for left, right in dict.fromkeys(variants)

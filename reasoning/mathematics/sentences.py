@@ -1,8 +1,8 @@
-"""Finds the answer in a sentence: cuts clauses behind it, or takes the only number there is."""
+"""Finds the answer in a sentence: cuts off explaining clauses, or takes the only number."""
 
 import re
 
-# Clauses that explain an answer and are no part of it.
+# Matches the start of a clause that explains an answer and is no part of it.
 _CLAUSE = re.compile(
     r",?\s+(?:which|because|since|where|as|so|thus|hence|therefore|that|i\.e\.|namely|meaning|giving"
     r"|making|obtained|assuming|when|while|rather than|instead of|in total|in all|altogether"
@@ -12,7 +12,7 @@ _CLAUSE = re.compile(
     r"|\s+[–—-]\s+(?=[A-Za-z]{2})|;\s+(?=.*[A-Za-z]{3})|(?:(?<=\s)|(?<=\$))\((?=[^()]*[A-Za-z]{2})",
     re.IGNORECASE,
 )
-# Words that take back, change or double what was said.
+# Matches words that take the answer back or offer another one.
 _HEDGE = re.compile(
     r"\b(?:or|maybe|perhaps|possibly|alternatively|either|unless|though|however|but|if|except"
     r"|wrong|incorrect|mistake|actually|correction|wait|otherwise)\b",
@@ -30,7 +30,7 @@ _CHANGED = re.compile(
 _SENTENCE_END = re.compile(r"\.(?:\s|$)|[!?]\s|。|！|।")
 _DISPLAY = re.compile(r"(?<!\\)\\[\[\]]")
 _ABBREVIATION = re.compile(r"(?<![A-Za-z])(?:Rs|vs|No|approx|e\.g|i\.e)$")
-# A formula between dollar signs or \( \); "$18 a day for $5" is money and no formula.
+# Matches a formula between dollar signs or \( \). "$18 a day for $5" is money and no formula.
 _FORMULA = (
     r"\$\$[^$]+\$\$"
     r"|(?<![\\\w$])\$(?=[^\s$])(?:[^$\n]|\\\$){0,300}?(?<=[^\s\\])\$(?!\d)"
@@ -38,18 +38,21 @@ _FORMULA = (
     r"|\\\(.{1,300}?\\\)|\\\[(?:.|\n){1,600}?\\\]"
 )
 _MATH = re.compile(rf"(?P<formula>{_FORMULA})|(?P<word>[^\s$]+|\$)")
-# The fraction of a mixed number, as in "2 1/2 cups".
+# Matches the fraction of a mixed number, as in "2 1/2 cups".
 _FRACTION = re.compile(r"\s(\d{1,4}/\d{1,4})(?![\w/])")
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}\s+[A-Za-z]{2,}")
 
 
 def first_sentence(text: str) -> str:
-    """Text up to the end of its first sentence, which is no decimal point and no abbreviation."""
+    """Returns the text up to the end of its first sentence.
+
+    A decimal point or an abbreviation is no end.
+    """
     for match in _SENTENCE_END.finditer(text):
         before = text[: match.start()]
         if _ABBREVIATION.search(before):
             continue
-        in_formula = before.count("$") % 2 and not text.count("$") % 2  # else it is money
+        in_formula = before.count("$") % 2 and not text.count("$") % 2  # otherwise it is money
         in_formula = in_formula or len(_DISPLAY.findall(before)) % 2 == 1
         if not in_formula and before.count("{") == before.count("}"):
             return before
@@ -57,17 +60,17 @@ def first_sentence(text: str) -> str:
 
 
 def without_clause(text: str) -> str:
-    """An announced answer without the clause that explains it.
+    """Returns an announced answer without the clause that explains it.
 
-    "72, which is the total" is 72. A clause that takes the answer back or offers another one stays,
-    so that the answer is none.
+    "72, which is the total" is 72. If the clause takes the answer back or offers another one, it
+    stays, so that the text is no answer.
     """
     for match in _CLAUSE.finditer(text):
         before, clause = text[: match.start()], text[match.start() :]
         if not before.strip() or before.count("{") != before.count("}"):
             continue
         opened = before.count("(") + before.count("[") - before.count(")") - before.count("]")
-        in_formula = before.count("$") % 2 and not text.count("$") % 2  # else it is money
+        in_formula = before.count("$") % 2 and not text.count("$") % 2  # otherwise it is money
         if in_formula or opened > 0:
             continue
         if _HEDGE.search(clause):
@@ -77,7 +80,10 @@ def without_clause(text: str) -> str:
 
 
 def only_number(sentence: str) -> str | None:
-    """The only number or formula of a sentence in words, unless a word changes it; else None."""
+    """Returns the only number or formula of a sentence, or None if there is no single one.
+
+    The result is also None if a word of the sentence changes the number.
+    """
     found = mathematics(sentence)
     if len(found) != 1 or _CHANGED.search(sentence.replace(found[0], " ")):
         return None
@@ -85,7 +91,9 @@ def only_number(sentence: str) -> str | None:
 
 
 def mathematics(text: str) -> list[str]:
-    """The formulas and the numbers with what is written together with them, in order."""
+    """Returns the formulas, and the numbers with everything written together with them, in
+    order.
+    """
     found, end = [], 0
     pieces = list(_pieces(text))
     for start, piece, is_formula in pieces:
@@ -103,7 +111,9 @@ def mathematics(text: str) -> list[str]:
 
 
 def _pieces(text):
-    """(start, text, whether it is a formula) of all formulas and all words between spaces."""
+    """Yields (start, text, whether it is a formula) for all formulas and all words between
+    spaces.
+    """
     word_start, word_end = 0, -1
     for match in _MATH.finditer(text):
         piece = match.group()
@@ -114,7 +124,7 @@ def _pieces(text):
                 word_end = -1
             yield match.start(), piece, True
             continue
-        # Words; two amounts of money with words between them look like a formula.
+        # These are words: two amounts of money with words between them look like a formula.
         for word in re.finditer(r"\S+", piece):
             start, end = match.start() + word.start(), match.start() + word.end()
             if word_end == start:
@@ -128,7 +138,7 @@ def _pieces(text):
 
 
 def _trimmed(piece):
-    """A number without the punctuation and the brackets around it."""
+    """Returns a number without the punctuation and the brackets around it."""
     before = None
     while piece != before:
         before = piece

@@ -1,4 +1,4 @@
-"""Sets of real numbers in all their notations: intervals, unions, inequalities, set builders."""
+"""Reads and compares sets of real numbers: intervals, unions, inequalities, set builders."""
 
 import dataclasses
 import math
@@ -41,8 +41,8 @@ class RealSet:
     """A union of disjoint intervals, in order.
 
     Attributes:
-        pieces: (low, whether low is left out, high, whether high is left out).
-        variable: The name that stood before it, or "".
+      pieces: (low, whether low is excluded, high, whether high is excluded).
+      variable: the name before the set, or "".
     """
 
     pieces: tuple[tuple[Bound, bool, Bound, bool], ...]
@@ -53,12 +53,14 @@ _ALL = ((-math.inf, True, math.inf, True),)
 
 
 def looks_like_set(text: str) -> bool:
-    """Whether a text has a sign of a set or an inequality."""
+    """Says whether a text has a sign of a set or an inequality."""
     return bool(_LOOKS_LIKE_SET.search(text))
 
 
 def compare_sets(expected: str, given: str) -> bool | None:
-    """Whether two texts name the same set of real numbers; None if one of them is no such set."""
+    """Says whether two texts name the same set of real numbers; None if one of them names
+    no set.
+    """
     try:
         one, other = read_set(expected), read_set(given)
     except (Unreadable, Undefined):
@@ -71,7 +73,7 @@ def compare_sets(expected: str, given: str) -> bool | None:
 
 
 def read_set(text: str) -> RealSet | None:
-    """The set of real numbers that a canonical text names, or None."""
+    """Returns the set of real numbers that a canonical text names, or None."""
     text = text.strip()
     for pattern, combine in ((_OR, _union), (_CUP, _union), (_AND, _both), (_CAP, _both)):
         parts, signs = split_at(text, pattern)
@@ -100,7 +102,7 @@ def read_set(text: str) -> RealSet | None:
 
 
 def _within(inner, sign, bound):
-    """The solutions of |inner| < bound and the like, for a positive bound."""
+    """Returns the solutions of |inner| < bound and the like, for a positive bound."""
     limit = _bound(bound)
     if limit is None or not 0 < limit < math.inf:
         return None
@@ -137,13 +139,13 @@ def _interval(text):
 def _finite(text):
     brackets, values = elements(text)
     bounds = [_bound(value) for value in values]
-    if brackets != "{}" or None in bounds or any(math.isinf(bound) for bound in bounds):
+    if brackets != "{}" or any(bound is None or math.isinf(bound) for bound in bounds):
         return None
     return RealSet(_union((), tuple((bound, False, bound, False) for bound in bounds)))
 
 
 def _bound(text):
-    """An end of an interval, to 40 digits."""
+    """Returns an end of an interval, to 40 digits."""
     tree_text = text.replace("+\\infty", "\\infty")
     if tree_text == r"\infty":
         return math.inf
@@ -165,7 +167,7 @@ def _rounded(value):
 
 
 def _inequalities(text):
-    """The solutions of a chain of inequalities that are linear in one variable."""
+    """Returns the solutions of a chain of inequalities that are linear in one variable."""
     sides, signs = split_relation(text)
     if not signs or any(sign not in _FLIPPED for sign in signs):
         return None
@@ -228,7 +230,7 @@ def _mp(value):
 
 
 def _union(one, other):
-    """Disjoint pieces in order; those that touch are joined."""
+    """Returns disjoint pieces in order; pieces that touch are joined."""
     pieces = sorted((*one, *other), key=lambda piece: (piece[0], piece[1]))
     joined: list = []
     for low, low_out, high, high_out in pieces:

@@ -1,9 +1,9 @@
-"""Whether two mathematical answers mean the same. Runs in worker processes only.
+"""Compares two mathematical answers symbolically. It runs only in worker processes.
 
-Containers (lists, sets, tuples, matrices) are taken apart here; what they hold is compared as
-numbers, expressions, equations and sets of real numbers by `reasoning.mathematics`. An answer may
-take for ever, or all memory: that is what the workers' limits are for, though numbers too large to
-write out are refused beforehand. No text is ever evaluated as Python.
+This module takes containers (lists, sets, tuples, matrices) apart; other modules of
+`reasoning.mathematics` compare their elements as numbers, expressions, equations and sets of real
+numbers. An answer may need endless time or memory, so the workers have limits; numbers that are too
+large to write out are refused beforehand. No text is ever evaluated as Python.
 """
 
 import re
@@ -37,7 +37,7 @@ from reasoning.mathematics.relations import compare_relations, is_name
 from reasoning.mathematics.sets import compare_sets, looks_like_set
 from reasoning.mathematics.values import Undefined, as_fraction, is_real
 
-# A pair of answers that takes most paths, to fill the caches of what is imported late.
+# A pair of answers that takes most paths, so that modules are imported and caches filled.
 WARM_UP = (
     r"(x^2+2x+1,\frac{1}{\sqrt{3}},\cot x,y=2x+3)",
     r"((x+1)^2,\frac{\sqrt{3}}{3},\frac{\cos x}{\sin x},y-3=2x)",
@@ -54,10 +54,14 @@ _MAX_BRACKETS = 100
 def equivalent(
     reference: str, answer: str, options: Mapping[str, Any] | None = None
 ) -> tuple[bool, str]:
-    """Whether two canonical texts (`text.canonical`) mean the same, and why.
+    """Says whether two canonical texts (`text.canonical`) mean the same, and why.
 
     Lists and sets are compared without order, tuples and intervals in order and with their
-    brackets. `options` holds the fields of `GradingOptions`.
+    brackets.
+
+    Args:
+      reference, answer: the canonical texts.
+      options: the fields of `GradingOptions`.
     """
     try:
         if _Comparison(GradingOptions(**(options or {}))).same(reference, answer):
@@ -70,16 +74,16 @@ def equivalent(
 
 
 class _Comparison:
-    """Compares under one set of options."""
+    """Compares answers under one set of options."""
 
     def __init__(self, options):
         self.options = options
 
     def same(self, reference, answer):
-        """Whether two whole answers are the same."""
+        """Says whether two whole answers are the same."""
         for text in (reference, answer):
             if max(text.count(bracket) for bracket in "([{|^") > _MAX_BRACKETS:
-                raise Unreadable("too many brackets or exponents")
+                raise Unreadable("it has too many brackets or exponents")
         reference, answer = _FOR_ALL.sub("", reference), _FOR_ALL.sub("", answer)
         if _compact(reference) == _compact(answer):
             return True
@@ -95,6 +99,7 @@ class _Comparison:
         return self.same_container(reference, answer)
 
     def same_container(self, reference, answer):
+        """Compares two containers element by element, or two single elements."""
         reference, answer = _expanded(reference, answer), _expanded(answer, reference)
         if self.named_tuple(reference) or self.named_tuple(answer):
             return self.same_element(reference, answer)
@@ -122,12 +127,14 @@ class _Comparison:
 
     @staticmethod
     def named_tuple(text):
-        """Whether a text is a tuple with its name before it, as (x,y)=(1,2)."""
+        """Says whether a text is a tuple with its name before it, such as (x,y)=(1,2)."""
         sides, signs = split_relation(text)
         return signs == ["="] and any(side[:1] in ("(", "[") and "," in side for side in sides)
 
     def match(self, expected, given):
-        """Whether the elements pair up; equality is transitive, so the first match is enough."""
+        """Says whether the elements pair up. Equality is transitive, so the first match is
+        enough.
+        """
         left = list(given)
         for element in expected:
             found = next((i for i, each in enumerate(left) if self.is_same(element, each)), None)
@@ -137,13 +144,16 @@ class _Comparison:
         return True
 
     def is_same(self, reference, answer):
+        """Compares two elements; an unreadable one is not the same."""
         try:
             return self.same_element(reference, answer)
         except (Unreadable, Undefined):
             return False
 
     def same_matrix(self, reference, answer):
-        """Whether two matrices are the same entry by entry; None if the reference is none."""
+        """Says whether two matrices are the same entry by entry; None if neither text is a
+        matrix.
+        """
         one, other = _MATRIX.fullmatch(reference), _MATRIX.fullmatch(answer)
         if not one and not other:
             return None
@@ -153,7 +163,7 @@ class _Comparison:
         names = [text.removesuffix("=") for text in before]
         for text, name in zip(before, names):
             if text and not (text.endswith("=") and is_name(name)):
-                raise Unreadable("a matrix in an expression")
+                raise Unreadable("it has a matrix in an expression")
         if all(names) and names[0] != names[1]:
             return False
         rows, others = _rows(one[2]), _rows(other[2])
@@ -166,13 +176,13 @@ class _Comparison:
         )
 
     def same_element(self, reference, answer):
-        """One value, point, equation or inequality against another."""
+        """Compares one value, point, equation or inequality with another."""
         if _compact(reference) == _compact(answer):
             return True
         if self.named_tuple(reference) or self.named_tuple(answer):
             return self.same_named_tuple(reference, answer)
         if any(is_enclosed(text) and len(elements(text)[1]) > 1 for text in (reference, answer)):
-            return self.same(reference, answer)  # a point in a list of points
+            return self.same(reference, answer)  # It is a point in a list of points.
         if r"\approx" in answer:
             return self.same_approximation(reference, answer)
         reference, unit = split_unit(reference)
@@ -188,7 +198,7 @@ class _Comparison:
         return self.same_value(reference, answer, final=True)
 
     def same_named_tuple(self, reference, answer):
-        """(x,y)=(1,2) against (1,2), or against itself."""
+        """Compares (x,y)=(1,2) with (1,2), or with itself."""
         texts, labels = [], []
         for text in (reference, answer):
             sides, _ = split_relation(text)
@@ -202,7 +212,10 @@ class _Comparison:
         return self.same(*texts)
 
     def same_approximation(self, reference, answer):
-        """ "2/3 \\approx 0.667": the exact value answers, the decimals must be that, rounded."""
+        r"""Compares an answer such as "2/3 \\approx 0.667" with a reference.
+
+        The exact value must be the reference, and the decimals must be that value, rounded.
+        """
         exact, *rounded = [part.strip() for part in re.split(r"\\approx(?![A-Za-z])", answer)]
         if is_name(exact):  # "x \approx 2"
             return self.same_element(reference, "=".join([exact, *rounded]))
@@ -213,10 +226,10 @@ class _Comparison:
         return all(self.is_decimal_of(split_unit(part)[0], value, 1) for part in rounded)
 
     def same_value(self, reference, answer, final=False):
-        """Two texts without relation signs.
+        """Compares two texts without relation signs.
 
         Args:
-            final: Whether the answer ends here, so that it must not be left as a calculation.
+          final: whether the answer ends here, so that it must not be an unfinished calculation.
         """
         if _compact(reference) == _compact(answer):
             return True
@@ -226,7 +239,7 @@ class _Comparison:
         if is_text(reference) and len(reference) > 1:
             return same_words(reference, answer)
         if expected and (expected.base or expected.percent):
-            raise Unreadable("a calculation for a percentage or a numeral")
+            raise Unreadable("a percentage or a numeral needs a number, not a calculation")
         digits = self.options.min_significant
         if expected and expected.unit:
             reference = reference_number(expected)
@@ -234,7 +247,7 @@ class _Comparison:
             answer = reference_number(given)
         if expected and final and not given and not self.options.arithmetic:
             if not worked_out(parse(answer)):
-                raise Unreadable("a calculation, not its result")
+                raise Unreadable("it is a calculation, not its result")
         if self.is_decimal_of(answer, reference, digits):
             return True
         if self.is_decimal_of(reference, answer, digits):
@@ -245,7 +258,9 @@ class _Comparison:
         return same_expression(left, right)
 
     def is_decimal_of(self, decimal, exact, min_significant):
-        """Whether `decimal` is a decimal number, and the number `exact` rounded to its digits."""
+        """Says whether `decimal` is a decimal number, and is the number `exact` rounded to its
+        digits.
+        """
         quantity = parse_quantity(decimal)
         if quantity is None or quantity.decimals is None:
             return False
@@ -267,12 +282,14 @@ class _Comparison:
 
 
 def reference_number(quantity: Quantity) -> str:
-    """The bare number of a quantity as a text."""
+    """Returns the bare number of a quantity as a text."""
     return str(Fraction(quantity.value))
 
 
 def _pure(text, quantity):
-    """A text that the expression reader understands, where only the number reader does."""
+    """Returns a text that the expression reader understands, even if only the number
+    reader does.
+    """
     return reference_number(quantity) if quantity and not quantity.base else text
 
 
@@ -281,7 +298,7 @@ def _compact(text):
 
 
 def _is_result(side, options):
-    """Whether a side of "9*2 = 18" is a number worked out."""
+    """Says whether a side of "9*2 = 18" is a number that is worked out."""
     text = split_unit(side)[0]
     if parse_quantity(text) or options.arithmetic:
         return True
@@ -292,7 +309,7 @@ def _is_result(side, options):
 
 
 def _is_pm_equation(text):
-    """Whether both signs of \\pm belong to one curve, as in y = \\pm\\sqrt{1-x^2}."""
+    r"""Says whether both signs of \\pm belong to one curve, as in y = \\pm\\sqrt{1-x^2}."""
     if r"\pm" not in text or "=" not in text or "," in text:
         return False
     sides, signs = split_relation(text)
@@ -306,7 +323,7 @@ def _is_pm_equation(text):
 
 
 def _expanded(text, other):
-    """(x,y)=(1,2) as x=1,y=2 where the other side is written so."""
+    """Returns (x,y)=(1,2) as x=1,y=2 if the other side has that form."""
     sides, signs = split_relation(text)
     other_parts = elements(other)[1] if "=" in other and other[:1] not in "([" else []
     if signs != ["="] or len(other_parts) < 2 or not all(is_enclosed(side) for side in sides):
@@ -324,7 +341,7 @@ def _is_tuple_of_names(text):
 
 
 def _with_common_name(texts):
-    """ "x=-1, 3" as "x=-1, x=3"."""
+    """Returns "x=-1, 3" as "x=-1, x=3"."""
     name, sign, _ = texts[0].partition("=")
     if not sign or not is_name(name) or any(RELATION.search(text) for text in texts[1:]):
         return texts
@@ -340,7 +357,7 @@ _LABELLED_SET = re.compile(r"([A-Za-z](?:_\{?\w\}?)?)=(\\?\{.*\}|\\emptyset)")
 
 
 def _without_label(reference, answer):
-    """Drops "S =" before a set from either side; from both only if they name the same."""
+    """Drops "S =" before a set on either side; on both sides only if they have the same name."""
     one, other = _LABELLED_SET.fullmatch(reference), _LABELLED_SET.fullmatch(answer)
     if one and other and one[1] != other[1]:
         return reference, answer
@@ -351,7 +368,7 @@ _MEMBER = re.compile(r"\\?[A-Za-z]\w*\\in(?![A-Za-z])")
 
 
 def _without_membership(reference, answer):
-    """Drops "x \\in" from either side; from both only if they name the same."""
+    r"""Drops "x \\in" on either side; on both sides only if they have the same name."""
     name, other = _MEMBER.match(reference), _MEMBER.match(answer)
     if name and other and name.group() != other.group():
         return reference, answer

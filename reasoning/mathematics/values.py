@@ -1,8 +1,8 @@
-"""Values of expression trees at given points: exact fractions where possible, else many digits.
+"""Evaluates expression trees at given points, in exact fractions if possible, else to many digits.
 
 Rational arithmetic stays exact. Irrational values are computed with so many digits beyond the range
-of sizes that occur in the expression that no term can be lost in rounding: the digits needed for
-1 - 2^(-2005) differ from those for 2 + 2.
+of sizes in the expression that rounding cannot lose a term: 1 - 2^(-2005) needs more digits than 2
++ 2.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ from reasoning.mathematics.reading.trees import Tree, Unreadable
 
 Value = Fraction | mpmath.mpf | mpmath.mpc
 
-# Digits of a number in an answer, written out; 2^{2006} - 1 is an answer.
+# The most digits of a number in an answer, written out; 2^{2006} - 1 is a real answer.
 _MAX_DIGITS = 20_000
 _MAX_TERMS = 2_000
-# Digits beyond what the range of sizes takes.
+# Digits that are computed beyond those for the range of sizes.
 _GUARD = 80
 _BITS_PER_DIGIT = math.log2(10)
 
@@ -29,32 +29,34 @@ class Undefined(ArithmeticError):
 
 
 def evaluate(trees: Sequence[Tree], point: Mapping[str, Value]) -> tuple[list[Value], int]:
-    """Values of trees where their symbols have the values of `point`, and the digits computed.
+    """Returns the values of trees whose symbols have the values of `point`, and the number of
+    digits.
 
-    A symbol that is no constant and not in `point` gets a value of its own, the same each time
-    (`point[""]` chooses another); so does what is equal only to itself, such as f(2).
+    A symbol that is neither a constant nor in `point` gets a value of its own, the same each time
+    (`point[""]` chooses another). An expression that equals only itself, such as f(2), gets one
+    too.
 
     Raises:
-        Undefined: For a division by zero and the like.
-        Unreadable: If a number is too large to write out.
+      Undefined: there is a division by zero or the like.
+      Unreadable: a number is too large to write out.
     """
     digits, values = _GUARD, []
     for _ in range(3):
         with mpmath.workdps(digits):
             evaluation = _Evaluation(point)
             values = [evaluation.of(tree) for tree in trees]
-            # Twice the range: once for what cancels, once more to see the smallest term.
+            # Terms that cancel lose the range once; seeing the smallest term takes it once more.
             needed = int(2 * (evaluation.largest - evaluation.smallest)) + _GUARD
         if needed <= digits or all(isinstance(value, Fraction) for value in values):
             break
         if needed > _MAX_DIGITS:
-            raise Unreadable("numbers of too different sizes")
+            raise Unreadable("the sizes of its numbers differ too much")
         digits = needed + 20
     return values, digits
 
 
 def same_value(one: Value, other: Value, digits: int) -> bool:
-    """Whether two values of one `evaluate` are equal: exactly, or in all certain digits."""
+    """Says whether two values of one `evaluate` are equal: exactly, or in all reliable digits."""
     if isinstance(one, Fraction) and isinstance(other, Fraction):
         return one == other
     with mpmath.workdps(digits):
@@ -63,7 +65,7 @@ def same_value(one: Value, other: Value, digits: int) -> bool:
 
 
 def ratio(one: Value, other: Value, digits: int) -> Value:
-    """The quotient of two values of one `evaluate`; the second is not zero."""
+    """Returns the quotient of two values of one `evaluate`; the second is not zero."""
     if isinstance(one, Fraction) and isinstance(other, Fraction):
         return one / other
     with mpmath.workdps(digits):
@@ -71,12 +73,12 @@ def ratio(one: Value, other: Value, digits: int) -> Value:
 
 
 def is_real(value: Value) -> bool:
-    """Whether a value lies on the real line."""
+    """Says whether a value lies on the real line."""
     return not isinstance(value, mpmath.mpc) or value.imag == 0
 
 
 def as_fraction(value: Value) -> Fraction:
-    """A real value as a fraction, as exactly as it was computed."""
+    """Returns a real value as a fraction, as exactly as it was computed."""
     if isinstance(value, Fraction):
         return value
     real = value.real
@@ -89,10 +91,10 @@ def _number(value):
 
 
 class _Evaluation:
-    """One evaluation, which notes how large and how small the numbers in it are.
+    """One evaluation. It records how large and how small its numbers are.
 
     Attributes:
-        smallest, largest: Decimal exponents of the smallest and largest number met.
+      smallest, largest: the decimal exponents of the smallest and the largest number so far.
     """
 
     def __init__(self, point):
@@ -132,9 +134,11 @@ class _Evaluation:
         return self._own_value(name, [self.of(argument) for argument in arguments])
 
     def _own_value(self, name, arguments):
-        """A number that depends on all that is given and on nothing else."""
+        """Returns a number that depends on the name, the arguments and the point, and on
+        nothing else.
+        """
         with mpmath.workdps(30):
-            parts = [mpmath.nstr(+_number(argument), 20) for argument in arguments]
+            parts = [str(mpmath.nstr(+_number(argument), 20)) for argument in arguments]
         text = "|".join([str(self.point.get("", "")), name, *parts])
         digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
         return Fraction(int.from_bytes(digest, "big") % 9973 + 1009, 4001)
@@ -199,10 +203,10 @@ class _Evaluation:
                 if exact is not None:
                     return exact ** int(exponent.numerator)
         if is_real(base) and base < 0 and isinstance(exponent, Fraction):
-            if exponent.denominator % 2:  # the real root, as at school
+            if exponent.denominator % 2:  # an odd root is real, as at school
                 sign = -1 if exponent.numerator % 2 else 1
                 return sign * mpmath.power(-_number(base), _number(exponent))
-            if exponent.denominator == 2:  # exactly imaginary
+            if exponent.denominator == 2:  # a square root is exactly imaginary
                 size = mpmath.power(-_number(base), _number(exponent))
                 return size * mpmath.mpc(0, 1) ** int(exponent.numerator)
         return mpmath.power(_number(base), _number(exponent))
@@ -220,7 +224,7 @@ class _Evaluation:
         if name == "log" and len(values) == 2:
             return self._logarithm(values[0]) / self._nonzero(self._logarithm(values[1]))
         if name == "log":
-            # To the base ten or e, as the problem has it: equal only to other logarithms.
+            # The base may be ten or e, so this logarithm is comparable only with others like it.
             return self._logarithm(values[0]) / self._own_value(r"\log", [])
         if name == "ln":
             return self._logarithm(values[0])
@@ -287,7 +291,7 @@ class _Evaluation:
                 whole = all(isinstance(n, Fraction) and n.denominator == 1 for n in (first, last))
                 if whole and last - first < _MAX_TERMS:
                     return self._series(name, variable, int(first), int(last), body)
-            # Only equal to itself: what it depends on stands for it.
+            # It equals only itself, so its value is derived from its bounds and its body.
             limits = [b for b in bounds if b not in (("symbol", "infty"), _MINUS_INFINITY)]
             infinite = [str(i) for i, b in enumerate(bounds) if b not in limits]
             samples = [self.of(limit) for limit in limits]
@@ -319,12 +323,12 @@ _MINUS_INFINITY = ("negate", ("symbol", "infty"))
 
 
 def _certain():
-    """Relative size below which a difference is nothing but rounding."""
+    """Returns the relative size below which a difference is only rounding."""
     return mpmath.mpf(10) ** -(mpmath.mp.dps // 2 + 10)
 
 
 def _size(value):
-    """Decimal exponent of a value that is not zero, roughly."""
+    """Returns the approximate decimal exponent of a value; 0 for zero."""
     if value == 0:
         return 0.0
     if isinstance(value, Fraction):
@@ -334,7 +338,7 @@ def _size(value):
 
 
 def _snapped(value, scale):
-    """Zero where terms of the size `scale` cancelled to less than the digits that are certain."""
+    """Returns zero if terms of the size `scale` cancelled to less than the reliable digits."""
     if abs(value) <= scale * _certain():
         return Fraction(0)
     if isinstance(value, mpmath.mpc):
@@ -347,7 +351,7 @@ def _snapped(value, scale):
 
 
 def _exact_root(value, degree):
-    """The rational root of a fraction, or None."""
+    """Returns the rational root of a fraction, or None."""
     negative = value < 0
     if negative and degree % 2 == 0:
         return None

@@ -1,11 +1,12 @@
-"""Is a mathematical answer correct? Plain numbers and words here, the rest in killable workers.
+"""Verifies mathematical answers: simple ones in this process, the rest in workers that can be
+killed.
 
-Most answers are decided in this process, by text and exact fractions. What is left (expressions,
-sets, intervals, matrices, equations) goes to `reasoning.mathematics.symbolic` in worker processes,
-under a hard limit of processor time and memory. Nothing is evaluated as Python and nothing blocks:
-an answer such as 9^{9^{9^9}} is wrong after `CPU_LIMIT_S`. Safe to call from any thread.
+Most answers are decided in this process, by text and exact fractions. The rest (expressions, sets,
+intervals, matrices, equations) goes to `reasoning.mathematics.symbolic` in worker processes, under
+hard limits on processor time and memory. No text is evaluated as Python, and nothing blocks: an
+answer such as 9^{9^{9^9}} counts as wrong after `CPU_LIMIT_S`. Safe to call from any thread.
 
-The conventions are those of `docs/grading.md`.
+`docs/grading.md` states the conventions.
 """
 
 import dataclasses
@@ -30,11 +31,11 @@ from reasoning.mathematics.reading.words import is_text, meaning, same_words
 from reasoning.problem import Verdict
 from reasoning.workers.pool import WorkerPool
 
-# Processor seconds for one symbolic comparison. Wall-clock time would make verdicts depend on what
-# else the machine does; a generous bound on it stands behind, for a worker that does not run.
+# Processor seconds for one symbolic comparison. A limit on wall-clock time would make verdicts
+# depend on what else the machine does; the generous one below only catches a worker that hangs.
 CPU_LIMIT_S = 1.2
 TIME_LIMIT_S = 30.0
-# The longest answer that is looked into.
+# The most characters of an answer that is compared.
 MAX_ANSWER_LENGTH = 2000
 
 _ENCLOSED = re.compile(r"\\text\{([^{}]*)\}|\(([^()]*)\)|\{([^{}]*)\}")  # \text{5 apples}, (5)
@@ -45,19 +46,20 @@ _NAMED = re.compile(
 
 
 def verify_math(reference: str, answer: str, options: GradingOptions = DEFAULT) -> Verdict:
-    """Whether `answer` means the same as `reference`.
+    r"""Verifies that `answer` means the same as `reference`.
 
-    - Numbers by value: 0.5 = 1/2 = \\frac12 = 50%. Thousands separators, currencies and Unicode
-      digits are read. A unit may be missing on either side; two units must be the same. "50%"
-      equals both 50 and 0.5. A decimal may stand for a repeating fraction or an irrational number
-      if it is that number to six significant digits; no integer stands for another number.
-    - A number asks for a number worked out: "9*2" is no answer to 18 ("9*2 = 18" is).
-    - Words by their letters, in any case: \\text{Evelyn} = evelyn, (C) = C.
-    - Tuples and intervals in order and with their brackets; sets and lists without order.
-    - Everything else by value at many points, exactly or to many digits.
+    - Numbers are compared by value: 0.5 = 1/2 = \\frac12 = 50%. Thousands separators, currencies
+    and Unicode digits are read. A unit may be missing on either side; two units must be the same.
+    "50%" equals both 50 and 0.5. A decimal may stand for a repeating fraction or an irrational
+    number if it is that number to six significant digits; no integer stands for another number.
+    - A number must be worked out: "9*2" is no answer to 18 ("9*2 = 18" is).
+    - Words are compared by their letters, in any case: \\text{Evelyn} = evelyn, (C) = C.
+    - Tuples and intervals are compared in order and with their brackets; sets and lists without
+    order.
+    - Everything else is compared by value at many points, exactly or to many digits.
 
     Raises:
-        ValueError: If the reference is empty.
+      ValueError: the reference is empty.
     """
     return verify_math_all([(reference, answer)], options)[0]
 
@@ -65,12 +67,12 @@ def verify_math(reference: str, answer: str, options: GradingOptions = DEFAULT) 
 def verify_math_all(
     pairs: Sequence[tuple[str, str]], options: GradingOptions = DEFAULT
 ) -> list[Verdict]:
-    """`verify_math` for many (reference, answer) pairs, with the workers in parallel."""
-    verdicts: list[Verdict | None] = [None] * len(pairs)
+    """Verifies many (reference, answer) pairs like `verify_math`, with the workers in parallel."""
+    verdicts: dict[int, Verdict] = {}
     symbolic: list[tuple[int, str, str]] = []
     for i, (reference, answer) in enumerate(pairs):
         if not reference.strip():
-            raise ValueError("the reference answer is empty: every problem needs one")
+            raise ValueError("the reference answer is empty: give every problem an answer")
         outcome = _decide(reference, answer, options)
         if isinstance(outcome, Verdict):
             verdicts[i] = outcome
@@ -81,11 +83,11 @@ def verify_math_all(
         results = _symbolic_pool().map((expected, given, fields) for _, expected, given in symbolic)
         for (i, _, _), (correct, reason) in zip(symbolic, results, strict=True):
             verdicts[i] = Verdict(correct, reason)
-    return verdicts
+    return [verdicts[i] for i in range(len(pairs))]
 
 
 def _decide(reference: str, answer: str, options: GradingOptions) -> Verdict | tuple[str, str]:
-    """The verdict, or two canonical texts to compare symbolically."""
+    """Returns the verdict, or two canonical texts to compare symbolically."""
     if not answer.strip():
         return Verdict(False, "no answer")
     if answer.strip() == reference.strip():
@@ -111,14 +113,14 @@ def _decide(reference: str, answer: str, options: GradingOptions) -> Verdict | t
             return Verdict(True, f"same words as {expected}")
         if text == "all real numbers":
             return r"\mathbb{R}", given
-        if len(expected) > 1:  # a single letter may be a variable
+        if len(expected) > 1:  # A single letter may be a variable.
             return Verdict(False, f"not the word {text}")
     return expected, given
 
 
 @functools.lru_cache(maxsize=16384)
 def _read_reference(reference, number_words):
-    """(canonical text, its number if it is one, its meaning if it is words)."""
+    """Returns (canonical text, its number if it is one, its meaning if it is words)."""
     expected = canonical(reference)
     if number_words:
         expected = spelled_number(expected)
@@ -128,7 +130,7 @@ def _read_reference(reference, number_words):
 
 
 def _unnamed(text):
-    """`"x=5"` as `("x", "5")`; the name is empty where there is none, or where it is no name."""
+    """Splits `"x=5"` into `("x", "5")`; the name is empty if there is none, or if it is no name."""
     match = _NAMED.fullmatch(text)
     if match and len(match[1]) < 60:
         return match[1].strip(), match[2].strip()
@@ -152,7 +154,7 @@ def _compare_number(
     if _WORD.search(re.sub(r"\\text\{[^{}]*\}", "", value)) and "=" not in value + given:
         words = _WORD.findall(re.sub(r"\\text\{[^{}]*\}", "", value))
         if not all(_is_unit(word) for word in words):
-            return Verdict(False, f"no number, expected {expected}")
+            return Verdict(False, f"it is no number, expected {expected}")
     if name and expected_name:
         return expected_value, value
     return expected_value if not expected_name else expected, given
@@ -163,7 +165,7 @@ def _is_unit(word):
 
 
 def _enclosed_quantity(text):
-    """The quantity of a text, through brackets and \\text{...} around the whole of it."""
+    r"""Returns the quantity in a text, through brackets and \\text{...} around the whole of it."""
     for _ in range(4):
         quantity = parse_quantity(text)
         enclosed = _ENCLOSED.fullmatch(text)
@@ -178,11 +180,11 @@ _pool_lock = threading.Lock()
 
 
 def _symbolic_pool() -> WorkerPool:
-    """The workers of this process, started at the first need."""
+    """Returns the workers of this process; the first call starts them."""
     global _pool
     with _pool_lock:
         if _pool is None:
-            from reasoning.mathematics import symbolic  # only where it is needed
+            from reasoning.mathematics import symbolic  # heavy, so imported only when needed
 
             _pool = WorkerPool(
                 symbolic.equivalent,

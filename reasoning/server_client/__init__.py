@@ -1,1 +1,3 @@
-"""The client of a model behind an OpenAI-compatible server, and what is built on it."""
+"""The client of a model behind an OpenAI-compatible server, with the generator and the judge that
+use it.
+"""

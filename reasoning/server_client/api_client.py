@@ -1,4 +1,7 @@
-"""JSON over HTTP to a server that may be slow, busy, expensive or broken."""
+"""Sends JSON over HTTP to a server that may be slow, busy, expensive or broken.
+
+It adds retries, rate limits and metering to `http_client`; `openai_generator` builds on it.
+"""
 
 import dataclasses
 import email.utils
@@ -9,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from reasoning.server_client.api_limits import Cancelled, Ledger, RateLimiter
 from reasoning.server_client.http_client import (
@@ -24,25 +27,26 @@ from reasoning.server_client.http_client import (
 
 T = TypeVar("T")
 
-# Statuses that may pass: timeouts, conflicts, rate limits and the server's own troubles.
+# HTTP statuses that may pass: timeouts, conflicts and rate limits.
 _TRANSIENT = (408, 409, 425, 429)
-# Statuses that every other request would get as well.
+# HTTP statuses that every other request would get too.
 _FATAL = (401, 402, 403, 404, 405)
 _LONGEST_WAIT_S = 60.0
-# The most bytes of a token in an answer, with its log-prob and all escapes; and of any answer.
+# The most bytes of one token in an answer, with its log-prob and all escapes; then the most bytes
+# of any answer and of a list of models.
 _BYTES_PER_TOKEN = 2048
 _LONGEST_ANSWER = 1 << 30
 _LONGEST_LIST = 1 << 24
-# The most tokens that a server's chat template adds to what it is sent.
+# The most tokens that the chat template of a server adds to a prompt.
 _TEMPLATE_TOKENS = 8192
 
 
 class ServerError(OSError):
-    """The server did not answer a request; one line that says why and what to do.
+    """The server did not answer a request. The message is one line with the reason and the remedy.
 
     Attributes:
-      fatal: whether other requests would fail as well (no such server, key or model); else it is
-        this request's own trouble.
+      fatal: True if other requests would fail too (no such server, key or model); False if only
+        this request fails.
     """
 
     def __init__(self, message: str, fatal: bool = False):
@@ -52,11 +56,11 @@ class ServerError(OSError):
 
 @dataclasses.dataclass
 class _Failure(Exception):
-    """An attempt failed in a way that may pass.
+    """An attempt failed for a reason that may pass.
 
     Attributes:
       billed: whether the server may have worked for it.
-      wait_s: what the server asks to wait.
+      wait_s: the seconds that the server asks to wait.
     """
 
     reason: str
@@ -68,18 +72,20 @@ class ApiClient:
     """Posts JSON and gets JSON, with retries, rate limits and metering. Thread-safe.
 
     Args:
-      url: of the API, with its version, e.g. "http://localhost:8000/v1"; "/v1" is added to a bare
-        host.
-      api_key_env: name of the environment variable that holds the key; "" sends none. The key
-        appears in no message, wherever a server repeats it.
-      timeout_s: seconds that one attempt may take, from looking up the address to the last byte.
-      attempts: at a request, the first included.
-      backoff_s: wait before the second attempt at most; doubles with each, up to a minute, and is
-        drawn from 0.5 to 1 times that. The server's Retry-After is waited for in any case, unless
-        it exceeds `timeout_s`.
+      url: the address of the API with its version, such as "http://localhost:8000/v1"; "/v1" is
+        added to a bare host.
+      api_key_env: the name of the environment variable that holds the key; "" sends no key. The key
+        appears in no message, even if a server repeats it.
+      timeout_s: the seconds that one attempt may take, from the address look-up to the last byte.
+      attempts: how often a request is tried, the first attempt included.
+      backoff_s: the longest wait before the second attempt, in seconds. It doubles with each
+        further attempt, up to a minute, and the wait is drawn from 0.5 to 1 times that. The
+        server's Retry-After is always waited for, unless it exceeds `timeout_s`.
+      ledger: meters usage and enforces the cap on spending; a new one without a cap by default.
+      limiter: enforces the limits per minute; none by default.
 
     Raises:
-      ValueError: a bad address, number or key; one line.
+      ValueError: an address, number or key is not valid; the message is one line.
     """
 
     def __init__(
@@ -96,8 +102,8 @@ class ApiClient:
         parts = check_url(url, "server url")
         if attempts < 1 or timeout_s <= 0 or backoff_s < 0:
             raise ValueError(
-                f"attempts={attempts}, timeout_s={timeout_s}, backoff_s={backoff_s}: need at least"
-                " one attempt, a timeout above 0 and a backoff from 0"
+                f"attempts={attempts}, timeout_s={timeout_s}, backoff_s={backoff_s}: give at least"
+                " one attempt, a timeout above 0 and a backoff of at least 0"
             )
         self.url = url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -107,7 +113,7 @@ class ApiClient:
         self._http, self._redactor = HttpClient(headers), Redactor([key])
         self._timeout_s, self._attempts, self._backoff_s = timeout_s, attempts, backoff_s
         self.ledger, self._limiter = ledger or Ledger(), limiter or RateLimiter()
-        # Only spreads retries in time; nothing that is sampled depends on it.
+        # This only spreads retries in time; no sample depends on it.
         self._jitter = random.Random()
 
     def post(
@@ -120,17 +126,20 @@ class ApiClient:
         completion_tokens: int,
         stop: threading.Event,
     ) -> T:
-        """The parsed answer to a request.
+        """Sends a request and returns the parsed answer.
 
         Args:
-          parse: raises `ValueError` or `LookupError` on an answer that is not whole, which is then
-            asked for again, and `ServerError` on one that it is no use to ask for again.
-          prompt_tokens, completion_tokens: the most that the request may use.
-          stop: ends all waiting when set.
+          path: the path below the address of the API, such as "/completions".
+          body: the fields of the request.
+          parse: reads the answer. It raises `ValueError` or `LookupError` if the answer is
+            incomplete, and the request is then repeated. It raises `ServerError` if a repetition
+            would not help.
+          prompt_tokens, completion_tokens: the most tokens that the request may use.
+          stop: ends all waiting when it is set.
 
         Raises:
-          ServerError: no answer, after all attempts or at once where more would not help.
-          SpendingCapError: the request may exceed the cap.
+          ServerError: there is no answer after all attempts, or at once if more would not help.
+          SpendingCapError: the request could exceed the cap on spending.
           Cancelled: `stop` was set.
         """
         encoded = json.dumps(body).encode()
@@ -151,8 +160,8 @@ class ApiClient:
                 self.ledger.release(reserved, failure.billed)
                 if failure.wait_s > self._timeout_s:
                     raise ServerError(
-                        f"{self.url}{path}: {failure.reason}; it asks to wait"
-                        f" {failure.wait_s:.0f} s: try again then",
+                        f"{self.url}{path}: {failure.reason}; the server asks to"
+                        f" wait {failure.wait_s:.0f} s: try again after that",
                         fatal=True,
                     ) from None
                 reason, wait_s = failure.reason, failure.wait_s
@@ -160,33 +169,35 @@ class ApiClient:
             except BaseException:
                 self.ledger.release(reserved, billed=False)
                 raise
-            # Paid for, whatever it holds.
+            # The answer is paid for, whatever it holds.
             self.ledger.settle(reserved, *_usage(reply, prompt_tokens, completion_tokens))
             try:
                 return parse(reply)
             except ServerError as error:
                 raise ServerError(self.line(error), error.fatal) from None
             except (ValueError, LookupError, TypeError, AttributeError) as error:
-                fault = str(error) if type(error) is ValueError else f"no field {error}"
-                reason, wait_s = f"an incomplete answer: {self.line(fault)}", 0.0
+                fault = str(error) if type(error) is ValueError else f"it has no field {error}"
+                reason, wait_s = f"the server sent an incomplete answer: {self.line(fault)}", 0.0
         times = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
         raise ServerError(f"{self.url}{path}: {reason}{times}")
 
     def events(
         self, path: str, body: Mapping[str, Any], *, prompt_tokens: int, completion_tokens: int
     ) -> Iterator[Mapping[str, Any]]:
-        """Yields the parts of an answer as the server sends them (server-sent events); asked once.
+        """Yields the parts of an answer as the server sends them (server-sent events). It does not
+        retry.
 
-        A server that knows no such answers sends a whole one, which is then the only part.
+        If the server cannot stream, it sends a whole answer, which is then the only part.
 
         Args:
-          body: with what makes the server stream, `"stream": true`.
-          prompt_tokens, completion_tokens: the most that the request may use; as much is taken as
-            used where the server reports no `usage`.
+          path: the path below the address of the API.
+          body: the fields of the request, with `"stream": true` to make the server stream.
+          prompt_tokens, completion_tokens: the most tokens that the request may use; they count as
+            used if the server reports no `usage`.
 
         Raises:
-          ServerError: no answer, one that broke off, or one of another form.
-          SpendingCapError: the request may exceed the cap.
+          ServerError: there is no answer, it broke off, or it has another form.
+          SpendingCapError: the request could exceed the cap on spending.
         """
         never = threading.Event()
         self._limiter.acquire(prompt_tokens + completion_tokens, never)
@@ -197,13 +208,14 @@ class ApiClient:
             timeout_s=self._timeout_s, longest=_longest(completion_tokens),
         )  # fmt: skip
         try:
-            reply = next(pieces)
+            # The first piece is the reply, and all others are bytes.
+            reply, data = cast(Reply, next(pieces)), cast(Iterator[bytes], pieces)
             if not 200 <= reply.status < 300:
                 raise self._http_failure(path, reply)
             if "event-stream" in reply.headers.get("content-type", ""):
-                parts = map(self._decoded, _data_of(pieces))
+                parts = map(self._decoded, _data_of(data))
             else:
-                parts = iter([self._decoded(b"".join(pieces))])
+                parts = iter([self._decoded(b"".join(data))])
             for part in parts:
                 if part.get("usage"):
                     used = _usage(part, prompt_tokens, completion_tokens)
@@ -219,10 +231,10 @@ class ApiClient:
             self.ledger.settle(reserved, *used)
 
     def get(self, path: str) -> Mapping[str, Any]:
-        """The answer to a GET, asked once.
+        """Sends one GET request, without retries, and returns its answer.
 
         Raises:
-          ServerError: there is none; fatal.
+          ServerError: there is no answer; fatal.
         """
         try:
             return self._exchange("GET", path, None, _LONGEST_LIST)
@@ -230,11 +242,13 @@ class ApiClient:
             raise ServerError(f"{self.url}{path}: {failure.reason}", fatal=True) from None
 
     def line(self, text: Any) -> str:
-        """A server's text for a message: one short line without the key."""
+        """Turns text from a server into one short line without the key, for a message."""
         return self._redactor.line(text)
 
     def _exchange(self, method, path, encoded, longest):
-        """The decoded answer, whole; raises `_Failure` or `ServerError`."""
+        """Returns the decoded answer if it is whole; raises `_Failure` or `ServerError`
+        otherwise.
+        """
         try:
             reply = self._http.exchange(
                 method, self.url + path, encoded, timeout_s=self._timeout_s, longest=longest
@@ -249,46 +263,47 @@ class ApiClient:
         if not 200 <= reply.status < 300:
             raise self._http_failure(path, reply)
         if reply.is_cut:
-            raise _Failure(f"an answer of more than {longest} bytes", billed=True)
+            raise _Failure(f"the answer has more than {longest} bytes", billed=True)
         return self._decoded(reply.body)
 
     def _decoded(self, text: bytes) -> dict[str, Any]:
+        """Returns the JSON object in a text; raises `_Failure` if it is none."""
         try:
             decoded = json.loads(text)
         except (ValueError, RecursionError):
-            raise _Failure(f"no JSON: {self.line(text)!r}", billed=True) from None
+            raise _Failure(f"the answer is not JSON: {self.line(text)!r}", billed=True) from None
         if not isinstance(decoded, dict):
-            raise _Failure(f"no JSON object: {self.line(text)!r}", billed=True)
+            raise _Failure(f"the answer is no JSON object: {self.line(text)!r}", billed=True)
         return decoded
 
     def _http_failure(self, path, reply: Reply):
-        """The exception that an HTTP status stands for."""
+        """Returns the exception for an HTTP status."""
         code = reply.status
         status = f"HTTP {code}: {self.line(_message(reply.body) or reply.reason)}"
         if code in _TRANSIENT or code >= 500:
             wait_s = _retry_after(reply.headers.get("retry-after"))
             if code == 429:
                 self._limiter.pause(min(wait_s, self._timeout_s))
-            # Gateways give up on servers that go on working.
+            # A gateway may give up while the server behind it goes on working.
             return _Failure(status, billed=code in (502, 504), wait_s=wait_s)
         remedy = {
-            400: "the request does not suit the model",
-            401: "the key is refused: check the variable that api_key_env names",
-            402: "the account has no credit",
-            403: "the key may not do this",
-            404: "no such model or path: check model and url",
-            413: "the request is too long",
+            400: "the model does not accept the request",
+            401: "the server refuses the key: check the variable that api_key_env names",
+            402: "the account has no credit: pay for more",
+            403: "the key does not allow this request: use another key",
+            404: "the server has no such model or path: check model and url",
+            413: "the request is too long: shorten the prompt",
         }.get(code, "the server refuses the request")
         return ServerError(f"{self.url}{path}: {remedy} ({status})", fatal=code in _FATAL)
 
 
 def _longest(completion_tokens: int) -> int:
-    """Bytes of an answer with so many tokens."""
+    """Returns the most bytes that an answer of so many tokens may have."""
     return min(_LONGEST_ANSWER, (1 << 20) + _BYTES_PER_TOKEN * completion_tokens)
 
 
 def _data_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The data of server-sent events, up to the one that says that all is done."""
+    """Yields the data of server-sent events, up to the event that ends them."""
     held = b""
     for piece in pieces:
         *lines, held = (held + piece).split(b"\n")
@@ -307,12 +322,12 @@ def _read_key(variable: str) -> str:
     if not key:
         raise ValueError(f"environment variable {variable} is not set: put the API key there")
     if not re.fullmatch(rf"[\x21-\x7e]{{1,{LONGEST_KEY}}}", key):
-        raise ValueError(f"environment variable {variable} holds no API key: it has odd characters")
+        raise ValueError(f"environment variable {variable} holds no API key: use printable ASCII")
     return key
 
 
 def _message(body: bytes) -> str | bytes:
-    """What an error's body says, in any of the layouts that servers use."""
+    """Returns the message in the body of an error, in any of the layouts that servers use."""
     try:
         reply = json.loads(body)
     except (ValueError, RecursionError):
@@ -324,7 +339,9 @@ def _message(body: bytes) -> str | bytes:
 
 
 def _retry_after(value: str | None) -> float:
-    """Seconds that a Retry-After header asks for: a number, or a date (RFC 9110, 10.2.3)."""
+    """Returns the seconds that a Retry-After header asks for: a number or a date (RFC 9110,
+    10.2.3).
+    """
     if value is None:
         return 0.0
     if re.fullmatch(r"\s*\d{1,9}(\.\d+)?\s*", value):
@@ -336,9 +353,9 @@ def _retry_after(value: str | None) -> float:
 
 
 def _usage(reply: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> tuple[int, int]:
-    """(prompt, completion) tokens that an answer reports.
+    """Returns the (prompt, completion) tokens that an answer reports.
 
-    Where it reports none, or more than the request can have used, the most of the request.
+    If it reports none, or more than the request can have used, the most of the request counts.
     """
     usage = reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}
@@ -351,5 +368,10 @@ def _usage(reply: Mapping[str, Any], prompt_tokens: int, completion_tokens: int)
 
 
 def token_count(reported: Any, most: int) -> int | None:
-    """A number of tokens as a server reports it; None unless that can be true."""
+    """Returns a number of tokens that a server reports, or None if it cannot be true.
+
+    Args:
+      reported: the value that the server sent.
+      most: the largest number that can be true.
+    """
     return reported if type(reported) is int and 0 <= reported <= most else None

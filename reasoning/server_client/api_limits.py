@@ -1,4 +1,4 @@
-"""What a paid server may be asked: rates per minute, and a budget that is never exceeded."""
+"""Limits what a paid server is asked: a rate per minute, and a budget that is never exceeded."""
 
 import collections
 import dataclasses
@@ -13,20 +13,23 @@ _MINUTE_S = 60.0
 
 
 class Cancelled(Exception):
-    """A wait was given up because the work it belongs to has stopped."""
+    """A wait was given up because the work that it belongs to has stopped."""
 
 
 class SpendingCapError(OSError):
-    """The next request could cost more than is left; the message says how much is."""
+    """The next request could cost more than is left; the message says how much is left."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Prices:
-    """What a model costs, in a currency of your choice per million tokens.
+    """The prices of a model per million tokens, in a currency of your choice.
 
     Attributes:
-      prompt: of the tokens read.
-      completion: of the tokens generated.
+      prompt: the price of the tokens that the model reads.
+      completion: the price of the tokens that it generates.
+
+    Raises:
+      ValueError: a price is not a finite number of at least 0.
     """
 
     prompt: float
@@ -35,23 +38,28 @@ class Prices:
     def __post_init__(self):
         for name, value in (("prompt", self.prompt), ("completion", self.completion)):
             if not (isinstance(value, int | float) and 0 <= value < math.inf):
-                raise ValueError(f"price of {name} tokens is {value!r}: give a number from 0")
+                raise ValueError(
+                    f"the price of {name} tokens is {value!r}: give a number of at least 0"
+                )
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """Returns the cost of so many tokens."""
         return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
 
 
-def load_prices(path: str | os.PathLike, model: str) -> Prices:
-    """The prices of a model from a table, JSON: `{"model": {"prompt": 0.5, "completion": 2}, ...}`.
+def load_prices(path: str | os.PathLike[str], model: str) -> Prices:
+    """Reads the prices of a model from a JSON table: `{"model": {"prompt": 0.5, "completion": 2},
+    ...}`.
 
     Raises:
-      FileNotFoundError, ValueError: no such file or model, or no such numbers; one line.
+      FileNotFoundError, ValueError: the file, the model or its numbers are missing; the message is
+        one line.
     """
     with open(path, encoding="utf-8") as file:
         try:
             table = json.load(file)
         except ValueError as error:
-            raise ValueError(f"{path}: no JSON: {error}") from None
+            raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(table, Mapping) or model not in table:
         known = ", ".join(table) if isinstance(table, Mapping) else "no models"
         raise ValueError(f"{path} has no prices of model {model!r}: it has {known or 'none'}")
@@ -63,15 +71,15 @@ def load_prices(path: str | os.PathLike, model: str) -> Prices:
 
 @dataclasses.dataclass
 class Usage:
-    """What has been used so far, as the server reports it.
+    """The usage so far, as the server reports it.
 
     Attributes:
-      requests: answered ones.
-      retries: attempts that failed and were repeated.
-      prompt_tokens, completion_tokens: of the answered ones.
-      cost: of these tokens; 0 without prices.
-      unconfirmed_cost: the most that attempts may have cost that broke off without an answer after
-        the server had begun to work; counts towards the cap.
+      requests: the number of answered requests.
+      retries: the number of attempts that failed and were repeated.
+      prompt_tokens, completion_tokens: the tokens of the answered requests.
+      cost: the cost of these tokens; 0 without prices.
+      unconfirmed_cost: the most that attempts may have cost which ended without an answer after the
+        server had begun to work; it counts towards the cap.
     """
 
     requests: int = 0
@@ -83,22 +91,25 @@ class Usage:
 
 
 class Ledger:
-    """Meters usage and keeps spending below a cap, whatever the server answers.
+    """Meters usage and keeps spending below a cap, whatever the server answers. Thread-safe.
 
-    The most that a request may cost is set aside before it is sent, so requests in flight together
-    cannot exceed the cap either. Thread-safe.
+    Before a request is sent, the ledger reserves the most that it may cost, so requests in flight
+    together cannot exceed the cap either.
 
     Args:
-      prices: None where requests cost nothing.
-      max_cost: the cap, in the currency of `prices`; None is none.
+      prices: the prices of the model; None if requests cost nothing.
+      max_cost: the cap in the currency of `prices`; None for no cap.
 
     Attributes:
-      spent_before: by earlier runs under the same cap; may be set before the first request.
+      spent_before: what earlier runs spent under the same cap; may be set before the first request.
+
+    Raises:
+      ValueError: the cap is not above 0, or it has no prices.
     """
 
     def __init__(self, prices: Prices | None = None, max_cost: float | None = None):
         if max_cost is not None and prices is None:
-            raise ValueError(f"max_cost={max_cost:g} needs prices: give the price of the model")
+            raise ValueError(f"max_cost={max_cost:g} needs prices: give the prices of the model")
         if max_cost is not None and not max_cost > 0:
             raise ValueError(f"max_cost={max_cost:g} allows nothing: give a number above 0")
         self.prices, self.max_cost, self.usage = prices, max_cost, Usage()
@@ -106,12 +117,13 @@ class Ledger:
         self._changed = threading.Condition()
 
     def reserve(self, prompt_tokens: int, completion_tokens: int, stop: threading.Event) -> float:
-        """Sets aside what a request may cost at most; waits while those in flight decide whether
-        it can be afforded.
+        """Reserves the most that a request may cost, and returns that amount.
+
+        If the requests in flight decide whether the cap allows it, this waits for them.
 
         Raises:
-          SpendingCapError: it cannot.
-          Cancelled: `stop` was set meanwhile.
+          SpendingCapError: the cap does not allow the request.
+          Cancelled: `stop` was set while it waited.
         """
         most = self._cost(prompt_tokens, completion_tokens)
         with self._changed:
@@ -131,7 +143,7 @@ class Ledger:
         return most
 
     def settle(self, reserved: float, prompt_tokens: int, completion_tokens: int) -> None:
-        """An answer came, and says what it used."""
+        """Records an answer with the tokens that it used, in place of its reservation."""
         with self._changed:
             self._reserved -= reserved
             self.usage.requests += 1
@@ -141,10 +153,11 @@ class Ledger:
             self._changed.notify_all()
 
     def release(self, reserved: float, billed: bool) -> None:
-        """No answer came.
+        """Takes back a reservation whose request got no answer.
 
         Args:
-          billed: whether the server may bill it nevertheless.
+          reserved: the amount that `reserve` returned.
+          billed: whether the server may charge for the request anyway.
         """
         with self._changed:
             self._reserved -= reserved
@@ -153,11 +166,13 @@ class Ledger:
             self._changed.notify_all()
 
     def retried(self) -> None:
+        """Counts one repeated attempt."""
         with self._changed:
             self.usage.retries += 1
 
     @property
     def spent(self) -> float:
+        """Returns all spending so far, with that of earlier runs and of unconfirmed attempts."""
         return self.spent_before + self.usage.cost + self.usage.unconfirmed_cost
 
     def _cost(self, prompt_tokens, completion_tokens):
@@ -165,13 +180,16 @@ class Ledger:
 
 
 class RateLimiter:
-    """Keeps requests and tokens of any 60 seconds below limits, and pauses when asked to.
+    """Keeps the requests and tokens of any 60 seconds below limits, and pauses on demand.
 
-    Thread-safe. Tokens are counted as a server counts them: prompt plus the most that may be
-    generated, when a request is sent.
+    Thread-safe. It counts tokens as servers do: when a request is sent, its prompt plus the most
+    tokens that it may generate.
 
     Args:
-      requests_per_minute, tokens_per_minute: None is no limit.
+      requests_per_minute, tokens_per_minute: the limits; None for no limit.
+
+    Raises:
+      ValueError: a limit is below 1.
     """
 
     def __init__(
@@ -182,7 +200,9 @@ class RateLimiter:
             ("tokens_per_minute", tokens_per_minute),
         ):
             if limit is not None and limit < 1:
-                raise ValueError(f"{name}={limit} allows nothing: give a number from 1, or None")
+                raise ValueError(
+                    f"{name}={limit} allows nothing: give at least 1, or None for no limit"
+                )
         self._most_requests, self._most_tokens = requests_per_minute, tokens_per_minute
         self._sent: collections.deque[tuple[float, int]] = collections.deque()
         self._tokens = 0
@@ -193,8 +213,8 @@ class RateLimiter:
         """Waits until a request of so many tokens may be sent.
 
         Raises:
-          ValueError: it never may.
-          Cancelled: `stop` was set meanwhile.
+          ValueError: the request exceeds the limit of a whole minute.
+          Cancelled: `stop` was set while it waited.
         """
         if self._most_tokens is not None and tokens > self._most_tokens:
             raise ValueError(
@@ -206,12 +226,14 @@ class RateLimiter:
                 raise Cancelled
 
     def pause(self, seconds: float) -> None:
-        """No request starts within so many seconds."""
+        """Lets no request start within so many seconds."""
         with self._lock:
             self._not_before = max(self._not_before, time.monotonic() + seconds)
 
     def _try(self, tokens):
-        """Seconds to wait before the next try; 0 where the request is counted as sent."""
+        """Returns the seconds to wait before the next try, or 0 after counting the request
+        as sent.
+        """
         with self._lock:
             now = time.monotonic()
             while self._sent and self._sent[0][0] <= now - _MINUTE_S:

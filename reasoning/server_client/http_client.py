@@ -1,9 +1,9 @@
-"""One HTTP exchange under one deadline and one limit on size, whatever the server does.
+"""Makes one HTTP exchange under one deadline and one limit on size, whatever the server does.
 
-The deadline holds from the first look at the address to the last byte of the trailers: a server
-that drips a status line, a header, the extension of a chunk or the body of an error, or that says
-"100 Continue" for ever, is left when the time is over. Redirects are not followed, since that would
-carry a key to another address.
+The deadline covers everything from the address look-up to the last byte of the trailers. If a
+server sends a status line, a header, a chunk extension or the body of an error drop by drop, or
+says "100 Continue" for ever, the exchange ends when the time is over. Redirects are not followed,
+because they would carry a key to another address.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ import socket
 import ssl
 import threading
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from typing import Any
 
-_LONGEST_ERROR = 1 << 16  # bytes of the body of an error that are read
+_LONGEST_ERROR = 1 << 16  # the most bytes that are read of an error's body
 LONGEST_KEY = 4096
-_GRACE_S = 5.0  # past a deadline, before an exchange counts as lost
+_GRACE_S = 5.0  # seconds past its deadline after which an exchange counts as lost
 _REDACTED = "***"
 
 
@@ -31,7 +31,7 @@ class ExchangeError(OSError):
     """There was no whole answer.
 
     Attributes:
-      sent: whether the server may have got the request and worked for it.
+      sent: whether the server may have received the request and worked for it.
     """
 
     def __init__(self, reason: str, sent: bool):
@@ -48,10 +48,11 @@ class Reply:
     """An answer, whole or cut.
 
     Attributes:
+      status: the HTTP status code.
       reason: the words of the status line.
-      headers: names in lower case; of several with one name, their values joined by commas.
-      body: as it was sent; at most `longest` bytes.
-      is_cut: whether the server sent more than that.
+      headers: names in lower case; values of headers with one name are joined by commas.
+      body: the bytes as they were sent, at most `longest`.
+      is_cut: whether the server sent more bytes than that.
     """
 
     status: int
@@ -65,39 +66,44 @@ class HttpClient:
     """Sends requests with the same headers. Thread-safe. Proxies come from the environment.
 
     Args:
-      headers: of every request.
+      headers: the headers of every request.
 
     Raises:
       ValueError: the environment names a proxy that cannot be used.
     """
 
     def __init__(self, headers: Mapping[str, str]):
-        import httpx  # here, because workers that send nothing import this module as well
+        import httpx  # imported here, because workers that send nothing import this module too
 
         self._errors = httpx.ConnectError, httpx.HTTPError, httpx.InvalidURL
         try:
             self._client = httpx.AsyncClient(
-                # Answers are read as sent: a small one that unpacks to gigabytes stays small.
+                # Answers must come uncompressed: a small one could unpack to gigabytes.
                 headers={"Accept-Encoding": "identity", **headers},
-                timeout=None,  # one deadline instead
+                timeout=None,  # `exchange` sets one deadline instead
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
                 verify=_certificates(),
             )
         except ImportError as error:
-            raise ValueError(f"the proxy that the environment names cannot be used: {error}")
+            raise ValueError(
+                f"the proxy that the environment names cannot be used: {error}"
+            ) from None
 
     def exchange(
         self, method: str, url: str, body: bytes | None, *, timeout_s: float, longest: int
     ) -> Reply:
-        """One request and its answer, whatever its status.
+        """Sends one request and returns its answer, whatever the status.
 
         Args:
-          timeout_s: seconds for all of it.
-          longest: bytes of the body that are read; of an error's at most 64 KiB.
+          method: the HTTP method, such as "POST".
+          url: the full address.
+          body: the bytes to send; None for none.
+          timeout_s: the seconds that everything may take together.
+          longest: the most bytes of the body to read; at most 64 KiB of an error's body are read.
 
         Raises:
           DeadlineError: it took longer.
-          ExchangeError: the server is not there, or the answer is not whole.
+          ExchangeError: the server is not there, or its answer is not whole.
         """
         work = self._exchange(method, url, body, timeout_s, longest)
         future = asyncio.run_coroutine_threadsafe(work, _loop())
@@ -111,13 +117,18 @@ class HttpClient:
     def stream(
         self, method: str, url: str, body: bytes, *, timeout_s: float, longest: int
     ) -> Iterator[Reply | bytes]:
-        """`exchange` by pieces: yields the reply without its body, then its bytes as they come.
+        """Sends one request and yields the answer in pieces as they arrive.
 
-        Of an error the reply is whole, and nothing comes after it.
+        The first piece is the reply without its body; its bytes follow. If the status is an error,
+        the reply is whole and no piece follows.
+
+        Args:
+          method, url, body, timeout_s: as in `exchange`.
+          longest: the most bytes that the answer may have.
 
         Raises:
-          DeadlineError, ExchangeError: as `exchange`, at any piece; an answer that is longer than
-            `longest`, too.
+          DeadlineError, ExchangeError: as in `exchange`, at any piece; also if the answer is longer
+            than `longest`.
         """
         waiting: queue.SimpleQueue = queue.SimpleQueue()
         work = self._pump(waiting.put, method, url, body, timeout_s, longest)
@@ -133,7 +144,7 @@ class HttpClient:
             future.cancel()
 
     async def _pump(self, put, method, url, body, timeout_s, longest):
-        """Gives all pieces to `put`, then None, or the error that ended them."""
+        """Passes all pieces to `put`, then None, or the error that ended them."""
         try:
             pieces = self._pieces(method, url, body, timeout_s)
             async with contextlib.aclosing(pieces):
@@ -145,7 +156,7 @@ class HttpClient:
                     async for part in pieces:
                         size += len(part)
                         if size > longest:
-                            reason = f"an answer of more than {longest} bytes"
+                            reason = f"the answer has more than {longest} bytes"
                             raise ExchangeError(reason, sent=True)
                         put(part)
             put(None)
@@ -157,8 +168,10 @@ class HttpClient:
         async with contextlib.aclosing(pieces):
             return await _collect(await anext(pieces), pieces, longest)
 
-    async def _pieces(self, method, url, body, timeout_s):
-        """Yields the response, whose body is not read yet, and then its bytes as they come."""
+    async def _pieces(self, method, url, body, timeout_s) -> AsyncGenerator[Any, None]:
+        """Yields the response before its body is read, then the bytes of the body as they
+        arrive.
+        """
         connect_error, any_error, url_error = self._errors
         try:
             async with asyncio.timeout(timeout_s):
@@ -179,7 +192,7 @@ class HttpClient:
 
 
 async def _collect(response, pieces, longest: int) -> Reply:
-    """The whole answer, or as much of it as is read."""
+    """Returns the whole answer, or its first `longest` bytes."""
     read, is_cut = bytearray(), False
     if not response.is_success:
         longest = min(longest, _LONGEST_ERROR)
@@ -188,7 +201,7 @@ async def _collect(response, pieces, longest: int) -> Reply:
         if is_cut := len(read) > longest:
             break
     if is_cut and not response.is_success:
-        longest -= LONGEST_KEY  # a key that is cut in two would not be found
+        longest -= LONGEST_KEY  # a key that the cut splits in two would not be found and redacted
     return _reply(response, bytes(read[:longest]), is_cut)
 
 
@@ -199,7 +212,9 @@ def _reply(response, body: bytes, is_cut: bool) -> Reply:
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
-    """Whom to trust; to read them takes as long as a hundred requests."""
+    """Returns the trusted certificates. They are cached, since reading them takes as long as a
+    hundred requests.
+    """
     import httpx
 
     return httpx.create_ssl_context()
@@ -207,17 +222,18 @@ def _certificates() -> ssl.SSLContext:
 
 @functools.cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """The event loop of all clients, in a thread of its own.
+    """Returns the event loop of all clients, which runs in a thread of its own.
 
-    A loop that ends with each exchange would wait for a look-up of a name that hangs.
+    If each exchange had a loop of its own, ending that loop would wait for a name look-up that
+    hangs.
     """
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="http", daemon=True).start()
     return loop
 
 
-def _cause(error: BaseException) -> str:
-    """What the operating system said, where an error of the library hides it."""
+def _cause(error: BaseException | None) -> str:
+    """Returns what the operating system said, even if an error of the library hides it."""
     text = str(error)
     while error is not None:
         if isinstance(error, (socket.gaierror, ssl.SSLError)):
@@ -232,10 +248,15 @@ def _cause(error: BaseException) -> str:
 
 
 def check_url(url: str, name: str) -> urllib.parse.SplitResult:
-    """The parts of a server's address.
+    """Splits a server's address into its parts.
+
+    Args:
+      url: the address.
+      name: what an error calls the address.
 
     Raises:
-      ValueError: it is none, or holds a password or a query, which would show in messages.
+      ValueError: it is not an address, or it holds a password or a query, which messages would
+        show.
     """
     try:
         parts = urllib.parse.urlsplit(url)
@@ -243,17 +264,17 @@ def check_url(url: str, name: str) -> urllib.parse.SplitResult:
     except ValueError:
         parts = urllib.parse.urlsplit("")
     if "@" in parts.netloc or parts.query:
-        raise ValueError(f"{name} holds a password or a query: give the key by itself instead")
+        raise ValueError(f"{name} holds a password or a query: give the key separately instead")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{name} {url!r}: give an address such as http://localhost:8000")
     return parts
 
 
 class Redactor:
-    """Takes secrets out of texts that go into messages.
+    """Removes secrets from texts that go into messages.
 
     Args:
-      secrets: keys; also found as JSON, `repr` and URLs write them.
+      secrets: the keys; it also finds them in the forms that JSON, `repr` and URLs give them.
     """
 
     def __init__(self, secrets: Iterable[str]):
@@ -262,18 +283,18 @@ class Redactor:
             in_json = json.dumps(secret)[1:-1]
             forms |= {secret, in_json, in_json.replace("/", r"\/"), repr(secret)[1:-1]}
             forms |= {urllib.parse.quote(secret), urllib.parse.quote(secret, safe="")}
-        # The longest first: one form may contain another.
+        # The longest form comes first, because one form may contain another.
         self._forms = sorted(forms, key=len, reverse=True)
 
     def __repr__(self):
         return f"Redactor({len(self._forms)} forms)"
 
     def line(self, text: Any, most: int = 300) -> str:
-        """A short line without the secrets."""
+        """Returns a text without the secrets as one short line of at most `most` characters."""
         text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
         for form in self._forms:
             text = text.replace(form, _REDACTED)
         text = " ".join(text.split())
-        # Characters that a terminal obeys, or cannot write.
+        # This replaces characters that a terminal would obey, or could not show.
         text = "".join(c if c.isprintable() else "\ufffd" for c in text[: most + 1])
         return text if len(text) <= most else text[:most] + "..."

@@ -1,10 +1,10 @@
-"""An LLM as a judge: what is assessed is hostile, and only the judge's own reply is read.
+"""Scores texts with an LLM as a judge. The texts are hostile; only the judge's own reply is parsed.
 
-A policy that is rewarded by a judge learns to write to the judge. So what it wrote stands between
-marks that it cannot know, with everything broken up that a tokenizer could take for a special
-token; and a verdict counts only if it carries the same mark, so that a judge who quotes what it
-reads cannot pass a quoted verdict for its own. What remains is that a judge may be persuaded; the
-prompt warns of that, and no parser can prevent it.
+A policy that a judge rewards learns to write to the judge. So its texts stand between marks that it
+cannot know, and every part that a tokenizer could take for a special token is broken up. A verdict
+counts only if it carries the same mark, so a judge that quotes a text cannot pass a quoted verdict
+as its own. The texts may still persuade the judge: the prompt warns of that, but no parser can
+prevent it.
 """
 
 import dataclasses
@@ -44,8 +44,8 @@ First write your reason in one or two sentences. Then end with one line of exact
 a number from 0 to 1 in place of SCORE:
 VERDICT {mark}: SCORE"""
 
-# A less-than sign that does not begin one of the four tags a judge must see as they are, and the
-# brackets of Llama 2 and Mistral: what begins the special tokens of all known chat templates.
+# Matches what begins the special tokens of all known chat templates: the brackets of Llama 2 and
+# Mistral, and any less-than sign except in the four tags that a judge must see unchanged.
 _MARKUP = re.compile(r"<(?!/?(?:think|answer)>)|\[(?=/?(?:INST|SYS|TOOL|AVAILABLE)\w*\])")
 _SCORE = re.compile(r"(?:0|1|0?\.\d{1,9}|[01]\.\d{1,9})")
 _LONGEST_REASON = 300
@@ -53,11 +53,11 @@ _LONGEST_REASON = 300
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """What a judge found.
+    """The verdict of a judge on one case.
 
     Attributes:
-      score: in 0..1; 0 where there is no verdict.
-      reason: in the judge's words, or why there is no verdict.
+      score: a number from 0 to 1; 0 if there is no verdict.
+      reason: the judge's own words, or why there is no verdict.
     """
 
     score: float
@@ -65,13 +65,16 @@ class Judgement:
 
 
 class Judge:
-    """Scores texts by a rubric, through any generator.
+    """Scores texts by a rubric, with any generator as the judge.
 
     Args:
-      rubric: what is assessed and what scores mean; part of the prompt.
-      template: from an instruction to a prompt; for generators that are not given chats.
-      max_new_tokens: of a reply, with its chain of thought if the judge writes one.
-      fits: whether a prompt is short enough; one that is not scores 0 and is not sent.
+      generator: generates the judge's replies.
+      rubric: says what is assessed and what the scores mean; it becomes part of the prompt.
+      template: turns an instruction into a prompt, for generators that are not given chats.
+      max_new_tokens: the length limit of a reply, with its chain of thought if the judge writes
+        one.
+      fits: says whether a prompt is short enough; a prompt that is too long scores 0 and is not
+        sent.
     """
 
     def __init__(
@@ -87,9 +90,9 @@ class Judge:
         self._max_new_tokens, self._fits = max_new_tokens, fits
 
     def assess(self, cases: Sequence[Mapping[str, str]]) -> list[Judgement]:
-        """Judges cases, each a mapping of what a text is ("question", "response") to the text.
+        """Judges cases; each maps the name of a text ("question", "response") to the text.
 
-        The same case is judged by the same prompt, greedily.
+        The same case always gets the same prompt, and the reply is sampled greedily.
 
         Raises:
           OSError: the generator's server does not answer; no verdict is made up.
@@ -99,7 +102,7 @@ class Judge:
             self._template(judge_prompt(self._rubric, case, mark))
             for case, mark in zip(cases, marks)
         ]
-        judgements = [Judgement(0.0, "too long for the judge")] * len(cases)
+        judgements = [Judgement(0.0, "the prompt is too long for the judge")] * len(cases)
         sent = [i for i, prompt in enumerate(prompts) if self._fits(prompt)]
         if sent:
             replies = self._generator.generate(
@@ -113,10 +116,10 @@ class Judge:
 
 
 def make_mark(case: Mapping[str, str]) -> str:
-    """A mark of 64 bits that no text of the case contains or could have been written to contain.
+    """Returns a mark of 64 bits that no text of the case contains or could be written to contain.
 
-    It is a hash of all that it marks: whoever writes the mark into a text changes the mark. Unlike
-    a random one it leaves the judge's prompts, and so a training run, reproducible.
+    The mark is a hash of all the texts, so writing the mark into a text changes the mark. Unlike a
+    random mark, it keeps the judge's prompts, and so a training run, reproducible.
     """
     for attempt in range(1000):
         material = json.dumps([attempt, *case.items()])
@@ -127,29 +130,29 @@ def make_mark(case: Mapping[str, str]) -> str:
 
 
 def judge_prompt(rubric: str, case: Mapping[str, str], mark: str) -> str:
-    """The instruction to judge a case, its texts fenced by the mark."""
+    """Builds the instruction to judge a case, with each of its texts between two marked lines."""
     parts = "\n\n".join(
         f"BEGIN {name.upper()} {mark}\n{defuse(text)}\nEND {name.upper()} {mark}"
         for name, text in case.items()
     )
-    # One pass over a template of ours: braces in the texts mean nothing.
+    # `format` reads only this module's template, so braces in the texts mean nothing.
     return _PROMPT.format(rubric=rubric, parts=parts, mark=mark)
 
 
 def defuse(text: str) -> str:
-    """A text without anything that chat templates or tokenizers give a meaning.
+    """Returns a text in which nothing has a meaning for chat templates or tokenizers.
 
-    A space behind the first character breaks special tokens (`<|im_end|>`, `</s>`, `[INST]`), which
-    a tokenizer would otherwise take for the end of the turn; `<think>` and `<answer>` stay.
+    A space after the first character breaks special tokens (`<|im_end|>`, `</s>`, `[INST]`), which
+    a tokenizer could otherwise take for the end of the turn; `<think>` and `<answer>` stay.
     """
     text = text.encode("utf-8", "replace").decode()  # Lone surrogates cannot be sent.
     return _MARKUP.sub(lambda match: match.group() + " ", text)
 
 
 def parse_verdict(reply: str, mark: str) -> Judgement:
-    """The verdict in a judge's reply, whatever stands around it.
+    """Reads the verdict from a judge's reply, whatever else the reply says.
 
-    A reply without one, or with two that differ, scores 0.
+    A reply with no verdict, or with two different ones, scores 0.
     """
     _, closed, text = reply.rpartition(THINK_CLOSE)
     if not closed and text.lstrip().startswith(THINK_OPEN):
@@ -157,8 +160,8 @@ def parse_verdict(reply: str, mark: str) -> Judgement:
     found = re.findall(rf"VERDICT[\s*_`]{{1,9}}{mark}[\s*_`]*+[:=]?[\s*_`]*+([^\s*_`]*)", text)
     scores = {_number(value) for value in found}
     said = " ".join(text.partition("VERDICT")[0].split()).strip("*_` ")[:_LONGEST_REASON]
-    if len(scores) == 1 and None not in scores:
-        return Judgement(scores.pop(), said or "the judge gave no reason")
+    if len(scores) == 1 and (score := next(iter(scores))) is not None:
+        return Judgement(score, said or "the judge gave no reason")
     fault = "several verdicts" if len(scores) > 1 else "no score" if scores else "no verdict"
     return Judgement(0.0, f"the judge gave {fault}: {' '.join(text.split())[:_LONGEST_REASON]!r}")
 

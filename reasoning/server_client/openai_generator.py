@@ -1,4 +1,6 @@
-"""A generator behind HTTP: vLLM, SGLang, or any server with OpenAI's completions interface."""
+"""Samples from a server over HTTP: vLLM, SGLang, or any server with OpenAI's completions
+interface.
+"""
 
 import concurrent.futures
 import dataclasses
@@ -21,20 +23,20 @@ from reasoning.server_client.replies import (
 
 Messages = Sequence[Mapping[str, str]]
 
-# Stands in `Completion.token_ids` for each token whose id the server does not tell.
+# Stands in `Completion.token_ids` for each token whose id the server does not report.
 UNKNOWN_TOKEN = -1
-# What a chat template puts around a message, at most.
+# The most tokens that a chat template puts around a message.
 _TOKENS_PER_MESSAGE = 32
 _POLL_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One prompt to be sampled from.
+    """One prompt to sample from.
 
     Attributes:
-      prompt: text, or the messages of a chat.
-      seed: for the server; it alone decides how exactly it is followed.
+      prompt: a text, or the messages of a chat.
+      seed: the seed for the server, which decides how exactly it follows it.
     """
 
     prompt: str | Messages
@@ -43,13 +45,13 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a call would use, before it is made.
+    """The usage that a call would cause.
 
     Attributes:
-      requests: number of prompts.
-      prompt_tokens: about, at four bytes a token.
-      completion_tokens: at most.
-      cost: of these; 0 without prices.
+      requests: the number of prompts.
+      prompt_tokens: an estimate, at four bytes per token.
+      completion_tokens: the most that the call may generate.
+      cost: the cost of these tokens; 0 without prices.
     """
 
     requests: int
@@ -61,24 +63,29 @@ class Estimate:
 class OpenAIGenerator:
     """Samples from a server, behind the `Generator` interface.
 
-    `generate` sends prompts as they are to `/completions`, or each as a user's message to
-    `/chat/completions`; `chat` sends messages. What comes back differs from the compiled sampler in
-    three points. Token ids are `UNKNOWN_TOKEN` where the server does not tell them (vLLM does);
-    their number is the number of tokens paid for, of several samples of a prompt in proportion to
-    their length unless the server reports tokens. `logprobs` are None unless they are asked for,
-    reported, and the temperature is 1 or 0: servers report those of the unscaled distribution. The
-    chain of thought that a server returns apart stands in `<think>` tags before the text.
+    `generate` sends prompts unchanged to `/completions`, or each as a user message to
+    `/chat/completions`; `chat` sends messages. The results differ from those of the compiled
+    sampler in three points. First, token ids are `UNKNOWN_TOKEN` unless the server reports them
+    (vLLM does). Their number is the number of tokens paid for; if a prompt has several samples and
+    the server reports only the sum, they share it in proportion to their length. Second, `logprobs`
+    are None unless they are requested, the server reports them, and the temperature is 1 or 0,
+    because servers report log-probs of the unscaled distribution. Third, a chain of thought that
+    the server returns separately stands in `<think>` tags before the text.
 
     Args:
       client: the connection, with its limits and budget.
-      model: as the server calls it.
+      model: the name that the server gives the model.
       chat: whether `generate` uses the chat interface.
-      logprobs: ask for them.
-      server_stops: leave stop strings to the server, which must say which one it met (vLLM and
-        SGLang do). If not, the text is cut here, and what was generated behind is paid for.
-      concurrency: requests in flight.
-      extra: fields of every request that are added or replaced, such as
-        `{"reasoning_effort": "high"}`, or left out if None.
+      logprobs: whether to request log-probs.
+      server_stops: whether the server applies the stop strings. It must then say which one it met
+        (vLLM and SGLang do). Otherwise the text is cut here, and the tokens after the cut are paid
+        for.
+      concurrency: the number of requests in flight.
+      extra: fields to add to every request or replace in it, such as `{"reasoning_effort":
+        "high"}`; None as a value removes a field.
+
+    Raises:
+      ValueError: the model has no name, or `concurrency` is below 1.
     """
 
     def __init__(
@@ -93,30 +100,30 @@ class OpenAIGenerator:
         extra: Mapping[str, Any] = {},
     ):
         if not model:
-            raise ValueError("model is empty: give the name that the server calls it by")
+            raise ValueError("model is empty: give the name that the server uses for it")
         if concurrency < 1:
-            raise ValueError(f"concurrency={concurrency}: at least one request must be in flight")
+            raise ValueError(f"concurrency={concurrency}: give at least 1 request in flight")
         self.client, self.model, self.uses_chat = client, model, chat
         self._logprobs, self._server_stops = logprobs, server_stops
         self._concurrency, self._extra = concurrency, dict(extra)
 
     @property
     def ledger(self) -> Ledger:
-        """What was used and spent so far."""
+        """Returns the record of usage and spending so far."""
         return self.client.ledger
 
     def check(self) -> None:
-        """Finds out whether the server is there, takes the key and has the model.
+        """Checks that the server is there, accepts the key and has the model.
 
         Raises:
-          ServerError: it has not; in one line, without waiting.
+          ServerError: a check failed; the message is one line, and there are no retries.
         """
         try:
             listed = self.client.get("/models").get("data")
-            names = [entry["id"] for entry in listed if isinstance(entry["id"], str)]
+            names = [entry["id"] for entry in listed or () if isinstance(entry["id"], str)]
         except ServerError as error:
             if "HTTP 404" in str(error) or "HTTP 405" in str(error):
-                return  # A server without this list; the first request will tell.
+                return  # The server has no list of models; the first request will show.
             raise
         except (TypeError, LookupError):
             return
@@ -130,7 +137,7 @@ class OpenAIGenerator:
     def estimate(
         self, prompts: Iterable[str | Messages], *, num_samples: int = 1, max_new_tokens: int
     ) -> Estimate:
-        """What a call would use at most in completions, and about in prompts."""
+        """Estimates the usage of a call: completion tokens at most, prompt tokens approximately."""
         sizes = [_most_prompt_tokens(prompt) for prompt in prompts]
         prompt_tokens = sum(-(-size // BYTES_PER_TOKEN) for size in sizes)
         completion_tokens = len(sizes) * num_samples * max_new_tokens
@@ -140,7 +147,7 @@ class OpenAIGenerator:
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str] | Sequence[Messages],
         *,
         num_samples: int = 1,
         max_new_tokens: int,
@@ -148,11 +155,13 @@ class OpenAIGenerator:
         stop: Sequence[str] = (),
         seed: int = 0,
     ) -> list[list[Completion]]:
-        """See `Generator`. All or nothing: use `stream` to keep what came before a failure.
+        """Samples from each prompt; see `Generator`.
+
+        It returns all samples or none; use `stream` to keep the samples that came before a failure.
 
         Raises:
-          ServerError: a prompt was refused or got no answer.
-          SpendingCapError: the call may cost more than is left.
+          ServerError: the server refused a prompt or did not answer it.
+          SpendingCapError: the call could cost more than is left.
         """
         requests = [Request(prompt, fold_seed(seed, i)) for i, prompt in enumerate(prompts)]
         results: list[list[Completion]] = [[] for _ in requests]
@@ -165,7 +174,9 @@ class OpenAIGenerator:
         )
         for i, result in answers:
             if isinstance(result, list) and len(result) < num_samples:
-                result = ServerError(f"{self.client.url}: {len(result)} of {num_samples} samples")
+                result = ServerError(
+                    f"{self.client.url} gave {len(result)} of {num_samples} samples"
+                )
             if isinstance(result, ServerError):
                 answers.close()
                 raise result
@@ -173,7 +184,9 @@ class OpenAIGenerator:
         return results
 
     def chat(self, conversations: Sequence[Messages], **arguments: Any) -> list[list[Completion]]:
-        """`generate` for conversations, each a list of `{"role", "content"}`."""
+        """Samples from conversations, each a list of `{"role", "content"}`; otherwise like
+        `generate`.
+        """
         return self.generate(conversations, **arguments)
 
     def stream_chat(
@@ -184,11 +197,12 @@ class OpenAIGenerator:
         sampling: SamplingParams = SamplingParams(),
         seed: int = 0,
     ) -> Iterator[str]:
-        """Yields the text of one reply to a conversation as it comes, its chain in think tags.
+        """Yields the text of one reply to a conversation as it arrives, with its chain in think
+        tags.
 
         Raises:
           ServerError: the server refused, or the reply broke off.
-          SpendingCapError: it may cost more than is left.
+          SpendingCapError: the reply could cost more than is left.
         """
         body = {
             **self._fields(sampling), "max_tokens": max_new_tokens, "seed": seed,
@@ -203,7 +217,7 @@ class OpenAIGenerator:
         try:
             yield from streamed_text(parts)
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise ServerError(f"{self.client.url}: a part of a reply has another form") from None
+            raise ServerError(f"{self.client.url}: a part of its reply has no known form") from None
 
     def stream(
         self,
@@ -215,23 +229,28 @@ class OpenAIGenerator:
         stop: Sequence[str] = (),
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, list[Completion] | ServerError]]:
-        """Yields `(index of the request, its samples)` in the order in which answers come.
+        """Yields `(index of the request, its samples)` in the order in which answers arrive.
 
-        A request that fails for itself yields its error; one that fails after the server has given
-        some samples, which are paid for, yields these. Requests are taken from the iterable as
-        places get free.
+        If a request fails and others need not fail, this yields its error. If it fails after the
+        server has given some of its samples, which are paid for, this yields those samples.
+        Requests are taken from the iterable as places become free.
 
         Args:
-          should_stop: asked several times a second; once true, nothing is asked for any more, and
-            the answers in flight are the last.
+          requests: the requests, in any number.
+          num_samples: the samples of each request.
+          max_new_tokens: the most tokens of a sample.
+          sampling: how the server samples.
+          stop: strings that end a sample.
+          should_stop: called several times a second; once it returns True, no further request is
+            sent and the answers in flight are the last.
 
         Raises:
-          ServerError, SpendingCapError, ValueError: what stops all requests; after the answers of
-            those in flight, which are paid for, have been yielded.
+          ServerError, SpendingCapError, ValueError: an error that stops all requests. It is raised
+            after the answers in flight, which are paid for, have been yielded.
         """
         if num_samples < 1 or max_new_tokens < 1:
             raise ValueError(
-                f"num_samples={num_samples}, max_new_tokens={max_new_tokens}: need at least 1"
+                f"num_samples={num_samples}, max_new_tokens={max_new_tokens}: give at least 1"
             )
         job = _Job(self, num_samples, max_new_tokens, sampling, tuple(stop), self._fields(sampling))
         waiting, running = enumerate(requests), {}
@@ -270,7 +289,7 @@ class OpenAIGenerator:
     def _fields(self, sampling: SamplingParams) -> dict[str, Any]:
         fields = {"model": self.model, "temperature": sampling.temperature}
         fields["top_p"] = sampling.top_p
-        # Not OpenAI's, though vLLM and SGLang have them: sent only where they are in use.
+        # OpenAI lacks these fields; vLLM and SGLang have them. They are sent only if used.
         if sampling.top_k:
             fields["top_k"] = sampling.top_k
         if sampling.min_p:
@@ -280,7 +299,7 @@ class OpenAIGenerator:
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What the requests of one call share."""
+    """The settings that all requests of one call share."""
 
     owner: OpenAIGenerator
     num_samples: int
@@ -290,7 +309,9 @@ class _Job:
     fields: Mapping[str, Any]
 
     def run(self, request: Request, halt: threading.Event) -> list[Completion]:
-        """All samples of a request, which may take several where the server gives fewer."""
+        """Returns all samples of a request, with several requests if the server gives fewer at
+        a time.
+        """
         samples: list[Completion] = []
         while len(samples) < self.num_samples:
             missing = self.num_samples - len(samples)
@@ -329,7 +350,7 @@ class _Job:
     def _completions(self, reply: Mapping[str, Any], chat: bool, asked: int) -> list[Completion]:
         choices = reply["choices"]
         if not isinstance(choices, list) or not choices:
-            raise ValueError("it has no choices")
+            raise ValueError("it has no choices with samples")
         choices = choices[:asked]
         texts = [chat_text(choice) if chat else plain_text(choice["text"]) for choice in choices]
         tokens = [tokens_of(choice, self.max_new_tokens) for choice in choices]
@@ -343,14 +364,14 @@ class _Job:
                 ids = [UNKNOWN_TOKEN] * (count if logprobs is None else len(logprobs))
             if logprobs is not None and len(logprobs) != len(ids):
                 raise ValueError(f"{len(logprobs)} logprobs for {len(ids)} tokens")
-            # Servers report those of the distribution that is not scaled.
+            # Servers report log-probs of the unscaled distribution.
             if self.sampling.temperature not in (0, 1):
                 logprobs = None
             completions.append(Completion(text, ids, logprobs, finish))
         return completions
 
     def _finish(self, choice, text):
-        """The text up to and including a stop string, and how it ended."""
+        """Returns the text up to and including a stop string, and how the text ended."""
         reason = choice["finish_reason"]
         if reason is None:
             raise ValueError("a sample has no end")
@@ -360,7 +381,7 @@ class _Job:
         finish = "length" if reason == "length" else "stop"
         if not self.stop:
             return text, finish
-        # Where the server has stopped, this finds nothing, unless it leaves the string in.
+        # If the server applied the stop strings, this finds one only if the server kept it.
         ends = [(text.find(each) + len(each), each) for each in self.stop if each in text]
         if ends:
             return text[: min(ends)[0]], "stop_string"
@@ -369,11 +390,11 @@ class _Job:
         if "stop_reason" not in choice and "matched_stop" not in choice:
             raise ServerError(
                 f"{self.owner.client.url} does not say which stop string ended a sample: set"
-                " server_stops=False, and the text is cut here",
+                " server_stops=False to cut the text here",
                 fatal=True,
             )
         met = choice.get("stop_reason", choice.get("matched_stop"))
-        # Of vLLM it may also be the number of a token.
+        # From vLLM, this may also be the number of a token.
         return (text + met, "stop_string") if met in self.stop else (text, finish)
 
 

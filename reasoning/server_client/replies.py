@@ -1,4 +1,4 @@
-"""What a server's answer says: texts, tokens and log-probs, each checked before it is used."""
+"""Reads a server's answer: texts, tokens and log-probs, each checked before it is used."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -7,40 +7,41 @@ import numpy as np
 
 from reasoning.response import THINK_CLOSE, THINK_OPEN
 
-# A token is at least one byte of UTF-8, so bytes bound tokens; most are about four.
+# A token is at least one byte of UTF-8, so a text has at most as many tokens as bytes. Most tokens
+# are about four bytes long.
 BYTES_PER_TOKEN = 4
 
 
 def plain_text(value: Any) -> str:
-    """A text of the server's, which may be cut within a character.
+    """Returns a text from the server, which may be cut within a character.
 
     Raises:
-      ValueError: it is no text.
+      ValueError: the value is not a text.
     """
     if not isinstance(value, str):
         raise ValueError("a choice has no text")
-    # Half of a surrogate pair stands for no character: no file and no tokenizer takes it.
+    # Half of a surrogate pair is not a character: no file and no tokenizer accepts it.
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def chat_text(choice: Mapping[str, Any]) -> str:
-    """The text of an answer, the chain before it in tags."""
+    """Returns the text of a chat answer, with the chain of thought before it in tags."""
     message = choice["message"]
     text = plain_text(message["content"] or "")
-    # vLLM and DeepSeek call it the former, newer vLLM the latter.
+    # vLLM and DeepSeek name the chain reasoning_content, newer vLLM names it reasoning.
     chain = plain_text(message.get("reasoning_content") or message.get("reasoning") or "")
     if not chain:
         return text
-    # One that was cut off has no end.
+    # A chain that was cut off gets no closing tag.
     ended = text or choice["finish_reason"] != "length"
     return f"{THINK_OPEN}{chain}{THINK_CLOSE if ended else ''}{text}"
 
 
 def streamed_text(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Pieces of a chat's reply, from the parts of its answer; a chain that comes apart in tags.
+    """Yields pieces of a chat reply from the parts of its answer. A separate chain gets think tags.
 
     Raises:
-      ValueError, TypeError, AttributeError: a part of another form.
+      ValueError, TypeError, AttributeError: a part has another form.
     """
     thinking = False
     for part in parts:
@@ -58,39 +59,39 @@ def streamed_text(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def tokens_of(choice: Mapping[str, Any], most: int) -> tuple[list[int] | None, np.ndarray | None]:
-    """Token ids and logprobs of a choice, each None where it is not reported.
+    """Returns the token ids and log-probs of a choice, each None if the server does not report it.
 
     Raises:
-      ValueError: they are no numbers of at most `most` tokens.
+      ValueError: they are not numbers, or there are more than `most`.
     """
     ids = choice.get("token_ids")
     if ids is not None:
         if not (isinstance(ids, list) and all(type(each) is int for each in ids)):
-            raise ValueError("token_ids are no integers")
+            raise ValueError("token_ids are not all integers")
         if not all(0 <= each < 2**31 for each in ids):
             raise ValueError("a token id is out of range")
     reported = choice.get("logprobs") or {}
-    if "content" in reported:  # of a chat
+    if "content" in reported:  # the form of a chat
         values = reported["content"] and [token["logprob"] for token in reported["content"]]
     else:
         values = reported.get("token_logprobs")
     for each in (ids, values):
         if each is not None and len(each) > most:
-            raise ValueError(f"{len(each)} tokens, though {most} is the most that was asked for")
+            raise ValueError(f"it has {len(each)} tokens, but the request allowed {most}")
     return ids, None if values is None else np.array([_logprob(v) for v in values], np.float32)
 
 
 def _logprob(value):
-    """A log-probability; servers round, so that it may be a little above 0."""
+    """Returns a log-prob. Servers round, so it may lie a little above 0."""
     if type(value) in (int, float) and -1e30 < value <= 1e-3:  # NaN is in no range
         return value
-    raise ValueError(f"a log-prob is {value!r:.40}, which is none")
+    raise ValueError(f"a log-prob is {value!r:.40}, which is no log-prob")
 
 
 def shares(total: int | None, texts: Sequence[str]) -> list[int]:
-    """Splits a number of tokens in proportion to the texts' bytes; the sum is exact.
+    """Splits a number of tokens in proportion to the bytes of the texts; the sum is exact.
 
-    None, where the number is not known, makes about a token of every four bytes.
+    If the number is None (unknown), every four bytes count as about one token.
     """
     sizes = [len(text.encode()) + 1 for text in texts]
     if total is None:

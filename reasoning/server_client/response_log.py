@@ -1,4 +1,4 @@
-"""An append-only file of responses that were paid for, which survives being killed at any time."""
+"""Keeps paid responses in an append-only file, which survives a crash at any time."""
 
 import fcntl
 import json
@@ -9,55 +9,60 @@ from typing import Any
 
 
 class ResponseLog:
-    """JSON Lines: the settings first, then a record for each answered prompt.
+    """A JSON Lines file: the settings first, then one record for each answered prompt.
 
-    Each line is written whole and is on the disk before `append` returns. A last line that is torn,
-    because the machine or the process died while it was written, is dropped when the file is opened
-    again. One process at a time has it open. A context manager.
+    Each line is written whole and is on the disk before `append` returns. If the machine or the
+    process died while it wrote the last line, that torn line is dropped when the file is opened
+    again. Only one process at a time may open the file. A context manager.
 
     Args:
-      path: the file; made, or opened to go on with.
-      settings: JSON-able; what the responses depend on, which must not change in between.
+      path: the file, which is made, or opened and continued.
+      settings: what the responses depend on, as JSON data; it must not change while the file is in
+        use.
 
     Attributes:
-      keys: of all records.
-      last: the last record that was found when the file was opened, or None.
-      dropped_bytes: length of the torn line that was found then.
+      keys: the keys of all records.
+      last: the last record in the file when it was opened, or None.
+      dropped_bytes: the length of the torn line that was dropped then.
 
     Raises:
-      ValueError: the file has other settings, is damaged elsewhere than at its end, or is open in
-        another process; one line.
+      ValueError: the file has other settings, is damaged before its end, or is open in another
+        process; the message is one line.
     """
 
-    def __init__(self, path: str | os.PathLike, settings: Mapping[str, Any]):
+    def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any]):
         self.path = Path(path)
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ValueError(f"{self.path} is being written by another process: wait for it")
+                raise ValueError(
+                    f"{self.path} is open in another process: wait until that ends"
+                ) from None
             self.dropped_bytes = self._drop_torn_line()
             self._check_settings(json.loads(json.dumps({"settings": settings})))
-            # The responses may not fit into memory.
-            self.keys, self.last = set(), None
-            for self.last in self:
-                self.keys.add(self.last["key"])
+            # Only the keys are kept, because the responses may not fit into memory.
+            self.keys: set[str] = set()
+            self.last: dict[str, Any] | None = None
+            for record in self:
+                self.keys.add(record["key"])
+                self.last = record
         except BaseException:
             os.close(self._file)
             raise
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds a record, with a `key` that no other has.
+        """Adds a record; its `key` must be new.
 
         Raises:
-          OSError: it cannot be written (disk full, ...); the file is as it was.
+          OSError: the record cannot be written (disk full, ...); the file is unchanged.
         """
         self._write(record)
         self.keys.add(record["key"])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The records in the order in which they came, read from the file."""
+        """Yields the records in the order in which they were added, read from the file."""
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
@@ -66,23 +71,24 @@ class ResponseLog:
                         record["key"]
                 except (ValueError, TypeError, LookupError, RecursionError):
                     raise ValueError(
-                        f"{self.path}:{number}: no record of a response: remove the line, or the"
-                        " file, to go on"
+                        f"{self.path}:{number}: the line is no record of a response: remove the"
+                        " line or the file to go on"
                     ) from None
                 if number > 1:
                     yield record
 
     def close(self) -> None:
+        """Closes the file, so that another process may open it."""
         os.close(self._file)
 
     def __enter__(self) -> "ResponseLog":
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def _drop_torn_line(self):
-        """Cuts the file behind its last whole line; returns how many bytes went."""
+        """Cuts the file after its last whole line and returns the number of bytes dropped."""
         size = os.fstat(self._file).st_size
         with self.path.open("rb") as file:
             whole = last = 0
@@ -91,7 +97,7 @@ class ResponseLog:
                     last, whole = whole, whole + len(line)
             file.seek(last)
             try:
-                # A crash of the machine may leave the length of a line without its content.
+                # After a crash of the machine, a line may have its length but not its content.
                 json.loads(file.read(whole - last) or "0")
             except ValueError:
                 whole = last
@@ -107,19 +113,19 @@ class ResponseLog:
             self._write(header)
             folder = os.open(self.path.parent, os.O_RDONLY)
             try:
-                os.fsync(folder)  # The new file's name, too.
+                os.fsync(folder)  # The name of the new file must be on the disk too.
             finally:
                 os.close(folder)
             return
         found = json.loads(first)
         if not isinstance(found, dict) or "settings" not in found:
-            raise ValueError(f"{self.path} is no file of responses: give another place for them")
+            raise ValueError(f"{self.path} is no file of responses: give another path for them")
         old, new = found["settings"], header["settings"]
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 raise ValueError(
                     f"{self.path} holds responses for {name}={old.get(name)!r}, not"
-                    f" {new.get(name)!r}: set it back, or give another place for the new ones"
+                    f" {new.get(name)!r}: set it back, or give another path for the new ones"
                 )
 
     def _write(self, record):

@@ -1,6 +1,6 @@
-"""Tasks by name: where problems come from, and how an answer to one is verified.
+"""Defines tasks by name: where problems come from, and how their answers are verified.
 
-A task is named by a spec, `name[:argument][?key=value&key=value...]`:
+A spec names a task: `name[:argument][?key=value&key=value...]`.
 
     gsm8k                          GSM8K through TFDS (`?data_dir=DIR`)
     math500:FILE                   MATH-500, a JSON file
@@ -11,7 +11,7 @@ A task is named by a spec, `name[:argument][?key=value&key=value...]`:
 Tasks with mathematical answers also take the switches of `GradingOptions`, as in
 `math500:FILE?units=required`.
 
-To add one, write a subclass of `Task` and name it in `TASKS`.
+To add a task, write a subclass of `Task` and register it in `TASKS`.
 """
 
 import abc
@@ -28,7 +28,7 @@ from reasoning.mathematics.answers import extract_answer
 from reasoning.mathematics.options import GradingOptions
 from reasoning.problem import Problem, Verdict, WorkedSolution
 
-# Name -> module:class. Modules are imported when asked for: some are heavy.
+# Name -> module:class. A module is imported only when its task is used, because some are heavy.
 TASKS = {
     "gsm8k": "reasoning.tasks.gsm8k:Gsm8k",
     "math500": "reasoning.tasks.math500:Math500",
@@ -41,22 +41,22 @@ TASKS = {
     "tiny_chat": "reasoning.tasks.tiny:TinyChat",
 }
 
-# Beginning of the names of tasks whose texts are made of few words -> module:lists of these words
-# by language. They tell languages apart that share a script.
+# Start of a task's name -> module:word lists by language, for tasks whose texts have few words.
+# Word lists separate languages that share a script.
 VOCABULARIES = {"tiny_": "reasoning.tiny_world.language:SOLUTION_WORDS"}
 
 
 class Task(abc.ABC):
-    """A source of problems, and their verifier.
+    """A source of problems and their verifier.
 
-    Constructing one is cheap: data are read when problems are asked for, so that a task can verify
-    answers where its data are absent.
+    Creating a task is cheap: it reads data only when problems are requested, so it can verify
+    answers without its data.
 
     Attributes:
-        name: The spec it was made from; `Problem.task` of its problems.
-        figure: What the mean of `score` is called in reports.
-        evaluated_whole: An evaluation takes all of its test problems, which are few.
-        plants_errors: Whether it has `planted_errors`.
+      name: the spec that it was made from; its problems carry it in `Problem.task`.
+      figure: what reports call the mean of `score`.
+      evaluated_whole: whether an evaluation takes all of its test problems, which are few.
+      plants_errors: whether it has `planted_errors`.
     """
 
     figure = "pass@1"
@@ -68,63 +68,65 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
-        """Draws problems; the same arguments give the same problems.
+        """Draws problems. The same arguments give the same problems.
 
         Args:
-            split: "train" or "test". No problem is in both.
-            count: How many; None for all in their order (not for tasks that generate problems).
-            seed: Which.
+          split: "train" or "test". No problem is in both.
+          count: the number of problems; None for all of them in order (not for tasks that generate
+            problems).
+          seed: decides which problems are drawn.
 
         Raises:
-            ValueError: If there is no such split, or it has fewer problems.
-            FileNotFoundError: If the data are not there.
+          ValueError: there is no such split, or it has fewer problems.
+          FileNotFoundError: the data are missing.
         """
 
     def files(self) -> list[str]:
-        """The user's files that problems are read from, whose content may change."""
+        """Returns the user's files that problems are read from, whose content may change."""
         return []
 
     def extract(self, response: str) -> str | None:
-        """The final answer in a response, tagged or not; None where there is none.
+        """Returns the final answer in a response, tagged or not; None if there is none.
 
-        `reasoning.mathematics.answers.extract_answer`, unless the task's answers look different.
+        This is `reasoning.mathematics.answers.extract_answer`, unless the task's answers look
+        different.
         """
         return extract_answer(response)
 
     def verify(self, problem: Problem, answer: str) -> Verdict:
-        """Whether the answer (the final answer only, not the whole response) is correct."""
+        """Verifies an answer: the final answer only, not the whole response."""
         return self.verify_all([problem], [answer])[0]
 
     @abc.abstractmethod
     def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
-        """`verify` for many at once, which may use several processor cores."""
+        """Verifies many answers at once, like `verify`. It may use several processor cores."""
 
     def score(self, problem: Problem, answer: str, verdict: Verdict) -> float:
-        """What an answer counts in an evaluation, from 0 to 1."""
+        """Returns how much an answer counts in an evaluation, from 0 to 1."""
         return float(verdict.correct)
 
     def planted_errors(
         self, problems: Sequence[Problem], rng: random.Random
     ) -> list[WorkedSolution]:
-        """A worked solution of each problem, some with an error at a known step.
+        """Returns a worked solution of each problem, some with an error at a known step.
 
         They measure whether a verifier finds the first wrong step.
 
         Raises:
-            ValueError: The task has no worked solutions.
+          ValueError: the task has no worked solutions.
         """
         raise ValueError(f"task {self.name!r} has no worked solutions to plant errors in")
 
     def group_answers(
         self, problems: Sequence[Problem], answers: Sequence[Sequence[str]]
     ) -> list[list[int]]:
-        """For each problem's answers, which of them mean the same; for votes.
+        """Groups the answers to each problem by meaning, for votes.
 
-        Answers mean the same here if they are the same words; tasks that know better say so. The
-        problems' references are not looked at.
+        By default, answers mean the same if they have the same words; a task may know better. The
+        references of the problems are not used.
 
         Returns:
-            For each answer the index of the first one like it, among those of its problem.
+          For each answer, the index of the first answer to its problem that means the same.
         """
         groups = []
         for of_problem in answers:
@@ -134,10 +136,10 @@ class Task(abc.ABC):
 
 
 def get_task(spec: str) -> Task:
-    """The task a spec names.
+    """Returns the task that a spec names.
 
     Raises:
-        ValueError: If there is no such task, or it has no such parameter.
+      ValueError: there is no such task, or it has no such parameter.
     """
     head, _, query = spec.partition("?")
     name, _, argument = head.partition(":")
@@ -161,7 +163,7 @@ def get_task(spec: str) -> Task:
 
 @functools.lru_cache(maxsize=1024)
 def vocabularies_of(spec: str) -> Mapping[str, frozenset[str]] | None:
-    """The word lists of a task by language, in lower case; None where it has none."""
+    """Returns the word lists of a task by language, in lower case; None if it has none."""
     for beginning, place in VOCABULARIES.items():
         if spec.startswith(beginning):
             module, _, name = place.partition(":")
@@ -172,7 +174,7 @@ def vocabularies_of(spec: str) -> Mapping[str, frozenset[str]] | None:
 def _parameter(spec: str, item: str) -> tuple[str, Any]:
     key, sign, value = item.partition("=")
     if not sign or not key.isidentifier():
-        raise ValueError(f"task {spec!r}: {item!r} is no parameter; write key=value, joined by &")
+        raise ValueError(f"task {spec!r}: {item!r} is no parameter: write key=value, joined by &")
     try:
         return key, json.loads(value)
     except ValueError:
@@ -180,9 +182,19 @@ def _parameter(spec: str, item: str) -> tuple[str, Any]:
 
 
 def draw(problems: Sequence[Problem], count: int | None, seed: int, source: str) -> list[Problem]:
-    """A random sample without repetition, or all; for tasks with a fixed set of problems."""
+    """Draws problems without repetition, or returns all; for tasks with a fixed set of problems.
+
+    Args:
+      problems: the whole set.
+      count: the number to draw; None for all of them in order.
+      seed: decides which problems are drawn.
+      source: what an error calls the set.
+
+    Raises:
+      ValueError: there are fewer problems.
+    """
     if count is None:
         return list(problems)
     if not 0 < count <= len(problems):
-        raise ValueError(f"{source} has {len(problems)} problems, {count} were asked for")
+        raise ValueError(f"{source} has {len(problems)} problems, but {count} are requested")
     return random.Random(seed).sample(problems, count)

@@ -1,4 +1,4 @@
-"""Your own problems, from JSON Lines files."""
+"""Reads your own problems from JSON Lines files."""
 
 import hashlib
 
@@ -12,17 +12,17 @@ _QUESTION_FIELDS = ("prompt", "question", "problem")
 
 
 class Jsonl(MathTask):
-    """Records with `prompt` (or `question`) and `answer`; other fields become metadata.
+    """Problems from records with `prompt` (or `question`) and `answer`; other fields become
+    metadata.
 
-    Answers are verified as mathematics or words (`reasoning.mathematics.verifier`). Without a
-    file of test problems, one problem in ten is held out for test, chosen by a hash of its
-    question.
+    Answers are verified as mathematics or words (`reasoning.mathematics.verifier`). Without a file
+    of test problems, one problem in ten is held out for test, by a hash of its question.
 
     Args:
-        name: The spec.
-        path: The file, all for training if `test` is given.
-        test: The file of test problems.
-        grading: The conventions to grade by.
+      name: the spec.
+      path: the file; all of it is for training if `test` is given.
+      test: the file of test problems.
+      grading: the conventions of grading.
     """
 
     def __init__(
@@ -37,9 +37,11 @@ class Jsonl(MathTask):
         self._path, self._test_path = path, test
 
     def files(self) -> list[str]:
+        """Returns the file of problems, and that of test problems if there is one."""
         return [self._path] + ([self._test_path] if self._test_path else [])
 
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
+        """Draws problems; see `Task.problems`."""
         if split not in ("train", "test"):
             raise ValueError(f"{self.name} has the splits train and test, not {split!r}")
         if self._test_path:
@@ -69,6 +71,6 @@ class Jsonl(MathTask):
 
 
 def is_held_out(question: str) -> bool:
-    """Whether a question belongs to the tenth that is kept for test."""
+    """Says whether a question belongs to the tenth that is held out for test."""
     digest = hashlib.blake2b(question.strip().encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % 10 == 0

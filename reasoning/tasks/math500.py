@@ -1,4 +1,4 @@
-"""MATH-500: the 500 test problems of MATH used by Lightman et al. 2023 (arXiv:2305.20050)."""
+"""Reads MATH-500: 500 test problems of MATH, chosen by Lightman et al. 2023 (arXiv:2305.20050)."""
 
 import json
 import os
@@ -11,33 +11,34 @@ from reasoning.tasks.math_task import MathTask
 
 
 class Math500(MathTask):
-    """Competition problems with LaTeX answers; a test set only.
+    """Competition problems with LaTeX answers; only a test set.
 
     Args:
-        name: The spec.
-        path: A JSON array or JSON Lines file of objects with `problem` and `answer`; by default the
-            environment variable MATH500_PATH.
-        grading: The conventions to grade by.
+      name: the spec.
+      path: a JSON array or JSON Lines file of objects with `problem` and `answer`; by default the
+        environment variable MATH500_PATH.
+      grading: the conventions of grading.
     """
 
-    def __init__(
-        self, name: str, path: str | None = None, *, grading: GradingOptions = DEFAULT
-    ):
+    def __init__(self, name: str, path: str | None = None, *, grading: GradingOptions = DEFAULT):
         super().__init__(name, grading)
         self._path = path
 
     def files(self) -> list[str]:
+        """Returns the file of problems, if one is named."""
         path = self._path or os.environ.get("MATH500_PATH")
         return [path] if path else []
 
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
+        """Draws problems; see `Task.problems`."""
         if split != "test":
             raise ValueError(f"{self.name} has the split test only, not {split!r}")
         path = self._path or os.environ.get("MATH500_PATH")
         if not path or not os.path.isfile(path):
             raise FileNotFoundError(
-                f"no MATH-500 at {path or 'any path'}: get the file (HuggingFaceH4/MATH-500, test"
-                " split) and write math500:FILE or set MATH500_PATH=FILE"
+                f"there is no MATH-500 at {path or 'any path'}: get the file"
+                " (HuggingFaceH4/MATH-500, test split) and write math500:FILE or set"
+                " MATH500_PATH=FILE"
             )
         problems = [
             Problem(
@@ -52,7 +53,7 @@ class Math500(MathTask):
 
 
 def _records(path):
-    """(number, record) pairs, from either of the two forms the file is passed around in."""
+    """Returns (number, record) pairs; the file exists in two forms, and this reads both."""
     with open(path, "rb") as file:
         is_array = file.read(64).lstrip().startswith(b"[")
     if not is_array:
@@ -61,4 +62,4 @@ def _records(path):
         with open(path, "rb") as file:
             return list(enumerate(json.load(file), start=1))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: no JSON: {error}") from None
+        raise ValueError(f"{path} is not valid JSON: {error}") from None

@@ -1,4 +1,4 @@
-"""A task whose answers are mathematics."""
+"""The base class of tasks with mathematical answers."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from reasoning.tasks import Task
 
 
 class MathTask(Task):
-    """Verifies by `reasoning.mathematics.verifier`.
+    """A task that verifies answers with `reasoning.mathematics.verifier`.
 
     Args:
-        name: The spec.
-        grading: The conventions to grade by; a spec sets them one by one.
+      name: the spec.
+      grading: the conventions of grading; a spec sets them one by one.
     """
 
     def __init__(self, name: str, grading: GradingOptions = DEFAULT):
@@ -23,9 +23,11 @@ class MathTask(Task):
         self.grading = grading
 
     def extract(self, response: str) -> str | None:
+        """Returns the final answer in a response, found by the task's grading conventions."""
         return extract_answer(response, self.grading)
 
     def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
+        """Compares answers with the references; see `verify_math_all`."""
         pairs = zip(problems, answers, strict=True)
         texts = [(self.reference(problem), answer) for problem, answer in pairs]
         return verify_math_all(texts, self.grading)
@@ -33,9 +35,9 @@ class MathTask(Task):
     def group_answers(
         self, problems: Sequence[Problem], answers: Sequence[Sequence[str]]
     ) -> list[list[int]]:
-        """Answers mean the same if they are mathematically equal: "1/2" and "0.5" are one."""
+        """Groups answers that are mathematically equal: "1/2" and "0.5" mean the same."""
         by_words = super().group_answers(problems, answers)
-        # Only what differs in its words is compared, each with the first of every group so far.
+        # Answers with the same words are already grouped; only the groups are compared.
         groups = [list(each) for each in by_words]
         pairs = [
             (p, earlier, later)
@@ -50,5 +52,5 @@ class MathTask(Task):
         return groups
 
     def reference(self, problem: Problem) -> str:
-        """The reference to compare with."""
+        """Returns the reference answer to compare with."""
         return problem.answer

@@ -1,4 +1,4 @@
-"""The domains of the tiny world as tasks. `tiny_math?low=8&high=10` sets other levels."""
+"""Makes the domains of the tiny world into tasks. `tiny_math?low=8&high=10` sets other levels."""
 
 import functools
 import itertools
@@ -19,7 +19,15 @@ _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
 class TinyTask(Task):
-    """Draws problems; verification differs by domain."""
+    """Draws problems of one domain; subclasses verify them.
+
+    Args:
+      name: the spec.
+      low, high: the range of levels; by default that of the domain.
+
+    Raises:
+      ValueError: the levels are not whole numbers with 1 <= low <= high.
+    """
 
     def __init__(self, name: str, *, low: int | None = None, high: int | None = None):
         super().__init__(name)
@@ -34,29 +42,34 @@ class TinyTask(Task):
             )
 
     def problems(self, split: str, count: int | None, seed: int) -> list[Problem]:
+        """Draws problems; see `Task.problems`."""
         if count is None and self._domain in domains.LEVELS:
-            raise ValueError(f"task {self.name!r} makes problems without end: say how many")
+            raise ValueError(f"task {self.name!r} makes problems without end: give a count")
         drawn = splits.problems(self._domain, split, seed, self._levels)
         taken = list(itertools.islice(drawn, count))
         if count is not None and len(taken) < count:
             raise ValueError(
-                f"task {self.name!r} has {len(taken)} {split} problems, {count} were asked for"
+                f"task {self.name!r} has {len(taken)} {split} problems, but {count} are requested"
             )
         return taken
 
     @property
     def plants_errors(self) -> bool:
+        """Says whether the domain has worked solutions with errors."""
         return self._domain in domains.LEVELS
 
     def planted_errors(
         self, problems: Sequence[Problem], rng: random.Random
     ) -> list[WorkedSolution]:
+        """Returns worked solutions, some with an error; see `Task.planted_errors`."""
         if not self.plants_errors:
             return super().planted_errors(problems, rng)
         return planted_errors.planted_errors(self._domain, problems, rng)
 
     def extract(self, response: str) -> str | None:
-        """What the answer block holds, or else the last line, as solutions without tags end."""
+        """Returns the content of the answer block, or else the last line, which ends untagged
+        solutions.
+        """
         if (answer := parse_response(response).answer) is not None:
             return answer
         lines = [line.strip() for line in after_chain(response).splitlines() if line.strip()]
@@ -71,13 +84,15 @@ class TinyMath(TinyTask, MathTask):
     """Sums; the answer is a number."""
 
     def extract(self, response: str) -> str | None:
+        """Returns the final answer in a response; see `extract_answer`."""
         return extract_answer(response)
 
 
 class TinyWords(TinyTask):
-    """Answers in words: a name, a place, a reply."""
+    """Tasks with answers in words: a name, a place, a reply."""
 
     def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
+        """Compares answers with the references by their words, in any case."""
         return [self._compare(p.answer, a) for p, a in zip(problems, answers, strict=True)]
 
     @staticmethod
@@ -101,27 +116,29 @@ class TinyKnowledge(TinyWords):
 
 
 class TinyChat(TinyTask):
-    """Small talk; a reply is right if it is preferred to a curt one."""
+    """Small talk; a reply is right if it is better than a curt one."""
 
     figure = "win_rate"
     evaluated_whole = True
 
     def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
+        """Compares each reply with a curt one."""
         return [
             Verdict(chat.win(p, a) == 1, f"quality {chat.quality(p, a)} of 3")
             for p, a in zip(problems, answers, strict=True)
         ]
 
     def score(self, problem: Problem, answer: str, verdict: Verdict) -> float:
-        """1 where the reply is preferred to the curt one, 0.5 for a tie, else 0."""
+        """Returns 1 if the reply is better than the curt one, 0.5 for a tie, else 0."""
         return chat.win(problem, answer)
 
 
 class TinyCode(TinyTask):
-    """An expression is right if it has the right values, run in the sandbox."""
+    """Expressions; an answer is right if it has the right values when it runs in the sandbox."""
 
     def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
-        # Samples of a problem are often the same: what is equal is run once.
+        """Runs each answer with several values of its variables."""
+        # Samples of a problem are often equal; equal ones run only once.
         asked = [(p.answer, answer) for p, answer in zip(problems, answers, strict=True)]
         jobs = {key: (key[1], _expected(problem)) for key, problem in zip(asked, problems)}
         results = dict(zip(jobs, _runner().run_tests_batch(list(jobs.values()))))
@@ -130,7 +147,7 @@ class TinyCode(TinyTask):
 
 
 def _expected(problem: Problem):
-    """Values of the expression, worked out from what it was made of."""
+    """Returns tests with the values of the expression, computed from the steps that made it."""
     from reasoning.code_runner import ExpressionTest
 
     tests = []
@@ -145,7 +162,7 @@ def _expected(problem: Problem):
 
 @functools.cache
 def _runner():
-    # Starting a sandbox takes a moment; tasks that run no code do without.
+    # Imported here because starting a sandbox takes time, and only this task runs code.
     from reasoning.code_runner import CodeRunner
 
     return CodeRunner(num_workers=2)

@@ -1,1 +1,1 @@
-"""Numbers read off a text: its language, its repetition, and its self-checks."""
+"""Measures texts: their language, their repetition and their self-checks."""

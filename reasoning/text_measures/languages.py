@@ -1,13 +1,14 @@
-"""Whether a chain of thought is in the language of its question.
+"""Measures whether a chain of thought is in the language of its question.
 
-Words of natural language count, and nothing else: not LaTeX, symbols, single letters, function
-names, units, code, names or short quotations. Where the problem's task has word lists of its own, a
-word is of the language in whose list it stands. Elsewhere a word is of the question's language if
-it is in its script; so languages of one script (English and German, say) are not told apart.
+Only words of natural language count: no LaTeX, symbols, single letters, function names, units,
+code, names or short quotations. If the task of the problem has word lists, a word belongs to the
+language whose list contains it. Otherwise a word belongs to the question's language if it is in the
+same script, so languages with the same script (such as English and German) count as one.
 
-Chinese and Japanese share characters. Japanese prose mixes them with kana, Chinese has none: a
-sentence of many characters without kana is not Japanese, one with kana is not Chinese. A question
-of characters alone may be either, unless a character of it exists in one of the two only.
+Chinese and Japanese share characters. Japanese prose mixes them with kana, which Chinese does not
+have. So a sentence of many characters without kana is not Japanese, and one with kana is not
+Chinese. A question of characters alone may be in either language, unless one of its characters
+exists in only one of them.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from reasoning.tasks import vocabularies_of
 from reasoning.text_measures.markup import parts_of
 from reasoning.words import vocabulary_share
 
-# Scripts of languages that a problem's metadata may name, where the script decides.
+# Script -> codes of the languages that are recognized by it. A problem's metadata may name them.
 _SCRIPT_OF_LANGUAGE = {
     "chinese": ["zh"], "japanese": ["ja"], "hangul": ["ko"],
     "latin": "en de fr es it pt nl sv da no fi pl cs ro hu tr vi id ms sw ca hr sk sl et lv lt"
@@ -33,14 +34,14 @@ _SCRIPT_OF_LANGUAGE = {
     "myanmar": ["my"], "georgian": ["ka"], "armenian": ["hy"], "ethiopic": ["am"],
 }  # fmt: skip
 _NAMED = {code: script for script, codes in _SCRIPT_OF_LANGUAGE.items() for code in codes}
-# With capitals, by which names are told.
+# Scripts with capitals. A capital marks a name.
 _CASED = ("latin", "cyrillic", "greek", "armenian")
 
 _TAG = re.compile(r"</?(?:think|answer)>")
 _WORD = re.compile(rf"(?:{LETTER})+")
 _SENTENCE_END = re.compile(r"[\n。．！？!?;；]|\.(?=\s|$)")
 _FULLWIDTH = re.compile(r"[\uff21-\uff3a\uff41-\uff5a]")
-# Latin words of two letters that are words; others are symbols or units.
+# These pairs of Latin letters are words; other pairs are symbols or units.
 _SHORT_WORDS = frozenset(
     "am an as at be by do go he if in is it me my no of on or so to up us we".split()
 )
@@ -49,29 +50,29 @@ _SYMBOLS = frozenset(
     " det gcd lcm gcf hcf sgn deg arg dim ker sqrt abs rad mol kcal kwh mph kmh km cm mm kg mg ml"
     " iff qed".split()
 )
-# What may stand between a word and its neighbour in a formula.
+# Characters that stand before or after a word in a formula.
 _BEFORE_SYMBOL, _AFTER_SYMBOL = frozenset("0123456789_\\^=+*"), frozenset("0123456789_^=+*(")
 _LONGEST_NAME = 3  # words
 _LONGEST_QUOTE = 5
-# Five words with nothing but blanks between them are no program; four may be, as `for x in y`.
+# Five words with only blanks between them are prose; four may be code, such as `for x in y`.
 _PROSE_IN_CODE = re.compile(r"[^\W\d_]+(?: [^\W\d_]+){4,}")
 _TEXT_IN_LATEX = re.compile(r"\\(?:text\w*|mbox)\s?\{([^{}]*)\}")
-# Chinese words of one character that Japanese hardly writes, though its standard has them.
+# Chinese words of one character that Japanese hardly uses, although its standard has them.
 _CHINESE_WORDS = frozenset("嗎麼這們沒裡呢吧你妳她您很")
-_JAPANESE_SENTENCE = 8  # as many characters without kana are none
-_MIX = 4  # characters for each kana, in Japanese; most have fewer than one
+_JAPANESE_SENTENCE = 8  # so many characters without kana are no Japanese sentence
+_MIX = 4  # the most characters for each kana in Japanese; most texts have fewer than one
 
 
 def consistency(text: str, problem: Problem) -> float | None:
-    """Share of the text's words that are in the language of the problem's question.
+    """Returns the share of a text's words that are in the language of the problem's question.
 
-    The language is the metadata's `language` (a code such as "en" or "zh") where there is one, else
-    what the question is written in. None where no word tells. DeepSeek-R1 (arXiv:2501.12948,
-    2.3.2) uses this share as a reward.
+    The language is the `language` in the metadata (a code such as "en" or "zh"), or else the
+    language of the question. The result is None if no word shows a language. DeepSeek-R1
+    (arXiv:2501.12948, 2.3.2) uses this share as a reward.
     """
     language = problem.metadata.get("language")
     vocabularies = vocabularies_of(problem.task)
-    if vocabularies and language in vocabularies:
+    if vocabularies and language is not None and language in vocabularies:
         return vocabulary_share(text, language, vocabularies)
     code = str(language or "").lower().partition("-")[0].partition("_")[0]
     script = _NAMED.get(code) or _script_of_question(problem.question)
@@ -90,7 +91,7 @@ class _Word:
     """A run of letters of one script in a sentence.
 
     Attributes:
-      size: how many words it counts for: in scripts without spaces it is a stretch of text.
+      size: the number of words it counts for; in scripts without spaces it is a stretch of text.
       is_quoted: whether it stands in a short quotation.
     """
 
@@ -103,13 +104,16 @@ class _Word:
 def script_share(
     sentences: Sequence[Sequence[_Word]], script: str, known: frozenset[str]
 ) -> float | None:
-    """Share of words that are in a script, or in "chinese" or "japanese".
+    """Returns the share of words that are in a script, or in "chinese" or "japanese"; None without
+    words.
 
-    Names, short quotations and words of the question in another script are excused, as long as they
-    are not more than the words in this one.
+    Names, short quotations and words of the question do not count as foreign, as long as they are
+    no more than the words in the script itself.
 
     Args:
-      known: the question's words, casefolded.
+      sentences: the words of each sentence.
+      script: the name of the script, or "chinese" or "japanese".
+      known: the words of the question, casefolded.
     """
     native = foreign = excused = 0
     for words, is_native in zip(sentences, _natives(sentences, script), strict=True):
@@ -129,7 +133,7 @@ def script_share(
 
 
 def _excused(words: Sequence[_Word], known: frozenset[str]) -> int:
-    """How many of these words, which follow each other in another script, do not count."""
+    """Returns how many of these consecutive words in another script do not count as foreign."""
     names = len(words) <= _LONGEST_NAME and all(_is_name(word) for word in words)
     return sum(
         word.size for word in words if names or word.is_quoted or word.text.casefold() in known
@@ -141,12 +145,12 @@ def _is_name(word):
 
 
 def _natives(sentences, script):
-    """For each sentence, which of its words are in the script or language."""
+    """Says of each word in each sentence whether it is in the script or language."""
     if script not in ("chinese", "japanese"):
         return [[word.script == script for word in words] for words in sentences]
     counts = [_letters(words) for words in sentences]
     if script == "chinese":
-        # A Japanese sentence is of another language with all its characters.
+        # All characters of a Japanese sentence count as foreign.
         scripts = [
             ("han", "bopomofo") if kana < 3 or kana < 0.15 * (kana + han) else ()
             for kana, han in counts
@@ -175,12 +179,12 @@ def _natives(sentences, script):
 
 
 def _letters(words):
-    """How many letters of kana and of han there are."""
+    """Returns the number of kana letters and the number of han letters."""
     return tuple(sum(w.size for w in words if w.script == script) for script in ("kana", "han"))
 
 
 def _only_in(words, encoding, other):
-    """Whether a character exists in one country's standard and not in another's."""
+    """Says whether any character exists in one country's standard and not in the other's."""
     return any(
         _encodes(c, encoding) and not _encodes(c, other)
         for word in words
@@ -199,13 +203,13 @@ def _encodes(character, encoding):
 
 
 def _script_of_question(question: str) -> str | None:
-    """The script that most of a question is in; "chinese" or "japanese" where that is known."""
+    """Returns the script of most of a question, or "chinese" or "japanese" if that is clear."""
     words = [word for sentence in _sentences(question) for word in sentence]
     words = [word for word in words if not word.is_quoted] or words
     counts: dict[str, float] = {}
     for word in words:
         script = "han" if word.script in ("kana", "bopomofo") else word.script
-        weight = 0.5 if script == "han" else 1  # a word is about two characters
+        weight = 0.5 if script == "han" else 1  # a Chinese word has about two characters
         counts[script] = counts.get(script, 0) + weight * word.size
     if not counts:
         return None
@@ -220,7 +224,7 @@ def _script_of_question(question: str) -> str | None:
         return "japanese"
     if is_chinese:
         return "chinese"
-    # Characters that Japan has reformed otherwise than China, or made itself.
+    # Japan simplified some characters in another way than China, and made some of its own.
     reformed = any(
         not _encodes(c, "gb2312") and not _encodes(c, "big5") and _encodes(c, "cp932")
         for word in words
@@ -231,7 +235,7 @@ def _script_of_question(question: str) -> str | None:
 
 
 def _sentences(text: str) -> list[list[_Word]]:
-    """The natural-language words of each sentence."""
+    """Returns the natural-language words of each sentence."""
     text = _FULLWIDTH.sub(lambda match: chr(ord(match[0]) - 0xFEE0), _TAG.sub(" ", text))
     sentences: list[list[_Word]] = [[]]
     for part in parts_of(text):
@@ -245,7 +249,7 @@ def _sentences(text: str) -> list[list[_Word]]:
 def _words_of_part(kind: str, text: str) -> list[_Word]:
     if kind == "prose":
         return list(_words(text))
-    # Of code, what reads as prose (a comment, say); of LaTeX, what it sets as text.
+    # Code counts only where it reads as prose (a comment, say); LaTeX where it sets text.
     if kind == "code":
         text = " | ".join(_PROSE_IN_CODE.findall(text))
     elif kind == "latex":
@@ -265,7 +269,7 @@ def _words(text: str):
         for script, letters in runs_by_script(match[0]):
             word = "".join(letters)
             if script in LETTERS_PER_WORD:
-                # Of Chinese and Japanese each character counts, as if it were a word.
+                # In Chinese and Japanese, each character counts as a word.
                 length = 1 if script in ("han", "kana") else LETTERS_PER_WORD[script]
                 yield _Word(word, script, -(-len(letters) // length), False)
             elif script and not _is_symbol(word, script, in_formula):

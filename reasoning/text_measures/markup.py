@@ -1,6 +1,6 @@
-r"""Takes a text apart into prose and what is marked as something else: code, LaTeX, quotations.
+"""Splits a text into prose and marked parts: code, LaTeX and quotations.
 
-Everything takes time in proportion to the length of the text, whatever is left open in it.
+It takes time in proportion to the length of the text, even if marks are left open.
 """
 
 import bisect
@@ -20,7 +20,8 @@ _QUOTES = {
     '"': ('"', "quote"), "“": ("”", "quote"), "„": ("“", "quote"), "‘": ("’", "quote"),
     "«": ("»", "quote"), "「": ("」", "quote"), "『": ("』", "quote"), "《": ("》", "quote"),
 }  # fmt: skip
-# What goes on past the end of a line; of the others, a mark without its partner is only a mark.
+# These marks may enclose several lines. Any other mark without its partner on the same line is
+# plain text.
 _SPANNING = (*_FENCES, "$$", r"\[", _BEGIN)
 _URL = re.compile(r"\bhttps?://\S+")
 
@@ -31,7 +32,7 @@ class Part:
 
     Attributes:
       kind: "prose", "code", "latex" or "quote".
-      text: what stands there, without the marks around.
+      text: the stretch without the marks around it.
     """
 
     kind: str
@@ -39,7 +40,7 @@ class Part:
 
 
 def parts_of(text: str) -> list[Part]:
-    """The parts of a text, in order. Addresses of web pages are left out."""
+    """Returns the parts of a text in order, without the addresses of web pages."""
     parts = []
     for part in _split(_URL.sub(" ", text), _MARKUP):
         parts += _split(part.text, _QUOTES) if part.kind == "prose" else [part]
@@ -53,7 +54,7 @@ def _split(text: str, marks: Mapping[str, tuple[str, str]]) -> Iterator[Part]:
         places[mark].append(place)
 
     def first(mark, place):
-        """The first place of a mark from this one on; len(found) where there is none."""
+        """Returns the next place of a mark from `place` on, or len(found) if there is none."""
         of_mark = places[mark]
         at = bisect.bisect_left(of_mark, place)
         return of_mark[at] if at < len(of_mark) else len(found)
@@ -68,7 +69,7 @@ def _split(text: str, marks: Mapping[str, tuple[str, str]]) -> Iterator[Part]:
         until = first(closing, place)
         if until == len(found) and mark in _FENCES:
             yield Part("prose", text[begun:start])
-            yield Part(kind, text[end:])  # a program that was cut off
+            yield Part(kind, text[end:])  # a program that the end of the text cuts off
             return
         if until == len(found) or (mark not in _SPANNING and until > first("\n", place)):
             continue
@@ -79,8 +80,8 @@ def _split(text: str, marks: Mapping[str, tuple[str, str]]) -> Iterator[Part]:
 
 
 def _find(text: str, marks: set[str]) -> list[tuple[str, int, int]]:
-    """(mark, start, end) of all marks and line ends."""
-    # The longest first, so that ``` is not taken for `; an escaped dollar is none.
+    """Returns (mark, start, end) of all marks and line ends."""
+    # The longest mark comes first, so that ``` is not taken for `. An escaped dollar is no mark.
     literal = sorted((re.escape(mark) for mark in {*marks, "\n"}), key=len, reverse=True)
     pattern = rf"(?:\\\$)|(\\begin|\\end)\{{\w*\*?\}}|({'|'.join(literal)})"
     return [

@@ -1,1 +1,1 @@
-"""Training data made from samples: curated chains, teachers' responses and step labels."""
+"""Makes training data from samples: curated chains, a teacher's responses and step labels."""

@@ -1,9 +1,8 @@
-"""Which sampled responses are fit to be trained on: right, readable, in one language, new.
+"""Selects sampled responses to train on: they must be right, readable, in one language and new.
 
-DeepSeek-R1 (arXiv:2501.12948, 2.3.1 and 2.3.3) keeps of its rejection samples those that are right,
-and leaves out chains with mixed languages, long paragraphs and code blocks. Training texts are
-decontaminated by n-grams of the evaluation (the paper's appendix; GPT-3, arXiv:2005.14165,
-appendix C).
+From its rejection samples, DeepSeek-R1 (arXiv:2501.12948, 2.3.1 and 2.3.3) keeps the right ones and
+drops chains with mixed languages, long paragraphs or code blocks. Texts that share n-grams with the
+evaluation are dropped too (appendix of that paper; GPT-3, arXiv:2005.14165, appendix C).
 """
 
 import collections
@@ -22,13 +21,15 @@ NO_FORMAT = "not well formed"
 
 @dataclasses.dataclass(frozen=True)
 class Readability:
-    """What a chain must be like.
+    """The limits that a readable chain of thought must keep.
 
     Attributes:
-      min_lines, max_lines: lines that are not blank; min_lines=0 lets answers without a chain pass.
-      max_line_words: longest line, in words; longer is a paragraph nobody follows.
-      max_repeated: share of 8-grams that may be repeated.
-      min_consistency: share of its words in the question's language.
+      min_lines, max_lines: the number of lines that are not blank; min_lines=0 accepts answers
+        without a chain.
+      max_line_words: the words of the longest line; a longer line is a paragraph that is hard to
+        follow.
+      max_repeated: the share of 8-grams that may be repeated.
+      min_consistency: the share of words that must be in the question's language.
     """
 
     min_lines: int = 1
@@ -38,9 +39,9 @@ class Readability:
     min_consistency: float = 1.0
 
     def fault(self, response: str, problem: Problem) -> str | None:
-        """Why a response is not readable, in words; None where it is."""
+        """Says in words why a response is not readable; returns None if it is readable."""
         parsed = parse_response(response)
-        if not parsed.well_formed:
+        if not parsed.well_formed or parsed.chain is None:
             return NO_FORMAT
         lines = [line for line in parsed.chain.splitlines() if line.strip()]
         if len(lines) < self.min_lines:
@@ -64,16 +65,22 @@ class Readability:
 class Decontaminator:
     """Finds texts that share n words in a row with the evaluation.
 
-    Words are `reasoning.words.words_of`. An evaluation text of fewer than n words must occur
-    as a whole.
+    `reasoning.words.words_of` says what a word is. An evaluation text of fewer than n words must
+    occur as a whole.
 
     Args:
-      texts: questions of the evaluation, and reference solutions where there are any.
+      texts: the questions of the evaluation, and its reference solutions if there are any.
+      n: the number of words in a row.
+
+    Raises:
+      ValueError: `n` is below 1.
     """
 
     def __init__(self, texts: Iterable[str], n: int = 13):
         if n < 1:
-            raise ValueError(f"decontamination by n-grams of n={n} words: give at least 1")
+            raise ValueError(
+                f"decontamination by n-grams of n={n} words finds nothing: give at least 1"
+            )
         self._grams: dict[int, set[tuple[str, ...]]] = collections.defaultdict(set)
         for text in texts:
             words = words_of(text)
@@ -82,7 +89,7 @@ class Decontaminator:
                 self._grams[length].update(ngrams(words, length))
 
     def shared(self, text: str) -> str | None:
-        """Words that the text shares with the evaluation; None for a clean text."""
+        """Returns words that a text shares with the evaluation, or None for a clean text."""
         words = words_of(text)
         for length, held_out in self._grams.items():
             for gram in ngrams(words, length):
@@ -92,11 +99,12 @@ class Decontaminator:
 
 
 class Deduplicator:
-    """Remembers what it has seen, by words: case, blanks and line ends make no difference.
+    """Remembers responses by their words, so case, blanks and line ends make no difference.
 
     Args:
-      max_overlap: of two responses to one question, the second is a duplicate if their sets of
-        5-grams overlap by more (Jaccard index). 1 finds equal ones only.
+      max_overlap: of two responses to one question, the second is a duplicate if the Jaccard index
+        of their sets of 5-grams exceeds this. With 1, only responses with the same words are
+        duplicates.
     """
 
     def __init__(self, max_overlap: float = 0.9):
@@ -104,7 +112,7 @@ class Deduplicator:
         self._seen: dict[tuple[str, ...], list[tuple[tuple[str, ...], frozenset]]] = {}
 
     def is_new(self, question: str, response: str) -> bool:
-        """Whether this is no duplicate; if so it is remembered."""
+        """Says whether a response is no duplicate. If so, the response is remembered."""
         earlier = self._seen.setdefault(tuple(words_of(question)), [])
         words = words_of(response)
         grams = frozenset(ngrams(words, 5))
@@ -120,11 +128,11 @@ class Deduplicator:
 
 @dataclasses.dataclass(frozen=True)
 class VerifiedSample:
-    """A sampled response to a training problem, verified.
+    """A sampled response to a training problem, with its verdict.
 
     Attributes:
-      prompt: what it continues when it is trained on.
-      response: whole, with what the prompt opened of it.
+      prompt: the text that the response continues in training.
+      response: the whole response, with any tag that the prompt opened.
     """
 
     problem: Problem
@@ -133,7 +141,7 @@ class VerifiedSample:
     correct: bool
 
     def record(self) -> dict[str, Any]:
-        """For JSONL, in the form that `train.data` reads: no tag is opened twice."""
+        """Returns a JSON record in the form that `train.data` reads; no tag is opened twice."""
         return {
             "prompt": self.prompt,
             "response": without_opening(self.prompt, self.response),
@@ -151,13 +159,17 @@ def curate(
     per_problem: int | None = None,
     max_overlap: float = 0.9,
 ) -> tuple[list[VerifiedSample], dict[str, int]]:
-    """Keeps candidates that are right, readable, clean and no duplicates, in their order.
+    """Keeps the candidates that are right, readable, clean and no duplicates, in their order.
 
     Args:
-      per_problem: most to be kept of a problem; None for all.
+      candidates: the verified samples.
+      readability: the limits that a chain must keep.
+      decontaminator: finds texts that share words with the evaluation.
+      per_problem: the most samples to keep of one problem; None for all.
+      max_overlap: see `Deduplicator`.
 
     Returns:
-      Those kept; and how many were given and kept, and left out for which reason.
+      The kept samples, and counts: of those sampled, those kept, and those dropped for each reason.
     """
     kept, counts = [], collections.Counter(sampled=len(candidates))
     of_problem: collections.Counter[str] = collections.Counter()

@@ -1,7 +1,8 @@
-"""What a student is taught with: sources mixed, kept clean of the evaluation, short chains first.
+"""Prepares the data that a student is taught with: mixes sources, removes texts of the evaluation,
+and puts short chains first.
 
-Records are dicts that hold a chat under `messages`, as `reasoning.training_data.teacher_data` writes
-them. What happens to chains that are too long for a row is decided when they are packed
+Records are dicts with a chat under `messages`, as `reasoning.training_data.teacher_data` writes
+them. The packing decides what happens to a chain that is too long for a row
 (`train.source.PackedSource`: error, truncate or drop).
 """
 
@@ -16,28 +17,29 @@ T = TypeVar("T")
 
 
 def mix(sources: Mapping[str, Sequence[T]], shares: Mapping[str, float], seed: int) -> list[T]:
-    """The largest mixture with these shares that repeats nothing, in random order.
+    """Returns the largest mixture with these shares that repeats no record, in random order.
 
     Args:
       sources: name -> records.
       shares: name -> weight, in any unit; 0 leaves a source out.
+      seed: decides which records are taken, and their order.
 
     Raises:
-      ValueError: a weight below 0, no weight above, or a source of some weight that is empty.
+      ValueError: a weight is below 0, no weight is above 0, or a source with a weight is empty.
     """
     if bad := [name for name in sources if not shares[name] >= 0]:
-        raise ValueError(f"data share {shares[bad[0]]} of {bad[0]}: it must be at least 0")
+        raise ValueError(f"the data share of {bad[0]} is {shares[bad[0]]}: give at least 0")
     wanted = {name: shares[name] for name in sources if shares[name] > 0}
     if not wanted:
-        raise ValueError(f"no source has a share above 0: {', '.join(sources)}")
+        raise ValueError(f"no source has a share above 0: give one to any of {', '.join(sources)}")
     if empty := [name for name in wanted if not len(sources[name])]:
         raise ValueError(f"{empty[0]} holds no records to mix in: give it a share of 0")
-    # Records per unit of weight, as the scarcest source has them.
+    # This many records per unit of weight use up the scarcest source.
     rate = min(len(sources[name]) / share for name, share in wanted.items())
     rng, mixture = np.random.default_rng([seed, 0]), []
     for name, share in wanted.items():
         order = rng.permutation(len(sources[name]))
-        # Never none; the scarcest one whole, whatever the rounding.
+        # Each source gives at least one record, and rounding never exceeds the scarcest source.
         count = min(len(order), max(1, round(rate * share)))
         mixture += [sources[name][i] for i in order[:count]]
     return [mixture[i] for i in rng.permutation(len(mixture))]
@@ -46,7 +48,7 @@ def mix(sources: Mapping[str, Sequence[T]], shares: Mapping[str, float], seed: i
 def clean(
     records: Sequence[Mapping[str, Any]], decontaminator: Decontaminator
 ) -> list[Mapping[str, Any]]:
-    """The records of which no message shares n words in a row with the evaluation."""
+    """Keeps the records that have no message with n words in a row from the evaluation."""
     return [
         record
         for record in records
@@ -55,12 +57,17 @@ def clean(
 
 
 def short_first(lengths: Sequence[int], stages: int, seed: int) -> np.ndarray:
-    """A curriculum: the order that goes through `stages` quantiles of length, shortest first.
+    """Returns a curriculum: an order through `stages` quantiles of length, the shortest first.
 
-    Within a stage the order is random.
+    The order within a stage is random.
+
+    Args:
+      lengths: the length of each record.
+      stages: the number of quantiles.
+      seed: decides the order within a stage.
 
     Raises:
-      ValueError: fewer than one stage.
+      ValueError: there is less than one stage.
     """
     if stages < 1:
         raise ValueError(f"curriculum of {stages} stages: give at least 1, which shuffles")

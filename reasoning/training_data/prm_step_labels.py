@@ -1,9 +1,9 @@
-"""Labels for the steps of solutions, by rolling out from each of them: no human annotates.
+"""Labels the steps of sampled solutions by rollouts from each step, without human annotators.
 
-Math-Shepherd (arXiv:2312.08935, section 3.3): a step is as good as what can be made of it. From the
-prefix that ends with it, K completions are sampled; its soft label is the share of them that arrive
-at the right answer, its hard label whether any does. The last step leaves nothing to complete: its
-label is the solution's own verdict.
+Math-Shepherd (arXiv:2312.08935, section 3.3) rates a step by what can still be made of it. From the
+prefix that ends with the step, K completions are sampled. The soft label is the share of them that
+reach the right answer; the hard label is 1 if any does. Nothing follows the last step, so its label
+is the verdict on the solution itself.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from reasoning.response import opened_by
 from reasoning.tasks import Task
 
 SETTINGS_FILE = "settings.json"
-# Purposes that seeds are folded with.
+# Seeds are folded with one of these purposes.
 _SOLUTIONS, _COMPLETIONS = 0, 1
 
 
@@ -34,16 +34,21 @@ class LabelSettings:
     """How solutions are sampled and labelled.
 
     Attributes:
-      solutions: sampled for each problem.
-      completions: K, sampled from each distinct prefix.
-      max_new_tokens: of a whole response; a completion may use what its prefix leaves.
-      temperature: of solutions. Above the policy's usual one, they go wrong in more ways.
-      completion_temperature: of completions; None is that of solutions. A low one, with a policy
-        that mostly finishes right what began right, tells right steps from wrong ones with few
-        completions; 0 needs no more than one.
-      delimiter: what ends a step, see `StepSplitter`.
-      chunk: problems that are labelled and saved together.
-      seed: every draw follows from it.
+      solutions: the number of solutions sampled for each problem.
+      completions: K, the number of completions sampled from each distinct prefix.
+      max_new_tokens: the length limit of a whole response; a completion may use what its prefix
+        leaves.
+      temperature: the sampling temperature of solutions. Above the policy's usual one, they fail in
+        more ways.
+      completion_temperature: the sampling temperature of completions; None takes that of solutions.
+        If the policy mostly finishes right what began right, a low temperature separates right
+        steps from wrong ones with few completions. At 0, one completion is enough.
+      delimiter: the text that ends a step, see `StepSplitter`.
+      chunk: the number of problems that are labelled and saved together.
+      seed: decides every random draw.
+
+    Raises:
+      ValueError: a number is out of range, or completions at temperature 0 would be equal.
     """
 
     solutions: int
@@ -58,31 +63,33 @@ class LabelSettings:
     def __post_init__(self):
         for name in ("solutions", "completions", "max_new_tokens", "chunk"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: it must be at least 1")
+                raise ValueError(f"{name}={getattr(self, name)}: give at least 1")
         if not self.temperature > 0:
             raise ValueError(
-                f"temperature={self.temperature}: solutions must differ, so it must be above 0"
+                f"temperature={self.temperature}: give more than 0, because solutions must differ"
             )
         if self.completion_temperature == 0 and self.completions > 1:
             raise ValueError(
-                f"completions={self.completions} would be equal at completion_temperature=0: ask "
-                "for 1, or set it above 0"
+                f"completions={self.completions} would be equal at completion_temperature=0: set"
+                " completions=1, or set the temperature above 0"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledSolution:
-    """A sampled solution with a label for each step, and what its labels cost.
+    """A sampled solution with a label for each step, and the tokens that its labels cost.
 
     Attributes:
-      question, prompt: of the problem, without and with the template.
-      token_ids: of the response, the end-of-sequence token included if it was sampled.
+      question, prompt: the question of the problem, without and with the template.
+      token_ids: the tokens of the response, with the end-of-sequence token if it was sampled.
       step_ends: indices into `token_ids` of the tokens that end a step.
-      labels: soft ones; those of steps before the last are multiples of 1 / K.
-      correct: the solution's own verdict.
-      generated_tokens: of this solution, and of the completions of prefixes that it is the first
-        solution of its problem to have; so the sum over solutions is what was spent.
-      prefill_tokens: alike, of prompts and prefixes; each is prefilled once for all its samples.
+      labels: the soft label of each step; all but the last are multiples of 1 / K.
+      correct: the verdict on the solution itself.
+      generated_tokens: the tokens generated for this solution and for the completions of its
+        prefixes. A prefix that several solutions of a problem share counts for the first of them,
+        so the sum over solutions is the whole cost.
+      prefill_tokens: the tokens of prompts and prefixes, counted in the same way; each is prefilled
+        once for all its samples.
     """
 
     question: str
@@ -96,7 +103,7 @@ class LabelledSolution:
 
 
 def hard_labels(labels: Sequence[float]) -> list[float]:
-    """1 where any completion was right, else 0."""
+    """Converts soft labels to hard ones: 1 if any completion was right, else 0."""
     return [float(label > 0) for label in labels]
 
 
@@ -108,17 +115,22 @@ def label_steps(
     settings: LabelSettings,
     directory: str | Path,
 ) -> list[LabelledSolution]:
-    """Samples solutions of the problems and labels their steps, resuming where it was interrupted.
+    """Samples solutions of the problems and labels their steps. An interrupted run can be resumed.
 
     Args:
-      generator: samples solutions and completions alike; it goes on from token ids.
-      directory: gets a JSONL file a chunk, each whole when it is there. Same arguments, same files.
+      generator: samples the solutions, and the completions from token ids.
+      task: verifies the answers.
+      problems: the problems to solve.
+      template: makes a prompt from a question.
+      settings: how to sample and label.
+      directory: gets one JSONL file per chunk; a file exists only if it is complete. The same
+        arguments give the same files.
 
     Returns:
       `settings.solutions` solutions of every problem, in order.
 
     Raises:
-      ValueError: no problems, or a directory with labels of other settings or problems.
+      ValueError: there are no problems, or the directory has labels of other settings or problems.
     """
     if not problems:
         raise ValueError("there are no problems to label: check the task and its split")
@@ -138,18 +150,18 @@ def label_steps(
 
 
 def _claim(directory: Path, settings: LabelSettings, task: Task, prompts: Sequence[str]) -> None:
-    """Raises `ValueError` where a directory holds labels of something else."""
+    """Raises ValueError if the directory has labels of other settings, problems or tasks."""
     digest = hashlib.sha256("\0".join(prompts).encode()).hexdigest()
     wanted = dataclasses.asdict(settings) | {"task": task.name, "prompts": digest}
     path = directory / SETTINGS_FILE
     if not path.exists():
         write_jsonl(path, [wanted])
-    found = read_json(path, f"remove the folder {directory}, and its solutions are sampled again")
+    found = read_json(path, f"remove the folder {directory} to sample its solutions again")
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
             raise ValueError(
-                f"{directory} holds step labels with {name}={found.get(name)!r}, and "
-                f"{wanted.get(name)!r} is asked for; use its settings, or another directory"
+                f"{directory} holds step labels with {name}={found.get(name)!r}, not"
+                f" {wanted.get(name)!r}: use its settings, or another directory"
             )
 
 
@@ -168,7 +180,7 @@ def _label_chunk(generator, task, problems, prompts, splitter, settings, number)
     verdicts = _verdicts(task, texts)
     ends = [splitter.ends(sample.token_ids) for _, sample in solutions]
 
-    # Problem and prefix -> its solution of first occurrence; equal prefixes are rolled out once.
+    # (Problem, prefix) -> the first solution that has it. Equal prefixes are rolled out only once.
     first: dict[tuple[int, tuple[int, ...]], int] = {}
     prefixes_of = []
     for i, (p, sample) in enumerate(solutions):
@@ -218,7 +230,7 @@ def _label_chunk(generator, task, problems, prompts, splitter, settings, number)
 
 
 def _verdicts(task: Task, responses: Sequence[tuple[Problem, str]]) -> list[bool]:
-    """Whether each response is right; equal answers to a problem are verified once."""
+    """Says whether each response is right. Equal answers to a problem are verified only once."""
     keys = [(problem.question, task.extract(text) or "") for problem, text in responses]
     distinct = {key: problem for key, (problem, _) in zip(keys, responses)}
     verdicts = task.verify_all(list(distinct.values()), [answer for _, answer in distinct])
@@ -227,7 +239,7 @@ def _verdicts(task: Task, responses: Sequence[tuple[Problem, str]]) -> list[bool
 
 
 def _joined(tokenizer, prefix: Sequence[int], completion: Completion) -> str:
-    """Text of a prefix and its completion, decoded in one: a character may lie across the cut."""
+    """Decodes a prefix and its completion together, since a character may lie across the cut."""
     ids = [*prefix, *completion.token_ids]
     return tokenizer.decode(ids[:-1] if completion.finish == "stop" else ids)
 

@@ -1,6 +1,6 @@
-"""Chains of thought from a teacher, to distil from: asked for once, verified, filtered.
+"""Collects chains of thought from a teacher for distillation: asks once, then verifies and filters.
 
-DeepSeek-R1 (arXiv:2501.12948, 2.3.3 and 2.4): several responses a problem, of which those that are
+DeepSeek-R1 (arXiv:2501.12948, 2.3.3 and 2.4) samples several responses per problem; those that are
 right and readable become training data of a smaller model.
 """
 
@@ -28,23 +28,24 @@ from reasoning.server_client.response_log import ResponseLog
 from reasoning.statistics import mean_with_ci, shares_with_ci
 from reasoning.tasks import get_task
 
-# What a response must look like: the R1 tags; a chain in think tags, then an answer; anything.
+# The forms that a response can be required to have: "tags" is the R1 format, "think" is a chain in
+# think tags before an answer, "any" is any text.
 FORMS = ("tags", "think", "any")
 _task = functools.cache(get_task)
-# Responses verified at a time.
+# The number of log records whose responses are verified together.
 _BATCH = 256
-# A server that fails so many prompts in a row, each after its retries, is given up.
+# After so many failed prompts in a row, each after its retries, the server is given up.
 FAILURES_IN_A_ROW = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A problem as the teacher is asked it.
+    """A problem in the form in which the teacher gets it.
 
     Attributes:
-      key: of the prompt, the same in every run.
-      problem: without a task where nothing can be verified.
-      prompt: text, or messages for a chat.
+      key: identifies the prompt; the same in every run.
+      problem: the problem; its task is empty if nothing can be verified.
+      prompt: a text, or the messages of a chat.
     """
 
     key: str
@@ -54,12 +55,12 @@ class Item:
 
 @dataclasses.dataclass
 class Collected:
-    """What came of asking.
+    """The counts of a run that asks the teacher.
 
     Attributes:
-      answered: prompts answered now.
-      failed: prompts without an answer; asked again by the next run.
-      last_failure: why, of the last one.
+      answered: the prompts that this run got an answer to.
+      failed: the prompts without an answer; the next run asks them again.
+      last_failure: the reason of the last failure.
     """
 
     answered: int = 0
@@ -67,10 +68,8 @@ class Collected:
     last_failure: str = ""
 
 
-def make_items(
-    problems: Iterable[Problem], prompt: Callable[[str], str | Messages]
-) -> list[Item]:
-    """Problems with their prompts; a prompt that occurs twice is asked once."""
+def make_items(problems: Iterable[Problem], prompt: Callable[[str], str | Messages]) -> list[Item]:
+    """Pairs problems with their prompts. A prompt that occurs twice is asked only once."""
     items = {}
     for problem in problems:
         asked = prompt(problem.question)
@@ -81,17 +80,18 @@ def make_items(
 
 
 def read_prompts(path: str) -> list[Problem]:
-    """Problems that have no reference answer, from JSONL with `prompt` (or `question`).
+    """Reads problems without reference answers from JSONL with a field `prompt` (or `question`).
 
     Raises:
-      FileNotFoundError, ValueError: in one line that names the file and the line.
+      FileNotFoundError, ValueError: the file or a record is bad; one line names the file and the
+        line.
     """
     problems = [
         Problem("", text_field(record, ("prompt", "question", "problem"), path, number), "")
         for number, record in read_jsonl(path)
     ]
     if not problems:
-        raise ValueError(f"{path} holds no prompts: give JSON Lines with a field prompt")
+        raise ValueError(f"{path} holds no prompts: write JSON Lines with a field prompt")
     return problems
 
 
@@ -108,16 +108,24 @@ def collect(
     should_stop: Callable[[], bool] = lambda: False,
     on_answer: Callable[[Collected], None] = lambda collected: None,
 ) -> Collected:
-    """Asks for what the log has not, and logs each answer as it comes.
+    """Asks for the answers that the log lacks, and logs each answer as it arrives.
 
     Args:
-      batch: prompts a call of a generator that cannot yield answers one by one; what a kill loses
-        of its work.
-      should_stop: once true, what is in flight is the last.
+      generator: the teacher.
+      log: the file of answers.
+      items: the problems with their prompts.
+      num_samples: the number of responses per prompt.
+      max_new_tokens: the length limit of a response.
+      sampling: how to sample.
+      seed: decides every sample.
+      batch: the prompts per call of a generator that cannot yield answers one by one; a crash loses
+        at most one batch.
+      should_stop: once it returns True, the requests in flight are the last.
+      on_answer: called after each answer or failure.
 
     Raises:
-      ServerError, SpendingCapError: the work cannot go on; all that was answered is logged, and the
-        same call goes on from there.
+      ServerError, SpendingCapError: the work cannot go on; all answers so far are logged, and the
+        same call continues from there.
     """
     missing = [item for item in items if item.key not in log.keys]
     batch = max(1, min(batch, len(missing)))
@@ -137,7 +145,7 @@ def collect(
 
 
 def _answers(generator, items, arguments, seed, batch, should_stop):
-    """(item, completions or error) as they come."""
+    """Yields (item, completions or error) as they arrive."""
     if isinstance(generator, OpenAIGenerator):
         requests = (Request(item.prompt, fold_seed(seed, item.key)) for item in items)
         answers = generator.stream(requests, **arguments, should_stop=should_stop)
@@ -152,7 +160,7 @@ def _answers(generator, items, arguments, seed, batch, should_stop):
             return
         part = items[start : start + batch]
         prompts = [item.prompt for item in part]
-        # The whole batch has one shape: the last one is filled up.
+        # Repeated prompts fill the last batch up, so that every batch has the same shape.
         padded = list(itertools.islice(itertools.cycle(prompts), batch))
         groups = generator.generate(padded, **arguments, seed=fold_seed(seed, part[0].key))
         yield from zip(part, groups)
@@ -166,18 +174,18 @@ def _record(item: Item, completions: Sequence[Completion], generator) -> dict[st
             {"text": each.text, "finish": each.finish, "tokens": len(each.token_ids)}
             for each in completions
         ],
-        # By all runs so far, so that a cap holds over all of them.
+        # This is the spending of all runs so far, so that a cap holds over all of them.
         "spent": generator.ledger.spent if paid else 0.0,
     }
 
 
 @dataclasses.dataclass(frozen=True)
 class TeacherResponse:
-    """One response, judged.
+    """One response with its verdict.
 
     Attributes:
-      correct: None where nothing can verify it.
-      fault: why it is no training data; empty where it is.
+      correct: whether it is right; None if nothing can verify it.
+      fault: why it is no training data; empty if it is.
     """
 
     item: Item
@@ -188,7 +196,7 @@ class TeacherResponse:
     fault: str
 
     def example(self) -> dict[str, Any]:
-        """For SFT; see `train.data`."""
+        """Returns the response as a record for SFT; see `train.data`."""
         return {
             "messages": [
                 {"role": "user", "content": self.item.problem.question},
@@ -201,13 +209,18 @@ class TeacherResponse:
 
 
 def grade(log: ResponseLog, items: Sequence[Item], form: str) -> Iterator[list[TeacherResponse]]:
-    """Yields the graded responses of each answered item, in the order they were logged.
+    """Yields the graded responses of each answered item, in the order in which they were logged.
 
-    A response is training data if it was not cut off, is the first of its wording for its problem,
-    has the form, and is right as far as that can be verified.
+    A response is training data if it was not cut off, is the first with its wording for its
+    problem, has the form, and is not found wrong.
+
+    Args:
+      log: the file of answers.
+      items: the problems with their prompts; other records of the log are skipped.
+      form: the form that a response must have, one of `FORMS`.
 
     Raises:
-      ValueError: an unknown form.
+      ValueError: the form is unknown.
     """
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
@@ -225,7 +238,7 @@ def grade(log: ResponseLog, items: Sequence[Item], form: str) -> Iterator[list[T
 
 
 def _verdicts(rows):
-    """Verdict of each (item, sample); None where there is no verifier."""
+    """Returns the verdict on each (item, sample), or None if there is no verifier."""
     verdicts: list[Any] = [None] * len(rows)
     by_task: dict[str, list[int]] = {}
     for i, (item, _) in enumerate(rows):
@@ -241,11 +254,13 @@ def _verdicts(rows):
 
 
 def _whole_text(item, sample):
-    """A response with what its prompt, or the server's chat template, began it with."""
+    """Returns a response with the beginning that its prompt or the server's chat template
+    gave it.
+    """
     text = sample["text"].strip()
     if isinstance(item.prompt, str):
         text = whole_response(item.prompt, text).strip()
-    # A server's template is not known here; a chain that ends was begun.
+    # The server's template is unknown here, but a chain that ends must have begun.
     return text if THINK_CLOSE not in text or THINK_OPEN in text else THINK_OPEN + text
 
 
@@ -268,7 +283,7 @@ def _graded(item, sample, verdict, form, seen):
 
 
 def _form_fault(text, form):
-    """What is wrong with a response's form, or an empty string."""
+    """Says what is wrong with the form of a response; returns an empty string if nothing is."""
     if form == "tags":
         response = parse_response(text)
         return "" if response.well_formed else response.reason
@@ -285,14 +300,14 @@ def _form_fault(text, form):
 
 
 def write_examples(
-    path: str | os.PathLike, graded: Iterable[Sequence[TeacherResponse]]
+    path: str | os.PathLike[str], graded: Iterable[Sequence[TeacherResponse]]
 ) -> dict[str, Any]:
-    """Writes what is training data to a JSONL file, which is whole or not there.
+    """Writes the training data to a JSONL file. The file appears only when it is complete.
 
     Returns:
-      `{"problems", "responses", "kept", "faults": {fault: count}, "metrics": {name: figure}}`, the
-      figures (`correct`, `well_formed`, `kept`, `response_tokens`) with the problem as the unit of
-      chance; `correct` only where there is something to verify.
+      `{"problems", "responses", "kept", "faults": {fault: count}, "metrics": {name: figure}}`. The
+        figures (`correct`, `well_formed`, `kept`, `response_tokens`) have confidence intervals over
+        problems. `correct` is there only if something can be verified.
     """
     faults: collections.Counter[str] = collections.Counter()
     columns: dict[str, list[float]] = collections.defaultdict(list)
@@ -301,11 +316,11 @@ def write_examples(
         for group in graded:
             responses += len(group)
             faults.update(each.fault for each in group)
-            columns["kept"].append(np.mean([not each.fault for each in group]))
-            columns["well_formed"].append(np.mean([each.well_formed for each in group]))
-            columns["response_tokens"].append(np.mean([each.tokens for each in group]))
+            columns["kept"].append(float(np.mean([not each.fault for each in group])))
+            columns["well_formed"].append(float(np.mean([each.well_formed for each in group])))
+            columns["response_tokens"].append(float(np.mean([each.tokens for each in group])))
             if group[0].correct is not None:
-                columns["correct"].append(np.mean([each.correct for each in group]))
+                columns["correct"].append(float(np.mean([bool(each.correct) for each in group])))
             for each in group:
                 if not each.fault:
                     file.write(json.dumps(each.example(), ensure_ascii=False) + "\n")

@@ -54,7 +54,10 @@ class Verifier(Protocol):
       config: config of its model, to count FLOPs; None if it runs no model.
     """
 
-    config: ModelConfig | None
+    @property
+    def config(self) -> ModelConfig | None:
+        """Returns the config of the verifier's model, or None if it runs no model."""
+        ...
 
     def score(
         self,

@@ -1,1 +1,1 @@
-"""Calls to code that takes untrusted input, in worker processes that can be killed."""
+"""Runs functions on untrusted input in worker processes that can be killed."""

@@ -1,11 +1,12 @@
-"""Calls to untrusted-input code in worker processes that can be killed.
+"""Calls a function on untrusted input in worker processes that can be killed.
 
-Why not `multiprocessing` or `concurrent.futures`: those re-import the main module, and with it JAX,
-into every worker; and they cannot kill one call without losing the others. Here a fresh interpreter
-(`reasoning.workers.supervisor`), started without forking this process and its JAX threads, imports
-the function once and forks its workers from itself. Replacing a killed worker takes milliseconds.
+Neither `multiprocessing` nor `concurrent.futures` serves here: both import the main module, and
+with it JAX, again in every worker, and neither can kill one call without losing the others. So this
+module starts a fresh interpreter (`reasoning.workers.supervisor`) without forking this process and
+its JAX threads. That interpreter imports the function once and forks its workers from itself, so
+replacing a killed worker takes milliseconds.
 
-This bounds time and memory. It is no sandbox: the function must not execute what it is given.
+The pool limits time and memory. It is no sandbox: the function must not execute its input.
 """
 
 import atexit
@@ -26,44 +27,47 @@ from reasoning.workers import supervisor
 
 
 class WorkerError(RuntimeError):
-    """The function itself raised; carries the worker's traceback."""
+    """The function itself raised; the message is the traceback of the worker."""
 
 
-# Outcome of a call whose processes were killed from outside, and how often it is made in all.
+# The outcome of a call whose processes were killed from outside, and how often it is tried in all.
 _LOST = "lost"
 MAX_STARTS = 3
 
 
 @dataclasses.dataclass
 class _Call:
-    """A call that waits for its result, and how often it was begun."""
+    """A call that waits for its result, and how often it was started."""
 
-    payload: bytes
-    future: Future = dataclasses.field(default_factory=Future)
+    payload: str
+    future: Future[Any] = dataclasses.field(default_factory=Future)
     starts: int = 1
 
 
 class WorkerPool:
-    """Runs `fn(*args)` in worker processes, each call under a hard time and memory limit.
+    """Runs `fn(*args)` in worker processes, each call under a hard limit on time and memory.
 
-    A call that takes too long, or whose worker dies (segmentation fault, `os._exit`, out of
-    memory), costs only its own result. Thread-safe; a context manager.
+    If a call takes too long, or its worker dies (segmentation fault, `os._exit`, out of memory),
+    only the result of that call is lost. The pool is thread-safe and a context manager.
 
     Args:
-        fn: A function at the top level of an importable module; not of `__main__`. Arguments and
-            results are plain JSON data: None, bool, int, float, str, list and dict with text for
-            keys. A tuple arrives as a list.
-        num_workers: Number of processes.
-        timeout_s: Wall-clock limit of one call in seconds; waiting for a free worker not counted.
-        cpu_s: Limit of one call in processor seconds, so that the outcome does not depend on what
-            else the machine does; 0 for none.
-        memory_mb: Address space of one worker in MiB.
-        warm_up: Arguments of one call made before the workers are forked, so that they share what
-            it loads and caches.
-        on_timeout: The result of a call that was killed for its time.
-        on_crash: The result of a call whose worker died.
-        on_lost: The result of a call for which all processes were killed from outside
-            `MAX_STARTS` times; until then it is made again. `on_crash` if not given.
+      fn: a function at the top level of an importable module other than `__main__`. Its arguments
+        and results are plain JSON data: None, bool, int, float, str, list and dict with text keys.
+        A tuple arrives as a list.
+      num_workers: the number of processes.
+      timeout_s: limit of one call in seconds on the clock, without the wait for a free worker.
+      cpu_s: limit of one call in processor seconds, so that the result does not depend on what else
+        the machine does; 0 for no limit.
+      memory_mb: address space of one worker in MiB.
+      warm_up: arguments of one call that is made before the workers are forked, so that they share
+        what it loads and caches.
+      on_timeout: the result of a call that was killed for its time.
+      on_crash: the result of a call whose worker died.
+      on_lost: the result of a call whose processes were all killed from outside `MAX_STARTS` times;
+        the pool repeats the call until then. `on_crash` by default.
+
+    Raises:
+      ValueError: a worker cannot import `fn`, or a number is not positive.
     """
 
     def __init__(
@@ -81,12 +85,12 @@ class WorkerPool:
     ):
         if fn.__module__ == "__main__" or "." in fn.__qualname__:
             raise ValueError(
-                f"{fn.__module__}.{fn.__qualname__} cannot be imported by a worker: define it at"
-                " the top level of a module"
+                f"a worker cannot import {fn.__module__}.{fn.__qualname__}: define it at the top"
+                " level of a module"
             )
         if num_workers < 1 or timeout_s <= 0:
             raise ValueError(
-                f"num_workers={num_workers}, timeout_s={timeout_s}: both must be positive"
+                f"num_workers={num_workers}, timeout_s={timeout_s}: give positive numbers"
             )
         limits = (num_workers, timeout_s, memory_mb << 20, cpu_s)
         self._setup = (fn.__module__, fn.__qualname__, warm_up, *limits)
@@ -95,31 +99,32 @@ class WorkerPool:
             supervisor.CRASHED: on_crash,
             _LOST: on_crash if on_lost is None else on_lost,
         }
-        self._lock = threading.Lock()  # guards the state below; never held while sending
+        self._lock = threading.Lock()  # guards the state below; nothing is sent while it is held
         self._tickets = itertools.count()
         self._pending: dict[int, _Call] = {}
         self._connection: multiprocessing.connection.Connection | None = None
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
-        self._send_lock = threading.Lock()  # one message at a time, and none on a closed connection
+        # Only one thread sends at a time, and none on a closed connection.
+        self._send_lock = threading.Lock()
         atexit.register(self.close)
 
     def map(self, args_list: Iterable[tuple]) -> list[Any]:
-        """Results of `fn(*args)` for each tuple, in order.
+        """Returns the results of `fn(*args)` for each tuple, in order.
 
         Raises:
-            WorkerError: If `fn` raised in one of the calls, or its result is not JSON.
-            TypeError, ValueError: If an argument is not JSON.
+          WorkerError: `fn` raised in one of the calls, or its result is not JSON.
+          TypeError, ValueError: an argument is not JSON, or the pool is closed.
         """
         futures = self._submit([json.dumps(args) for args in args_list])
         return [future.result() for future in futures]
 
-    def __call__(self, *args) -> Any:
-        """One call, waited for."""
+    def __call__(self, *args: Any) -> Any:
+        """Makes one call and waits for its result."""
         return self.map([args])[0]
 
     def close(self) -> None:
-        """Kills the workers. Calls still waiting end with `on_crash`."""
+        """Kills the workers. Calls that still wait end with `on_crash`."""
         with self._lock:
             self._closed = True
             if self._process:
@@ -129,7 +134,7 @@ class WorkerPool:
     def __enter__(self) -> "WorkerPool":
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def _submit(self, payloads: list[str]) -> list[Future]:
@@ -137,7 +142,7 @@ class WorkerPool:
             return []
         with self._lock:
             if self._closed:
-                raise ValueError("the worker pool is closed")
+                raise ValueError("the worker pool is closed: create a new one")
             if self._connection is None:
                 self._start()
             connection = self._connection
@@ -152,20 +157,22 @@ class WorkerPool:
                 supervisor.send(
                     connection, [(ticket, call.payload) for ticket, call in calls.items()]
                 )
-            except OSError:  # the supervisor died; the reader thread makes the calls again
+            except OSError:  # The supervisor died; the reader thread repeats the calls.
                 pass
 
     def _start(self) -> None:
         ours, theirs = multiprocessing.Pipe()
         with theirs:
-            # -P: no script folder on sys.path, where our modules would hide others of that name.
+            # -P keeps the script's folder off sys.path, where modules of this project would hide
+            # others of the same name.
             command = [sys.executable, "-P", supervisor.__file__, str(theirs.fileno())]
             self._process = subprocess.Popen(
                 command,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for us, and `_end` finds all its processes
-                # Sets have one order in every run, so that verdicts cannot depend on it.
+                # Ctrl-C then reaches only this process, and `_end` finds all processes to kill.
+                start_new_session=True,
+                # Sets get the same order in every run, so that verdicts cannot depend on it.
                 env=os.environ | {"PYTHONHASHSEED": "0"},
             )
         self._connection = ours
@@ -173,14 +180,14 @@ class WorkerPool:
         threading.Thread(target=self._read, args=(ours,), daemon=True).start()
 
     def _read(self, connection) -> None:
-        """Hands results to their futures, until the supervisor is gone."""
+        """Passes results to their futures until the supervisor is gone."""
         outcome, payload = supervisor.CRASHED, None
         while True:
             try:
                 ticket, outcome, payload = supervisor.receive(connection)
             except (EOFError, OSError):
                 break
-            if ticket is None:  # no function to call: the reason is for everyone
+            if ticket is None:  # The function cannot be called; every call gets the reason.
                 break
             with self._lock:
                 call = self._pending.pop(ticket)
@@ -189,11 +196,12 @@ class WorkerPool:
         with self._lock:
             abandoned, self._pending = self._pending, {}
             self._connection = None  # the next call starts another supervisor
-            _end(self._process)
+            if self._process is not None:
+                _end(self._process)
             again: dict[int, _Call] = {}
             successor = None
             if outcome == supervisor.CRASHED and not self._closed:
-                # It was killed from outside: that says nothing about the calls.
+                # The supervisor was killed from outside, which says nothing about the calls.
                 outcome = _LOST
                 again = {t: call for t, call in abandoned.items() if call.starts < MAX_STARTS}
             if again:
@@ -219,12 +227,12 @@ class WorkerPool:
             try:
                 result = json.loads(payload)
             except (ValueError, TypeError, RecursionError) as error:
-                future.set_exception(WorkerError(f"the result is no JSON: {error!r}"))
+                future.set_exception(WorkerError(f"the function's result is not JSON: {error!r}"))
             else:
                 future.set_result(result)
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """Kills a supervisor and all its workers."""
     try:
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,10 +1,11 @@
-"""The program behind `reasoning.workers`: forks workers, watches their time, replaces the dead.
+"""The program behind `WorkerPool`: forks workers, watches their time and replaces dead ones.
 
-It runs in an interpreter of its own, with one thread and without JAX, so that forking is safe. Its
-imports are few because it is started as a plain file, before `sys.path` is set.
+It runs in its own interpreter with one thread and without JAX, so that forking is safe. It has few
+imports because it is started as a plain file, before `sys.path` is set.
 
-Every message is JSON, so that reading one runs nothing, whatever a hostile text has made of the
-worker that wrote it. The supervisor believes a worker only about the call that this worker holds.
+Every message is JSON, so that reading one executes nothing, even if hostile input has taken over
+the worker that wrote it. The supervisor accepts from a worker only results of the call that this
+worker holds.
 """
 
 import collections
@@ -18,6 +19,8 @@ import signal
 import sys
 import time
 import traceback
+from multiprocessing.connection import Connection
+from typing import Any
 
 # How a call ended.
 RETURNED, RAISED, TIMED_OUT, CRASHED = "returned", "raised", "timed out", "crashed"
@@ -25,30 +28,36 @@ RETURNED, RAISED, TIMED_OUT, CRASHED = "returned", "raised", "timed out", "crash
 # The longest message, in bytes.
 MAX_MESSAGE = 256 << 20
 
-# Most calls a worker gets at once. A worker that dies gives back those it had not begun.
+# The most calls that a worker gets at once. If it dies, the calls that it had not begun go back
+# into the queue.
 _CHUNK = 16
 
 
-def send(connection, message):
-    """Sends plain JSON data. Raises OSError where the other side is gone."""
+def send(connection: Connection, message: Any) -> None:
+    """Sends plain JSON data.
+
+    Raises:
+      OSError: the other side is gone.
+    """
     connection.send_bytes(json.dumps(message).encode())
 
 
-def receive(connection):
-    """The next message of `send`.
+def receive(connection: Connection) -> Any:
+    """Returns the next message that `send` sent.
 
-    Raises EOFError or OSError where the other side is gone or its message is too long, ValueError
-    or RecursionError where that is not JSON.
+    Raises:
+      EOFError, OSError: the other side is gone, or its message is too long.
+      ValueError, RecursionError: the message is not JSON.
     """
     return json.loads(connection.recv_bytes(MAX_MESSAGE))
 
 
 class _Worker:
-    """A forked process that computes calls one after the other.
+    """A forked process that computes calls one after another.
 
     Attributes:
-        calls: The calls it holds, [ticket, arguments as JSON text]; it is computing the first.
-        deadline: When the first must be done, in `time.monotonic()` seconds.
+      calls: the calls it holds, each [ticket, arguments as JSON text]; it computes the first one.
+      deadline: the time by which the first call must be done, in `time.monotonic()` seconds.
     """
 
     def __init__(self, fn, memory_bytes, cpu_s, unrelated):
@@ -58,15 +67,15 @@ class _Worker:
         self.pid = os.fork()
         if self.pid == 0:
             for connection in (*unrelated, self.connection):
-                connection.close()  # else the other side's end would keep us, or others, alive
+                # Otherwise this copy would keep the connection open when its owner is gone.
+                connection.close()
             _work(fn, memory_bytes, cpu_s, theirs)
         theirs.close()
 
-    def kill(self):
+    def kill(self) -> int:
         """Ends the process.
 
-        Returns:
-            The number of the signal that had ended it before, or 0.
+        Returns the number of the signal that had ended it before, or 0.
         """
         try:
             os.kill(self.pid, signal.SIGKILL)
@@ -78,8 +87,8 @@ class _Worker:
 
 
 def _work(fn, memory_bytes, cpu_s, connection):
-    """Body of a worker; never returns."""
-    # The kernel ends the process with this signal when a call has used up its processor time.
+    """Runs a worker's loop; never returns."""
+    # The kernel sends this signal when a call has used up its processor time; it ends the process.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -96,9 +105,10 @@ def _work(fn, memory_bytes, cpu_s, connection):
                 signal.setitimer(signal.ITIMER_PROF, 0)
                 send(connection, [ticket, *result])
     except (EOFError, OSError):
-        os._exit(0)  # the supervisor is gone
+        os._exit(0)  # The supervisor is gone.
     finally:
-        os._exit(1)  # whatever else was raised (SystemExit, ...) must not unwind into its code
+        # Any other exception (SystemExit, ...) must not unwind into the supervisor's code.
+        os._exit(1)
 
 
 def _supervise(parent, fn, num_workers, timeout_s, memory_bytes, cpu_s):
@@ -118,7 +128,7 @@ def _supervise(parent, fn, num_workers, timeout_s, memory_bytes, cpu_s):
             worker.deadline = time.monotonic() + timeout_s
             try:
                 send(worker.connection, calls)
-            except OSError:  # it died while idle: the end of its connection will tell
+            except OSError:  # The worker died while idle; the loop below will notice.
                 pass
 
     def replace(worker, outcome):
@@ -148,11 +158,12 @@ def _supervise(parent, fn, num_workers, timeout_s, memory_bytes, cpu_s):
                 continue
             worker = by_connection[connection]
             try:
-                ticket, outcome, result = receive(connection)
+                ticket, outcome, result = receive(worker.connection)
                 if ticket != worker.calls[0][0]:
-                    raise ValueError("an answer to another's call")
+                    raise ValueError("the worker answered a call of another worker")
             except (EOFError, OSError, ValueError, LookupError, TypeError, RecursionError):
-                replace(worker, CRASHED)  # dead, or no longer doing what it was made for
+                # The worker is dead, or hostile input has taken it over.
+                replace(worker, CRASHED)
                 continue
             worker.calls.popleft()
             worker.deadline = time.monotonic() + timeout_s
@@ -163,7 +174,11 @@ def _supervise(parent, fn, num_workers, timeout_s, memory_bytes, cpu_s):
                 replace(worker, TIMED_OUT)
 
 
-def main():
+def main() -> None:
+    """Imports the function that the parent names and serves calls until the parent is gone.
+
+    The command-line argument is the descriptor of the connection to the parent.
+    """
     parent = multiprocessing.connection.Connection(int(sys.argv[1]))
     path, module, name, warm_up, *limits = receive(parent)
     sys.path[:] = path
@@ -174,11 +189,11 @@ def main():
     except Exception:
         send(parent, [None, RAISED, traceback.format_exc()])
         raise
-    gc.freeze()  # what is imported stays shared with the forked workers
+    gc.freeze()  # so that imported data stay shared with the forked workers
     try:
         _supervise(parent, fn, *limits)
     except (EOFError, OSError):
-        # The parent is gone. A worker that is computing would not notice: kill the whole session.
+        # The parent is gone. A busy worker would not notice, so this kills the whole session.
         os.killpg(0, signal.SIGKILL)
 
 

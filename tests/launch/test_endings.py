@@ -19,7 +19,7 @@ from launch import run_make_checkpoint, run_sft
 from launch.jobs import finetune, training
 from launch.parts import endings, lock, stages
 from launch.recipe import runner
-from models.hf.load import load_model
+from models.checkpoint import load_model
 from models.manifest import Damaged
 from reasoning.tasks import get_task
 from tests.launch import kill_and_resume

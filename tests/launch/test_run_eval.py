@@ -224,7 +224,7 @@ def test_what_does_not_fit_is_found_before_anything_is_asked(files, server, tmp_
         ({"tasks": ["nope"]}, "unknown task"),
         ({"tasks": []}, "there are no tasks"),
         ({"template": "nope"}, "template='nope' is unknown"),
-        ({"problems": 99}, "99 were asked for"),
+        ({"problems": 99}, "has 10 problems"),
         ({"model": ["gguf:nowhere.gguf"]}, "does not exist"),
         ({"server": server.url, "model": ["other"]}, "has no model 'other'"),
         (

@@ -52,8 +52,8 @@ def test_a_config_gives_the_rules():
     ("changes", "message"),
     [
         ({"head": None}, "sharding rule 'head' is unknown; the logical axes are layers, embed"),
-        ({"mlp": "tensors"}, "mlp='tensors': 'tensors' is no mesh axis; the axes are data, fsdp"),
-        ({"mlp": ("fsdp", "x")}, "'x' is no mesh axis"),
+        ({"mlp": "tensors"}, "mlp='tensors': 'tensors' is not a mesh axis; the axes are data, fsdp"),
+        ({"mlp": ("fsdp", "x")}, "'x' is not a mesh axis"),
     ],
 )
 def test_mistakes_name_the_value(changes, message):

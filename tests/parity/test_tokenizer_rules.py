@@ -13,9 +13,10 @@ transformers = pytest.importorskip("transformers")
 
 import torch  # noqa: E402
 
+from models.checkpoint import load_model  # noqa: E402
 from models.decoder import LanguageModel  # noqa: E402
 from models.hf.export import export_model  # noqa: E402
-from models.hf.load import load_config, load_model, load_params  # noqa: E402
+from models.hf.load import load_config, load_params  # noqa: E402
 from models.tokens.tokenizer import Tokenizer  # noqa: E402
 from tests.models.hf import bad_checkpoints as checkpoints  # noqa: E402
 from tests.models.tokens.test_tokenizer_rules import RULES, make  # noqa: E402

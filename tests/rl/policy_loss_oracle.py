@@ -1,6 +1,8 @@
-"""The policy losses written out: float64, one unpacked completion and one token at a time.
+"""Computes the policy losses explicitly: in float64, one unpacked completion and one token at a
+time.
 
-Shares nothing with `rl`: aggregation is by explicit division, gradients by central differences.
+It shares no code with `rl`: it aggregates by explicit division and takes gradients by central
+differences.
 """
 
 import dataclasses

@@ -1,4 +1,6 @@
-"""Advantages against the papers' formulas, loss weights against means, KL in the reward."""
+"""Tests advantages against the papers' formulas, loss weights against means, and KL in the
+reward.
+"""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""The collapse guard stops runs that fell off a cliff, no others, and resumes exactly."""
+"""Tests that the collapse guard stops collapsed runs and no others, and that it resumes exactly."""
 
 import json
 import math

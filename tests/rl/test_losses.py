@@ -1,4 +1,6 @@
-"""The policy losses against written-out float64 formulas (policy_loss_oracle), and invariances."""
+"""Tests the policy losses against explicit float64 formulas (policy_loss_oracle) and
+invariances.
+"""
 
 import dataclasses
 

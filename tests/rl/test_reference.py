@@ -1,4 +1,4 @@
-"""The reference policy that follows the trained one: when, which, and after a kill."""
+"""Tests when the reference policy is renewed, which one is used, and how a killed run resumes."""
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ def test_it_keeps_the_sharding(tmp_path):
 
 
 def test_faults_are_one_line(tmp_path):
-    with pytest.raises(ValueError, match="reference_every=0: give a number of steps from 1"):
+    with pytest.raises(ValueError, match="reference_every=0: give at least 1 step"):
         ReferenceRenewal(0, tmp_path, 1)
     with pytest.raises(Damaged, match="its reference policy .*/7 is gone"):
         ReferenceRenewal(7, tmp_path, 1).restored(FIRST, {"reference_step": 7})

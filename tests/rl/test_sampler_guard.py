@@ -1,4 +1,4 @@
-"""The guard that stops RL where the sampler and the trainer are not one model."""
+"""Tests the guard that stops RL if the sampler and the trainer differ."""
 
 import pytest
 

@@ -95,9 +95,7 @@ def make_top_loss(
     _check(beta, temperature)
 
     def loss_fn(params, batch):
-        hidden = student.hidden(
-            params, batch["tokens"], batch["positions"], batch["segment_ids"]
-        )
+        hidden = student.hidden(params, batch["tokens"], batch["positions"], batch["segment_ids"])
         # To the columns that predict.
         ids, logprobs = (
             jnp.roll(batch[name], -1, axis=1) for name in ("teacher_ids", "teacher_logprobs")
@@ -146,17 +144,19 @@ def top_logprobs(
     Raises:
       ValueError: a k that is not within 1..V.
     """
-    vocab = vocab or teacher.config.vocab_size
-    if not 1 <= k <= vocab:
-        raise ValueError(f"k={k} is not within 1..{vocab}, the size of the vocabulary")
+    size: int = vocab or teacher.config.vocab_size
+    if not 1 <= k <= size:
+        raise ValueError(
+            f"k={k}: it must be from 1 to {size}, the number of tokens in the vocabulary"
+        )
 
     def of_columns(hidden):
-        logits = teacher.logits(params, hidden)[..., :vocab]
+        logits = teacher.logits(params, hidden)[..., :size]
         values, ids = jax.lax.top_k(jax.nn.log_softmax(logits / temperature), k)
         return ids, values
 
     hidden = teacher.hidden(params, batch["tokens"], batch["positions"], batch["segment_ids"])
-    return jax.tree.map(align, map_columns(of_columns, (hidden,), vocab, chunk))
+    return jax.tree.map(align, map_columns(of_columns, (hidden,), size, chunk))
 
 
 def shared_vocab(student: Any, teacher: Any) -> int:

@@ -73,7 +73,7 @@ def compute(
 def save(path: str | os.PathLike, examples: Sequence[Example]) -> None:
     """Writes what `compute` added to a `.npz` file, whole or not at all."""
     path = Path(path)
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.concatenate([e[name][e["loss_weights"] > 0] for e in examples]) for name in KEYS
     }
     with atomic_file(path, "wb") as file:

@@ -65,6 +65,4 @@ def run(work: Workspace, directory: Path) -> dict[str, Any]:
     return sampling.train_base(work, directory, config, lambda: _collect(work, directory))
 
 
-STAGE = Stage(
-    needs=("base", "r1_zero"), fields=("template", "cold_start"), run=run, check=check
-)
+STAGE = Stage(needs=("base", "r1_zero"), fields=("template", "cold_start"), run=run, check=check)

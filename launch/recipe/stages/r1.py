@@ -112,6 +112,4 @@ def _win_rate(work: Workspace, directory: Path) -> dict[str, Any] | None:
     )
 
 
-STAGE = Stage(
-    needs=("base", "rejection_sft"), fields=("template", "r1"), run=run, check=check
-)
+STAGE = Stage(needs=("base", "rejection_sft"), fields=("template", "r1"), run=run, check=check)

@@ -55,9 +55,7 @@ def _reasoning(
     )
 
 
-def _general(
-    work: Workspace, clean: Decontaminator
-) -> tuple[list[VerifiedSample], dict[str, int]]:
+def _general(work: Workspace, clean: Decontaminator) -> tuple[list[VerifiedSample], dict[str, int]]:
     """Knowledge and small talk in the base model's words."""
     config = work.config.rejection_sft
     problems = world.training_problems(work, config.general.problems)

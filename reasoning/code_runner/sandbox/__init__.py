@@ -1,3 +1,3 @@
-"""What runs on the far side of the sandbox wall: standard library only, started by `zygote.main` in
-a process of its own.
+"""The code that runs inside the sandbox. It uses only the standard library; `zygote.main` starts it
+in a process of its own.
 """

@@ -1,11 +1,13 @@
-"""Messages between the zygote and its client: JSON, each with its length in front."""
+"""Sends messages between the zygote and its client: JSON, each message after its length."""
 
 import json
+import socket
 import struct
+from typing import Any
 
 
-def read(connection):
-    """Returns the next message, or None when the other side has closed."""
+def read(connection: socket.socket) -> Any:
+    """Returns the next message, or None if the other side has closed the connection."""
     header = _read_exactly(connection, 4)
     body = header and _read_exactly(connection, struct.unpack(">I", header)[0])
     return json.loads(body) if body else None
@@ -21,6 +23,7 @@ def _read_exactly(connection, size):
     return data
 
 
-def write(connection, message):
+def write(connection: socket.socket, message: Any) -> None:
+    """Sends a message: 4 bytes of length, then its JSON."""
     body = json.dumps(message).encode()
     connection.sendall(struct.pack(">I", len(body)) + body)

@@ -1,9 +1,8 @@
-"""Runs a program, or calls into it, and writes down what came out as plain data.
+"""Runs a program, or evaluates expressions with it, and writes the results as plain data.
 
-This runs in the same process as the program, which can do to it what it likes. So it holds no
-secret and its word counts for nothing: it is given inputs, and what it reports is compared with the
-expected values elsewhere. It imports nothing of ours, so that a remote sandbox can be sent its
-text.
+This code runs in the process of the program, which can change it at will. So it holds no secret and
+nobody relies on its word: it gets inputs, and another process compares what it reports with the
+expected values. It imports nothing of this project, because a remote sandbox is sent its text.
 """
 
 import atexit
@@ -12,17 +11,21 @@ import sys
 import threading
 import traceback
 import types
+from collections.abc import Callable, Iterable
+from typing import Any
 
 LONG_INT_BITS = 4096
 
 
-def plain(value):
-    """Plain data as JSON that keeps types apart: scalars bare, containers under their type's name.
+def plain(value: Any) -> Any:
+    """Converts plain data to JSON that keeps types apart.
 
-    Long integers are written in base 16, which takes linear time and has no limit on digits.
-    Subclasses count as their base (a Counter is a dict). Sets and dicts are put in one order, so
-    that equal values make equal text. Raises TypeError for anything else than None, bool, int,
-    float, str, list, tuple, set, frozenset and dict.
+    Scalars stay as they are, and a container stands under the name of its type. Long integers are
+    written in base 16, which takes linear time and has no limit on digits. A subclass counts as its
+    base (a Counter is a dict). Sets and dicts are sorted, so that equal values give equal text.
+
+    Raises:
+      TypeError: a value is not None, bool, int, float, str, list, tuple, set, frozenset or dict.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -30,7 +33,7 @@ def plain(value):
         value = int(value)
         return value if value.bit_length() <= LONG_INT_BITS else {"int": hex(value)}
     if isinstance(value, float):
-        return float(value) + 0.0  # the two zeros are equal
+        return float(value) + 0.0  # turns -0.0 into 0.0, because the two are equal
     if isinstance(value, str):
         return str(value)
     if isinstance(value, (list, tuple)):
@@ -50,12 +53,13 @@ def plain(value):
     raise TypeError(f"a {type(value).__name__} is not plain data")
 
 
-def encode(value):
-    """One line of text for a plain value; equal lines mean equal type and value."""
+def encode(value: Any) -> str:
+    """Returns one line of text for a plain value. Lines are equal only if type and value are."""
     return json.dumps({"value": plain(value)})
 
 
-def encode_error(error):
+def encode_error(error: BaseException) -> str:
+    """Returns one line of text for an exception, of at most 500 characters of message."""
     try:
         text = f"{type(error).__name__}: {error}"
     except BaseException:
@@ -63,15 +67,15 @@ def encode_error(error):
     return json.dumps({"error": text[:500]})
 
 
-def serve(kind, source, requests, reply):
+def serve(kind: str, source: str, requests: Iterable[Any], reply: Callable[[str], Any]) -> None:
     """Loads the program, then answers requests one at a time.
 
     Args:
-      kind: "calls" (source is a program, a request an expression in its names) or "expressions"
-        (source is an expression, a request a dict of variables).
+      kind: "calls" (the source is a program and a request is an expression in its names) or
+        "expressions" (the source is an expression and a request is a dict of variables).
       source: the program or expression.
-      requests: an iterator of requests; nothing is taken from it before the last answer is out.
-      reply: called with a line of text: first on loading, then for each request.
+      requests: the requests; the next one is taken only after the last answer was sent.
+      reply: gets one line of text for loading, then one for each request.
     """
     sys.set_int_max_str_digits(0)
     try:
@@ -97,11 +101,12 @@ def serve(kind, source, requests, reply):
         reply(answer)
 
 
-def run_script(source):
+def run_script(source: str) -> int:
     """Runs the source as `python program.py` would, to the end of its threads and exit handlers.
+
     Returns the exit code.
     """
-    # Programs were written for interpreters without this limit; the one on time is enough.
+    # Programs were written for interpreters without a limit on digits; the time limit is enough.
     sys.set_int_max_str_digits(0)
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
@@ -112,7 +117,7 @@ def run_script(source):
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
     atexit._run_exitfuncs()
-    main.__dict__.clear()  # closes, and so flushes, files that the program left open
+    main.__dict__.clear()  # closes and thereby flushes the files that the program left open
     for stream in (sys.stdout, sys.__stdout__, sys.stderr):
         stream.flush()
     return exit_code
@@ -127,7 +132,7 @@ def _exit_code(run):
         print(stop.code, file=sys.stderr)
         return 1
     except BaseException as error:
-        # Without the harness's own two frames.
+        # The traceback leaves out the two frames of this module.
         traceback.print_exception(type(error), error, error.__traceback__.tb_next.tb_next)
         return 1
     return 0

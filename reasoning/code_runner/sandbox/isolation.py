@@ -1,7 +1,7 @@
-"""The ways to wall a program in, strongest first. All end in the same limits on resources and a
-system-call filter.
+"""Defines the ways to isolate a program, the strongest first.
 
-`limits` is everywhere the dict of `Limits`' fields.
+All of them end in the same resource limits and a system-call filter. Every argument `limits` is the
+dict of the fields of `Limits`.
 """
 
 import fcntl
@@ -10,27 +10,32 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from . import landlock, libc, namespaces, seccomp
 
 ZONEINFO = "/usr/share/zoneinfo"
 
 
-def readable_folders():
-    """What a program may read: standard library and time-zone tables; outermost folders only."""
+def readable_folders() -> list[str]:
+    """Returns the folders that a program may read: the standard library and the time-zone tables.
+
+    A folder inside another of them is left out.
+    """
     folders = sorted(path for path in [*sys.path, ZONEINFO] if os.path.isdir(path))
     return [f for f in folders if not any(f.startswith(outer + "/") for outer in folders)]
 
 
 class SeccompOnly:
-    """The system-call filter alone, which then refuses every call that takes a path.
+    """Isolates by the system-call filter alone, which here refuses every call that takes a path.
 
-    So there are no files at all, and only the modules that the zygote has imported beforehand. No
-    threads either: there is no user of its own to count them by. Works in containers that forbid
-    the rest. The other ways extend this one.
+    So a program has no files, and only the modules that the zygote imported beforehand. It has no
+    threads either, because the sandbox has no user of its own by which the kernel could count them.
+    This way works in containers that forbid the others. The other ways extend this one.
     """
 
-    files, threads = "none", False  # what the filter leaves to programs
+    files, threads = "none", False  # arguments of `seccomp.build_filter`
 
     MODULES = """
         asyncio concurrent.futures doctest encodings.ascii encodings.idna encodings.latin_1
@@ -38,16 +43,18 @@ class SeccompOnly:
         sched socket unittest urllib.parse xml.etree.ElementTree
     """.split()
 
-    def enter(self):
-        """Called once, in the zygote."""
+    def enter(self) -> None:
+        """Prepares the zygote; called once, in the zygote."""
         for name in self.MODULES:
             importlib.import_module(name)
 
-    def open_scratch(self, limits):
-        """Called in the supervisor of one program, just before it forks that program's process."""
+    def open_scratch(self, limits: Mapping[str, Any]) -> None:
+        """Makes the scratch folder; called in a program's supervisor, just before it forks the
+        program.
+        """
 
-    def confine(self, limits):
-        """Called in the program's process, before it has read the program. Cannot be undone."""
+    def confine(self, limits: Mapping[str, Any]) -> None:
+        """Isolates the process of the program, before it has read the program. Cannot be undone."""
         os.chdir("/")
         self._seal(limits, ruleset=None)
 
@@ -59,7 +66,8 @@ class SeccompOnly:
         for name in ("RLIMIT_CORE", "RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE"):
             _set_limit(name, 0)
         libc.drop_capabilities()
-        # The program goes when its supervisor goes. Only now: a change of user clears it.
+        # The kernel kills the program when its supervisor ends. This is set only now because a
+        # change of user clears it.
         libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
         libc.prctl(libc.PR_SET_DUMPABLE, 0)
         libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
@@ -72,55 +80,66 @@ class SeccompOnly:
 
 
 class Landlock(SeccompOnly):
-    """The standard library may be read, and Landlock keeps all other files out of reach.
+    """Lets a program read the standard library; Landlock keeps all other files out of reach.
 
-    No scratch folder, because Landlock cannot limit its size, and no threads. Names and sizes of
-    the machine's files stay visible to stat(2).
+    There is no scratch folder, because Landlock cannot limit its size, and there are no threads.
+    Programs can still see the names and sizes of the machine's files through stat(2).
     """
 
     files = "read"
 
-    def enter(self):
+    def enter(self) -> None:
+        """Compiles the rules for files; called once, in the zygote."""
         rules = landlock.device_rules(namespaces.DEVICES)
         for folder in readable_folders():
-            # One rule for each entry, because Landlock cannot take back a part of what it granted.
-            # The folder itself need not be listed: the import system has done so already.
+            # Each entry gets its own rule, because Landlock cannot take back a part of a grant.
+            # Programs need not list the folder: the import system has done so already.
             names = set(os.listdir(folder)) - namespaces.HIDDEN
             rules += [(os.path.join(folder, name), landlock.READ) for name in names]
-        # Above the numbers that the program's pipes will take.
+        # The descriptor lies above the numbers that the program's pipes will take.
         self._ruleset = fcntl.fcntl(landlock.create_ruleset(rules), fcntl.F_DUPFD_CLOEXEC, 10)
 
-    def confine(self, limits):
+    def confine(self, limits: Mapping[str, Any]) -> None:
+        """Isolates the process of the program; see `SeccompOnly.confine`."""
         os.chdir("/")
         self._seal(limits, self._ruleset)
 
 
 class MountView(SeccompOnly):
-    """Namespaces: files of its own with an empty scratch folder, no network, no other processes.
+    """Isolates by namespaces: own files with an empty scratch folder, no network, no other
+    processes.
 
-    Landlock, where the kernel has it, repeats the rules for files.
+    If the kernel has Landlock, it enforces the same rules for files a second time.
+
+    Args:
+      new_user: also make a user namespace, which a user other than root needs.
     """
 
     files = "scratch"
 
-    def __init__(self, new_user):
+    def __init__(self, new_user: bool):
         self._new_user = new_user
-        # Root becomes a user that nobody else is, from the range that systemd keeps for such
-        # users, so that limits counted by user are the program's own.
+        # Root becomes a user that nobody else uses, from the range that systemd keeps for this, so
+        # that limits which the kernel counts by user count this program alone.
         self._user = namespaces.INNER_ID if new_user else 61184 + os.getpid() % 4096
-        # The kernel does not limit how many threads the machine's root has, whatever a user
-        # namespace calls it.
+        # The kernel does not limit the threads of the machine's root, not even inside a user
+        # namespace where root has another id.
         self.threads = not (new_user and os.geteuid() == 0)
 
-    def enter(self):
+    def enter(self) -> None:
+        """Moves the zygote into namespaces with a view of a few files. Called once, in the
+        zygote.
+        """
         self._folders = readable_folders()
         namespaces.enter(self._new_user)
         namespaces.build_view(self._folders)
 
-    def open_scratch(self, limits):
+    def open_scratch(self, limits: Mapping[str, Any]) -> None:
+        """Mounts an empty scratch folder; see `SeccompOnly.open_scratch`."""
         namespaces.fresh_scratch(limits["scratch_bytes"], self._user, self._user)
 
-    def confine(self, limits):
+    def confine(self, limits: Mapping[str, Any]) -> None:
+        """Isolates the process of the program; see `SeccompOnly.confine`."""
         os.chdir(namespaces.SCRATCH)
         ruleset = None
         if landlock.abi_version():
@@ -136,7 +155,7 @@ class MountView(SeccompOnly):
         self._seal(limits, ruleset)
 
 
-ISOLATIONS = {
+ISOLATIONS: dict[str, Callable[[], SeccompOnly]] = {
     "namespaces": lambda: MountView(new_user=False),
     "user-namespaces": lambda: MountView(new_user=True),
     "landlock": Landlock,
@@ -148,5 +167,5 @@ def _set_limit(name, value):
     kind = getattr(resource, name)
     hard = resource.getrlimit(kind)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    # Soft and hard at once: past a hard CPU limit the kernel kills outright.
+    # Soft and hard limit are equal, because the kernel kills at once past a hard CPU limit.
     resource.setrlimit(kind, (value, value))

@@ -1,10 +1,11 @@
-"""File access by path, limited by Landlock (landlock(7), Linux 5.13 and later), which needs no
+"""Limits access to files by path with Landlock (landlock(7), Linux 5.13 and later), which needs no
 privilege.
 """
 
 import ctypes
 import os
 import struct
+from collections.abc import Iterable, Mapping
 
 from . import libc
 
@@ -16,19 +17,21 @@ READ = READ_FILE | READ_DIR
 READ_WRITE = (
     READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SYM | REFER | TRUNCATE
 )
-_FOR_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE  # what a rule on a single file may grant
+_FOR_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE  # rights that a rule on a file may grant
 
 
-def device_rules(devices):
-    """Rules for devices, given as a dict of path to whether it may be written to."""
+def device_rules(devices: Mapping[str, bool]) -> list[tuple[str, int]]:
+    """Returns the rules for devices, from a dict that says of each path whether it may be written
+    to.
+    """
     return [
         (path, READ_FILE | WRITE_FILE if writable else READ_FILE)
         for path, writable in devices.items()
     ]
 
 
-def abi_version():
-    """The kernel's Landlock version, 0 where it has none or it is switched off."""
+def abi_version() -> int:
+    """Returns the kernel's Landlock version, or 0 if Landlock is missing or switched off."""
     try:
         return libc.system_call(
             "landlock_create_ruleset", libc.LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1
@@ -37,19 +40,20 @@ def abi_version():
         return 0
 
 
-def create_ruleset(rules):
-    """Compiles rules for `restrict_self`.
+def create_ruleset(rules: Iterable[tuple[str, int]]) -> int:
+    """Compiles rules for `restrict_self` and returns a file descriptor.
 
     Args:
-      rules: pairs (path, rights). A right on a folder holds for all beneath it. What no rule grants
-        is refused, and with it, where the kernel knows how, TCP and signals or abstract sockets out
-        of the sandbox.
+      rules: pairs (path, rights). A right on a folder holds for everything beneath it. Landlock
+        refuses every access that no rule grants. Where the kernel can, it also refuses TCP, and
+        signals and abstract sockets that lead out of the sandbox.
 
-    Returns: a file descriptor. Raises OSError where Landlock is missing.
+    Raises:
+      OSError: the kernel has no Landlock.
     """
     abi = abi_version()
     if not abi:
-        raise OSError("the kernel offers no Landlock")
+        raise OSError("the kernel has no Landlock, or it is switched off")
     handled = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)) - 1
     fields = [handled]
     if abi >= 4:
@@ -76,6 +80,6 @@ def create_ruleset(rules):
     return ruleset
 
 
-def restrict_self(ruleset):
-    """Holds this thread and all it starts to the rules, for good. Needs no_new_privs."""
+def restrict_self(ruleset: int) -> None:
+    """Applies the rules to this thread and all that it starts, for good. Needs no_new_privs."""
     libc.system_call("landlock_restrict_self", libc.LANDLOCK_RESTRICT_SELF, ruleset, 0)

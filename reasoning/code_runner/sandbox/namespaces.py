@@ -1,9 +1,10 @@
-"""A view of the machine with nothing in it: own mounts, network, processes, IPC and host name
-(namespaces(7)).
+"""Gives a process an almost empty view of the machine: its own mounts, network, processes, IPC and
+host name (namespaces(7)).
 """
 
 import ctypes
 import os
+from collections.abc import Iterable
 
 from . import libc
 
@@ -13,14 +14,13 @@ CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 MS_REC, MS_PRIVATE = 16384, 1 << 18
 MNT_DETACH = 2
-# Flags of a mount that statvfs reports under the same bits; in a user namespace a remount must keep
-# them.
+# In a user namespace, a remount must keep these flags; statvfs reports them under the same bits.
 _KEPT_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
 
 SCRATCH = "/scratch"
-# Empty in a program's view: an installed data set may hold the answers.
+# These folders appear empty to a program, because an installed data set may hold the answers.
 HIDDEN = {"site-packages", "dist-packages"}
-# Device: whether a program may write to it.
+# Maps each device to whether a program may write to it.
 DEVICES = {"/dev/null": True, "/dev/zero": True, "/dev/urandom": False, "/dev/random": False}
 # The one user that exists inside a user namespace.
 INNER_ID = 1000
@@ -38,11 +38,14 @@ def _pivot_root(new_root, put_old):
     libc.system_call("pivot_root", number, os.fsencode(new_root), os.fsencode(put_old))
 
 
-def enter(new_user):
-    """Moves this process into fresh namespaces; that of processes its children enter one by one.
+def enter(new_user: bool) -> None:
+    """Moves this process into new namespaces. Its children enter a process namespace one by one.
 
     Args:
-      new_user: also make a user namespace, which is what lets an ordinary user make the others.
+      new_user: also make a user namespace, which an ordinary user needs to make the others.
+
+    Raises:
+      OSError: the kernel refuses.
     """
     user, group = os.geteuid(), os.getegid()
     flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
@@ -58,15 +61,15 @@ def enter(new_user):
     libc.call("sethostname", b"sandbox", 7)
 
 
-def build_view(folders):
-    """Makes `folders` and a few devices all that this mount namespace holds, read-only.
+def build_view(folders: Iterable[str]) -> None:
+    """Reduces this mount namespace to `folders` and a few devices, all of them read-only.
 
-    Folders of installed packages inside them (HIDDEN) show empty.
+    Folders of installed packages inside them (HIDDEN) appear empty.
     """
     real = {folder: os.path.realpath(folder) for folder in folders}
     _mount(None, "/", None, MS_REC | MS_PRIVATE)
-    # Twice around: in the first root the host stays in reach, below /host, to be bound into the
-    # second.
+    # There are two changes of root. In the first new root the host's files stay reachable below
+    # /host, so that they can be bound into the second.
     _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,mode=755")
     os.chdir("/tmp")
     os.mkdir("host")
@@ -90,8 +93,8 @@ def build_view(folders):
     for device in DEVICES:
         with open(f"/view{device}", "w"):
             pass
-        # Read-only, or a program that counts as their owner could change the host's mode and times
-        # of them. Reading and writing a device itself does not depend on that.
+        # Devices are mounted read-only, because otherwise a program that counts as their owner
+        # could change their mode and times on the host. Writing to the device still works.
         _bind_read_only(f"/host{device}", f"/view{device}", forbid_devices=False)
     os.mkdir(f"/view{SCRATCH}")
     if not os.path.lexists("/view/tmp"):
@@ -111,14 +114,14 @@ def _bind_read_only(source, target, forbid_devices=True):
     _mount(None, target, None, MS_REMOUNT | MS_BIND | flags)
 
 
-def fresh_scratch(size_bytes, user, group):
-    """Gives this process and its children an empty scratch folder in memory that goes with them.
+def fresh_scratch(size_bytes: int, user: int, group: int) -> None:
+    """Gives this process and its children an empty scratch folder in memory that ends with them.
 
-    The next child is also the first process of a process namespace: it sees no other, and what it
-      starts ends with it.
+    The next child is also the first process of a process namespace: it sees no other process, and
+    every process that it starts ends with it.
     """
     libc.call("unshare", CLONE_NEWNS | CLONE_NEWPID)
-    # One inode for each 4 kB, so that empty files cannot take memory that the size does not count.
+    # There is one inode for each 4 kB, because the size does not count the memory of empty files.
     options = (
         f"size={size_bytes},nr_inodes={max(16, size_bytes // 4096)},mode=700,uid={user},gid={group}"
     )

@@ -1,8 +1,9 @@
-"""The system calls that a sandboxed program may make, as a seccomp-BPF filter (seccomp(2)).
+"""Builds the seccomp-BPF filter (seccomp(2)) of the system calls that a sandboxed program may make.
 
-The filter is an allowlist: whatever it does not name fails with EPERM. It never allows a program to
-create or execute a process, to make or connect a socket, to trace or signal another process, or to
-change its privileges; so these hold on every kernel with seccomp, whatever else the machine offers.
+The filter is an allowlist: every call that it does not name fails with EPERM. It never lets a
+program create or execute a process, make or connect a socket, trace or signal another process, or
+change its privileges. So these rules hold on every kernel with seccomp, whichever isolation is in
+use.
 """
 
 import ctypes
@@ -11,12 +12,12 @@ import struct
 
 from . import libc
 
-# AUDIT_ARCH_* of linux/audit.h, and the column of the tables below.
+# Machine -> (AUDIT_ARCH_* of linux/audit.h, its column in the tables below).
 MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 
-# name: (number on x86-64, number on aarch64); None where the machine has no such call.
+# Name -> (number on x86-64, number on aarch64); None if the machine has no such call.
 ALWAYS = {
-    # bytes over open descriptors
+    # Reading and writing open descriptors.
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
     "pwrite64": (18, 68), "preadv": (295, 69), "pwritev": (296, 70), "preadv2": (327, 286),
     "pwritev2": (328, 287), "lseek": (8, 62), "close": (3, 57), "close_range": (436, 436),
@@ -28,22 +29,22 @@ ALWAYS = {
     "pselect6": (270, 72), "epoll_create": (213, None), "epoll_create1": (291, 20),
     "epoll_ctl": (233, 21), "epoll_wait": (232, None), "epoll_pwait": (281, 22),
     "epoll_pwait2": (441, 441), "eventfd": (284, None), "eventfd2": (290, 19),
-    # memory
+    # Memory.
     "brk": (12, 214), "mmap": (9, 222), "munmap": (11, 215), "mremap": (25, 216),
     "mprotect": (10, 226), "madvise": (28, 233), "msync": (26, 227), "membarrier": (324, 283),
-    # threads, in as far as `clone` allows them
+    # Threads, if `clone` allows them.
     "futex": (202, 98), "futex_waitv": (449, 449), "set_robust_list": (273, 99),
     "set_tid_address": (218, 96), "rseq": (334, 293),
     "sched_yield": (24, 124), "sched_get_priority_max": (146, 125),
     "sched_get_priority_min": (147, 126), "getcpu": (309, 168),
-    # the process's own signals and timers
+    # The process's own signals and timers.
     "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139),
     "rt_sigpending": (127, 136), "rt_sigtimedwait": (128, 137), "rt_sigsuspend": (130, 133),
     "sigaltstack": (131, 132), "alarm": (37, None), "setitimer": (38, 103), "getitimer": (36, 102),
     "pause": (34, None), "restart_syscall": (219, 128), "clock_gettime": (228, 113),
     "clock_getres": (229, 114), "clock_nanosleep": (230, 115), "nanosleep": (35, 101),
     "gettimeofday": (96, 169), "time": (201, None), "times": (100, 153), "getrusage": (98, 165),
-    # what a process may ask about itself; setrlimit can only lower what the sandbox has set
+    # Questions about the process itself; setrlimit can only lower what the sandbox has set.
     "getpid": (39, 172), "getppid": (110, 173), "gettid": (186, 178), "getuid": (102, 174),
     "geteuid": (107, 175), "getgid": (104, 176), "getegid": (108, 177), "getresuid": (118, 148),
     "getresgid": (120, 150), "getgroups": (115, 158), "getpgrp": (111, None),
@@ -54,7 +55,7 @@ ALWAYS = {
     "exit": (60, 93), "exit_group": (231, 94),
 }  # fmt: skip
 
-# Calls by path that change nothing. `open` and `openat` join them, with a look at their flags.
+# Calls by path that change nothing. `open` and `openat` join them after a check of their flags.
 READ_PATHS = {
     "stat": (4, None), "lstat": (6, None), "newfstatat": (262, 79), "statx": (332, 291),
     "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None),
@@ -62,8 +63,8 @@ READ_PATHS = {
     "chdir": (80, 49), "fchdir": (81, 50), "statfs": (137, 43), "fstatfs": (138, 44),
 }  # fmt: skip
 
-# Calls by path that change a file, or concern metadata that Landlock does not cover; for a mount
-# view of its own.
+# Calls by path that change a file, or that use metadata which Landlock does not cover. They are
+# allowed only if the program has its own view of mounts.
 SCRATCH_PATHS = {
     "creat": (85, None), "mkdir": (83, None), "mkdirat": (258, 34), "rmdir": (84, None),
     "unlink": (87, None), "unlinkat": (263, 35), "rename": (82, None), "renameat": (264, 38),
@@ -75,7 +76,7 @@ SCRATCH_PATHS = {
     "llistxattr": (195, 12), "flistxattr": (196, 13),
 }  # fmt: skip
 
-# Calls whose arguments decide.
+# Calls that are allowed for some arguments only.
 CONDITIONAL = {
     "open": (2, None), "openat": (257, 56), "clone": (56, 220), "clone3": (435, 435),
     "kill": (62, 129), "tgkill": (234, 131), "fcntl": (72, 25), "ioctl": (16, 29),
@@ -86,8 +87,8 @@ CONDITIONAL = {
 }  # fmt: skip
 
 # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, record locks, open-file-description locks,
-# F_DUPFD_CLOEXEC, F_GETPIPE_SZ. Not F_SETOWN, which would let SIGIO reach another process, nor
-# F_SETPIPE_SZ, which takes memory that no limit counts.
+# F_DUPFD_CLOEXEC, F_GETPIPE_SZ. F_SETOWN is missing because it would let SIGIO reach another
+# process, F_SETPIPE_SZ because it takes memory that no limit counts.
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)
 IOCTL_COMMANDS = (
     0x5401,
@@ -99,7 +100,7 @@ IOCTL_COMMANDS = (
 )  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 PRCTL_OPTIONS = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA
 
-# Calls that ask about the process which their first argument names; 0 is the caller itself.
+# Calls that ask about the process that their first argument names; 0 is the caller itself.
 ASK_ABOUT_PROCESS = (
     "prlimit64", "get_robust_list", "getpgid", "getsid", "sched_getaffinity", "sched_getparam",
     "sched_getscheduler",
@@ -117,7 +118,7 @@ KILL_PROCESS = 0x80000000
 
 _LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
 _EQUAL, _ANY_BIT = 0x15, 0x45
-_NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
+_NUMBER, _ARCHITECTURE = 0, 4  # Offsets in struct seccomp_data.
 
 
 def _instruction(code, value, jump_true=0, jump_false=0):
@@ -129,12 +130,15 @@ def _return(value):
 
 
 def _load_argument(index, high_word=False):
-    # The low word alone for arguments that the kernel takes as an int: it ignores the rest too.
+    # For an argument that the kernel takes as an int, the low word is enough: the kernel ignores
+    # the high word too.
     return _instruction(_LOAD, 16 + 8 * index + 4 * high_word)
 
 
 def _if(code, value, then):
-    """`then` (one instruction, a return) when A equals `value`, or shares a bit with it."""
+    """Emits `then` (one instruction, a return) for the case that A equals `value` or shares a bit
+    with it.
+    """
     return [_instruction(code, value, 0, 1), then]
 
 
@@ -148,8 +152,8 @@ def _argument_in(index, values):
 
 
 def _open_flags(index):
-    # O_RDONLY|O_TRUNC empties a file that it opens for reading, and access mode 3 opens it for
-    # neither: older Landlock versions let both pass.
+    # O_RDONLY|O_TRUNC empties a file that it opens for reading, and access mode 3 opens a file for
+    # neither reading nor writing. Older Landlock versions let both pass.
     return [
         _load_argument(index),
         _instruction(_AND, O_ACCMODE | O_TRUNC),
@@ -160,18 +164,16 @@ def _open_flags(index):
     ]
 
 
-def build_filter(machine, own_pid, *, files, threads):
-    """The filter for one program.
+def build_filter(machine: str, own_pid: int, *, files: str, threads: bool) -> bytes:
+    """Returns the filter for one program as a BPF program of 8 bytes per instruction.
 
     Args:
       machine: "x86_64" or "aarch64".
-      own_pid: the program's process id as it sees it; the only process that it may send a signal
-        or ask about.
-      files: "scratch" (paths may be read and written: for a mount view of its own), "read" (paths
-        may be read) or "none".
+      own_pid: the process id of the program as the program sees it. The program may signal or ask
+        about this process only.
+      files: "scratch" (it may read and write paths: for an own view of mounts), "read" (it may read
+        paths) or "none".
       threads: whether the program may start threads. It can never start processes.
-
-    Returns: the BPF program, 8 bytes an instruction.
     """
     about_itself = {
         "kill": _argument_in(0, [own_pid]),
@@ -188,8 +190,10 @@ def build_filter(machine, own_pid, *, files, threads):
 
 
 @functools.lru_cache
-def fixed_part(machine, files, threads):
-    """The part of `build_filter` that is the same for every program; made once, in the zygote."""
+def fixed_part(machine: str, files: str, threads: bool) -> bytes:
+    """Returns the part of `build_filter` that is the same for every program; the zygote builds it
+    once.
+    """
     architecture, column = MACHINES[machine]
     allowed = dict(ALWAYS)
     thread_flags = [
@@ -207,13 +211,14 @@ def fixed_part(machine, files, threads):
     ]
     conditions = {
         "clone": thread_flags if threads else [_return(EPERM)],
-        # Its flags lie in memory, out of the filter's sight; after ENOSYS libc turns to clone.
+        # The flags of clone3 lie in memory, where the filter cannot see them. After ENOSYS, libc
+        # calls clone instead.
         "clone3": [_return(ENOSYS)],
         "fcntl": _argument_in(1, FCNTL_COMMANDS),
         "ioctl": _argument_in(1, IOCTL_COMMANDS),
         "prctl": _argument_in(0, PRCTL_OPTIONS),
-        # asyncio wakes itself over a socket pair, which leads nowhere as long as no address may be
-        # named.
+        # asyncio wakes itself over a socket pair. The pair leads nowhere, because a program may
+        # not name an address.
         "socketpair": _argument_in(0, [AF_UNIX]),
         "sendto": no_address,
     }
@@ -234,7 +239,9 @@ def fixed_part(machine, files, threads):
 
 
 def _conditions(machine, blocks):
-    """For each call its block, which ends in a return; past them A still has the call's number."""
+    """Yields a block for each call. It ends in a return; after the blocks, A still holds the call's
+    number.
+    """
     column = MACHINES[machine][1]
     for name, block in blocks.items():
         number = CONDITIONAL[name][column]
@@ -243,8 +250,8 @@ def _conditions(machine, blocks):
             yield from block
 
 
-def install(bpf):
-    """Puts the filter on this thread and all it starts, for good. Needs no_new_privs."""
+def install(bpf: bytes) -> None:
+    """Applies the filter to this thread and all that it starts, for good. Needs no_new_privs."""
 
     class Program(ctypes.Structure):  # struct sock_fprog
         _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]

@@ -1,4 +1,4 @@
-"""Feeds one program its input, collects its output, and ends it at the first limit it reaches."""
+"""Sends one program its input, collects its output, and ends it at the first limit it reaches."""
 
 import collections
 import contextlib
@@ -7,23 +7,26 @@ import os
 import select
 import signal
 import time
+from collections.abc import Mapping
+from typing import Any
 
 CHUNK = 1 << 16
 
 
 class Child:
-    """The program's process, and this side's ends of its five pipes."""
+    """The process of the program, and this side's ends of its five pipes."""
 
-    def __init__(self, pid, stdin, stdout, stderr, requests, answers):
+    def __init__(self, pid: int, stdin: int, stdout: int, stderr: int, requests: int, answers: int):
         self.pid = pid
         self.exited = os.pidfd_open(pid)  # readable once the process has ended
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
         self.requests, self.answers = requests, answers
 
-    def end(self):
-        """Kills the process, if it still runs.
+    def end(self) -> tuple[int, float]:
+        """Kills the process if it still runs.
 
-        Returns its exit code (negative: the signal that ended it) and the CPU seconds it used.
+        Returns its exit code (if negative, the signal that ended it) and the CPU seconds that it
+        used.
         """
         signal.pidfd_send_signal(self.exited, signal.SIGKILL)
         _, wait_status, usage = os.wait4(self.pid, 0)
@@ -31,32 +34,33 @@ class Child:
 
 
 class _Stop(Exception):
-    """The run ends here; the argument is its status."""
+    """Ends the run; the argument is its status."""
 
 
 class Supervision:
     """One run of one program.
 
     Args:
-      child: its process, which waits for a line on `requests` that names the kind of run and the
-        source.
+      child: the process of the program. It waits on `requests` for a line with the kind of run and
+        the source.
       task: a dict of kind ("program", "calls" or "expressions", see harness.py), source, stdin
-        (text), calls (the requests) and wall_s (the time limit).
-      limits: the dict of `Limits`' fields.
-      client: the descriptor of the process that wants the result; when that closes, the run is
-        over.
+        (text), calls (the requests) and wall_s (the time limit in seconds).
+      limits: the dict of the fields of `Limits`.
+      client: the descriptor of the process that wants the result; the run is over when it closes.
     """
 
-    def __init__(self, child, task, limits, client):
+    def __init__(
+        self, child: Child, task: Mapping[str, Any], limits: Mapping[str, Any], client: int
+    ):
         self._child, self._limits, self._client = child, limits, client
         self._wall_s = task["wall_s"]
         self._poller = select.poll()
-        self._unsent = {}
+        self._unsent: dict[int, memoryview] = {}
         self._received = {fd: bytearray() for fd in (child.stdout, child.stderr, child.answers)}
         self._num_received = 0
         self._calls = collections.deque(task["calls"])
-        self._answers = []
-        self._num_asked = 1  # loading the program is the first thing it answers
+        self._answers: list[str] = []
+        self._num_asked = 1  # the first answer is for loading the program
         self._exit_is_success = task["kind"] == "program"
         for fd in (*self._received, child.exited, client):
             self._poller.register(fd, select.POLLIN)
@@ -65,8 +69,12 @@ class Supervision:
         self._queue(child.stdin, task["stdin"].encode("utf-8", "surrogatepass"))
         self._ask({"kind": task["kind"], "source": task["source"]})
 
-    def run(self):
-        """Returns a dict: `ProgramResult`'s fields, and answers (lines, the first for loading)."""
+    def run(self) -> dict[str, Any]:
+        """Runs the program to its end.
+
+        Returns a dict of the fields of `ProgramResult` and of answers (lines; the first is for
+        loading).
+        """
         started = time.monotonic()
         status = None
         try:
@@ -90,7 +98,7 @@ class Supervision:
 
     def _status(self, exit_code, cpu_s, stderr):
         if exit_code < 0:
-            # The kernel counts CPU time towards the limit by the tick, and so not as exactly.
+            # The kernel counts CPU time towards the limit in ticks, which is less exact.
             return "timeout" if cpu_s > 0.5 * self._limits["cpu_s"] else "killed"
         if exit_code == 0 and self._exit_is_success:
             return "ok"
@@ -105,8 +113,8 @@ class Supervision:
                 raise _Stop("timeout")
             for fd, _ in self._poller.poll(remaining_s * 1000 + 1):
                 if fd == self._client:
-                    # It sends nothing while a program runs, so it is gone; the program ends with
-                    # this process.
+                    # The client sends nothing while a program runs, so it has closed. The program
+                    # ends with this process.
                     os._exit(0)
                 elif fd == self._child.exited:
                     exited = True
@@ -130,7 +138,7 @@ class Supervision:
         except BlockingIOError:
             pass
         except BrokenPipeError:
-            data = data[:0]  # the program does not read it
+            data = data[:0]  # the program does not read its input
         self._unsent[fd] = data
         if not data:
             self._poller.unregister(fd)
@@ -139,14 +147,17 @@ class Supervision:
                 os.close(fd)
 
     def _receive(self, fd):
-        """Reads what there is. False: there will be no more. BlockingIOError: perhaps later."""
+        """Reads the data that are there. Returns False if none will follow.
+
+        Raises BlockingIOError if more may follow later.
+        """
         data = os.read(fd, CHUNK)
         self._received[fd] += data
         self._num_received += len(data)
         if self._num_received > self._limits["output_bytes"]:
             raise _Stop("output")
         if fd == self._child.answers:
-            if b"\n" in data:  # else a program that writes byte by byte has all copied each time
+            if b"\n" in data:  # else each byte of a slow writer would copy all that came before
                 self._take_answers()
         return bool(data)
 
@@ -159,7 +170,7 @@ class Supervision:
         for line in lines:
             if len(self._answers) == self._num_asked:
                 self._answers.clear()
-                raise _Stop("error")  # an answer that nobody asked for
+                raise _Stop("error")  # the program sent an answer without a request
             self._answers.append(line.decode("utf-8", "replace"))
         if len(self._answers) == self._num_asked:
             if not self._calls:

@@ -1,10 +1,10 @@
-"""The process that programs are forked from, ready and walled in, so that a run costs milliseconds.
+"""The isolated, warmed-up process that programs are forked from, so that a run costs milliseconds.
 
     client --socket--> zygote --fork per program--> supervisor --fork--> program
 
-The zygote never sees a program: each supervisor is forked before the task arrives and ends after
-it, so that nothing of one task (source, inputs, outputs) is in memory when the next program is
-forked.
+The zygote never sees a program: it forks each supervisor before the task arrives, and the
+supervisor ends after the task. So no source, input or output of one task is in memory when the next
+program is forked.
 """
 
 import contextlib
@@ -24,8 +24,9 @@ import traceback
 from . import frames, harness, libc, seccomp, supervisor
 from .isolation import ISOLATIONS
 
-# Imported once for all programs: what short programs use, and the extension modules whose shared
-# libraries lie outside the standard library's folder, hence out of a program's sight.
+# The zygote imports these modules once for all programs: modules that short programs use, and
+# extension modules whose shared libraries lie outside the folder of the standard library, where a
+# program cannot read them.
 PRELOADED = """
     _strptime abc argparse array ast base64 bisect bz2 calendar cmath collections.abc contextlib
     copy csv ctypes dataclasses datetime decimal difflib enum fractions functools gzip hashlib heapq
@@ -35,14 +36,14 @@ PRELOADED = """
     zlib zoneinfo
 """.split()
 
-CLIENT_GONE = 3  # a supervisor's exit code
+CLIENT_GONE = 3  # exit code of a supervisor whose client has closed
 
 
-def main():
+def main() -> None:
     """Serves a client's tasks until the client closes its socket, which is descriptor 0.
 
-    The argument on the command line is JSON: isolation (a key of ISOLATIONS) and limits. The first
-    message out is {"ready": true} or {"error": why}.
+    The argument on the command line is JSON with isolation (a key of ISOLATIONS) and limits. The
+    first message to the client is {"ready": true} or {"error": why}.
     """
     config = json.loads(sys.argv[1])
     client = socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 10))
@@ -63,22 +64,23 @@ def main():
 def _prepare(isolation_name):
     sys.path.remove("")  # the folder of this package
     for name in PRELOADED:
-        with contextlib.suppress(ImportError):  # an interpreter may be built without it
+        with contextlib.suppress(ImportError):  # an interpreter may be built without a module
             importlib.import_module(name)
     site.setquit()  # `exit` and `quit`, which -S leaves out
     with contextlib.suppress(OSError):
-        ctypes.CDLL("libgcc_s.so.1")  # glibc loads it when a thread ends
+        ctypes.CDLL("libgcc_s.so.1")  # glibc would load it later, when a thread ends
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # when the machine's memory runs out, programs go first
+        file.write("1000")  # the kernel kills programs first when the machine's memory runs out
     isolation = ISOLATIONS[isolation_name]()
     isolation.enter()
-    seccomp.fixed_part(os.uname().machine, isolation.files, isolation.threads)  # cached
+    # Fills the cache of `fixed_part`, so that no program has to build it.
+    seccomp.fixed_part(os.uname().machine, isolation.files, isolation.threads)
     gc.collect()
-    gc.freeze()  # the collector leaves shared pages alone
+    gc.freeze()  # so that the collector does not touch pages that programs share
     return isolation
 
 
@@ -101,7 +103,9 @@ def _run_as_supervisor(client, isolation, limits):
 
 
 def _fork_program(isolation, limits):
-    """Starts the process that will run the program; it walls itself in at once and waits."""
+    """Starts the process that will run the program. It isolates itself at once and waits for the
+    task.
+    """
     pipes = [os.pipe() for _ in range(5)]
     theirs = [ends[1] if number in (1, 2, 4) else ends[0] for number, ends in enumerate(pipes)]
     ours = [ends[0] if number in (1, 2, 4) else ends[1] for number, ends in enumerate(pipes)]
@@ -114,13 +118,15 @@ def _fork_program(isolation, limits):
 
 
 def _run_as_program(pipes, isolation, limits):
-    """Descriptors 0 to 2 become the program's, 3 brings requests, 4 takes answers; no return."""
+    """Runs the program with descriptors 0 to 2; 3 brings requests and 4 takes answers. Does not
+    return.
+    """
     exit_code = 1
     try:
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in pipes]
         for target, fd in enumerate(high):
             os.dup2(fd, target)
-        open_max = os.sysconf("SC_OPEN_MAX")  # before `confine` lowers it
+        open_max = os.sysconf("SC_OPEN_MAX")  # read before `confine` lowers it
         isolation.confine(limits)
         os.closerange(5, open_max)
         _reset_interpreter()
@@ -143,7 +149,7 @@ def _run_as_program(pipes, isolation, limits):
 
 
 def _reset_interpreter():
-    """Makes it look freshly started, with the same randomness in every run."""
+    """Makes the interpreter look freshly started, with the same randomness in every run."""
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.__stderr__ = open(

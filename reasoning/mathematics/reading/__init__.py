@@ -1,1 +1,1 @@
-"""Reading mathematical text: LaTeX to trees, quantities with units, lists and words."""
+"""Reads mathematical text: LaTeX as trees, quantities with units, lists and words."""

@@ -1,6 +1,6 @@
-r"""A strict reader of mathematical expressions: canonical text to a tree (`trees`).
+"""Reads mathematical expressions strictly: canonical text to a tree (`trees`).
 
-Whatever it does not know is an error, so that no part of an answer can be dropped silently.
+Unknown text is an error, so no part of an answer can be dropped silently.
 """
 
 import re
@@ -21,10 +21,10 @@ _MAX_DEPTH = 60
 
 
 def read(text: str) -> Tree:
-    """The tree of a canonical text.
+    """Returns the tree of a canonical text.
 
     Raises:
-        Unreadable: If any part of it is unknown, or it is nested too deeply.
+      Unreadable: a part of it is unknown, or it is nested too deeply.
     """
     reader = _Reader(text)
     tree = reader.sum(0)
@@ -34,13 +34,13 @@ def read(text: str) -> Tree:
 
 
 class _Reader:
-    """Recursive descent over the tokens."""
+    """Reads the tokens by recursive descent."""
 
     def __init__(self, text):
         self.tokens = tokenize(text)
         self.at = 0
-        self.bars = 0  # how many |...| are open
-        self.bound = []  # variables of the sums around
+        self.bars = 0  # the number of open |...|
+        self.bound = []  # the variables of the enclosing sums
 
     @property
     def next(self):
@@ -96,7 +96,7 @@ class _Reader:
                 return value
 
     def mixed(self, value, fraction):
-        """A number before \\frac: a mixed number if all is whole, else a product."""
+        r"""Reads a number before \\frac: a mixed number if all parts are whole, else a product."""
         whole = value[0] == "number" and value[1].denominator == 1
         parts = fraction[0] == "divide" and fraction[1:]
         if whole and parts and all(part[0] == "number" for part in parts):
@@ -147,7 +147,7 @@ class _Reader:
                 return base
 
     def argument(self, depth):
-        """What follows ^ or \\frac: a group, or one token with its sign."""
+        r"""Reads the argument of ^ or \\frac: a group, or one token with its sign."""
         if self.next == "{":
             return self.group("{", "}", depth)
         if self.next == "(":
@@ -157,7 +157,7 @@ class _Reader:
         return self.base(depth)
 
     def digit(self):
-        """The first digit of the number ahead, which is all that LaTeX takes."""
+        """Takes the first digit of the next number, because LaTeX takes only that."""
         number = self.next
         if len(number) > 1:
             raise Unreadable("a number of several digits without braces")
@@ -238,7 +238,7 @@ class _Reader:
         raise Unreadable(rf"\{name} is not known")
 
     def raw_group(self):
-        """Text of a group whose opening brace was taken."""
+        """Returns the text of a group whose opening brace was taken."""
         parts, depth = [], 1
         while depth:
             token = self.take()
@@ -254,7 +254,9 @@ class _Reader:
         return ("divide", top, self.argument(depth))
 
     def derivative(self):
-        """\\frac{dy}{dx} and \\frac{d^2y}{dx^2} as names: they are no quotients of products."""
+        r"""Reads \\frac{dy}{dx} and \\frac{d^2y}{dx^2} as names, because they are no quotients of
+        products.
+        """
         end = next((i for i in range(self.at, len(self.tokens)) if self.tokens[i][1] == "}"), None)
         if end is None:
             return None
@@ -270,7 +272,7 @@ class _Reader:
         while length < match.end():
             length += len(self.take())
         order = int(match[1] or 1)
-        if match[3] == "x":  # dy/dx is y'
+        if match[3] == "x":  # dy/dx means y'
             return ("symbol", match[2] + "'" * order)
         return ("symbol", f"d{order}{match[2]}/d{match[3]}")
 
@@ -295,12 +297,16 @@ class _Reader:
         return value if exponent is None else ("power", value, exponent)
 
     def function_argument(self, depth):
-        """(...) is the whole argument; without brackets, the product up to the next function."""
+        """Reads the argument of a function.
+
+        In brackets it is the whole argument; without brackets it is the product up to the next
+        function.
+        """
         if self.next in ("(", "{", "["):
             closing = {"(": ")", "{": "}", "[": "]"}[self.next]
             start = self.at
             value = self.group(self.next, closing, depth)
-            if self.next in ("^", "!"):  # \sin(x)^2: whose power it is, nobody can tell
+            if self.next in ("^", "!"):  # In \sin(x)^2, the power may belong to x or to sin.
                 self.at = start
                 return self.factor(depth)
             return value
@@ -312,7 +318,7 @@ class _Reader:
         return value
 
     def symbol(self, name, depth):
-        """A letter with its subscript, primes and, for a function, its arguments."""
+        """Reads a letter with its subscript, primes and, for a function, its arguments."""
         arguments = []
         if self.next == "_":
             self.take()
@@ -344,7 +350,9 @@ class _Reader:
         return ("symbol", name)
 
     def subscript(self, depth):
-        """A name for x_1 or x_{max}; a tree for a_n and a_{n+1}, which may run over a sum."""
+        """Returns a name for x_1 or x_{max}; a tree for a_n and a_{n+1}, which may run over
+        a sum.
+        """
         if self.next != "{":
             kind, token = self.tokens[self.at]
             if kind == "number":
@@ -362,7 +370,7 @@ class _Reader:
         return value if self.at == end else raw
 
     def series(self, name, depth):
-        """A sum or product with its bounds, and the product that follows as its body."""
+        """Reads a sum or product with its bounds, and the product that follows as its body."""
         self.take("_")
         self.take("{")
         if self.kind != "letter":
@@ -379,7 +387,7 @@ class _Reader:
         return ("bound", name, variable, [first, last], body)
 
     def integral(self, name, depth):
-        """An integral up to its "dx"."""
+        """Reads an integral up to its "dx"."""
         bounds = []
         for sign in ("_", "^"):
             if self.next == sign:
@@ -406,7 +414,7 @@ class _Reader:
         return ("bound", name, variable, bounds, body)
 
     def limit(self, depth):
-        """A limit, as a name for itself."""
+        """Reads a limit, as a name for itself."""
         self.take("_")
         self.take("{")
         variable = self.take()

@@ -1,6 +1,6 @@
-"""Plain numbers with what stands next to them (units, percent signs, currencies), read exactly.
+"""Reads plain numbers with their units, percent signs and currencies, exactly.
 
-Numbers are read by regular expressions that take time linear in the length; nothing is evaluated.
+Regular expressions read the numbers in time linear in the length; nothing is evaluated.
 """
 
 import dataclasses
@@ -12,15 +12,15 @@ from reasoning.mathematics.reading.units import CURRENCIES, CURRENCY_PATTERN, re
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """A number that was written out, with what stood next to it.
+    """A number that is written out, with the text next to it.
 
     Attributes:
-        value: The number as written, so 50 for "50%".
-        decimals: Digits after the point, or None if the number is no plain decimal.
-        significant: Number of significant digits written.
-        percent: Whether a percent sign followed.
-        base: The subscript, as in 52_8, or "".
-        unit: The unit in one spelling, or "".
+      value: the number as written, so 50 for "50%".
+      decimals: the number of digits after the point, or None if the number is no plain decimal.
+      significant: the number of significant digits written.
+      percent: whether a percent sign follows.
+      base: the subscript, as in 52_8, or "".
+      unit: the unit in one spelling, or "".
     """
 
     value: Fraction
@@ -31,7 +31,7 @@ class Quantity:
     unit: str = ""
 
 
-# More digits than any answer has, and few enough to convert at once.
+# No real answer has more digits than this, and Python converts this many at once.
 _MAX_DIGITS = 400
 _INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:[ ]\d{3})+|\d+)"
 _SCALES = {
@@ -62,12 +62,13 @@ _QUANTITY = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-# Digits that go on for ever, as "0.333..." shows them: one thrice, or a longer block twice.
+# Matches digits that repeat for ever, as in "0.333...": one digit three times, or a longer block
+# twice.
 _REPEATED = re.compile(r"(\d*?)(?:(\d)\2{2,}|(\d{2,12}?)\3+)")
 
 
 def parse_quantity(text: str) -> Quantity | None:
-    """The quantity a canonical text spells out, or None where it is anything else."""
+    """Returns the quantity that a canonical text spells out, or None if it is anything else."""
     match = _QUANTITY.fullmatch(text)
     if not match or sum(c.isdigit() for c in text) > _MAX_DIGITS:
         return None
@@ -77,14 +78,15 @@ def parse_quantity(text: str) -> Quantity | None:
     if match["currency"]:
         if match["unit"] and not _goes_with_money(match["unit"], CURRENCIES[match["currency"]]):
             return None
-        unit = CURRENCIES[match["currency"]]  # what the money is for is not compared
+        unit = CURRENCIES[match["currency"]]  # The thing that money pays for is not compared.
     signs = match["sign"] + match["sign2"]
     number = _number(match) if len(signs) < 2 else None
     if number is None:
         return None
     value, decimals, significant = number
-    if match["scale"]:
-        value *= _SCALES[re.search(_SCALE, match["scale"])[0]]
+    scale = re.search(_SCALE, match["scale"] or "")
+    if scale:
+        value *= _SCALES[scale[0]]
         decimals = None
     if match["ordinal"] and value.denominator != 1:
         return None
@@ -99,14 +101,18 @@ def parse_quantity(text: str) -> Quantity | None:
 
 
 def _goes_with_money(text, currency):
-    """Whether the words behind "$5" fit: its own name, "per day", "total"; "$5 cents" does not."""
+    """Says whether the words after "$5" fit: its own name, "per day" or "total" do; "$5 cents"
+    does not.
+    """
     unit = read_unit(text)
     names = set(CURRENCIES.values()) | {"cent"}
     return unit is not None and (unit.split()[0] == currency or unit.split()[0] not in names)
 
 
 def _number(match):
-    """(value, decimals, significant digits) of a matched number without its sign, or None."""
+    """Returns (value, decimals, significant digits) of a matched number without its sign,
+    or None.
+    """
     up, down = match["up"] or match["up2"], match["down"] or match["down2"]
     if up:
         whole = match["whole"] or match["whole2"]
@@ -133,24 +139,24 @@ def _number(match):
 
 
 def _repeating(whole, once, block):
-    """The value of whole.once(block)(block)(block)..."""
+    """Returns the value of whole.once(block)(block)(block)..."""
     head = Fraction(integer((whole or "0") + once), 10 ** len(once))
     return head + Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(once))
 
 
 def integer(digits: str) -> int:
-    """The integer that digits with thousands separators spell."""
+    """Returns the integer that digits with thousands separators spell."""
     return int(re.sub("[, ]", "", digits))
 
 
 def is_rounded(decimal: Quantity, exact: Fraction, min_significant: int) -> bool:
-    """Whether a decimal is another number rounded, or cut off, at the digits it gives.
+    """Says whether a decimal is another number rounded, or cut off, at the digits it gives.
 
-    A number without digits after its point is taken as exact: no integer stands for another number.
+    A number without digits after its point counts as exact: no integer stands for another number.
     """
     if decimal.decimals is None or decimal.decimals < 1 or decimal.significant < min_significant:
         return False
-    # In units of the last digit given.
+    # Both numbers are counted in units of the last digit given.
     scale = Fraction(10) ** decimal.decimals
     given, wanted = abs(decimal.value) * scale, abs(exact) * scale
     same_sign = (decimal.value < 0) == (exact < 0)
@@ -158,14 +164,16 @@ def is_rounded(decimal: Quantity, exact: Fraction, min_significant: int) -> bool
 
 
 def is_float(decimal: Quantity, exact: Fraction) -> bool:
-    """Whether a decimal is a number as a program prints it: right but for the last bits."""
+    """Says whether a decimal is a number as a program prints it: right except for the last bits."""
     if decimal.decimals is None or decimal.decimals < 1 or not 15 <= decimal.significant <= 17:
         return False
     return exact.denominator != 1 and abs(decimal.value - exact) <= abs(exact) * Fraction(4, 2**53)
 
 
 def terminates(fraction: Fraction) -> bool:
-    """Whether a fraction is a finite decimal: its denominator has no prime factors but 2 and 5."""
+    """Says whether a fraction is a finite decimal: its denominator has only the prime factors 2
+    and 5.
+    """
     denominator = fraction.denominator
     for prime in (2, 5):
         while denominator % prime == 0:
@@ -184,15 +192,16 @@ _TRAILING_UNIT = re.compile(
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    """`"8\\pi\\text{ cm}"` as `("8\\pi", "cm")`; the unit is empty where there is none.
+    r"""Splits `"8\\pi\\text{ cm}"` into `("8\\pi", "cm")`; the unit is empty if there is none.
 
-    Only units of measure and money are taken off: other words may change what stands before them.
+    It takes off only units of measure and money, because other words may change the text before
+    them.
     """
     match = _TRAILING_UNIT.search(text)
     if not match or not match.start():
         return text, ""
     before, unit = text[: match.start()], match.group()
     if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])", before) and "degree" in unit:
-        return text, ""  # the degrees belong to the angle
+        return text, ""  # The degrees belong to the angle.
     unit = read_unit(unit if unit[0] == "\\" else f" {unit}", known_only=True)
     return (before.rstrip(), unit) if unit else (text, "")

@@ -1,4 +1,4 @@
-"""Takes a canonical text apart at its top level: brackets, elements, relation signs."""
+"""Splits a canonical text at its top level: brackets, elements, relation signs."""
 
 import re
 
@@ -12,10 +12,11 @@ _CONNECTIVE = re.compile(r"\\text\{ ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?!
 
 
 def split_at(text: str, sign: re.Pattern[str]) -> tuple[list[str], list[str]]:
-    """The parts of a text between matches of `sign` outside all brackets, and those matches.
+    """Returns the parts of a text between matches of `sign` outside all brackets, and those
+    matches.
 
     Raises:
-        Unreadable: If brackets do not balance. Their kinds may differ, as in [0,1).
+      Unreadable: brackets do not balance. Their kinds may differ, as in [0,1).
     """
     parts, signs, depth, start, at = [], [], 0, 0, 0
     while at < len(text):
@@ -23,7 +24,7 @@ def split_at(text: str, sign: re.Pattern[str]) -> tuple[list[str], list[str]]:
         if bracket:
             depth += 1 if bracket.group() in _OPENING else -1
             if depth < 0:
-                raise Unreadable("brackets do not balance")
+                raise Unreadable("its brackets do not balance")
             at = bracket.end()
             continue
         match = sign.match(text, at) if depth == 0 else None
@@ -31,12 +32,12 @@ def split_at(text: str, sign: re.Pattern[str]) -> tuple[list[str], list[str]]:
             parts.append(text[start:at].strip())
             signs.append(match.group())
             start = at = match.end()
-        elif text[at] == "\\" and re.match(r"\\[A-Za-z]+", text[at:]):
-            at += re.match(r"\\[A-Za-z]+", text[at:]).end()
+        elif text[at] == "\\" and (command := re.match(r"\\[A-Za-z]+", text[at:])):
+            at += command.end()
         else:
             at += 1
     if depth:
-        raise Unreadable("brackets do not balance")
+        raise Unreadable("its brackets do not balance")
     return [*parts, text[start:].strip()], signs
 
 
@@ -44,7 +45,11 @@ _COMMA = re.compile(",")
 
 
 def elements(text: str) -> tuple[str, list[str]]:
-    """The brackets around a tuple, interval or set ("" for a bare list), and its elements."""
+    """Returns the brackets around a tuple, interval or set ("" for a bare list), and its elements.
+
+    Raises:
+      Unreadable: a bare list has no elements.
+    """
     brackets, inner = "", text
     if text.startswith(r"\{") and text.endswith(r"\}"):
         brackets, inner = "{}", text[2:-2]
@@ -61,12 +66,12 @@ def elements(text: str) -> tuple[str, list[str]]:
     parts, _ = split_at(inner, _COMMA)
     found = [value for part in parts for value in with_signs(part) if value]
     if not found and not brackets:
-        raise Unreadable("nothing to compare")
+        raise Unreadable("there is nothing to compare")
     return brackets, found
 
 
 def is_enclosed(text: str) -> bool:
-    """Whether the first bracket, ( or [, closes with the last character."""
+    """Says whether the first bracket, ( or [, closes with the last character."""
     if text[:1] not in ("(", "[") or text[-1:] not in (")", "]"):
         return False
     depth = 0
@@ -78,7 +83,7 @@ def is_enclosed(text: str) -> bool:
 
 
 def inner_elements(text: str) -> list[str]:
-    """The elements between the first and the last character; [1;3] is [1,3]."""
+    """Returns the elements between the first and the last character; [1;3] is [1,3]."""
     parts, _ = split_at(text[1:-1], _COMMA)
     if len(parts) == 1:
         parts, _ = split_at(text[1:-1], re.compile(";"))
@@ -86,7 +91,7 @@ def inner_elements(text: str) -> list[str]:
 
 
 def with_signs(text: str) -> list[str]:
-    """Both values of "a \\pm b"."""
+    r"""Returns both values of "a \\pm b"."""
     if r"\pm" not in text and r"\mp" not in text:
         return [text.strip()]
     signs = (("+", "-"), ("-", "+"))
@@ -95,5 +100,7 @@ def with_signs(text: str) -> list[str]:
 
 
 def split_relation(text: str) -> tuple[list[str], list[str]]:
-    """Sides and signs of a chain of equations or inequalities; one side if it is none."""
+    """Returns the sides and signs of a chain of equations or inequalities; one side if it
+    is none.
+    """
     return split_at(text, RELATION)

@@ -1,4 +1,4 @@
-"""One spelling for mathematical answers. Nothing is evaluated.
+"""Gives mathematical answers one spelling, without evaluating anything.
 
 `canonical` maps the many ways to write an answer (LaTeX, Unicode, Markdown, plain text) to one, by
 regular expressions that take time linear in the length.
@@ -8,7 +8,7 @@ import re
 import unicodedata
 from fractions import Fraction
 
-# Signs with a LaTeX or ASCII name.
+# Maps signs to their LaTeX or ASCII name.
 _SIGNS = str.maketrans({
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "×": r"\times ", "·": r"\cdot ",
     "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "⁄": "/", "∕": "/", "√": r"\sqrt ", "∞": r"\infty ",
@@ -29,7 +29,7 @@ _END = r"(?![A-Za-z])"
 _FUNCTIONS = (
     "pi|sqrt|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp|theta|gcd|lcm"
 )
-# Macros that set text; what they hold is language, or a number or letter in another face.
+# Matches macros that set text: they hold words, or a number or letter in another typeface.
 _FACES = re.compile(
     r"\\(?:math(?:rm|sf|it|tt|normal|bf)|text(?:rm|bf|it|sf|normal)?|mbox|hbox|operatorname\*?"
     r"|boldsymbol|bm)\s*\{((?:[^{}]|\{[^{}]{0,9}\})*)\}"
@@ -72,21 +72,21 @@ _LATEX_SPELLINGS = [
     (re.compile(rf"\\(?:lor|vee){_END}"), r"\\text{ or }"),
     (re.compile(rf"\\bar{_END}"), r"\\overline"),
     (re.compile(r"\*\*"), "^"),
-    # Functions and constants as plain words; a word in \text{...} was taken out before.
+    # These are functions and constants as plain words; words in \text{...} were taken out before.
     (re.compile(r"(?<![\\A-Za-z])sqrt\s*(\d+)"), r"\\sqrt{\1}"),
     (re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS}){_END}"), r"\\\1 "),
     (re.compile(r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])"), r"\\infty "),
-    # x^12 means x^{12} to everyone but LaTeX; log_10 likewise.
+    # x^12 means x^{12} to everyone but LaTeX, and log_10 means log_{10}.
     (re.compile(r"([_^])\s*(-?\d{2,}|-\s*\d|-\s*[A-Za-z])"), r"\1{\2}"),
     (re.compile(r"\{([^{}]{1,40})\\choose(?![A-Za-z])([^{}]{1,40})\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"([^{}]{1,40})\\choose(?![A-Za-z])([^{}]{1,40})"), r"\\binom{\1}{\2}"),
-    # \frac12, \frac1{2}, \frac{1}2
+    # This braces the arguments of \frac12, \frac1{2} and \frac{1}2.
     (
         re.compile(r"\\frac\s*(\{[^{}]*\}|[\dA-Za-z])\s*(\{[^{}]*\}|[\dA-Za-z])"),
         lambda match: rf"\frac{{{_unbraced(match[1])}}}{{{_unbraced(match[2])}}}",
     ),
     (re.compile(r"\\sqrt\s*(?:(\d)(?!\d)|\(([^()]*)\))"), r"\\sqrt{\1\2}"),
-    # A matrix in brackets of its own, and a system of equations behind a brace.
+    # An array in brackets is a matrix; an array after a brace is a system of equations.
     (
         re.compile(
             r"[(\[]\s*\\begin\{array\}(?:\{[^{}]*\})?((?:(?!\\begin).){1,1500}?)\\end\{array\}\s*[)\]]",
@@ -109,7 +109,7 @@ _WRAPPED = [
     re.compile(pattern, re.DOTALL)
     for pattern in (r"\\\[(.*)\\\]", r"\\\((.*)\\\)", r"`([^`]*)`", r'"([^"]*)"')
 ]
-# Bold and underlined text of Markdown, not the power of Python: "**73** apples", "__73__".
+# Match bold and underlined text of Markdown ("**73** apples", "__73__"), but not Python's power.
 _BOLD = re.compile(
     r"(?<![\w)\]}*])\*\*(?=[^\s*])((?:[^*]|\*(?!\*)){1,400}?)(?<=[^\s*])\*\*(?![\w*(])"
 )
@@ -123,19 +123,21 @@ _HEADING = re.compile(
     r"^(?:(?:the |my )?(?:final |correct )?(?:answer|ans|solution)\s*(?:is\b|:|=))+\s*", re.I
 )
 _ONE_LETTER = re.compile(r"([a-z])\s?:\s(?=\S)")
-# Spaces matter only between two letters or digits ("1 8", "\cot x"), and behind a comma, where they
-# tell a list of numbers from the thousands of one.
+# Spaces matter only between two letters or digits ("1 8", "\cot x"), and after a comma, where they
+# separate a list of numbers from the thousands of one number.
 _LOOSE_SPACE = re.compile(r"(?<![A-Za-z0-9,]) | (?![A-Za-z0-9])|(?<=,) (?!\d)")
 
 
 def canonical(text: str) -> str:
-    """The text in one spelling, unwrapped from `$...$`, `\\boxed{...}`, Markdown and full stops."""
+    r"""Returns the text in one spelling, without `$...$`, `\\boxed{...}`, Markdown and full stops
+    around it.
+    """
     text = _plain_characters(text)
     text = unwrap(text)
     text = _HEADING.sub("", text)
     text = _ONE_LETTER.sub(r"\1=", text, count=1) if _ONE_LETTER.match(text) else text
     text = unwrap(text)
-    # What \text{...} holds is language: keep the rules below away from it.
+    # \text{...} holds words, which the rules below must not change.
     words: list[str] = []
 
     def take_out(match):
@@ -144,7 +146,7 @@ def canonical(text: str) -> str:
 
     for pattern, replacement in _BEFORE_TEXT:
         text = pattern.sub(replacement, text)
-    for _ in range(4):  # a face inside a face
+    for _ in range(4):  # A typeface may stand inside another.
         before, text = text, _FACES.sub(_plain_face, text)
         if text == before:
             break
@@ -160,7 +162,9 @@ def canonical(text: str) -> str:
 
 
 def _plain_face(match):
-    """A number or symbol in another face as itself; anything else as \\text{...}."""
+    r"""Returns a number or symbol in another typeface as itself, and anything else as
+    \\text{...}.
+    """
     face, held = match.group().split("{", 1)[0], match[1]
     inner = held.strip()
     if re.fullmatch(r"[-+]?[\d.,/]*\d[\d.,/]*|/", inner):
@@ -172,7 +176,7 @@ def _plain_face(match):
             return rf"\vec{{{inner}}}"
     if "operatorname" in face and re.fullmatch(_FUNCTIONS, inner):
         return rf"\{inner} "
-    # \mathrm{cm^2}: the power does not belong to the text.
+    # In \mathrm{cm^2}, the power does not belong to the text.
     power = re.fullmatch(r"(.*[A-Za-z])\s*(\^\{?\d\}?)\s*", held, re.DOTALL)
     held, power = (power[1], power[2]) if power else (held, "")
     held = held.replace("{", "").replace("}", "")
@@ -180,10 +184,10 @@ def _plain_face(match):
 
 
 def unwrap(text: str) -> str:
-    """Takes away what encloses the whole text: dollar signs, boxes, bold, quotes, full stops."""
-    if len(text) > _MAX_LENGTH:  # no answer that anything looks into
+    """Removes what encloses the whole text: dollar signs, boxes, bold, quotes, full stops."""
+    if len(text) > _MAX_LENGTH:  # No longer answer is ever compared.
         return text.strip()
-    for _ in range(8):  # layers; more is no answer but an attack
+    for _ in range(8):  # More layers are an attack, not an answer.
         before = text
         text = text.strip()
         if not text.endswith(".."):
@@ -195,7 +199,7 @@ def unwrap(text: str) -> str:
         text = _UNDERLINED.sub(r"\1", _BOLD.sub(r"\1", text))
         if text.count("**") == 1 or text.count("__") == 1:
             text = _DANGLING.sub("", text)
-        # "$18$ dollars": signs in pairs are LaTeX's, a single one is money.
+        # Paired signs, as in "$18$ dollars", are LaTeX; a single one is money.
         if len(_DOLLAR.findall(text)) % 2 == 0:
             text = _DOLLAR.sub("", text)
         match = _BOXED.match(text)
@@ -207,7 +211,7 @@ def unwrap(text: str) -> str:
 
 
 def closing_brace(text: str, opening: int) -> int | None:
-    """Index of the brace that closes the one at `opening`, or None."""
+    """Returns the index of the brace that closes the one at `opening`, or None."""
     depth = 0
     for brace in _BRACES.finditer(text, opening):
         if brace.group() == "{":
@@ -220,14 +224,16 @@ def closing_brace(text: str, opening: int) -> int | None:
 
 
 def _plain_characters(text):
-    """ASCII digits and signs for their Unicode look-alikes, and no control characters."""
+    """Returns the text with ASCII digits and signs for Unicode look-alikes, without control
+    characters.
+    """
     text = _CONTROL.sub("", text)
     if text.isascii():
         return text
-    # Runs of super- and subscripts first: they would decompose to digits on the line.
+    # Runs of super- and subscripts come first: later they would become ordinary digits.
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿ]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
     text = re.sub("[₀-₉]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
-    # A root sign goes with the whole number behind it, and not with its first digit.
+    # A root sign applies to the whole number after it, not only to its first digit.
     text = re.sub(r"√\s*(\d+)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<=[√∛∜])\s*(\d+|[A-Za-z])", r"{\1}", text)
     return "".join(_plain_character(c) for c in text)
@@ -244,7 +250,7 @@ def _plain_character(c):
         return str(unicodedata.digit(c))
     if category == "Zs":
         return " "
-    if category == "Cf":  # invisible: joiners, direction marks
+    if category == "Cf":  # joiners and direction marks, which are invisible
         return ""
     if "！" <= c <= "～":  # full-width ASCII
         return chr(ord(c) - 0xFEE0)

@@ -1,4 +1,4 @@
-"""Tokens of a canonical text, and the names that the reader of expressions knows."""
+"""Splits a canonical text into tokens, and lists the names that the expression reader knows."""
 
 import re
 
@@ -20,25 +20,25 @@ GREEK = frozenset(
 )
 DECORATIONS = frozenset("vec overline hat tilde dot mathbb mathcal widehat underline".split())
 TIMES = ("*", r"\cdot", r"\times", r"\ast")
-# Letters that name functions: f(x) is a value of f, while x(y+1) is a product.
+# Letters that name functions: f(x) is a value of f, but x(y+1) is a product.
 FUNCTION_LETTERS = frozenset("fghFGH")
-# Signs behind which no further factor of a product can start.
+# A token that cannot start another factor of a product.
 ENDS = frozenset(("+", "-", ")", "]", "}", "/", ",", "%", "", "|", r"\}", "!", "'", "^", "_", "="))
 
 
 def tokenize(text: str) -> list[tuple[str, str]]:
-    """(kind, token) pairs, the last of them ("end", "").
+    """Returns (kind, token) pairs, the last of them ("end", "").
 
     Kinds are "number", "text", "command", "letter" and "sign".
 
     Raises:
-        Unreadable: If there is a character that no token starts with.
+      Unreadable: no token starts with a character of the text.
     """
     tokens, end, length = [], 0, len(text.rstrip())
     while end < length:
         match = _TOKEN.match(text, end)
         if not match or match.lastgroup is None:
-            raise Unreadable(f"cannot be read at {text[end : end + 12]!r}")
+            raise Unreadable(f"it cannot be read at {text[end : end + 12]!r}")
         tokens.append((match.lastgroup, match[match.lastgroup]))
         end = match.end()
     return [*tokens, ("end", "")]

@@ -1,4 +1,4 @@
-"""Trees of mathematical expressions, as `latex.read` makes them.
+"""Defines trees of mathematical expressions, as `latex.read` makes them.
 
 They are plain tuples, `(kind, ...)`:
 
@@ -7,7 +7,7 @@ They are plain tuples, `(kind, ...)`:
     ("power", base, exponent)         ("root", argument, degree)  ("negate", argument)
     ("mixed", whole, fraction)        ("degrees", argument)
     ("function", name, arguments)     a known one, such as sin, log, factorial, abs
-    ("unknown", name, arguments)      f(x), a_n: equal only to itself
+    ("unknown", name, arguments)      f(x), a_n: equals only itself
     ("bound", "sum" | "prod" | "int" | "lim", variable, bounds, body)
 """
 
@@ -19,11 +19,11 @@ Tree = tuple[Any, ...]
 
 
 class Unreadable(ValueError):
-    """The text is no mathematics that we can read."""
+    """The text is no mathematics that this package can read."""
 
 
 def worked_out(tree: Tree) -> bool:
-    """Whether a tree is a number in some notation, and no calculation that is left to the reader.
+    """Says whether a tree is a number in some notation, and not an unfinished calculation.
 
     A fraction, a power, a root, a factorial and 3 * 10^8 are notations; sums and products are not.
     """
@@ -47,7 +47,7 @@ def _signed_number(tree):
 
 
 def number_tree(text: str | int) -> Tree:
-    """The tree of a number that is written with digits, commas and a point."""
+    """Returns the tree of a number that is written with digits, commas and a point."""
     if isinstance(text, int):
         return ("number", Fraction(text))
     whole, _, decimals = text.partition(".")

@@ -1,4 +1,4 @@
-"""Units of measure and the nouns that stand behind a number, in one spelling each."""
+"""Reads units of measure and the nouns after a number, and gives each one spelling."""
 
 import re
 
@@ -14,7 +14,7 @@ _CURRENCY_CODES = {
     "JPY": "yen", "CNY": "yuan", "RMB": "yuan", "INR": "rupee", "Rs.": "rupee", "Rs": "rupee",
     "KRW": "won", "CHF": "franc", "PLN": "zloty", "R$": "real", "RUB": "ruble",
 }  # fmt: skip
-# Every mark that may stand before an amount of money, the longest first.
+# All marks that may stand before an amount of money; the pattern tries the longest first.
 CURRENCIES = CURRENCY_SIGNS | _CURRENCY_CODES
 CURRENCY_PATTERN = "|".join(re.escape(mark) for mark in sorted(CURRENCIES, key=len, reverse=True))
 _MONEY = set(CURRENCIES.values())
@@ -39,10 +39,10 @@ _ALIASES = {
     "square": "sq square", "/": "per", "people": "people person", "child": "child children",
 }  # fmt: skip
 _UNIT_OF = {alias: unit for unit, aliases in _ALIASES.items() for alias in aliases.split()}
-# Known by one capital letter: a unit inside \text{...} or behind a degree sign only.
+# Units of one capital letter count only inside \text{...} or after a degree sign.
 _CAPITALS = frozenset("CFKNJWVAL")
 
-# Words that change the number before them, or join it to another: no units.
+# These words change the number before them or join it to another one, so they are no units.
 _NOT_UNITS = frozenset(
     """
     zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
@@ -70,11 +70,11 @@ _MAX_LENGTH, _MAX_WORDS = 80, 8
 
 
 def read_unit(text: str, known_only: bool = False) -> str | None:
-    """One spelling of what stands behind a number; "" for nothing, None if it is no unit.
+    r"""Returns one spelling of the unit after a number; "" for nothing, None if it is no unit.
 
     Args:
-        text: The rest of a canonical text behind the number, such as `"\\text{ cm}^2"`.
-        known_only: Accept units of measure and money only, no other nouns ("apples").
+      text: the rest of a canonical text after the number, such as `"\\text{ cm}^2"`.
+      known_only: accept only units of measure and money, no other nouns ("apples").
     """
     if not text.strip():
         return ""
@@ -103,10 +103,11 @@ def read_unit(text: str, known_only: bool = False) -> str | None:
     if known_only and not all(known):
         return None
     if any(len(word) == 1 and word.isascii() and not unit for unit, (word, _) in zip(known, words)):
-        return None  # a letter is a variable, or short for a word such as million
+        return None  # A letter is a variable, or short for a word such as million.
     first = words[0][0]
     if not marked:
-        # Without \text or a space, letters behind a number are variables, unless well known.
+        # Without \text or a space, letters after a number are variables, unless they are a
+        # well-known unit.
         well_known = known[0] and (separated or len(first) > 1)
         wordlike = len(first) > 2 and re.search("[aeiou]|[^\x00-\x7f]", first.lower())
         wordlike = wordlike or not first.isascii()
@@ -118,7 +119,9 @@ def read_unit(text: str, known_only: bool = False) -> str | None:
 
 
 def agree(one: str, other: str) -> bool:
-    """Whether two units of `read_unit` are the same; what money is for does not count."""
+    """Says whether two units of `read_unit` are the same; the thing that money pays for does not
+    count.
+    """
     if one == other:
         return True
     for money in _MONEY:
@@ -132,7 +135,7 @@ def _power_sign(match):
 
 
 def _words(text):
-    """(word, power) pairs and ("/", "") of a unit's text, or nothing if there is anything else."""
+    """Returns (word, power) pairs and ("/", "") of a unit; nothing if there is any other text."""
     words, end = [], 0
     for match in _PIECE.finditer(text):
         if match.start() != end:

@@ -1,12 +1,12 @@
-"""Answers in words: names, choices, "no solution"."""
+"""Reads answers in words: names, choices, "no solution"."""
 
 import re
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _TOKEN = re.compile(r"[^\W_]+|[^\s\w.,!\"()\[\]{}]|_")
 _JOINED = re.compile(r"\s*(?:,|;|&|\band\b)\s*(?:and\b\s*)?")
-# A word, a \text{...} or a choice. Letters that are the run of an alphabet ("abc") or have no vowel
-# are a product of variables.
+# Matches a word, a \text{...} or a choice. Letters that are a run of the alphabet ("abc") or have
+# no vowel are a product of variables.
 _WORDS = re.compile(
     r"\\text\{[^{}]*\}|\(?[A-Za-z]\)?|[A-Za-z]{3}[A-Za-z0-9 ,'-]*"
     r"|[A-Za-z]-[A-Za-z]{3,}|[A-Za-z]{2,3}|(?=.*[^\x00-\x7f])[^\W\d_][^\W\d_ ,]*"
@@ -21,7 +21,7 @@ _OTHER_CHOICE = re.compile(
     r"(?<![A-Za-z])[A-Z](?![A-Za-z])|\b(?:or|and|not|nor|but)\b|[=<>?]", re.IGNORECASE
 )
 _SHORT_WORDS = frozenset("no yes up on in am pm".split())
-# Spellings of one meaning.
+# Maps spellings to their meaning.
 _MEANINGS = {
     "no solution exist": "no solution",
     "there is no solution": "no solution",
@@ -33,7 +33,7 @@ _MEANINGS = {
 
 
 def is_text(text: str) -> bool:
-    """Whether a canonical reference is words (or a single letter), and no mathematics."""
+    """Says whether a canonical reference is words (or a single letter) and not mathematics."""
     if has_meaning(text):
         return True
     if not _WORDS.fullmatch(text):
@@ -57,12 +57,12 @@ def _is_product(letters):
 
 
 def has_meaning(text: str) -> bool:
-    """Whether a text is one of the phrases that have several spellings."""
+    """Says whether a text is one of the phrases that have several spellings."""
     return meaning(text) in _MEANINGS.values()
 
 
 def meaning(text: str) -> str:
-    """Words in lower case and singular, without punctuation that changes nothing."""
+    """Returns the words in lower case and singular, without punctuation that changes nothing."""
     text = _TEXT.sub(r" \1 ", text).replace("$", "")
     text = re.sub(r"(?<=[^\W\d_])-(?=[^\W\d_])", " ", text)
     words = [_singular(token) for token in _TOKEN.findall(text.lower())]
@@ -75,20 +75,20 @@ def meaning(text: str) -> str:
 
 
 def same_words(expected: str, given: str) -> bool:
-    """Whether two texts have the same words; lists ("Alice and Bob") in any order."""
+    """Says whether two texts have the same words; lists ("Alice and Bob") may be in any order."""
     letter = _LETTER.fullmatch(expected)
     if letter:
         return _same_letter(letter[1] or letter[2], bool(letter[1]), given)
     if meaning(expected) == meaning(given):
         return True
     if re.search(r"[\[(]", given) and not re.search(r"[\[(]", expected) and "," in given:
-        return False  # an ordered pair is no list
+        return False  # An ordered pair is no list.
     lists = [_list(text) for text in (expected, given)]
     return len(lists[0]) > 1 and lists[0] == lists[1]
 
 
 def _same_letter(letter, enclosed, given):
-    """Whether an answer is a choice or a variable: (C) and [C] are C, but n! is not n."""
+    """Says whether an answer is a choice or a variable: (C) and [C] are C, but n! is not n."""
     other = _CHOICE.fullmatch(given)
     labelled = _LABELLED.fullmatch(given)
     if letter.isupper() and labelled and not _OTHER_CHOICE.search(labelled[2]):

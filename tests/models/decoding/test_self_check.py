@@ -35,7 +35,7 @@ def test_what_the_sampler_drew_passes_and_what_was_changed_does_not(model, tempe
     kl, gap = check(params, drawn, temperature)
     assert kl < 1e-8 and gap < 1e-4
     off_by_a_token = [Sampled(s.context[1:] or [3], s.tokens, s.logprobs) for s in drawn]
-    with pytest.raises(SamplerMismatch, match="disagree about what was sampled"):
+    with pytest.raises(SamplerMismatch, match="disagree about the log-probs"):
         check(params, off_by_a_token, temperature)
     other_weights = jax.tree.map(lambda x: 1.05 * x, params)
     with pytest.raises(SamplerMismatch):

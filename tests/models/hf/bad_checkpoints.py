@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from models.checkpoint import load_model
 from models.decoder import LanguageModel
 from models.hf.config import config_from_hf, config_to_hf
-from models.hf.load import load_model
 from models.hf.tensors import stored_tensors
 from models.tokens.tokenizer import train_bpe
 

@@ -208,7 +208,7 @@ def test_old_configs_without_kv_heads_or_rope_theta():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("llama-3.1-8b", {"model_type": "mistral"}, "model_type='mistral' is not supported"),
+        ("llama-3.1-8b", {"model_type": "olmo"}, "model_type='olmo' is not supported"),
         ("llama-3.1-8b", {"model_type": None}, "model_type=None is not supported"),
         ("llama-3.1-8b", {"attention_bias": True}, "attention_bias=True .* only False"),
         ("llama-3.1-8b", {"mlp_bias": True}, "mlp_bias=True"),

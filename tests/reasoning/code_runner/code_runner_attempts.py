@@ -1,10 +1,11 @@
-r"""The table of attempts to break out of the code sandbox, for the tests of it.
+r"""Lists attempts to break out of the code sandbox, for its tests.
 
-Each is a program that reads its aims (see `targets`) as JSON on standard input and prints ESCAPED
-if it got what it wanted. Standard library only: it is also run by another user's interpreter.
+Each attempt is a program that reads its targets (see `targets`) as JSON from standard input and
+prints ESCAPED if it got what it wanted. It uses only the standard library, because another user's
+interpreter runs it too.
 
-Run as a program from the checkout, it makes every attempt under every isolation that this user can
-set up, and prints how many were refused; the exit code is 1 if one got out:
+Run as a program from the checkout, this file makes every attempt under every isolation that this
+user can set up, and prints how many were refused; the exit code is 1 if one escaped:
 
     python tests/reasoning/code_runner/code_runner_attempts.py
     setpriv --reuid=65534 --regid=65534 --clear-groups \

@@ -1,6 +1,6 @@
-"""The sandbox against programs that try to get out, to stay, or to take more than their share.
+"""Tests the sandbox against programs that try to escape, to stay, or to take more than their share.
 
-The table of attempts is in code_runner_attempts.py.
+code_runner_attempts.py lists the attempts.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""The remote runner against a local server that speaks SandboxFusion's and Piston's protocols."""
+"""Tests the remote runner against a local server that speaks the SandboxFusion and Piston
+protocols.
+"""
 
 import http.server
 import json
@@ -208,7 +210,7 @@ def test_failure_of_sandbox_fusion_itself(server):
     answer = json.dumps({"status": "SandboxError", "message": "no disk", "run_result": None})
     server.faults = [status(200, answer)]
     with RemoteCodeRunner(f"http://127.0.0.1:{server.server_port}") as runner:
-        with pytest.raises(RemoteSandboxError, match="no run: no disk"):
+        with pytest.raises(RemoteSandboxError, match="made no run: no disk"):
             runner.run_program("print(1)")
 
 

@@ -1,4 +1,4 @@
-"""The system-call filter decides rightly on both machines, by a BPF interpreter of its own."""
+"""Tests the system-call filter for both machines, with an independent BPF interpreter."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Which code blocks of a response are the program."""
+"""Tests which code blocks of a response are taken as the program."""
 
 import time
 

@@ -1,10 +1,10 @@
-"""What the makers of gold answers share.
+"""Shared code of the modules that make gold answers.
 
-`golds_*.py` hold gold answers of many kinds with spellings that are equal to
-them, and near misses that are not.
+`golds_*.py` hold gold answers of many kinds, with spellings that are equal to them and near misses
+that are not.
 
 All are equal or wrong by construction, with Python's integers and fractions; nothing here uses the
-grader. A near miss differs by a sign, by one, by a part left out, by an exponent or a unit.
+grader. A near miss differs by a sign, by one, by a missing part, by an exponent or by a unit.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Golds that are equations, functions and values with a name."""
+"""Gold answers that are equations, functions and values with a name."""
 
 from tests.reasoning.mathematics.golds import Gold, kind, nonzero, signed, term
 

@@ -1,4 +1,4 @@
-"""Golds that are surds, logarithms, angles and complex numbers."""
+"""Gold answers that are surds, logarithms, angles and complex numbers."""
 
 import math
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Golds that are rational numbers, large and small ones included."""
+"""Gold answers that are rational numbers, with large and small ones."""
 
 import math
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Golds that are intervals, sets, lists, tuples and matrices."""
+"""Gold answers that are intervals, sets, lists, tuples and matrices."""
 
 from tests.reasoning.mathematics.golds import Gold, kind
 

@@ -1,4 +1,4 @@
-"""Golds with units, money and percentages, and golds in words."""
+"""Gold answers with units, money and percentages, and gold answers in words."""
 
 from fractions import Fraction
 

@@ -1,10 +1,10 @@
-"""Tries the grader on made-up answers: equivalent spellings must pass, near misses must not.
+"""Tests the grader on generated answers: equivalent spellings must pass, near misses must not.
 
     python -m tests.reasoning.mathematics.grading_fuzzer --cases=50000 --seed=1
 
 Each case has a gold answer of some kind, an answer that is equal or wrong by construction, and a
-form of response around it. The exit status is 1 if a wrong answer was accepted or more than one in
-a hundred right ones was refused. `golds_*.py` hold the kinds.
+form of response around it. The exit status is 1 if a wrong answer was accepted, or if more than one
+in a hundred right answers was refused. `golds_*.py` hold the kinds.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Extraction of the final answer."""
+"""Tests the extraction of the final answer."""
 
 import time
 

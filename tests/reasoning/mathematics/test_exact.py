@@ -1,4 +1,4 @@
-"""Exact comparison of quotients of polynomials, with polynomials built to agree at known points."""
+"""Tests the exact comparison of polynomials that are built to agree at the known points."""
 
 from fractions import Fraction
 
@@ -34,7 +34,9 @@ def test_a_polynomial_that_vanishes_at_every_point_is_not_zero():
     def term(value: Fraction) -> str:
         return rf"(x-({value.numerator}/{value.denominator}))"
 
-    built = "x+" + "".join(term(value) for value in chosen[:5]) + "".join(
-        term(value) for value in chosen[5:]
+    built = (
+        "x+"
+        + "".join(term(value) for value in chosen[:5])
+        + "".join(term(value) for value in chosen[5:])
     )
     assert not same_expression("x", built)

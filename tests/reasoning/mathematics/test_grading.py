@@ -1,4 +1,6 @@
-"""The grader as a whole: made-up answers, collected cases, real solutions, documented examples."""
+"""Tests the whole grader: generated answers, collected cases, real solutions, documented
+examples.
+"""
 
 import dataclasses
 import json

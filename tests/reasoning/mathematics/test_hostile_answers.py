@@ -1,6 +1,6 @@
-"""A hundred hostile answers: each gets a verdict in time, none is executed, none earns anything.
+"""Tests a hundred hostile answers: each gets a verdict in time, none is executed, none is rewarded.
 
-Each is a whole response to a problem, judged as the accuracy and format rewards judge: by
+Each is a whole response to a problem, judged as the accuracy and format rewards judge it: by
 `parse_response`, `extract_answer` and `verify_math`. The `canary` of a payload is a file that it
 would write.
 """

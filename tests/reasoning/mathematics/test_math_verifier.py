@@ -1,4 +1,4 @@
-"""The math verifier against tables of what mathematicians call equal, and not."""
+"""Tests the math verifier against tables of what mathematicians call equal and not equal."""
 
 import json
 import os

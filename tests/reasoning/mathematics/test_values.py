@@ -1,4 +1,4 @@
-"""Reading expressions and computing their values, against Python's own arithmetic and mpmath."""
+"""Tests reading and evaluating expressions against Python's own arithmetic and mpmath."""
 
 import math
 from fractions import Fraction

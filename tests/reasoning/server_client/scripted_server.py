@@ -1,6 +1,6 @@
 """A server on 127.0.0.1 that answers each request with the bytes of a script, at the script's pace.
 
-`FAULTS` is the table of what servers do wrong below the level of JSON.
+`FAULTS` lists the faults of servers below the level of JSON.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Prices, spending caps and rates of a server, without one."""
+"""Tests prices, spending caps and rate limits, without a server."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every client against servers that hang, break off, flood, lie and tell secrets."""
+"""Tests every client against servers that hang, break off, flood, lie or reveal secrets."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The judge: verdicts are found in chatter, and nothing that is judged passes for a verdict."""
+"""Tests that the judge finds verdicts in chatter, and that no judged text passes for a verdict."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The generator behind HTTP, against a local server that misbehaves in every way there is."""
+"""Tests the HTTP generator against a local server that misbehaves in many ways."""
 
 import json
 import threading
@@ -203,10 +203,10 @@ def test_silence_and_dripping_time_out(server, flaw):
 @pytest.mark.parametrize(
     ("code", "message", "fatal"),
     [
-        (400, "the request does not suit the model.*context length is 4096", False),
-        (401, "the key is refused: check the variable", True),
-        (403, "the key may not do this", True),
-        (404, "no such model or path: check model and url", True),
+        (400, "the model does not accept the request.*context length is 4096", False),
+        (401, "the server refuses the key: check the variable", True),
+        (403, "the key does not allow this request", True),
+        (404, "the server has no such model or path: check model and url", True),
         (413, "the request is too long", False),
         (301, "the server refuses the request", False),
     ],
@@ -259,7 +259,9 @@ def test_retry_after_is_honoured_by_all_requests(server):
     assert time.monotonic() - start >= 1
     # Longer than anybody would wait: reported.
     server.faults = [bad.status(429, "quota", {"Retry-After": "3600"})]
-    with pytest.raises(ServerError, match="quota; it asks to wait 3600 s: try again then"):
+    with pytest.raises(
+        ServerError, match="quota; the server asks to wait 3600 s: try again after that"
+    ):
         generate(make(server), ["a"])
 
 

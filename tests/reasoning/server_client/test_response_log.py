@@ -1,4 +1,4 @@
-"""The file of paid-for responses: whole lines, whatever happens while one is written."""
+"""Tests that the file of paid responses has whole lines, whatever interrupts a write."""
 
 import errno
 import json
@@ -62,7 +62,7 @@ def test_damage_elsewhere_is_an_error(path):
     lines = path.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2][:5] + b"\n"
     path.write_bytes(b"".join(lines))
-    with pytest.raises(ValueError, match=r"responses.jsonl:3: no record of a response"):
+    with pytest.raises(ValueError, match=r"responses.jsonl:3: the line is no record of a response"):
         ResponseLog(path, SETTINGS)
     path.write_text('{"a": 1}\n{"b": 2}\n')
     with pytest.raises(ValueError, match="no file of responses"):
@@ -83,7 +83,7 @@ def test_one_process_at_a_time(path):
             "except ValueError as error: print(error)"
         )
         second = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
-    assert "is being written by another process" in second.stdout, second.stderr
+    assert "is open in another process" in second.stdout, second.stderr
     ResponseLog(path, SETTINGS).close()
 
 

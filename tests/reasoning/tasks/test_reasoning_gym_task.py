@@ -1,4 +1,4 @@
-"""reasoning-gym tasks: splits, verdicts, and verifiers that must not run what they are given."""
+"""Tests reasoning-gym tasks: splits, verdicts, and verifiers that must not execute their input."""
 
 import dataclasses
 import inspect
@@ -66,7 +66,7 @@ def test_parameters_reach_the_generator():
 
 
 def test_how_many_must_be_said_and_possible():
-    with pytest.raises(ValueError, match="say how many"):
+    with pytest.raises(ValueError, match="give a count"):
         get_task("rg:chain_sum").problems("train", None, 0)
     # A handful of questions, all of which are for training.
     task = get_task("rg:gcd?min_value=5&max_value=6&min_numbers=2&max_numbers=2")
@@ -95,7 +95,9 @@ def test_a_problem_without_its_metadata_is_an_error(metadata):
 def test_a_problem_that_its_numbers_do_not_give_is_an_error():
     (problem, other) = _problems("chain_sum")
     changed = dataclasses.replace(problem, question=other.question)
-    with pytest.raises(ValueError, match="give another question than .* make the problems again"):
+    with pytest.raises(
+        ValueError, match="give another question than .* generate the problems again"
+    ):
         get_task("rg:chain_sum").verify(changed, problem.answer)
     # A graded file may lack the question: then the numbers alone decide.
     unknown = dataclasses.replace(problem, question="")
@@ -146,7 +148,7 @@ def test_nothing_in_a_graded_file_is_run(name, field, tmp_path):
     fields = {"question": problem.question, "answer": code, "response": "<answer>[1]</answer>"}
     file, graded = tmp_path / "responses.jsonl", tmp_path / "graded.jsonl"
     file.write_text(json.dumps(fields | {"metadata": {"entry": entry}}) + "\n")
-    with pytest.raises(ValueError, match="an entry that stands in a file is not trusted"):
+    with pytest.raises(ValueError, match="an entry from a file is not trusted"):
         run_grade.run(f"rg:{name}", str(file), str(graded), Console(quiet=True))
     # Beside the numbers that a problem is made from, it changes nothing.
     file.write_text(json.dumps(fields | {"metadata": {"entry": entry, **problem.metadata}}) + "\n")

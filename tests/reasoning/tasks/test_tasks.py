@@ -1,4 +1,4 @@
-"""The task registry, and the tasks with a fixed set of problems."""
+"""Tests the task registry, and the tasks with a fixed set of problems."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_drawing_depends_on_the_seed_alone(own_problems):
     assert task.problems("train", 20, seed=1) == first
     assert task.problems("train", 20, seed=2) != first
     assert len({p.question for p in first}) == 20
-    with pytest.raises(ValueError, match="1000 were asked for"):
+    with pytest.raises(ValueError, match="but 1000 are requested"):
         task.problems("train", 1000, seed=1)
     with pytest.raises(ValueError, match="'validation'"):
         task.problems("validation", 1, seed=1)
@@ -139,7 +139,7 @@ def test_math500_reads_both_forms_of_its_file(tmp_path):
     with pytest.raises(ValueError, match="test only"):
         get_task(f"math500:{array}").problems("train", None, 0)
     array.write_text("[{")
-    with pytest.raises(ValueError, match="no JSON"):
+    with pytest.raises(ValueError, match="not valid JSON"):
         get_task(f"math500:{array}").problems("test", None, 0)
 
 

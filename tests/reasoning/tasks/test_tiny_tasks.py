@@ -1,4 +1,4 @@
-"""The tiny world's domains as tasks: what is drawn, what is read from a response, what is right."""
+"""Tests the tasks of the tiny world: problems, extraction of answers, and verdicts."""
 
 import pytest
 
@@ -116,12 +116,14 @@ def test_bad_levels(spec, fault):
 
 
 def test_problems_that_are_not_there():
-    with pytest.raises(ValueError, match="has 0 test problems, 5 were asked for"):
+    with pytest.raises(ValueError, match="has 0 test problems, but 5 are requested"):
         get_task("tiny_math?low=2&high=3").problems("test", 5, 0)
-    with pytest.raises(ValueError, match="makes problems without end: say how many"):
+    with pytest.raises(ValueError, match="makes problems without end: give a count"):
         get_task("tiny_math").problems("train", None, 0)
     with pytest.raises(ValueError, match="split='dev' is unknown"):
         get_task("tiny_math").problems("dev", 5, 0)
     facts = get_task("tiny_knowledge").problems("train", None, 0)
-    with pytest.raises(ValueError, match=f"has {len(facts)} train problems, 1000 were asked for"):
+    with pytest.raises(
+        ValueError, match=f"has {len(facts)} train problems, but 1000 are requested"
+    ):
         get_task("tiny_knowledge").problems("train", 1000, 0)

@@ -1,4 +1,4 @@
-"""Language consistency: what counts as a word, and of which language it is."""
+"""Tests language consistency: which strings count as words, and of which language."""
 
 import time
 

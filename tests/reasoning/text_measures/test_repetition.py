@@ -1,4 +1,4 @@
-"""Words and repetition, in scripts with and without spaces."""
+"""Tests words and repetition, in scripts with and without spaces."""
 
 import pytest
 

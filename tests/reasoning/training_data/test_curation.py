@@ -1,4 +1,4 @@
-"""What is kept of sampled responses, and what is left out for which reason."""
+"""Tests which sampled responses are kept, and the reason why each other one is dropped."""
 
 import random
 
@@ -71,9 +71,7 @@ def test_decontamination_is_a_common_run_of_words(n):
     rng = random.Random(n)
     agreed = []
     for _ in range(300):
-        held_out, text = (
-            " ".join(rng.choices("abcd", k=rng.randint(1, 14))) for _ in range(2)
-        )
+        held_out, text = (" ".join(rng.choices("abcd", k=rng.randint(1, 14))) for _ in range(2))
         found = Decontaminator([held_out], n).shared(text)
         agreed.append(shares_a_run(text, held_out, n))
         assert (found is not None) == agreed[-1]
@@ -102,7 +100,9 @@ def test_deduplication():
     assert not seen.is_new("q", long + " more")
     assert not seen.is_new("q", long + " a b c d e")
     assert seen.is_new("q", long + " a b c d e f g")  # 8 of 15
-    assert Deduplicator().is_new("q", "") and seen.is_new("q", "short") and seen.is_new("q", "brief")
+    assert (
+        Deduplicator().is_new("q", "") and seen.is_new("q", "short") and seen.is_new("q", "brief")
+    )
 
 
 def test_curate_counts_every_candidate_once_and_keeps_order():

@@ -1,4 +1,4 @@
-"""Mixtures by counting, clean records by construction, and the order of a curriculum."""
+"""Tests mixtures by counting, clean records by construction, and the order of a curriculum."""
 
 import collections
 
@@ -46,8 +46,8 @@ def test_a_mixture_is_shuffled_by_its_seed():
 @pytest.mark.parametrize(
     "sources, shares, message",
     [
-        (SOURCES, {"math": -1, "code": 1, "chat": 0}, "data share -1 of math: it must be at"),
-        ({"a": [1]}, {"a": 0}, "no source has a share above 0: a"),
+        (SOURCES, {"math": -1, "code": 1, "chat": 0}, "the data share of math is -1: give at"),
+        ({"a": [1]}, {"a": 0}, "no source has a share above 0: give one to any of a"),
         ({"a": [1], "b": []}, {"a": 1, "b": 1}, "b holds no records to mix in"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Math-Shepherd labels with a scripted generator: every share can be counted by hand."""
+"""Tests Math-Shepherd labels with a scripted generator, whose shares can be counted by hand."""
 
 import collections
 import json
@@ -164,7 +164,7 @@ def test_chunks_and_purposes_draw_apart(tmp_path):
 def test_labels_of_something_else_are_not_mixed_in(tmp_path):
     run(tmp_path)
     for changes, name in (
-        ({"settings": LabelSettings(3, 5, 12, chunk=2, seed=7)}, "completions=4, and 5"),
+        ({"settings": LabelSettings(3, 5, 12, chunk=2, seed=7)}, "completions=4, not 5"),
         ({"problems": PROBLEMS[:4]}, "prompts="),
     ):
         with pytest.raises(ValueError, match=f"holds step labels with {name}"):
@@ -178,7 +178,7 @@ def test_bad_settings_and_no_problems_are_refused(tmp_path):
         LabelSettings(solutions=1, completions=1, max_new_tokens=4, temperature=0)
     with pytest.raises(ValueError, match="completions=2 would be equal"):
         LabelSettings(solutions=1, completions=2, max_new_tokens=4, completion_temperature=0)
-    with pytest.raises(ValueError, match="no problems"):
+    with pytest.raises(ValueError, match="no problems to label"):
         run(tmp_path, problems=[])
     assert not list(tmp_path.iterdir())
 

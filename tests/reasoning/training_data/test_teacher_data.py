@@ -1,4 +1,7 @@
-"""Teacher's chains: asked once, kept whole, verified, filtered; with servers that misbehave."""
+"""Tests that a teacher's chains are asked for once, kept whole, verified and filtered.
+
+Some tests use servers that misbehave.
+"""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Functions for workers to run: they must be importable by name."""
+"""Functions that workers run in the tests; a worker must be able to import them by name."""
 
 import ctypes
 import json

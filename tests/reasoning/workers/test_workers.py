@@ -1,4 +1,4 @@
-"""The worker pool: order, limits, and that one bad call costs only itself."""
+"""Tests the worker pool: order, limits, and that one bad call loses only its own result."""
 
 import os
 import pathlib
@@ -187,7 +187,7 @@ def test_workers_share_what_the_warm_up_call_left():
 
 
 def test_unusable_functions_are_refused():
-    with pytest.raises(ValueError, match="imported by a worker"):
+    with pytest.raises(ValueError, match="a worker cannot import"):
         WorkerPool(lambda x: x, 1, timeout_s=1)
     with pytest.raises(ValueError, match="num_workers"):
         WorkerPool(pool_functions.square, 0, timeout_s=1)

@@ -1,0 +1,50 @@
+"""Keeps a chain of thought apart from the answer while a response is being written.
+
+A caller shows the answer and hides the chain, or shows both: `split_thinking` says of every piece of
+text which of the two it is. `reasoning.response` does the same for whole responses.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from reasoning.generation.streaming import overlap
+from reasoning.response import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
+
+THINKING, ANSWERING = "thinking", "answering"
+_TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
+_TAG = re.compile("|".join(map(re.escape, _TAGS)))
+
+
+def split_thinking(chunks: Iterable[str], opening: str = "") -> Iterator[tuple[str, str]]:
+    """Yields `(THINKING or ANSWERING, text)`, the tags of the format left out.
+
+    A tag may come in several chunks: what may be the beginning of one is held back until it is
+    known. `reasoning.response.after_chain` says the same of a whole response.
+
+    Args:
+      chunks: a response, in parts.
+      opening: what the prompt has begun the response with; see `reasoning.response.opened_by`.
+    """
+    opened = THINK_OPEN in opening and THINK_CLOSE not in opening
+    state, held = THINKING if opened else ANSWERING, ""
+    for chunk in chunks:
+        held += chunk
+        while found := _TAG.search(held):
+            if before := held[: found.start()]:
+                yield state, before
+            if found.group() == THINK_OPEN:
+                state = THINKING
+            elif found.group() == THINK_CLOSE:
+                state = ANSWERING
+            held = held[found.end() :]
+        kept = _begun_tag(held)
+        if len(held) > kept:
+            yield state, held[: len(held) - kept]
+            held = held[len(held) - kept :]
+    if held:
+        yield state, held
+
+
+def _begun_tag(text: str) -> int:
+    """Length of the longest end of a text that may begin a tag."""
+    return max(overlap(text, tag) for tag in _TAGS)
