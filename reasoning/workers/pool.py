@@ -161,7 +161,9 @@ class WorkerPool:
                 pass
 
     def _start(self) -> None:
-        ours, theirs = multiprocessing.Pipe()
+        # The type checker takes the two ends for those of Windows, which are of another class.
+        pipe: Any = multiprocessing.Pipe()
+        ours, theirs = pipe
         with theirs:
             # -P keeps the script's folder off sys.path, where modules of this project would hide
             # others of the same name.
