@@ -1,4 +1,4 @@
-"""Packaging. Install with ``pip install -e .`` (add ``[test]``, ``[parity]``, ``[tpu]``, ``[cuda]``)."""
+"""Packaging: pip install -e . (add [test], [parity], [tpu] or [cuda])."""
 
 from setuptools import find_packages, setup
 
@@ -39,7 +39,8 @@ setup(
         "tokenizers>=0.21",
         "safetensors>=0.5",
         "huggingface-hub>=0.30",
-        # Types and blocks of llama.cpp's files: dequantizes what is read, quantizes what is written.
+        # Types and blocks of llama.cpp's files: dequantizes what is read, quantizes what is
+        # written.
         "gguf>=0.17",
         # Renders the chat templates of HF tokenizers, sandboxed.
         "jinja2>=3.1.6",
@@ -55,6 +56,7 @@ setup(
     extras_require={
         # math-verify is an oracle for the grader; it needs a LaTeX parser and its runtime.
         "test": [
+            "setuptools>=68",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6",

@@ -1,10 +1,11 @@
-"""What the checksums of checkpoints cost, at a real size.
+"""Measures what the checksums of checkpoints cost at a realistic size.
 
     python -m benchmarks.bench_checkpoints --gigabytes=1.5
 
-Saves a state of random arrays, and prints the seconds of: the save until training goes on, the save
-until it is complete, its checksums (a part of that, in the background), the comparison before a
-restore, and the restore with it.
+The benchmark saves a state of random arrays and prints the seconds of five things: the save until
+training goes on; the save until it is complete; the checksums, which are part of the latter and run
+in the background; the comparison of checksums before a restore; and the restore with that
+comparison.
 """
 
 import argparse
@@ -24,7 +25,7 @@ ARRAYS = 24
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=1.5)
     parser.add_argument("--folder", help="where to write; a temporary folder by default")
     size = int(parser.parse_args().gigabytes * 1e9 / 4 / ARRAYS)

@@ -1,9 +1,10 @@
-"""Programs per second in the code sandbox.
+"""Measures how many programs per second the code sandbox runs.
 
     python -m benchmarks.bench_code_runner [--workers=4] [--programs=200]
 
-Each program runs in a fresh process with a fresh scratch folder, as rewards run them: one with
-three function calls, one with one standard input, and one expression.
+Each program runs in a fresh process with a fresh scratch folder, as it does for rewards. The
+benchmark has three kinds of programs: a function that is called three times, a script that reads
+standard input once, and an expression.
 """
 
 import argparse
@@ -46,7 +47,8 @@ JOBS = {
 }
 
 
-def main():
+def main() -> None:
+    """Prints programs per second of each kind, for each isolation that this machine offers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--programs", type=int, default=200)

@@ -1,21 +1,24 @@
-"""Search by steps against plain sampling: the same weights, rows and tokens, in turn in one process.
+"""Compares search by steps with plain sampling: same weights, same rows, same number of tokens.
 
     python -m benchmarks.bench_paths [--quick]
 
-Wall time per generated token, host included. A search extends 16 paths of each prompt by a step,
-draws survivors at random and forks them, as beam search does, until paths are full; `verified`
-also scores every step with a model of the same size. `even` steps have 12 tokens. `ragged` ones end
-at a delimiter after 12 +- 3.5, and all rows of a step wait for the longest. Ratios are to plain
-sampling of as many rows, each from one round: median, and least to largest.
+The benchmark measures wall time per generated token, including the host's work. The two sides take
+turns in one process. A search extends 16 paths of each prompt by a step, draws survivors at random
+and forks them, as beam search does, until the paths are full; a `verified` search also scores every
+step with a model of the same size. `even` steps have 12 tokens. `ragged` steps end at a delimiter
+after 12 +- 3.5 tokens, and all rows of a step wait for the longest. A round gives the ratio of a
+search to plain sampling of as many rows; the report has the median and the range over all rounds.
 
-Then best-of-64 behind a prompt of 256 tokens: the shared prompt is read once.
+A second part measures best-of-64 for a prompt of 256 tokens that is read once or 64 times.
 """
+# ruff: noqa: E402  (The backend must be prepared before JAX is imported.)
 
 import argparse
 import json
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 from launch.parts.runtime import prepare_backend
 
@@ -41,7 +44,12 @@ SHARED, SAMPLES = 256, 64
 
 
 def take_turns(rounds: int, **sides: Callable[[], int]) -> dict[str, list[float]]:
-    """Seconds per token of each side, run in turn after one warm-up; a side returns its tokens."""
+    """Runs the sides in turn and returns their seconds per token, one entry for each round.
+
+    Args:
+      rounds: number of rounds, not counting one for warm-up.
+      sides: functions that do the work and return how many tokens they generated.
+    """
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, run in sides.items():
@@ -53,35 +61,43 @@ def take_turns(rounds: int, **sides: Callable[[], int]) -> dict[str, list[float]
 
 
 def ratio(times: list[float], base: list[float]) -> dict[str, float]:
-    """Median and range of what each round says."""
+    """Returns median, least and largest of the rounds' ratios of `times` to `base`."""
     ratios = [a / b for a, b in zip(times, base, strict=True)]
     found = {"median": statistics.median(ratios), "least": min(ratios), "largest": max(ratios)}
     return {name: round(value, 3) for name, value in found.items()}
 
 
 def ragged_steps() -> TokenAutomaton:
-    """Ends a step at the sixth token of those in the upper half of the vocabulary."""
+    """Returns a delimiter that ends a step at the sixth token from the vocabulary's upper half."""
     upper = np.arange(CONFIG.vocab_size) >= CONFIG.vocab_size // 2
     return TokenAutomaton(np.minimum(np.arange(7)[:, None] + upper, 6).astype(np.int16))
 
 
 class Search:
-    """A beam search whose survivors are drawn at random."""
+    """A beam search that draws its survivors at random.
 
-    def __init__(self, prompts, params, delimiter=None, verifier=None):
-        shape = dict(
-            prompts=len(prompts), capacity=WIDTH, width=WIDTH, max_new_tokens=NEW_TOKENS
-        )
+    Attributes:
+      sampled: tokens that all calls sampled.
+      row_steps: decode steps of all calls, counted for each row; `sampled / row_steps` is the
+        occupancy.
+    """
+
+    def __init__(
+        self,
+        prompts: list[list[int]],
+        params: Any,
+        delimiter: TokenAutomaton | None = None,
+        verifier: Any = None,
+    ):
+        shape = dict(prompts=len(prompts), capacity=WIDTH, width=WIDTH, max_new_tokens=NEW_TOKENS)
         self.prompts, self.params, self.verifier = prompts, params, verifier
         shape["step_tokens"] = STEP if delimiter is None else 2 * STEP
-        self.sampler = PathSampler(
-            LanguageModel(CONFIG), **shape, stop_ids=[], delimiter=delimiter
-        )
+        self.sampler = PathSampler(LanguageModel(CONFIG), **shape, stop_ids=[], delimiter=delimiter)
         self.scorer = PathScorer(ScalarModel(CONFIG), **shape)
         self.calls = self.sampled = self.row_steps = 0
 
     def __call__(self) -> int:
-        """Runs the search once; returns the tokens that it sampled."""
+        """Runs the search once and returns the number of tokens that it sampled."""
         self.calls += 1
         rng, key = np.random.default_rng(self.calls), jax.random.key(self.calls)
         prompts = self.prompts
@@ -112,13 +128,17 @@ class Search:
 
 
 def bench_search(num_prompts: int, rounds: int) -> dict:
-    """Ratios of searches to plain sampling."""
+    """Returns the ratios of searches to plain sampling, for `num_prompts` prompts at a time."""
     params = jax.jit(LanguageModel(CONFIG).init)(jax.random.key(0))
     verifier = jax.jit(ScalarModel(CONFIG).init)(jax.random.key(1))
     rng = np.random.default_rng(1)
     prompts = rng.integers(0, CONFIG.vocab_size, (num_prompts, PROMPT)).tolist()
     plain = Sampler(
-        LanguageModel(CONFIG), slots=num_prompts, group=WIDTH, max_new_tokens=NEW_TOKENS, stop_ids=[]
+        LanguageModel(CONFIG),
+        slots=num_prompts,
+        group=WIDTH,
+        max_new_tokens=NEW_TOKENS,
+        stop_ids=[],
     )
     searches = {
         "even": Search(prompts, params),
@@ -139,7 +159,7 @@ def bench_search(num_prompts: int, rounds: int) -> dict:
 
 
 def bench_shared_prompt(rounds: int) -> dict:
-    """Seconds to read a prompt once, and 64 times; and best-of-64 behind it."""
+    """Measures reading a prompt once and 64 times, and best-of-64 with both."""
     model = LanguageModel(CONFIG)
     params = jax.jit(model.init)(jax.random.key(0))
     prompt = np.random.default_rng(2).integers(0, CONFIG.vocab_size, SHARED).tolist()
@@ -183,7 +203,8 @@ def bench_shared_prompt(rounds: int) -> dict:
     }
 
 
-def main():
+def main() -> None:
+    """Prints the ratios as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     rounds = 4 if parser.parse_args().quick else 12

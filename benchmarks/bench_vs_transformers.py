@@ -1,17 +1,21 @@
-"""SFT step and generation against PyTorch + transformers: same weights, same work, one CPU.
+"""Compares SFT steps and generation with PyTorch + transformers: same weights, same work, one CPU.
 
     make bench          (or: python -m benchmarks.bench_vs_transformers [--quick])
 
-Every side has a process of its own, without the other's libraries, and they take turns, so that a
-machine whose speed drifts drifts for all, and no side's threads and memory are in another's way;
-medians and ratios are what to quote. transformers runs twice: as it comes, and with the allocator set
-as this project's entry points set it (`launch.parts.runtime.prepare_backend`), so that both kinds of gain
-can be told apart.
+Each side runs in a process of its own, without the other's libraries, so that neither side's
+threads and memory disturb the other. The sides take turns, so that a drift of the machine's speed
+affects all of them. Quote medians and ratios. transformers runs twice: as it comes, and with the
+allocator settings of this project's entry points (`launch.parts.runtime.prepare_backend`). So the
+report separates the gain of the allocator from the gain of the code.
 
-SFT is measured on rows without padding (the same shapes to the letter), and on documents of the tiny
-world's corpus, which transformers pads to the longest of a batch and this project packs; there only
-real tokens count. The share of peak is that of the largest matrix product's speed by either library.
+SFT is measured on two kinds of rows: rows without padding, whose shapes are the same on both sides,
+and documents of the tiny world's corpus. transformers pads the latter to the longest of a batch,
+this project packs them, and only real tokens count. "Share of peak" is relative to the speed of a
+large matrix product by whichever library is faster.
 """
+# ruff: noqa: E402  (The backend must be prepared before JAX is imported.)
+# Only the environment of this benchmark has torch and transformers.
+# pyright: reportMissingImports=false
 
 import argparse
 import contextlib
@@ -22,10 +26,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from launch.parts.runtime import prepare_backend
 
-# In processes that were told so, see `_side`.
+# `_side` sets this variable for the processes that it starts.
 if os.environ.get("BENCH_ALLOCATOR", "kept") == "kept":
     prepare_backend()
 
@@ -52,6 +57,7 @@ OURS, THEIRS, THEIRS_KEPT = "ours", "transformers", "transformers_with_our_alloc
 
 
 def model_config(width: int) -> ModelConfig:
+    """Returns a Qwen3 config of 4 layers with D = `width`."""
     return ModelConfig(
         family="qwen3", vocab_size=VOCAB, embed_dim=width, num_layers=4, num_heads=width // 32,
         num_kv_heads=max(1, width // 128), head_dim=32, mlp_dim=3 * width, qk_norm=True,
@@ -59,27 +65,31 @@ def model_config(width: int) -> ModelConfig:
     )  # fmt: skip
 
 
-def our_params(width: int):
+def our_params(width: int) -> Any:
+    """Returns random parameters of `model_config(width)`."""
     return jax.jit(LanguageModel(model_config(width)).init)(jax.random.key(0))
 
 
-def their_model(directory: str):
+def their_model(directory: str) -> Any:
+    """Loads an exported model with transformers."""
     import torch
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
 
 
-# Each of these prepares one side and returns what one turn runs.
+# Each of the next functions prepares one side and returns a function that runs one turn.
 
 
-def our_product() -> Callable[[], None]:
+def our_product() -> Callable[[], Any]:
+    """Prepares a matrix product with JAX."""
     a = jnp.asarray(np.random.default_rng(0).normal(size=(2048, 2048)), jnp.float32)
     product = jax.jit(jnp.matmul)
     return lambda: product(a, a).block_until_ready()
 
 
-def their_product() -> Callable[[], None]:
+def their_product() -> Callable[[], Any]:
+    """Prepares a matrix product with torch."""
     import torch
 
     a = torch.from_numpy(np.random.default_rng(0).normal(size=(2048, 2048)).astype(np.float32))
@@ -87,6 +97,7 @@ def their_product() -> Callable[[], None]:
 
 
 def our_training(width: int, documents: Sequence[np.ndarray]) -> Callable[[], None]:
+    """Prepares a training step of this project on packed documents."""
     model, mesh = LanguageModel(model_config(width)), make_mesh()
     settings = dict(name="adamw", learning_rate=1e-4, weight_decay=0.1, clip_norm=1.0)
     optimizer = make_optimizer(settings, model.abstract_params, 10_000)
@@ -104,6 +115,7 @@ def our_training(width: int, documents: Sequence[np.ndarray]) -> Callable[[], No
 
 
 def their_training(directory: str, documents: Sequence[np.ndarray]) -> Callable[[], None]:
+    """Prepares a training step of transformers on padded documents."""
     import torch
 
     model = their_model(directory).train()
@@ -127,6 +139,7 @@ def their_training(directory: str, documents: Sequence[np.ndarray]) -> Callable[
 
 
 def our_generation(width: int, prompts: np.ndarray) -> Callable[[], None]:
+    """Prepares the generation of a batch with this project's sampler."""
     params, key, rows = our_params(width), jax.random.key(0), prompts.tolist()
     sampler = Sampler(
         LanguageModel(model_config(width)), slots=BATCH, group=1, max_new_tokens=NEW_TOKENS,
@@ -140,6 +153,7 @@ def our_generation(width: int, prompts: np.ndarray) -> Callable[[], None]:
 
 
 def their_generation(directory: str, prompts: np.ndarray) -> Callable[[], None]:
+    """Prepares the generation of a batch with transformers."""
     import torch
 
     model, ids = their_model(directory).eval(), torch.from_numpy(prompts)
@@ -156,7 +170,7 @@ def their_generation(directory: str, prompts: np.ndarray) -> Callable[[], None]:
 
 
 def _serve(connection, make: Callable, arguments: Sequence) -> None:
-    """A side's process: prepares it, then runs a turn for every message and tells its seconds."""
+    """Is the main function of a side's process: answers each message with the seconds of a turn."""
     run = make(*arguments)
     while connection.recv():
         start = time.perf_counter()
@@ -166,14 +180,15 @@ def _serve(connection, make: Callable, arguments: Sequence) -> None:
 
 @contextlib.contextmanager
 def _side(make: Callable, arguments: Sequence, allocator: str) -> Iterator[Callable[[], float]]:
-    """A function that has a process of its own run a turn.
+    """Starts a process for one side and gives a function that runs a turn there.
 
     Args:
-      allocator: "kept" as `prepare_backend` sets it, or "default".
+      make: prepares the side, given `arguments`, and returns what one turn runs.
+      allocator: "kept" for the settings of `prepare_backend`, or "default".
     """
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    # Read when the process imports this file.
+    # The new process reads this variable when it imports this file.
     os.environ["BENCH_ALLOCATOR"] = allocator
     process = spawn.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
     process.start()
@@ -193,7 +208,13 @@ def _side(make: Callable, arguments: Sequence, allocator: str) -> Iterator[Calla
 def take_turns(
     rounds: int, sides: dict[str, tuple[Callable, Sequence, str]], warm_up: int = 2
 ) -> dict[str, float]:
-    """Median seconds of each side: (function that prepares it, its arguments, allocator)."""
+    """Runs the sides in turn and returns the median seconds of a turn of each side.
+
+    Args:
+      rounds: rounds that count.
+      sides: for each side the arguments of `_side`.
+      warm_up: rounds before them that do not count.
+    """
     with contextlib.ExitStack() as stack:
         turns = {name: stack.enter_context(_side(*side)) for name, side in sides.items()}
         times: dict[str, list[float]] = {name: [] for name in sides}
@@ -206,19 +227,21 @@ def take_turns(
 
 
 def compare(name: str, tokens: int, rounds: int, ours, theirs) -> dict[str, float]:
-    """Tokens per second of the sides, and our speed as a multiple of each of theirs."""
+    """Returns tokens per second of each side, and our speed as a multiple of each of theirs."""
     seconds = take_turns(
         rounds,
         {OURS: (*ours, "kept"), THEIRS: (*theirs, "default"), THEIRS_KEPT: (*theirs, "kept")},
     )
-    found = {f"{name}_{side}_tokens_per_s": round(tokens / s) for side, s in seconds.items()}
+    found: dict[str, float] = {
+        f"{name}_{side}_tokens_per_s": round(tokens / s) for side, s in seconds.items()
+    }
     for side in (THEIRS, THEIRS_KEPT):
         found[f"{name}_ratio_to_{side}"] = round(seconds[side] / seconds[OURS], 2)
     return found
 
 
 def ragged_documents() -> list[np.ndarray]:
-    """Token ids with the lengths of the tiny world's documents, about `ROWS * LENGTH` in all."""
+    """Returns token ids of the tiny world's documents, about `ROWS * LENGTH` tokens in all."""
     texts = corpus.documents(2000, seed=0)
     tokenizer = train_bpe(texts, VOCAB, eos_token="<eos>")
     documents, total = [], 0
@@ -227,10 +250,11 @@ def ragged_documents() -> list[np.ndarray]:
             return documents
         documents.append(np.array(ids, np.int32))
         total += len(ids)
-    raise AssertionError("the corpus is too small")
+    raise AssertionError("the corpus is too small; ask for more documents")
 
 
-def main():
+def main() -> None:
+    """Prints the report as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     quick = parser.parse_args().quick
@@ -240,9 +264,7 @@ def main():
         "documents": ragged_documents(),
     }
     prompts = rng.integers(0, VOCAB, (BATCH, PROMPT))
-    products = take_turns(
-        5, {OURS: (our_product, (), "kept"), THEIRS: (their_product, (), "kept")}
-    )
+    products = take_turns(5, {OURS: (our_product, (), "kept"), THEIRS: (their_product, (), "kept")})
     peak = 2 * 2048**3 / min(products.values())
     report: dict = {"peak_gflops": round(peak / 1e9, 1), "cores": os.cpu_count()}
     print(json.dumps(report), flush=True)

@@ -63,8 +63,9 @@ def get_config() -> ConfigDict:
         }
     )
     config.sequence = _training()
-    # `beta` is 0 for forward KL, 1 for reverse KL; see `train/objectives/distillation.py`. The `top_k`
-    # likeliest tokens of the teacher are stored once; None computes all of its distribution along.
+    # `beta` is 0 for forward KL, 1 for reverse KL; see `train/objectives/distillation.py`. The
+    # `top_k` likeliest tokens of the teacher are stored once; None computes its whole distribution
+    # at every step.
     config.logit = _training()
     config.logit.update(beta=0.0, temperature=1.0)
     config.logit.top_k = placeholder(int)

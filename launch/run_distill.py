@@ -1,13 +1,13 @@
-"""Distillation: the ability of a reasoner in a smaller student.
+"""Distils a teacher's reasoning into a smaller student.
 
     python -m launch.run_distill --config=configs/distill.py --config.teacher=MODEL \
         --config.student=MODEL --workdir=runs/distill
 
-Both are any model that `models.checkpoint` opens. Evaluates teacher and student, trains the student
-by each of `--config.methods` and evaluates what comes out; the methods are those of
-`launch/jobs/distillation.py`. `workdir` gets report.json and for every seed the folders `teacher`
-(responses.jsonl: what it taught), `base` (the student before) and one for each method, whose `hf/`
-is the trained model. A run that was interrupted goes on where it was, by the same command.
+Teacher and student may be any model that `models.checkpoint` opens. The program evaluates both,
+trains the student by each of `--config.methods` (see `launch/jobs/distillation.py`) and evaluates
+each result. `workdir` gets report.json and, for every seed, the folders `teacher` (responses.jsonl
+holds what it taught), `base` (the student before training) and one for each method, whose `hf/` is
+the trained model. The same command continues an interrupted run.
 """
 
 import dataclasses
@@ -21,21 +21,22 @@ from launch.parts import runtime
 from launch.schema.distill import DistillConfig
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+    """Runs the job as the flags say."""
     del argv
     config = runtime.read_config(_CONFIG, DistillConfig)
     run(config, _WORKDIR.value, _SEEDS.value, _ACCEPT_STOPPED.value)
 
 
 def run(config, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()) -> None:
-    """The whole job; see the module's docstring.
+    """Runs the job that the module describes.
 
     Raises:
-      Interrupted: a signal ended it; the same call goes on from there.
-      Stopped: a training stopped itself, and its stage is not among `accept_stopped`.
+      Interrupted: a signal ended the job; the same call continues it.
+      Stopped: a training stopped itself, and `accept_stopped` does not name its stage.
     """
     config = schema.load(DistillConfig, config)
-    # JAX starts here, once XLA's flags are set.
+    # JAX may start only here: `run_main` has set XLA's flags.
     from launch.jobs import distillation
 
     runtime.start_distributed()
@@ -87,7 +88,7 @@ def _run_seed(config, directory, seed, accept_stopped):
     teacher = tokenizer = None
     if "teacher" in sources:
         model, tokenizer = finetune.open_checkpoint(sources["teacher"], config.dtype, config.remat)
-        # Frozen weights are stored as they are computed with.
+        # The teacher's weights are frozen, so they need no wider dtype than the computation.
         fields = {"param_dtype": model.config.dtype, "remat": "none"}
         model = LanguageModel(model.config.replace(**fields))
         teacher = distillation.Teacher(workspace(model, tokenizer), None)
@@ -118,16 +119,19 @@ def _run_seed(config, directory, seed, accept_stopped):
         [*tasks, *config.evaluation.tasks.values()], responses.paths(config.data.responses)
     )
     distillation.prepare(work, teacher, problems, config)
-    if teacher is not None:  # Its weights are read once all else is right.
+    if teacher is not None:  # Weights are read last, once everything else is checked.
         params = load_params(sources["teacher"], teacher.work.model.config, mesh)
         teacher = dataclasses.replace(teacher, params=params)
     return distillation.distill(work, teacher, problems, config, make_base, settings)
 
 
 if __name__ == "__main__":
-    # Here, so that a program may import several entry points: flags are global.
+    # Flags are global: defined here, they do not clash where a program imports several entry
+    # points.
     _CONFIG = runtime.define_config("configs/distill.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/distill", "where everything is written")
-    _SEEDS = flags.DEFINE_integer("seeds", 1, "training runs, each its own", lower_bound=1)
+    _SEEDS = flags.DEFINE_integer(
+        "seeds", 1, "training runs, each with its own seed", lower_bound=1
+    )
     _ACCEPT_STOPPED = runtime.define_accept_stopped()
     runtime.run_main(main)

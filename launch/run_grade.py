@@ -2,12 +2,12 @@ r"""Grades responses that a model gave elsewhere.
 
     python -m launch.run_grade --task=gsm8k --responses=responses.jsonl --output=graded.jsonl
 
-Each record of `responses` has `answer` (the reference, as the task's data have it) and `response`
-(all the model wrote). `output` repeats the records with `correct` and `reason` added. GSM8K takes
-less than a millisecond an answer, MATH-500 a few. `docs/grading.md` has the conventions.
+Each record of `responses` has `answer` (the reference answer of the task) and `response` (all that
+the model wrote). `output` repeats the records and adds `correct` and `reason`. An answer to GSM8K
+takes less than a millisecond, one to MATH-500 a few. `docs/grading.md` describes the conventions.
 
-Records of a reasoning-gym task also have `metadata`, as its problems come with: `seed` and `index`,
-from which the problem is made again. Nothing in a graded file is run.
+Records of a reasoning-gym task also need `metadata` with the problem's `seed` and `index`, from
+which the task makes the problem again. The program runs nothing that a graded file holds.
 """
 
 import os
@@ -31,9 +31,9 @@ _BATCH = 256
 
 
 def read_responses(path: str, task: str) -> list[tuple[dict[str, Any], Problem, str]]:
-    """(record, problem, response) of every line; all are checked before any is graded.
+    """Reads (record, problem, response) of every line, and checks all before any is graded.
 
-    `question` (or `prompt`) and `metadata` are passed to the verifier where a record has them.
+    The verifier also gets `question` (or `prompt`) and `metadata` of a record that has them.
 
     Raises:
         FileNotFoundError, ValueError: One line that names the file, the line and the fault.
@@ -56,7 +56,7 @@ def read_responses(path: str, task: str) -> list[tuple[dict[str, Any], Problem, 
 
 
 def grade(task: Task, rows: Sequence[tuple[dict[str, Any], Problem, str]]) -> list[Verdict]:
-    """Verdicts on the responses; one without an answer is wrong."""
+    """Returns a verdict on each response; a response without an answer is wrong."""
     prompts = [record.get("prompt") for record, _, _ in rows]
     grades = grade_completions(
         [problem for _, problem, _ in rows],
@@ -76,7 +76,7 @@ def run(task_name: str, responses: str, output: str, console: Console) -> dict[s
     task = get_task(task_name)
     folder = os.path.dirname(os.path.abspath(output))
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"{folder}: no such folder; create it, or choose another --output")
+        raise FileNotFoundError(f"{folder}: no such folder; create it, or give another --output")
     if os.path.isdir(output):
         raise IsADirectoryError(f"{output}: is a folder; name a file by --output")
     rows = read_responses(responses, task_name)
@@ -119,6 +119,7 @@ def run(task_name: str, responses: str, output: str, console: Console) -> dict[s
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the job as the flags say."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; arguments are written --name=value")
     try:
@@ -128,7 +129,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    # Here, so that a program may import several entry points: flags are global.
+    # Flags are global: defined here, they do not clash where a program imports several entry
+    # points.
     _TASK = flags.DEFINE_string(
         "task", None, "Task whose verifier grades, such as gsm8k or math500.", required=True
     )

@@ -1,4 +1,4 @@
-"""A small random checkpoint in Qwen2's layout, with data to warm it up: RL without a download.
+"""Makes a small random checkpoint in Qwen2's layout, and SFT data for it: RL without a download.
 
     python -m launch.run_make_checkpoint --output=runs/tiny_qwen2
     python -m launch.run_sft --config=configs/sft.py:tiny --config.task=gsm8k \
@@ -7,10 +7,10 @@
     python -m launch.run_rl --config=configs/gsm8k_grpo.py:tiny \
         --config.model=runs/tiny_qwen2/sft/sft/hf --workdir=runs/tiny_qwen2/rl
 
-It writes `model/`, random weights with a BPE tokenizer trained on the task's texts, and
-`sft.jsonl`, the task's solutions as chats. Most of them break the R1 format in one of several ways, so that what
-SFT makes of the model knows the format and seldom keeps it: something for RL to find. Such a model
-is far too small to solve GSM8K.
+The program writes `model/` (random weights, and a BPE tokenizer trained on the task's texts) and
+`sft.jsonl` (the task's solutions as chats). Most of these chats break the R1 format in one of
+several ways. After SFT on them the model therefore knows the format but seldom keeps it, and RL has
+something to improve. Such a model is far too small to solve GSM8K.
 """
 
 import json
@@ -42,11 +42,13 @@ BROKEN = (
 
 
 def make_chats(problems: Sequence, well_formed: float, seed: int) -> list[dict]:
-    """A chat for each problem, as `train.data` reads it.
+    """Returns a chat for each problem, in the form that `train.data` reads.
 
     Args:
-      problems: the chain is the solution in their metadata, where there is one.
+      problems: the solution in a problem's metadata becomes the chain of thought; a problem
+        without a solution repeats its question.
       well_formed: share of responses that keep the R1 format.
+      seed: decides which responses keep the format.
     """
     from reasoning.prompts import R1_SYSTEM
 
@@ -84,12 +86,12 @@ def make_checkpoint(
     from reasoning import response
 
     if output.exists():
-        raise ValueError(f"{output} exists; remove it, or give another folder")
+        raise ValueError(f"{output} exists; remove it, or give another --output")
     chats = make_chats(problems, well_formed, seed)
     tags = (response.THINK_OPEN, response.THINK_CLOSE, response.ANSWER_OPEN, response.ANSWER_CLOSE)
     texts = (message["content"] for chat in chats for message in chat["messages"])
     tokenizer = train_bpe(
-        # What are tokens of their own would only spoil the merges around them.
+        # Tags become tokens of their own; in the text they would only spoil the merges.
         (re.sub("|".join(tags), "", text) for text in texts),
         vocab_size,
         special_tokens=(TURN_OPEN,),
@@ -120,7 +122,8 @@ def make_checkpoint(
     print(f"{output}: {model.config.num_params:,} parameters, {len(chats)} chats")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+    """Runs the job as the flags say."""
     del argv
     from reasoning.tasks import get_task
 
@@ -136,13 +139,14 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    # Here, so that a program may import several entry points: flags are global.
+    # Flags are global: defined here, they do not clash where a program imports several entry
+    # points.
     _OUTPUT = flags.DEFINE_string("output", None, "Folder to write.", required=True)
-    _TASK = flags.DEFINE_string("task", "gsm8k", "Where texts come from.")
+    _TASK = flags.DEFINE_string("task", "gsm8k", "Task whose texts are used.")
     _EXAMPLES = flags.DEFINE_integer("examples", 4000, "Training problems to use.", lower_bound=1)
-    _WELL_FORMED = flags.DEFINE_float("well_formed", 0.3, "Share of them in the R1 format.", 0, 1)
-    _VOCAB = flags.DEFINE_integer("vocab_size", 1024, "Most tokens.")
-    _WIDTH = flags.DEFINE_integer("width", 96, "Of the residual stream.", lower_bound=8)
-    _LAYERS = flags.DEFINE_integer("layers", 2, "Of the decoder.", lower_bound=1)
-    _SEED = flags.DEFINE_integer("seed", 0, "Of weights and data.")
+    _WELL_FORMED = flags.DEFINE_float("well_formed", 0.3, "Share of chats in the R1 format.", 0, 1)
+    _VOCAB = flags.DEFINE_integer("vocab_size", 1024, "Largest vocabulary, in tokens.")
+    _WIDTH = flags.DEFINE_integer("width", 96, "Width of the residual stream.", lower_bound=8)
+    _LAYERS = flags.DEFINE_integer("layers", 2, "Layers of the decoder.", lower_bound=1)
+    _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights and data.")
     runtime.run_main(main)

@@ -1,21 +1,23 @@
-"""Whether a recipe's train step fits a machine that is not at hand.
+"""Finds out whether a recipe's train step fits a machine that is not at hand.
 
     python -m launch.run_preflight --config=configs/r1_full.py:cold_start,qwen2.5-7b \
         --topology=v5p:4x4x4 --output=fits.json
 
-Compiles the real step, with abstract arrays, for a TPU topology; `pip install libtpu` brings the
-compiler, no TPU is needed. `--topology=cpu:8` compiles for so many virtual CPU devices: it checks
-shardings, and its memory is not that of an accelerator. Takes one to a few minutes on two cores.
+The program compiles the real step, with abstract arrays, for a TPU topology. `pip install libtpu`
+brings the compiler; no TPU is needed. `--topology=cpu:8` compiles for 8 virtual CPU devices: this
+checks the shardings, but its memory is not that of an accelerator. A check takes one to a few
+minutes on two cores.
 
-What is counted is what a device holds while it takes a step: weights, optimizer state, gradients
-and activations; with RL also the reference policy. Rollouts come at another time, with the same
-weights and optimizer state; their key-value cache is not checked here.
+The program counts what a device holds during a step: weights, optimizer state, gradients and
+activations; in RL the reference policy too. Rollouts run at another time, with the same weights and
+optimizer state; the program does not check their key-value cache.
 """
 
 import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -28,7 +30,8 @@ HBM_GIB = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32, "TP
 GIB = 2**30
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+    """Runs the job as the flags say."""
     del argv
     topology = _TOPOLOGY.value
     config = runtime.read_config(_CONFIG, _recipe_of(_CONFIG.value))
@@ -42,14 +45,15 @@ def main(argv):
 
 
 def prepare(topology: str) -> None:
-    """Sets the environment; call before JAX touches a device.
+    """Sets the environment variables for a topology; call it before JAX touches a device.
 
     Raises:
       ValueError: `topology` is malformed.
     """
     if not re.fullmatch(r"[\w-]+:[1-9]\d*(x[1-9]\d*)*", topology):
         raise ValueError(
-            f"topology {topology!r}: write GENERATION:SHAPE, such as v5p:4x4x4, or cpu:8"
+            f"--topology={topology!r} is malformed: write GENERATION:SHAPE, such as v5p:4x4x4,"
+            " or cpu:8"
         )
     os.environ["JAX_PLATFORMS"] = "cpu"
     kind, _, shape = topology.partition(":")
@@ -57,25 +61,25 @@ def prepare(topology: str) -> None:
         flag = f"--xla_force_host_platform_device_count={shape}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     else:
-        # Or libtpu would ask the metadata server of a cloud machine, and wait.
+        # Otherwise libtpu asks the metadata server of a cloud machine, and waits.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        # Compilers share no device that would have to be locked.
+        # A compiler uses no device, so several may run at a time.
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 
 def _recipe_of(config) -> type[RlConfig] | type[SftConfig]:
-    """The schema of a config, which must be of `run_sft` or `run_rl`."""
+    """Returns the schema of a config of `run_sft` or `run_rl`."""
     return SftConfig if config is not None and "num_epochs" in config else RlConfig
 
 
-def check(config: RlConfig | SftConfig, topology: str, model: str) -> dict:
+def check(config: RlConfig | SftConfig, topology: str, model: str) -> dict[str, Any]:
     """Compiles the train step of `config`, of `run_sft` or `run_rl`, for a topology.
 
     Args:
       model: a name of `models.named_configs`, `hf://org/name` with such a name, or a checkpoint.
 
     Returns:
-      What `print_table` shows, JSON-able; bytes are of one device.
+      The figures that `print_table` shows, JSON-able. Bytes are those of one device.
 
     Raises:
       ValueError: an unknown topology or model, no libtpu, or rows that do not divide.
@@ -127,7 +131,8 @@ def check(config: RlConfig | SftConfig, topology: str, model: str) -> dict:
     return row
 
 
-def print_table(row: dict) -> None:
+def print_table(row: dict[str, Any]) -> None:
+    """Prints what `check` returns."""
     from rich.console import Console
     from rich.table import Table
 
@@ -155,7 +160,7 @@ def print_table(row: dict) -> None:
 
 
 def _devices(topology):
-    """Devices of a topology, which need not exist."""
+    """Returns the devices of a topology, which need not exist."""
     import jax
     from jax.experimental import topologies
 
@@ -164,11 +169,11 @@ def _devices(topology):
         return jax.devices()[: int(shape)]
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    except Exception as error:  # Missing library, unknown name: each is another type.
+    except Exception as error:  # A missing library and an unknown name raise different types.
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"topology {topology!r} cannot be had: {reason}; it needs `pip install libtpu`, and"
-            " names such as v4:2x2x2, v5e:4x4, v5p:4x4x4, v6e:8x8"
+            f"--topology={topology!r} is not available: {reason}; run `pip install libtpu`, and"
+            " give a name such as v4:2x2x2, v5e:4x4, v5p:4x4x4, v6e:8x8"
         ) from None
 
 
@@ -188,7 +193,7 @@ def _model_config(model):
 
 
 def _objective(config, model_config, mesh):
-    """Model, optimizer, compiled step and the names of the batch's arrays with their dtypes."""
+    """Returns the model, the optimizer, the step, and the dtypes of the batch's arrays by name."""
     from launch.jobs.training import policy_step
     from models.decoder import LanguageModel
     from train.objectives import sft
@@ -196,7 +201,7 @@ def _objective(config, model_config, mesh):
     from train.step import make_train_step
 
     model = LanguageModel(model_config)
-    # Any number of steps: the schedule is part of the program, its length is not.
+    # The number of steps is arbitrary: it does not change the size of the program.
     num_steps = 1000 + config.optimizer.warmup_steps + (config.optimizer.decay_steps or 0)
     optimizer = make_optimizer(config.optimizer.settings(), model.abstract_params, num_steps)
     names: dict[str, str] = dict.fromkeys(("tokens", "positions", "segment_ids"), "int32")
@@ -238,13 +243,14 @@ def _bytes_per_device(tree):
 
 
 def _temporary_bytes(message):
-    """What a program that does not fit needs beside its arguments, as the TPU compiler says."""
+    """Reads from the TPU compiler's error how many bytes of temporaries a program needs."""
     found = re.search(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds available HBM", message)
     return int(float(found[1]) * 1024 ** ("KMGT".index(found[2]) + 1)) if found else None
 
 
 if __name__ == "__main__":
-    # Here, so that a program may import several entry points: flags are global.
+    # Flags are global: defined here, they do not clash where a program imports several entry
+    # points.
     _CONFIG = runtime.define_config("", "a recipe of run_sft or run_rl")
     _TOPOLOGY = flags.DEFINE_string("topology", "v5p:4x4x4", "a TPU topology, or cpu:DEVICES")
     _MODEL = flags.DEFINE_string("model", None, "a size or checkpoint instead of config.model")

@@ -1,10 +1,10 @@
-"""The main job: from a base model to a reasoner, stage by stage, with a report.
+"""Runs the main job: from a base model to a reasoner, stage by stage, with a report.
 
     python -m launch.run_r1 --config=configs/tiny.py --workdir=runs/tiny
 
-Stages that are complete are not run again, and one that was interrupted goes on where it was. After
-a change of the config just the stages that depend on it are run again; what they had left is moved
-to `stale/`. The stages are in `launch/recipe/`.
+The program skips stages that are complete and continues a stage that was interrupted. After a
+change of the config it runs only the stages again that depend on the change, and moves their old
+results to `stale/`. The stages are in `launch/recipe/`.
 """
 
 import time
@@ -19,20 +19,21 @@ from launch.schema.tiny import TinyConfig
 _CONFIG = runtime.define_config("configs/tiny.py")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
 _STAGES = flags.DEFINE_list(
-    "stages", list(recipe.STAGES), "which stages to run, of " + ", ".join(recipe.STAGES)
+    "stages", list(recipe.STAGES), "stages to run, out of " + ", ".join(recipe.STAGES)
 )
 _SEEDS = flags.DEFINE_integer("seeds", 1, "training runs, each with its own seed", lower_bound=1)
 _ACCEPT_STOPPED = runtime.define_accept_stopped()
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+    """Runs the job as the flags say."""
     del argv
     if unknown := [stage for stage in _STAGES.value if stage not in recipe.STAGES]:
         known = ", ".join(recipe.STAGES)
         raise ValueError(f"--stages={unknown[0]} is unknown; choose from {known}")
     runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
     config = runtime.read_config(_CONFIG, TinyConfig)
-    # JAX starts here, once XLA's flags are set.
+    # JAX may start only here: `run_main` has set XLA's flags.
     runtime.start_distributed()
     with runtime.working_directory(_WORKDIR.value) as directory:
         _run(config, directory)

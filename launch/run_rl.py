@@ -1,11 +1,11 @@
-"""RL with verifiable rewards, from any model that `models.checkpoint` opens.
+"""Trains any model that `models.checkpoint` opens by RL with verifiable rewards.
 
     python -m launch.run_rl --config=configs/gsm8k_grpo.py --config.model=MODEL \
         --workdir=runs/gsm8k
 
-Evaluates the model, trains it, evaluates it again. `workdir` gets report.json, rl.png, samples.json
-and the folders `initial` and `rl` (see `launch/parts/stages.py`); `rl/hf` is the trained model. A
-run that was interrupted goes on where it was, by the same command.
+The program evaluates the model, trains it and evaluates it again. `workdir` gets report.json,
+rl.png, samples.json and the folders `initial` and `rl` (see `launch/parts/stages.py`); `rl/hf` is
+the trained model. The same command continues an interrupted run.
 """
 
 from collections.abc import Sequence
@@ -17,22 +17,23 @@ from launch.parts import runtime
 from launch.schema.rl import RlConfig
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+    """Runs the job as the flags say."""
     del argv
     run(runtime.read_config(_CONFIG, RlConfig), _WORKDIR.value, _ACCEPT_STOPPED.value)
 
 
 def run(config, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
-    """The whole job; see the module's docstring."""
+    """Runs the job that the module describes."""
     config = schema.load(RlConfig, config)
-    # JAX starts here, once XLA's flags are set.
+    # JAX may start only here: `run_main` has set XLA's flags.
     from launch.jobs import finetune
 
     finetune.run(config, workdir, "rl", _prepare, accept_stopped)
 
 
 def _prepare(work):
-    """Checks everything that RL needs; returns the training."""
+    """Checks everything that RL needs, and returns the training."""
     from launch.jobs import finetune, held_out_rewards, training
     from launch.parts import data_files, stages
     from reasoning.prompts import get_template
@@ -45,11 +46,14 @@ def _prepare(work):
     kept = [p for p, ids in zip(problems, prompts) if len(ids) <= config.max_prompt_tokens]
     if not kept:
         raise ValueError(
-            f"all {len(problems)} problems of {config.task} have prompts of more than"
-            f" max_prompt_tokens={config.max_prompt_tokens} tokens, the shortest of"
-            f" {min(map(len, prompts))}"
+            f"config.max_prompt_tokens={config.max_prompt_tokens} leaves out all {len(problems)}"
+            f" problems of {config.task}: set it to at least {min(map(len, prompts))}, the length"
+            " of the shortest prompt"
         )
-    print(f"{len(kept)} training problems, {len(problems) - len(kept)} left out for their length")
+    print(
+        f"{len(kept)} training problems; {len(problems) - len(kept)} left out, with too long"
+        " prompts"
+    )
     plan = training.plan_reinforce(work, kept, config)
     measure = held_out_rewards.make_measure(config)
 
@@ -68,7 +72,7 @@ def _prepare(work):
     return finetune.Training(
         run=train,
         settings={
-            # What they come to; the result does not depend on where they are from.
+            # The number of steps counts, not whether `steps` or `data_epochs` has set it.
             "steps": plan.num_steps,
             "data_epochs": None,
             "data_sha256": data_files.fingerprints([config.task]),
@@ -80,7 +84,8 @@ def _prepare(work):
 
 
 if __name__ == "__main__":
-    # Here, so that a program may import several entry points: flags are global.
+    # Flags are global: defined here, they do not clash where a program imports several entry
+    # points.
     _CONFIG = runtime.define_config("configs/gsm8k_grpo.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/rl", "where everything is written")
     _ACCEPT_STOPPED = runtime.define_accept_stopped()

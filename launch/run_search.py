@@ -1,9 +1,9 @@
-"""Inference-time scaling on the tiny world: every search method at every budget.
+"""Measures inference-time scaling in the tiny world: every search method at every budget.
 
     python -m launch.run_search --config=configs/tiny.py:search --workdir=runs/tiny
 
-Takes the stages of `launch.run_r1` that are in the work directory, and runs those that search
-needs and are not there: base, R1-Zero, and the verifiers.
+Search needs three stages of `launch.run_r1`: base, R1-Zero and the verifiers. The program takes
+them from the work directory, and runs those that are missing there.
 """
 
 import time
@@ -20,10 +20,11 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is writ
 _ACCEPT_STOPPED = runtime.define_accept_stopped()
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+    """Runs the job as the flags say."""
     del argv
     config = runtime.read_config(_CONFIG, TinyConfig)
-    # JAX starts here, once XLA's flags are set.
+    # JAX may start only here: `run_main` has set XLA's flags.
     runtime.start_distributed()
     runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
     with runtime.working_directory(_WORKDIR.value) as directory:

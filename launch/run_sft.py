@@ -1,10 +1,10 @@
-"""Supervised fine-tuning of any model that `models.checkpoint` opens.
+"""Fine-tunes any model that `models.checkpoint` opens on supervised data.
 
     python -m launch.run_sft --config=configs/sft.py --config.model=MODEL \
         --config.data=FILE.jsonl --workdir=runs/sft
 
 `workdir` gets report.json and the folders `initial` and `sft` (see `launch/parts/stages.py`);
-`sft/hf` is the trained model. A run that was interrupted goes on where it was, by the same command.
+`sft/hf` is the trained model. The same command continues an interrupted run.
 """
 
 from collections.abc import Sequence
@@ -16,24 +16,25 @@ from launch.parts import runtime
 from launch.schema.supervised import SftConfig
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+    """Runs the job as the flags say."""
     del argv
     run(runtime.read_config(_CONFIG, SftConfig), _WORKDIR.value, _ACCEPT_STOPPED.value)
 
 
 def run(config, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
-    """The whole job; see the module's docstring."""
+    """Runs the job that the module describes."""
     config = schema.load(SftConfig, config)
     if not config.data:
-        raise ValueError("there are no data: give a JSONL file by --config.data=FILE")
-    # JAX starts here, once XLA's flags are set.
+        raise ValueError("config.data is empty: give a JSONL file by --config.data=FILE")
+    # JAX may start only here: `run_main` has set XLA's flags.
     from launch.jobs import finetune
 
     finetune.run(config, workdir, "sft", _prepare, accept_stopped)
 
 
 def _prepare(work):
-    """Reads and checks the data; returns the training."""
+    """Reads and checks the data, and returns the training."""
     from launch.jobs import finetune, training
     from launch.parts import data_files
     from train.data import load_examples
@@ -43,8 +44,8 @@ def _prepare(work):
     if config.row_length > context and not config.beyond_context:
         raise ValueError(
             f"config.row_length={config.row_length} exceeds the model's context of {context}"
-            f" tokens: set it to {context}, or --config.beyond_context to train positions that the"
-            " model has not seen"
+            f" tokens: set it to {context}, or add --config.beyond_context to train at positions"
+            " that the model has never seen"
         )
     sha256 = data_files.fingerprints([config.task], [config.data])
     plan = training.plan_supervised(
@@ -62,7 +63,8 @@ def _prepare(work):
 
 
 if __name__ == "__main__":
-    # Here, so that a program may import several entry points: flags are global.
+    # Flags are global: defined here, they do not clash where a program imports several entry
+    # points.
     _CONFIG = runtime.define_config("configs/sft.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/sft", "where everything is written")
     _ACCEPT_STOPPED = runtime.define_accept_stopped()

@@ -1,13 +1,13 @@
-r"""Training data for distillation from a teacher: a server, or a checkpoint at hand.
+r"""Collects training data for distillation from a teacher: a server or a local checkpoint.
 
     python -m launch.run_teacher --config=configs/teacher.py --config.task=gsm8k \
         --config.teacher.server=http://localhost:8000 --config.teacher.model=NAME \
         --workdir=runs/teacher
 
-`workdir` gets responses.jsonl (everything the teacher answered, as it came), data.jsonl (what is
-right and well formed, for `launch.run_sft`) and summary.json. A run that was interrupted or killed
-goes on by the same command and asks for nothing twice, within the same `max_cost`; a larger
-`--config.problems` extends it.
+`workdir` gets responses.jsonl (every response of the teacher, unchanged), data.jsonl (the right and
+well-formed ones, for `launch.run_sft`) and summary.json. The same command continues a run that was
+interrupted or killed; it asks nothing twice, and `max_cost` holds for all calls together. A larger
+`--config.problems` extends the run.
 """
 
 import dataclasses
@@ -21,7 +21,8 @@ from launch.parts import runtime
 from launch.schema.teacher import TeacherConfig
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+    """Runs the job as the flags say."""
     del argv
     run(
         runtime.read_config(_CONFIG, TeacherConfig),
@@ -31,7 +32,7 @@ def main(argv):
 
 
 def run(config, workdir: str, estimate_only: bool = False) -> None:
-    """The whole job; see the module's docstring."""
+    """Runs the job that the module describes."""
     config = schema.load(TeacherConfig, config)
     with runtime.working_directory(workdir) as directory:
         _run(config, directory, estimate_only)
@@ -49,9 +50,9 @@ def _run(config, directory, estimate_only):
     sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p)
     with ResponseLog(directory / "responses.jsonl", _settings(config)) as log:
         missing = [item for item in items if item.key not in log.keys]
-        print(f"{len(items)} prompts, {len(items) - len(missing)} answered before")
+        print(f"{len(items)} prompts, {len(items) - len(missing)} already answered")
         if log.dropped_bytes:
-            print(f"dropped {log.dropped_bytes} bytes of a line that was not finished")
+            print(f"dropped {log.dropped_bytes} bytes of an unfinished line")
         if log.last is not None and hasattr(generator, "ledger"):
             generator.ledger.spent_before = log.last["spent"]
         _print_estimate(generator, missing, config)
@@ -76,7 +77,7 @@ def _problems(config):
 
 
 def _teacher(config):
-    """The generator, and from a question to its prompt; reached and checked."""
+    """Returns the generator, which has been reached and checked, and the prompt template."""
     from launch.parts.servers import open_server
     from reasoning.prompts import R1_SYSTEM, get_template
 
@@ -100,7 +101,7 @@ def _teacher(config):
 
 
 def _settings(config):
-    """What the responses depend on; more problems may be asked later."""
+    """Returns the settings that responses depend on; the number of problems may grow later."""
     names = ("template", "num_samples", "max_new_tokens", "temperature", "top_p", "seed")
     teacher = config.teacher.model or config.teacher.checkpoint
     return {name: getattr(config, name) for name in names} | {"teacher": teacher}
@@ -127,7 +128,7 @@ def _print_estimate(generator, missing, config):
 
 
 def _collect(generator, log, items, sampling, config):
-    """Asks for what is missing; returns the signal or error that ended it early, or None."""
+    """Asks for missing responses; returns the signal and the error that ended it, or None each."""
     from reasoning.training_data import teacher_data
     from train.preemption import Stopper
     from train.progress import Progress
@@ -179,7 +180,7 @@ def _write(log, items, form, directory, generator):
     summary["verify_seconds"] = time.monotonic() - start
     ledger = getattr(generator, "ledger", None)
     if ledger is not None:
-        # Of this run alone: what earlier ones used is not known here.
+        # This counts the present run only; the usage of earlier runs is not known here.
         summary["usage"] = vars(ledger.usage)
     write_report(directory / "summary.json", summary)
     return summary
@@ -206,8 +207,11 @@ def _print_summary(summary, directory):
 
 
 if __name__ == "__main__":
-    # Here, so that a program may import several entry points: flags are global.
+    # Flags are global: defined here, they do not clash where a program imports several entry
+    # points.
     _CONFIG = runtime.define_config("configs/teacher.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/teacher", "where everything is written")
-    _ESTIMATE_ONLY = flags.DEFINE_bool("estimate_only", False, "stop behind the estimate of cost")
+    _ESTIMATE_ONLY = flags.DEFINE_bool(
+        "estimate_only", False, "print the estimate of cost, and stop"
+    )
     runtime.run_main(main)

@@ -1,4 +1,7 @@
-"""Opens a model from wherever it is: in Hugging Face layout or GGUF, on disk or on the Hub."""
+"""Loads a model from any supported source: Hugging Face layout or GGUF, on disk or on the Hub.
+
+`models.hf` and `models.gguf` read the two formats.
+"""
 
 import os
 from typing import Any
@@ -15,7 +18,11 @@ from models.tokens.tokenizer import Tokenizer
 
 
 def load_config(source: str | os.PathLike, **changes: Any) -> ModelConfig:
-    """The `ModelConfig` of a model, with fields changed, e.g. `dtype="bfloat16"`.
+    """Returns the `ModelConfig` of a model.
+
+    Args:
+      source: see `models.checkpoint_source.locate`.
+      **changes: fields to change, such as `dtype="bfloat16"`.
 
     Raises:
       OSError, ValueError: one line that says what is missing or does not fit.
@@ -25,7 +32,7 @@ def load_config(source: str | os.PathLike, **changes: Any) -> ModelConfig:
 
 
 def load_dtype(source: str | os.PathLike) -> str:
-    """Returns the dtype that weights of this model are exported in: float32 for those of a GGUF."""
+    """Returns the dtype in which to export weights of this model; float32 if it is a GGUF file."""
     path = locate(source)
     return "float32" if path.is_file() else hf.load_dtype(path)
 
@@ -48,12 +55,12 @@ def load_tokenizer(source: str | os.PathLike, config: ModelConfig) -> Tokenizer:
 
 
 def load_params(source: str | os.PathLike, config: ModelConfig, mesh: Mesh | None = None) -> Any:
-    """The weights of a model, in `config.param_dtype`, sharded over `mesh`.
+    """Loads the weights of a model in `config.param_dtype`, sharded over `mesh`.
 
     Args:
       source: see `models.checkpoint_source.locate`.
-      config: what it must hold, as `load_config` returns it.
-      mesh: where the weights go; None is the first device.
+      config: the config that the weights must fit, as `load_config` returns it.
+      mesh: devices for the weights; None means the first device.
 
     Raises:
       OSError, ValueError: one line that says what is missing or does not fit.
@@ -65,12 +72,12 @@ def load_params(source: str | os.PathLike, config: ModelConfig, mesh: Mesh | Non
 def load_model(
     source: str | os.PathLike, mesh: Mesh | None = None, **changes: Any
 ) -> LoadedModel[LanguageModel]:
-    """Config, weights and tokenizer of a model.
+    """Loads config, weights and tokenizer of a model.
 
     Args:
       source: see `models.checkpoint_source.locate`.
-      mesh: where the weights go; None is the first device.
-      **changes: fields of `ModelConfig` to set otherwise, e.g. `dtype="bfloat16"`.
+      mesh: devices for the weights; None means the first device.
+      **changes: fields of `ModelConfig` to change, such as `dtype="bfloat16"`.
 
     Raises:
       OSError, ValueError: one line that says what is missing or does not fit.

@@ -1,9 +1,9 @@
 """Where a model lies, by the forms in which every entry point takes one.
 
-    DIR                      a directory in Hugging Face layout
-    hf://org/name[@revision] a repository of the Hugging Face Hub
-    gguf:FILE, or FILE.gguf  a file of llama.cpp's format
-    pip:PACKAGE              a package that ships a model, see `models.pip_models`
+DIR                      a directory in Hugging Face layout
+hf://org/name[@revision] a repository of the Hugging Face Hub
+gguf:FILE, or FILE.gguf  a file of llama.cpp's format
+pip:PACKAGE              a package that ships a model, see `models.pip_models`
 """
 
 import json

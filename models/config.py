@@ -123,8 +123,8 @@ class Experts:
     def __post_init__(self):
         if self.num_experts % self.groups or self.num_experts < 2 * self.groups:
             raise ValueError(
-                f"{self.num_experts} experts do not divide into groups={self.groups} equal groups"
-                " of at least 2; change num_experts or groups"
+                f"{self.num_experts} experts do not divide into groups={self.groups} of at least 2"
+                " experts; change num_experts or groups"
             )
         if not 1 <= self.groups_per_token <= self.groups:
             raise ValueError(

@@ -27,7 +27,7 @@ def atomic_file(
       path: the file to write; missing parent folders are created. The content goes to `path` +
         ".part" first.
       mode: "w" for UTF-8 text, "wb" for bytes.
-      errors: of encoding text, as `open` takes it.
+      errors: how to handle text that UTF-8 cannot encode; see `open`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,7 @@ def read_json(path: str | os.PathLike, remedy: str, kinds: tuple[type, ...] = (d
 
     Args:
       remedy: tells the user what to do if the file is damaged; the error ends with it.
+      kinds: types of JSON values that the file may hold.
 
     Raises:
       FileNotFoundError: the file does not exist.
@@ -134,13 +135,11 @@ def _parse(line: bytes) -> dict[str, Any]:
         if b"\\u" in line:  # Half of an escaped surrogate pair is not text.
             json.dumps(record, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"the line is not UTF-8 ({_short(error)}); save the file as UTF-8"
-        ) from None
+        raise ValueError(f"no UTF-8 ({_short(error)}); save the file as UTF-8") from None
     except UnicodeEncodeError:
-        raise ValueError("no JSON text: it holds one half of a surrogate pair") from None
+        raise ValueError("no JSON text (it holds one half of a surrogate pair)") from None
     except RecursionError:
-        raise ValueError("no record: it is nested too deeply") from None
+        raise ValueError("no JSON record: it is nested too deeply") from None
     except ValueError as error:
         if "integer string conversion" in str(error):  # Python's message names no remedy.
             error = ValueError("a number has thousands of digits; write it as text")

@@ -35,7 +35,7 @@ def write_manifest(directory: str | os.PathLike, leave_out: Iterable[str] = ()) 
 
 
 def _files(directory: Path, leave_out: Iterable[str]) -> list[str]:
-    """Names of all files below a folder that a manifest is about, sorted."""
+    """Returns the sorted names of all files below a folder that its manifest covers."""
     left_out = {MANIFEST_FILE, *leave_out}
     names = (p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
     return sorted(name for name in names if name not in left_out)
@@ -55,12 +55,12 @@ def check_manifest(
     """Compares a folder's files with their checksums.
 
     Args:
-      only_small: read files of up to 1 MiB only; of larger ones see that they are there.
-      leave_out: what the manifest was written with, where nobody adds files to the folder: then a
-        file that the manifest lacks is damage, too. None ignores such files.
+      only_small: whether to read only files of up to 1 MiB; larger ones must merely exist.
+      leave_out: the `leave_out` that the manifest was written with. If given, a file that the
+        manifest lacks counts as damage, too; with None such files are ignored.
 
     Raises:
-      Damaged: the manifest is missing or unreadable, or a file is missing or differs.
+      Damaged: the manifest is missing, unreadable or incomplete, or a file is missing or differs.
     """
     directory = Path(directory)
     wanted = _read(directory / MANIFEST_FILE)

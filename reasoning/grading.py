@@ -1,4 +1,4 @@
-"""Grades completions: the one function that evaluation, rewards and `run_grade` share."""
+"""Grades completions. Evaluation, rewards and `run_grade` share this one function."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,12 +10,12 @@ from reasoning.tasks import Task
 
 @dataclasses.dataclass(frozen=True)
 class Grade:
-    """One completion, graded.
+    """The grade of one completion.
 
     Attributes:
-      text: the whole response: what the prompt opened of it, and the completion.
-      response: the text taken apart, and whether it has the format.
-      answer: what was found as the final answer; None where nothing was.
+      text: the whole response: the tags that the prompt opened, then the completion.
+      response: the parsed text, and whether it has the format.
+      answer: the final answer that was found, or None.
       verdict: whether the answer is right, and why.
     """
 
@@ -35,14 +35,14 @@ def grade_completions(
 ) -> list[Grade]:
     """Grades completions, each of one prompt for one problem.
 
-    What a prompt opened (`reasoning.response.opened_by`) belongs to the response: behind a prompt
-    that ends in `<think>` a completion begins inside the chain.
+    The tags that a prompt opened (`reasoning.response.opened_by`) belong to the response: after a
+    prompt that ends in `<think>`, a completion begins inside the chain.
 
     Args:
-      problems, prompts, completions: of one length.
-      task_of: the task whose `extract` and `verify_all` are to be used.
-      require_format: read the answer from the answer block of a well-formed response only. Else it
-        is found leniently (`Task.extract`), though never inside the think block.
+      problems, prompts, completions: sequences of equal length.
+      task_of: returns the task whose `extract` and `verify_all` grade a problem.
+      require_format: if set, read the answer only from the answer block of a well-formed response.
+        Otherwise `Task.extract` searches leniently, but never inside the think block.
     """
     texts = [whole_response(*each) for each in zip(prompts, completions, strict=True)]
     responses = [parse_response(text) for text in texts]

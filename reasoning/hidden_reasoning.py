@@ -1,7 +1,7 @@
 """Keeps a chain of thought apart from the answer while a response is being written.
 
-A caller shows the answer and hides the chain, or shows both: `split_thinking` says of every piece of
-text which of the two it is. `reasoning.response` does the same for whole responses.
+A caller may show the answer and hide the chain, or show both: `split_thinking` labels every piece
+of text as chain or answer. `reasoning.response` does the same for whole responses.
 """
 
 import re
@@ -16,14 +16,15 @@ _TAG = re.compile("|".join(map(re.escape, _TAGS)))
 
 
 def split_thinking(chunks: Iterable[str], opening: str = "") -> Iterator[tuple[str, str]]:
-    """Yields `(THINKING or ANSWERING, text)`, the tags of the format left out.
+    """Yields `(THINKING or ANSWERING, text)` for a streamed response, without the format's tags.
 
-    A tag may come in several chunks: what may be the beginning of one is held back until it is
-    known. `reasoning.response.after_chain` says the same of a whole response.
+    A tag may be split over several chunks, so text that could begin a tag is held back until the
+    next chunks settle it. `reasoning.response.after_chain` agrees for a whole response.
 
     Args:
-      chunks: a response, in parts.
-      opening: what the prompt has begun the response with; see `reasoning.response.opened_by`.
+      chunks: the parts of a response.
+      opening: the tags with which the prompt began the response; see
+        `reasoning.response.opened_by`.
     """
     opened = THINK_OPEN in opening and THINK_CLOSE not in opening
     state, held = THINKING if opened else ANSWERING, ""
@@ -46,5 +47,5 @@ def split_thinking(chunks: Iterable[str], opening: str = "") -> Iterator[tuple[s
 
 
 def _begun_tag(text: str) -> int:
-    """Length of the longest end of a text that may begin a tag."""
+    """Returns the length of the longest suffix of `text` that may begin a tag."""
     return max(overlap(text, tag) for tag in _TAGS)

@@ -1,4 +1,4 @@
-"""The DeepSeek-R1 response format: `<think> chain </think> <answer> final answer </answer>`.
+"""Parses the DeepSeek-R1 format: `<think> chain </think> <answer> final answer </answer>`.
 
 DeepSeek-R1 (arXiv:2501.12948), table 1.
 """
@@ -13,25 +13,23 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 
 _TAG = re.compile(r"</?(?:think|answer)>")
-# The parts of the format that a prompt may open, in order.
-_OPENED = re.compile(
-    rf"(?:[ \t]*{THINK_OPEN}\s*(?:{THINK_CLOSE}\s*(?:{ANSWER_OPEN}\s*)?)?)?\Z"
-)
+# The tags that a prompt may end in and so open, in order.
+_OPENED = re.compile(rf"(?:[ \t]*{THINK_OPEN}\s*(?:{THINK_CLOSE}\s*(?:{ANSWER_OPEN}\s*)?)?)?\Z")
 _EXPECTED = [THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE]
 
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-    """A response taken apart.
+    """A parsed response.
 
     Attributes:
-        chain: What stands between the first `<think>` and the last `</think>`, stripped; all the
-            rest where the block is never closed; None where it is never opened.
+        chain: Text between the first `<think>` and the last `</think>`, stripped; all the rest if
+            the block is never closed; None if it is never opened.
         answer: Text of the answer block, stripped. None unless exactly one answer block stands
-            outside the chain: an answer inside the chain does not count, and of two answers
-            neither does.
+            outside the chain: an answer inside the chain does not count, nor does any of two
+            answers.
         well_formed: Whether the response has the format, see `parse_response`.
-        reason: In words, why it is well formed or not.
+        reason: Why it is well formed or not, in words.
     """
 
     chain: str | None
@@ -41,12 +39,11 @@ class Response:
 
 
 def parse_response(text: str) -> Response:
-    """Takes a response apart and checks its format, in time linear in its length.
+    """Parses a response and checks its format, in time linear in its length.
 
-    Well formed is: exactly one think block, then exactly one answer block that shows something
-    (invisible characters alone do not), and nothing but white space before, between and after them;
-    so no tag is repeated or nested. An empty chain is allowed (what it is worth, the accuracy
-    decides).
+    A well-formed response has exactly one think block, then exactly one answer block with visible
+    text, and only white space before, between and after them; so no tag is repeated or nested. An
+    empty chain is allowed: the accuracy reward judges its worth.
 
     Args:
         text: The whole response, decoded without special tokens; see `whole_response`.
@@ -59,25 +56,25 @@ def parse_response(text: str) -> Response:
 
 
 def opened_by(prompt: str) -> str:
-    """The tags of the format that a prompt ends in, and so has begun the response with.
+    """Returns the tags at the end of a prompt, which begin the response.
 
-    `<think>`, or `<think></think>` or `<think></think><answer>` where the chain is to stay empty,
-    with the white space around; empty for a prompt that leaves the beginning to the model.
+    The result is `<think>`, or `<think></think>` or `<think></think><answer>` if the chain must
+    stay empty, with the white space around; it is empty if the model writes the first tag itself.
     """
     match = _OPENED.search(prompt)
     return match.group() if match else ""
 
 
 def whole_response(prompt: str, completion: str) -> str:
-    """The response to a prompt: what the prompt opened of it, and the completion."""
+    """Returns the whole response: the tags that the prompt opened, then the completion."""
     return opened_by(prompt) + completion
 
 
 def without_opening(prompt: str, response: str) -> str:
-    """The part of a whole response that goes on behind what its prompt has opened.
+    """Removes the tags that the prompt opened from the start of a whole response.
 
     Raises:
-        ValueError: The response does not begin with what the prompt opened.
+        ValueError: If the response does not begin with the tags that the prompt opened.
     """
     opened = opened_by(prompt).split()
     rest = response
@@ -93,15 +90,15 @@ def without_opening(prompt: str, response: str) -> str:
 
 
 def tagged(steps: Sequence[str], answer: str) -> str:
-    """A response in the R1 format, one step of the chain a line."""
+    """Returns a response in the R1 format, with one line for each step of the chain."""
     chain = "".join(f" {step}\n" for step in steps)
     return f" {THINK_OPEN}\n{chain}{THINK_CLOSE}{ANSWER_OPEN} {answer}{ANSWER_CLOSE}"
 
 
 def after_chain(text: str) -> str:
-    """What a reader of the answer may see: the text behind the think block.
+    """Returns the text after the think block, which a reader of the answer may see.
 
-    A chain that was never closed leaves nothing; text without any think tag is returned whole. A
+    The result is empty for an unclosed chain, and the whole text if it has no think tag. A
     `</think>` without `<think>` ends a chain that the prompt opened.
     """
     _, end_of_chain = _chain(text, list(_TAG.finditer(text)))
@@ -109,16 +106,16 @@ def after_chain(text: str) -> str:
 
 
 def _chain(text, tags):
-    """The chain, and where the text behind it starts."""
+    """Returns the chain, and the position where the text after it starts."""
     opened = next((tag for tag in tags if tag.group() == THINK_OPEN), None)
-    # Up to the last closing tag: whatever nested or repeated think blocks hide stays inside the
-    # chain, where it cannot pass for an answer.
+    # The chain extends to the last closing tag, so that text inside nested or repeated think blocks
+    # cannot count as an answer.
     closed = next((tag for tag in reversed(tags) if tag.group() == THINK_CLOSE), None)
     if opened is None:
         return None, closed.end() if closed else 0
     if closed is None or closed.start() < opened.end():
         return text[opened.end() :].strip(), len(text)
-    # A think block opened again behind the last closing tag is never closed: nothing after it.
+    # A think block that opens after the last closing tag is never closed; no text follows it.
     reopened = any(tag.group() == THINK_OPEN and tag.start() > closed.start() for tag in tags)
     end_of_chain = len(text) if reopened else closed.end()
     return text[opened.end() : closed.start()].strip(), end_of_chain
@@ -131,7 +128,7 @@ def _only_answer(text, tags):
 
 
 def _format_fault(text, tags):
-    """What is wrong with the format, or an empty string."""
+    """Returns the fault of the format, or an empty string."""
     names = [tag.group() for tag in tags]
     for tag in _EXPECTED:
         count = names.count(tag)

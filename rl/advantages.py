@@ -123,13 +123,13 @@ def subtract_kl(
     beta: float,
     estimator: str,
 ) -> np.ndarray:
-    """Puts the KL into the reward: `reward - beta * sum_t KL_t`, before the group's baseline is
-    taken.
+    """Subtracts the KL from the reward: `reward - beta * sum_t KL_t`.
 
-    The KL of a completion is that of the policy that sampled it, summed over its tokens. It is part
-    of the maximised objective, so with `k1` the gradient of E[reward - beta * KL] is exact in
-    expectation. TRL's RLOO and verl's `use_kl_in_reward` do the same. If advantages are then
-    divided by the standard deviation (`grpo`), beta has another scale in each group.
+    This comes before the group's baseline is taken. The KL of a completion is that of the policy
+    that sampled it, summed over its tokens. It is part of the maximised objective, so with `k1` the
+    gradient of E[reward - beta * KL] is exact in expectation. TRL's RLOO and verl's
+    `use_kl_in_reward` do the same. If advantages are then divided by the standard deviation
+    (`grpo`), beta has another scale in each group.
 
     Args:
       rewards: `[prompts, group]`.
@@ -155,11 +155,11 @@ def subtract_kl(
 def token_weights(
     lengths: ArrayLike, aggregation: str, max_tokens: int | None = None
 ) -> np.ndarray:
-    """Computes the loss weight of each token; an optimizer step has the loss `sum(weight *
-    token_loss)`.
+    """Computes the loss weight of each token.
 
-    `lengths` must cover the whole optimizer step, with all micro-batches and hosts. Then their
-    losses and gradients simply add up, however the sequences are packed, split or sharded.
+    The loss of an optimizer step is `sum(weight * token_loss)`. `lengths` must cover the whole
+    step, with all micro-batches and hosts. Then their losses and gradients simply add up, however
+    the sequences are packed, split or sharded.
 
         ===============  ===========================  =============================================
         aggregation      weight of a token of seq. i  papers

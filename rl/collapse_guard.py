@@ -123,9 +123,7 @@ class CollapseGuard:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all that `update` depends on as JSON-able floats and ints, without loss of
-        precision.
-        """
+        """Returns all that `update` depends on, as JSON-able floats and ints of full precision."""
         return {
             "updates": self._updates,
             "watched": {name: dict(watched) for name, watched in self._watched.items()},

@@ -1,8 +1,8 @@
-"""The RL side of the shared loop: a source of batches that samples them from the current policy."""
+"""Supplies the shared training loop with RL batches sampled from the current policy."""
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,19 +27,19 @@ from train.source import Source
 
 @dataclasses.dataclass(frozen=True)
 class LearnerConfig:
-    """How rollouts become optimizer steps.
+    """Settings that turn rollouts into optimizer steps.
 
     Attributes:
-      prompts: problems a rollout batch has; times the group size, completions.
-      minibatches: optimizer steps that a rollout batch is split into.
-      epochs: times that a rollout batch is gone through.
+      prompts: problems of a rollout batch; each has as many completions as the group size.
+      minibatches: optimizer steps into which a rollout batch is split.
+      epochs: passes over a rollout batch.
       rows: rows of a packed minibatch, enough for all its completions at full length.
-      microbatches: blocks that the rows are gone through in; those without a token to train on are
-        skipped, so rows that stay empty cost nothing.
+      microbatches: blocks of rows that one step processes in turn. Blocks without a token to train
+        on are skipped, so empty rows cost nothing.
       row_length: tokens of a row, at least the longest prompt plus the longest completion.
-      recompute_old: recompute log-probs by the trainer before the first update, for ratios that
-        the sampler's rounding does not enter (needed by truncated importance sampling).
-      max_resamples: dynamic sampling gives up after this many extra rollout batches in a step.
+      recompute_old: whether the trainer recomputes log-probs before the first update, so that the
+        ratios are free of the sampler's rounding (truncated importance sampling needs this).
+      max_resamples: extra rollout batches in a step after which dynamic sampling gives up.
     """
 
     prompts: int
@@ -62,8 +62,10 @@ class LearnerConfig:
             )
 
 
-def make_policy_loss(model: LanguageModel, config: PolicyLossConfig, temperature: float):
-    """A loss for `train.step.make_train_step`: `(params, batch) -> (loss, metrics)`."""
+def make_policy_loss(
+    model: LanguageModel, config: PolicyLossConfig, temperature: float
+) -> Callable[[Any, Mapping[str, Any]], tuple[Any, dict[str, Any]]]:
+    """Returns a loss for `train.step.make_train_step`: `(params, batch) -> (loss, metrics)`."""
 
     def loss_fn(params, batch):
         hidden = model.hidden(params, batch["tokens"], batch["positions"], batch["segment_ids"])
@@ -79,18 +81,18 @@ def make_policy_loss(model: LanguageModel, config: PolicyLossConfig, temperature
 
 
 class ConstantReward:
-    """Notices rewards that are the same for all completions, batch after batch.
+    """Detects rewards that stay the same for all completions, batch after batch.
 
-    Such a reward has no advantage, so nothing is learned from it. A reward may be constant for a
-    while, as before a policy has earned anything, so this tells and does not stop the run: after
-    `patience` batches, and each time that they have doubled.
+    Such rewards give no advantage, so the policy learns nothing. Rewards may be constant for a
+    while, for example before a policy earns anything, so this class warns and does not stop the
+    run. It warns after `patience` batches and each time that their number has doubled.
     """
 
     def __init__(self, patience: int = 10):
         self.batches, self._patience = 0, patience
 
     def update(self, rewards: np.ndarray) -> str | None:
-        """Takes the rewards of a batch, `[P, G]`; returns what the user should be told, or None."""
+        """Takes the rewards `[P, G]` of a batch; returns a warning for the user, or None."""
         if np.ptp(rewards) > 0:
             self.batches = 0
             return None
@@ -100,13 +102,13 @@ class ConstantReward:
             return None
         return (
             f"all rewards of {self.batches} rollout batches in a row were {rewards.flat[0]:g}:"
-            " nothing is learned from them; see samples.jsonl for what was earned and why, and try"
-            " easier problems or another reward"
+            " nothing is learned from them; see samples.jsonl for the scores and their reasons, and"
+            " try easier problems or another reward"
         )
 
 
 class ProblemStream:
-    """Endless passes over problems, reshuffled for each; its whole state is one counter."""
+    """Passes over the problems endlessly and reshuffles each pass; its state is one counter."""
 
     def __init__(self, problems: Sequence[Problem], seed: int):
         if not problems:
@@ -114,7 +116,7 @@ class ProblemStream:
         self._problems, self._seed, self.taken = list(problems), seed, 0
 
     def take(self, count: int) -> list[Problem]:
-        """The next `count` problems."""
+        """Returns the next `count` problems."""
         taken = []
         for _ in range(count):
             epoch, index = divmod(self.taken, len(self._problems))
@@ -125,14 +127,14 @@ class ProblemStream:
 
 
 class PolicySource(Source):
-    """Samples rollouts with the parameters that are being trained, and packs them into batches.
+    """Samples rollouts with the current parameters and packs them into batches.
 
     Args:
-      reference_params: policy of the KL term; needed where the variant has one.
-      renewal: when that is replaced by the policy that is trained; None is never.
+      reference_params: parameters of the reference policy; required if the variant has a KL term.
+      renewal: schedule that replaces the reference by the trained policy; None means never.
 
     Attributes:
-      last: the latest rollouts, to look at.
+      last: the latest rollouts, for inspection.
     """
 
     depends_on_state = True
@@ -155,7 +157,7 @@ class PolicySource(Source):
                 "reference_params or set beta=0"
             )
         if variant.loss.tis_cap is not None and not config.recompute_old:
-            raise ValueError("tis_cap needs recompute_old=True")
+            raise ValueError(f"tis_cap={variant.loss.tis_cap} needs recompute_old=True: set it")
         self._rollouts, self._problems = rollout_sampler, problems
         self._variant, self._config, self._seed = variant, config, seed
         self._reference = reference_params
@@ -182,11 +184,9 @@ class PolicySource(Source):
         self._logprobs = jax.jit(logprobs)
 
     def next(self, state: Any) -> list[dict[str, np.ndarray]]:
-        """Batches of the optimizer steps that the next rollouts give."""
+        """Samples the next rollouts and returns the batches of their optimizer steps."""
         if self._renewal is not None:
-            self._reference = self._renewal.renewed(
-                self._reference, state.params, int(state.step)
-            )
+            self._reference = self._renewal.renewed(self._reference, state.params, int(state.step))
         self._notes = []
         spent = {"sample": 0.0, "reward": 0.0, "tokens": 0}
         clock = time.perf_counter()
@@ -204,11 +204,11 @@ class PolicySource(Source):
         return batches
 
     def metrics(self) -> Mapping[str, float]:
-        """Times of the latest rollouts; rewards and lengths, before dynamic sampling chooses."""
+        """Returns times, rewards and lengths of the latest rollouts, before dynamic sampling."""
         return self._metrics
 
     def notes(self) -> list[str]:
-        """What was odd about the latest rewards: killed calls, or the same reward for all."""
+        """Returns warnings about the latest rewards: killed calls, or one reward for all."""
         return self._notes
 
     def _draw(self, params, spent) -> Rollouts:
@@ -230,7 +230,7 @@ class PolicySource(Source):
 
     def _informative_rollouts(self, params, spent):
         rollouts = self._draw(params, spent)
-        # Of problems as they come: choosing among them would flatter or mask what the policy does.
+        # Metrics cover all sampled problems: a selection would misrepresent the policy.
         metrics = rollouts.metrics()
         metrics["zero_advantage_groups"] = float(zero_advantage_groups(rollouts.rewards).mean())
         if not self._variant.dynamic_sampling:
@@ -241,8 +241,8 @@ class PolicySource(Source):
             more = self._draw(params, spent)
             kept = kept.join(more.select(informative_groups(self._filter_scores(more))))
             draws += 1
-        # Other groups make up what is still missing: those without advantage cost nothing, and
-        # those whose rewards differ in something else than accuracy teach that.
+        # Fill up with other groups: a group without advantage costs nothing, and a group whose
+        # rewards differ in more than accuracy still teaches that difference.
         if len(kept.problems) < wanted:
             spare = np.flatnonzero(zero_advantage_groups(self._filter_scores(rollouts)))
             kept = kept.join(rollouts.select(spare[: wanted - len(kept.problems)]))
@@ -250,7 +250,7 @@ class PolicySource(Source):
         return kept.select(range(min(wanted, len(kept.problems)))), metrics
 
     def _filter_scores(self, rollouts: Rollouts) -> np.ndarray:
-        """DAPO filters by accuracy where there is such a reward."""
+        """Returns the accuracy, by which DAPO filters, or else the total reward."""
         return rollouts.by_reward.get("accuracy", rollouts.rewards)
 
     def _batches(self, params, rollouts: Rollouts) -> list[dict[str, np.ndarray]]:
@@ -268,7 +268,7 @@ class PolicySource(Source):
         weights = token_weights(lengths.ravel(), variant.aggregation, budget)
         weights = weights.reshape(lengths.shape)
         if kl_in != "loss":
-            # Without advantage and without KL in the loss a completion has no gradient.
+            # A completion without advantage has no gradient unless the loss has a KL term.
             weights = np.where(advantages == 0, 0.0, weights)
         batch, _ = pack_rollouts(rollouts, advantages, weights, config.rows, config.row_length)
         if config.recompute_old:
@@ -278,7 +278,7 @@ class PolicySource(Source):
         return full_rows_first(batch, config.microbatches)
 
     def _penalised(self, rollouts: Rollouts) -> np.ndarray:
-        """Rewards less the KL to the reference policy, summed over each completion."""
+        """Returns rewards minus the KL to the reference policy, summed over each completion."""
         ones = np.ones_like(rollouts.rewards)
         batch, spans = pack_rollouts(
             rollouts, ones, ones, self._config.rows, self._config.row_length
@@ -287,12 +287,12 @@ class PolicySource(Source):
         lengths = rollouts.lengths.ravel()
         mask = np.arange(lengths.max()) < lengths[:, None]
         policy, reference = np.zeros(mask.shape), np.zeros(mask.shape)
-        policy[mask] = np.concatenate([c.logprobs for group in rollouts.completions for c in group])
+        # `pack_rollouts` above refused completions without log-probabilities.
+        sampled: list[Any] = [c.logprobs for group in rollouts.completions for c in group]
+        policy[mask] = np.concatenate(sampled)
         reference[mask] = np.concatenate([logprobs[span] for span in spans])
         loss = self._variant.loss
-        return subtract_kl(
-            rollouts.rewards, policy, reference, mask, loss.beta, loss.kl_estimator
-        )
+        return subtract_kl(rollouts.rewards, policy, reference, mask, loss.beta, loss.kl_estimator)
 
     def _trainer_logprobs(self, params, batch) -> np.ndarray:
         inputs = {name: batch[name] for name in ("tokens", "positions", "segment_ids")}
@@ -302,6 +302,7 @@ class PolicySource(Source):
         return np.asarray(self._logprobs(params, blocked)).reshape(rows, -1)
 
     def state_dict(self) -> Mapping[str, int]:
+        """Returns the counters that a checkpoint must hold to resume this source."""
         state = {
             "batches_drawn": self._batches_drawn,
             "problems_taken": self._problems.taken,
@@ -310,6 +311,7 @@ class PolicySource(Source):
         return state | (self._renewal.state_dict() if self._renewal is not None else {})
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Restores what `state_dict` returned."""
         self._batches_drawn = int(state["batches_drawn"])
         self._problems.taken = int(state["problems_taken"])
         self._constant.batches = int(state["constant_batches"])

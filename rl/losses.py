@@ -216,9 +216,7 @@ def mean_metrics(metrics: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def _log_ratio(token_log_ratio, trained, segment_ids, level):
-    """Returns log(policy / old policy), `[rows, length]`: of each token, or of the token's
-    sequence.
-    """
+    """Returns log(policy / old policy) of each token or of its sequence, `[rows, length]`."""
     if level == "token":
         return _clip_log_ratio(token_log_ratio)
     # The ids of a row lie in 0 .. length, because every sequence has at least one token.

@@ -1,9 +1,9 @@
-"""On-policy distillation (GKD, arXiv:2306.13649, algorithm 1): the student learns on its own
-samples.
+"""On-policy distillation: the student learns on its own samples (GKD, arXiv:2306.13649).
 
-The student samples, and the train step moves it towards the teacher's distributions along its own
-samples. Imitation of the teacher's texts alone would never correct the student's own mistakes. The
-loss is that of `train.objectives.distillation`; it has no gradient through the sampling.
+As in algorithm 1, the student samples, and the train step moves it towards the teacher's
+distributions along its own samples. Imitation of the teacher's texts alone would never correct the
+student's own mistakes. The loss is that of `train.objectives.distillation`; it has no gradient
+through the sampling.
 """
 
 import time
@@ -98,9 +98,7 @@ class OnPolicySource(Source):
         return {name: batch[name] for name in BATCH_KEYS}
 
     def metrics(self) -> Mapping[str, float]:
-        """Returns of the latest batch whether it is on-policy, its sampled tokens and all its
-        tokens.
-        """
+        """Returns whether the latest batch is on-policy, and counts of its tokens."""
         return self._metrics
 
     def state_dict(self) -> dict[str, Any]:

@@ -43,8 +43,12 @@ class ReferenceRenewal:
         self._directory = Path(directory).absolute()
 
     def renewed(self, reference: Any, params: Any, step: int) -> Any:
-        """Returns the reference for rollouts at `step`: `reference`, or a copy of `params` if it
-        is due.
+        """Returns `reference`, or a copy of `params` if a renewal is due at `step`.
+
+        Args:
+          reference: the current reference.
+          params: the weights of the trained policy.
+          step: the step of the next rollouts.
         """
         due = step - step % self._every
         if due <= self.step:

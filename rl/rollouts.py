@@ -1,4 +1,4 @@
-"""Rollouts: completions of the current policy with their rewards, and how they are packed."""
+"""Samples completions of the current policy, rewards them and packs them into batches."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ class Rollouts:
       prompts: P prompt texts.
       prompt_ids: P lists of token ids.
       completions: P x G completions.
-      rewards: `[P, G]`, the weighted sum.
+      rewards: `[P, G]`, weighted sum of all rewards.
       by_reward: reward name -> `[P, G]`, unweighted.
       reasons: reward name -> P x G reasons in words.
-      notes: what the user should be told about the rewards, a line each.
+      notes: warnings about the rewards for the user, a line each.
     """
 
     problems: list[Problem]
@@ -40,11 +40,11 @@ class Rollouts:
 
     @property
     def lengths(self) -> np.ndarray:
-        """`[P, G]`, tokens of each completion."""
+        """Returns the number of tokens of each completion, `[P, G]`."""
         return np.array([[len(c.token_ids) for c in group] for group in self.completions])
 
-    def select(self, keep: Sequence[int]) -> "Rollouts":
-        """The rollouts of some of the problems, in the order of `keep`."""
+    def select(self, keep: Sequence[int] | np.ndarray) -> "Rollouts":
+        """Returns the rollouts of the problems with the indices `keep`, in this order."""
 
         def pick(value):
             if isinstance(value, np.ndarray):
@@ -58,7 +58,7 @@ class Rollouts:
         return Rollouts(**{f.name: pick(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
     def join(self, other: "Rollouts") -> "Rollouts":
-        """These problems' rollouts, then the other's."""
+        """Returns these rollouts followed by `other`."""
 
         def both(a, b):
             if isinstance(a, np.ndarray):
@@ -71,7 +71,7 @@ class Rollouts:
         return Rollouts(**{name: both(getattr(self, name), getattr(other, name)) for name in names})
 
     def metrics(self) -> dict[str, float]:
-        """Mean rewards, lengths in tokens, and how completions ended."""
+        """Returns mean rewards, lengths in tokens, and the share of truncated completions."""
         metrics = {"reward": float(self.rewards.mean()), "reward_std": float(self.rewards.std())}
         metrics |= {name: float(column.mean()) for name, column in self.by_reward.items()}
         lengths = self.lengths
@@ -89,10 +89,12 @@ class RolloutSampler:
     """Samples completions for problems and rewards them.
 
     Attributes:
-      generator: its `params` are replaced by the caller after every update.
-      template: question -> prompt text.
-      rewards: None where completions are not scored.
-      group: G, completions of each problem.
+      generator: samples completions; the caller replaces its `params` after every update.
+      template: maps a question to the text of its prompt.
+      rewards: scores the completions; None if the caller does not score them.
+      group: G, number of completions for each problem.
+      max_new_tokens: largest length of a completion.
+      sampling: temperature and filters of the sampler.
     """
 
     def __init__(
@@ -106,12 +108,14 @@ class RolloutSampler:
         sampling: SamplingParams = SamplingParams(),
     ):
         if sampling.temperature == 0:
-            raise ValueError("RL needs samples that differ: set temperature above 0")
+            raise ValueError(
+                "temperature=0 gives equal samples, but RL needs different ones: set it above 0"
+            )
         self.generator, self.template, self.rewards = generator, template, rewards
         self.group, self.max_new_tokens, self.sampling = group, max_new_tokens, sampling
 
     def generate(self, problems: Sequence[Problem], seed: int) -> Rollouts:
-        """Samples G completions of each problem. They have no rewards yet: see `score`."""
+        """Samples G completions of each problem, without rewards yet; see `score`."""
         prompts = [self.template(problem.question) for problem in problems]
         prompt_ids = self.generator.tokenizer.encode_prompts(prompts)
         completions = self.generator.generate_from_ids(
@@ -132,7 +136,7 @@ class RolloutSampler:
         )
 
     def score(self, rollouts: Rollouts) -> Rollouts:
-        """The same rollouts with their rewards."""
+        """Returns the same rollouts with their rewards."""
         scores = self.rewards.score(
             [
                 Sample(prompt, completion.text, problem, len(completion.token_ids))
@@ -157,9 +161,9 @@ class RolloutSampler:
 
 
 def full_rows_first(batch: dict[str, np.ndarray], microbatches: int) -> dict[str, np.ndarray]:
-    """The rows in such an order that empty ones fill up whole microbatches, which are skipped.
+    """Reorders rows so that the empty ones form whole microbatches, which the train step skips.
 
-    The train step's microbatch i takes rows i, i + microbatches, ...; packing leaves the last rows
+    Microbatch i of the train step takes rows i, i + microbatches, ...; packing leaves the last rows
     empty.
     """
     rows = len(batch["tokens"])
@@ -173,18 +177,19 @@ def pack_rollouts(
     """Packs prompts with their completions into a batch of fixed shape.
 
     Args:
+      rollouts: the rollouts to pack.
       advantages: `[P, G]`.
-      weights: `[P, G]`, the loss weight of each token of a completion; completions of weight 0 are
-        left out altogether.
-      rows, row_length: shape of the batch; the last rows are empty.
+      weights: `[P, G]`, loss weight of each token of a completion. Completions of weight 0 are left
+        out.
+      rows, row_length: shape of the batch; unused rows at the end stay empty.
 
     Returns:
       The batch: `tokens, positions, segment_ids, loss_weights, advantages, behaviour_logprobs`,
-      each `[rows, row_length]`; and where each packed completion went, (row, columns), in the order
-      of the rollouts.
+      each `[rows, row_length]`; and the place (row, columns) of each packed completion, in the
+      order of the rollouts.
 
     Raises:
-      ValueError: a sequence is longer than a row, or they do not fit in the rows.
+      ValueError: if a sequence is longer than a row or the rows cannot hold all sequences.
     """
     kept = [(int(i), int(g)) for i, g in zip(*np.nonzero(weights > 0))]
     if not kept:

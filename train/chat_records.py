@@ -1,7 +1,7 @@
-"""Turns chats into the pieces of text that a model is trained on, and refuses what would be lost.
+"""Turns chats into pieces of text to train on, and refuses chats that would lose text.
 
-A chat template may leave out, rewrite or print wrongly what an assistant's message holds. Every
-part of such a message must be in the text that is trained on; otherwise the record is an error.
+A chat template may leave out, rewrite or misprint parts of an assistant's message. Every part of
+such a message must be in the text that is trained on; otherwise the record is an error.
 """
 
 import json
@@ -11,13 +11,13 @@ from typing import Any
 
 from models.tokens.tokenizer import Tokenizer
 
-# What is trained on, and whether an end-of-sequence token follows: (text, trained, ends).
+# (text, whether it is trained on, whether an end-of-sequence token follows).
 Piece = tuple[str, bool, bool]
 
-# Fields of a record beside "messages" that the chat template gets.
+# Besides "messages", the chat template gets these fields of a record.
 VARIABLES = ("tools", "enable_thinking", "chat_template_kwargs")
 
-# Fields of an assistant's message that tell about it and are no part of what it says.
+# Fields that describe an assistant's message and hold none of its text.
 _ABOUT = ("role", "name", "id")
 _THINK_TAG = re.compile(r"(</?think>)")
 _THINK_OPEN = "<think>"
@@ -26,7 +26,7 @@ _THINK_OPEN = "<think>"
 def chat_pieces(
     record: Mapping[str, Any], tokenizer: Tokenizer, *, allow_empty: bool = False
 ) -> list[Piece]:
-    """Texts that, one after another, are the rendered chat; an assistant's turns are trained.
+    """Splits the rendered chat into consecutive texts; the assistant's turns are trained on.
 
     Args:
       record: holds `messages`, and perhaps `tools`, `enable_thinking` and `chat_template_kwargs`
@@ -76,7 +76,7 @@ def _messages(messages: Any) -> list[Mapping[str, Any]]:
 
 
 def _variables(record: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """What the template gets besides the messages; all of it must be something that it reads."""
+    """Returns the template's variables besides the messages; the template must read them all."""
     variables = record.get("chat_template_kwargs") or {}
     if not isinstance(variables, Mapping):
         raise ValueError(f"'chat_template_kwargs' is {variables!r:.80}; it must be an object")
@@ -106,7 +106,7 @@ def _variables(record: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any
 
 
 def _checked(message: Mapping[str, Any], i: int) -> dict[str, Any]:
-    """The message, its content as one text."""
+    """Returns the message, checked, with its content as one text."""
     message, content = dict(message), message.get("content")
     if isinstance(content, list):
         for part in content:
@@ -129,7 +129,7 @@ def _checked(message: Mapping[str, Any], i: int) -> dict[str, Any]:
 
 
 def _calls(message: Mapping[str, Any], i: int) -> list[Mapping[str, Any]]:
-    """The functions that a message calls, each with `name` and `arguments`."""
+    """Returns the functions that a message calls, each with `name` and `arguments`."""
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
         raise ValueError(f"message {i}: 'tool_calls' is {calls!r:.80}, not a list of objects")
@@ -141,7 +141,7 @@ def _calls(message: Mapping[str, Any], i: int) -> list[Mapping[str, Any]]:
 
 
 def _parts(message: Mapping[str, Any]) -> list[Any]:
-    """What a message says, blank parts left out."""
+    """Returns the parts of a message that are not blank."""
     values = [value for name, value in message.items() if name not in _ABOUT]
     return [value for value in values if (value.strip() if isinstance(value, str) else value)]
 
@@ -149,10 +149,10 @@ def _parts(message: Mapping[str, Any]) -> list[Any]:
 def _rendered(
     before: Sequence[Mapping[str, Any]], message: dict[str, Any], prompt: str, render: Render
 ) -> tuple[dict[str, Any], str]:
-    """The message and the chat with it.
+    """Returns the message and the rendered chat that ends with it.
 
-    A content of null, which some templates ask for and others fail on or print as "None", is made
-    empty where it has to be.
+    Some templates need null as empty content; others fail on null or print it as "None". For the
+    latter, null becomes empty text.
     """
     if message.get("content") is None:
         null = {**message, "content": None}
@@ -167,7 +167,7 @@ def _rendered(
 
 
 def _rewrites(closed: str, prompt: str, full: str) -> str:
-    """Why a turn does not go on behind its prompt."""
+    """Says why a turn does not continue its prompt."""
     if full.startswith(closed) and _THINK_OPEN in prompt[len(closed) :]:
         return (
             f"the chat template opens {_THINK_OPEN} in its generation prompt, but renders the"
@@ -189,8 +189,8 @@ def _check_kept(
 ) -> None:
     """Raises `ValueError` for the first part of a message that its rendered turn lacks.
 
-    The message is rendered again with a mark in every part, and each mark looked for. So it does
-    not matter how a template trims, escapes or orders the parts.
+    The function renders the message again with a mark in every part, and looks for each mark. So
+    it does not matter how a template trims, escapes or orders the parts.
     """
     marks = _Marks(message)
     marked = {name: marks.mark(name, value) for name, value in message.items()}
@@ -207,7 +207,7 @@ def _check_kept(
 
 
 class _Marks:
-    """Puts a distinct mark into every part of a message, and knows what each stands for."""
+    """Puts a distinct mark into every part of a message, and remembers the part of each mark."""
 
     def __init__(self, message: Mapping[str, Any]):
         text = json.dumps(message, ensure_ascii=False)
@@ -220,7 +220,7 @@ class _Marks:
         self.names: dict[str, str] = {}
 
     def mark(self, name: str, value: Any) -> Any:
-        """A field's value with marks in it."""
+        """Returns a field's value with marks in it."""
         if name in _ABOUT:
             return value
         if name == "tool_calls":
@@ -240,7 +240,7 @@ class _Marks:
         return marked
 
     def _leaves(self, value: Any, what: str, numbers: bool) -> Any:
-        """Marks in all texts of a nest of values, and in place of its numbers."""
+        """Marks all texts of nested values, and replaces their numbers by marks."""
         if isinstance(value, Mapping):
             return {key: self._leaves(each, what, numbers) for key, each in value.items()}
         if isinstance(value, list):
@@ -256,20 +256,20 @@ class _Marks:
         return self._end("", what)
 
     def _text(self, text: str, what: str) -> str:
-        """Marks at the end of each part between think tags."""
+        """Puts a mark at the end of each part between think tags."""
         parts = _THINK_TAG.split(text)
         inside = False
         for i, part in enumerate(parts):
             if i % 2:
                 inside = part == _THINK_OPEN
             elif part.strip():
-                # A chain may also be told by the tag that closes it.
+                # A chain without an opening tag is recognised by its closing tag.
                 chain = inside or parts[i + 1 : i + 2] == ["</think>"]
                 parts[i] = self._end(part, f"the chain of thought in {what}" if chain else what)
         return "".join(parts)
 
     def _end(self, text: str, what: str) -> str:
-        """The text with a mark at its end, before white space that a template may strip."""
+        """Puts a mark at the end of the text, before white space that a template may strip."""
         mark = f"{self._stem}{len(self.names)}Q"
         self.names[mark] = what
         bare = text.rstrip()
@@ -277,7 +277,7 @@ class _Marks:
 
 
 def _check_tools(tools: Sequence[Mapping[str, Any]] | None, text: str) -> None:
-    """Raises `ValueError` where the rendered chat does not name a tool."""
+    """Raises `ValueError` if the rendered chat does not name a tool."""
     for name in map(_tool_name, tools or ()):
         if name not in text:
             raise ValueError(f"the chat template drops the tool {name!r} of 'tools'")

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: atomic, asynchronous, checksummed; the latest few and the best."""
+"""Saves and restores checkpoints: atomic, asynchronous, checksummed; the latest and the best."""
 
 import dataclasses
 import math
@@ -17,17 +17,17 @@ from orbax.checkpoint import checkpoint_managers
 from models.manifest import Damaged, check_manifest, write_manifest
 from train.state import TrainState
 
-# Orbax writes these after the manifest, and reads nothing from them that a restore depends on.
+# Orbax writes these files after the manifest; a restore does not depend on them.
 _WRITTEN_LAST = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 class Checkpointer:
     """Saves and restores a `TrainState` and the JSON-able state of everything on the host.
 
-    Every process of a job makes one, with the same arguments, on a directory they share. A
+    Every process of a job makes a `Checkpointer` with the same arguments, on a shared directory. A
     checkpoint appears under its step number when it is complete; a process that is killed while
-    saving leaves none. Each holds the checksums of its files (`models.manifest`). A damaged one is
-    named, moved to a folder beside `directory`, and the newest good one takes its place.
+    saving leaves none. Each checkpoint holds the checksums of its files (`models.manifest`). A
+    damaged one is reported and moved to a folder beside `directory`; the newest good one is used.
 
     Example:
       with Checkpointer(workdir / "checkpoints", config=dict(config), best_metric="reward") as c:
@@ -45,20 +45,22 @@ class Checkpointer:
         best_mode: str = "max",
         say: Callable[[str], None] = print,
     ):
-        """Args:
-        directory: created where it does not exist.
-        config: JSON-able settings that a resumed run must share with the saved one.
-        keep: how many of the latest checkpoints to keep.
-        best_metric: keep the checkpoint with the best value of this metric too.
-        best_mode: "max" or "min".
-        say: told in a line of each damaged checkpoint.
+        """Opens the directory, and moves checkpoints away whose small files are damaged.
+
+        Args:
+          directory: created if it does not exist.
+          config: JSON-able settings that a resumed run must share with the saved one.
+          keep: how many of the latest checkpoints to keep.
+          best_metric: also keep the checkpoint with the best value of this metric.
+          best_mode: "max" or "min".
+          say: called with a line for each damaged checkpoint.
 
         Raises:
           Damaged: there are checkpoints, and all are damaged.
           ValueError: `keep` below 1 or an unknown mode.
         """
         if keep < 1:
-            raise ValueError(f"keep={keep}: at least the latest checkpoint must be kept")
+            raise ValueError(f"keep={keep}: it must be at least 1")
         if best_mode not in ("max", "min"):
             raise ValueError(f"best_mode={best_mode!r} is unknown; choose max or min")
         self.directory = Path(directory).absolute()
@@ -92,17 +94,17 @@ class Checkpointer:
         self.close()
 
     def latest_step(self) -> int | None:
-        """The newest complete checkpoint, or None."""
+        """Returns the step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """The checkpoint with the best `best_metric`; None where none has one."""
+        """Returns the step with the best `best_metric`; None if no checkpoint has that metric."""
         scores = {step: self._score(self.metrics(step)) for step in self._manager.all_steps()}
         scores = {step: score for step, score in scores.items() if score > -math.inf}
         return max(scores, key=lambda step: (scores[step], step)) if scores else None
 
     def metrics(self, step: int) -> dict[str, float]:
-        """The metrics that a checkpoint was saved with."""
+        """Returns the metrics that a checkpoint was saved with."""
         return dict(self._manager.metrics(step) or {})
 
     def save(
@@ -110,10 +112,11 @@ class Checkpointer:
     ) -> None:
         """Saves under `state.step`, in the background; returns once the arrays are copied.
 
-        Does nothing where that step has been saved already.
+        Does nothing if that step has been saved already.
 
         Args:
-          host_state: JSON-able.
+          state: the state to save.
+          host_state: the JSON-able state of everything on the host.
           metrics: finite or not; `best_metric` may be missing, as between evaluations.
         """
         step = int(state.step)
@@ -123,23 +126,23 @@ class Checkpointer:
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
         # JSON has no NaN.
         metrics = {name: float(x) for name, x in metrics.items() if math.isfinite(x)}
-        self.wait()  # The manifest of the save before is written under its own step.
+        self.wait()  # The manifest of the previous save needs that save's step.
         self._saving = step
         self._manager.save(step, args=args, metrics=metrics)
 
     def restore(
         self, like: TrainState, step: int | None = None
     ) -> tuple[TrainState, dict[str, Any]]:
-        """A checkpoint's state, in the shapes and shardings of `like`, and its host state.
+        """Restores a checkpoint's state and its host state.
 
         Args:
-          like: arrays or `jax.ShapeDtypeStruct`s.
-          step: None for the latest that is not damaged.
+          like: arrays or `jax.ShapeDtypeStruct`s with the shapes and shardings to restore in.
+          step: the checkpoint; None is the latest that is not damaged.
 
         Raises:
           Damaged: the checkpoint of `step` is damaged, or all are.
           FileNotFoundError: there is no such checkpoint.
-          ValueError: it is of another model, optimizer or config.
+          ValueError: the checkpoint has another model, optimizer or config.
         """
         if step is None:
             self._set_damaged_aside(only_small=False)
@@ -162,7 +165,7 @@ class Checkpointer:
         return restored.state, host.host["host_state"]
 
     def set_aside(self, step: int, why: str) -> None:
-        """Moves a checkpoint that is of no use out of the way, and says so in a line.
+        """Moves a useless checkpoint out of the way, and says so in a line.
 
         Raises:
           Damaged: no other checkpoint is left.
@@ -172,7 +175,7 @@ class Checkpointer:
         self._tell(step, why, sorted(self._manager.all_steps()))
 
     def wait(self) -> None:
-        """Returns when the last save is complete."""
+        """Waits until the last save is complete."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
@@ -180,9 +183,10 @@ class Checkpointer:
         self._manager.close()
 
     def _write_manifest(self) -> None:
-        """Called by Orbax when all files of a checkpoint are written and its name is still to come.
+        """Writes the manifest of the checkpoint that is being saved.
 
-        So a checkpoint that can be seen has its manifest.
+        Orbax calls this when all files are written, and renames the checkpoint afterwards. So
+        every visible checkpoint has its manifest.
         """
         begin = f"{self._saving}."
         for path in self.directory.iterdir():
@@ -192,8 +196,9 @@ class Checkpointer:
     def _set_damaged_aside(self, *, only_small: bool) -> None:
         """Moves damaged checkpoints away.
 
-        Before Orbax opens the directory, `only_small` files of all are read: it reads those itself.
-        Before a restore, all files are, from the newest checkpoint back to the first good one.
+        Before Orbax opens the directory, `only_small` files of all checkpoints are checked, since
+        Orbax reads those itself. Before a restore, all files are checked, from the newest
+        checkpoint back to the first good one.
         """
         steps = sorted(
             (int(path.name) for path in self.directory.glob("*") if path.name.isdecimal()),
@@ -238,8 +243,8 @@ class Checkpointer:
                 " to train from the beginning"
             )
         self._say(
-            f"checkpoint {step} is not used: {why}. That of step {max(good)} is; the damaged one is"
-            f" in {place}"
+            f"checkpoint {step} is not used: {why}. Checkpoint {max(good)} is used instead; the"
+            f" damaged one is in {place}"
         )
 
     def _score(self, metrics: Mapping[str, float]) -> float:
@@ -270,7 +275,7 @@ class Checkpointer:
 
 
 def _shapes(tree: Any) -> dict[tuple[str, ...], str]:
-    """dtype and shape of every array by path, the same for live trees and orbax metadata."""
+    """Returns dtype and shape of every array by path, for live trees and orbax metadata."""
 
     def name(key):
         for attribute in ("key", "idx", "name"):
@@ -287,7 +292,7 @@ def _shapes(tree: Any) -> dict[tuple[str, ...], str]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back: tuples as lists, keys as text."""
+    """Returns the value in the form that JSON gives back: tuples as lists, keys as text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):

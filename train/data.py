@@ -6,10 +6,10 @@ A record holds one of
     {"prompt": ..., "response": ...}
     {"text": ...}
 
-Chats are rendered by the tokenizer's template, which also gets a record's `tools`,
-`enable_thinking` and `chat_template_kwargs`; a prompt and its response are taken as they are. The
-loss is on what an assistant wrote and on the token that ends it (on all of a plain text). Prompt
-and response are tokenized apart, exactly as they meet when the model is sampled.
+The tokenizer's template renders chats; it also gets a record's `tools`, `enable_thinking` and
+`chat_template_kwargs`. A prompt and its response are used unchanged. The loss is on the assistant's
+text and on the token that ends it; of a plain text, on every token. Prompt and response are
+tokenized apart, exactly as when the model is sampled.
 """
 
 import os
@@ -43,7 +43,7 @@ def read_records(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def load_examples(path: str | os.PathLike, tokenizer: Tokenizer) -> list[Example]:
-    """All records of a JSONL file as examples; see `encode_records`."""
+    """Reads all records of a JSONL file as examples; see `encode_records`."""
     wheres, records = zip(*read_records(path), strict=True)
     return encode_records(records, tokenizer, wheres=wheres)
 
@@ -57,16 +57,17 @@ def encode_records(
 ) -> list[Example]:
     """Tokenizes records of the module's three kinds.
 
-    A sequence begins as a sampled one does, see `Tokenizer.encode_prompts`, and ends with one token
+    A sequence begins like a sampled one (see `Tokenizer.encode_prompts`), and ends with one token
     that ends a response.
 
     Args:
-      records: dicts; other fields than the module's are ignored.
+      records: dicts; fields that the module does not name are ignored.
+      tokenizer: the model's tokenizer.
       wheres: names of the records for error messages.
       allow_empty: whether a response may be empty, so that only its end is trained.
 
     Returns:
-      Dicts of `tokens` (int32) and `loss_weights` (float32, 0 or 1), of one length each.
+      Dicts of `tokens` (int32) and `loss_weights` (float32, 0 or 1), both of one length.
 
     Raises:
       ValueError: a record of no kind, with a field that is not text, an empty response, or a chat
@@ -80,7 +81,7 @@ def encode_records(
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
 
-    # Encoding in bulk is parallel: one call for what begins a sequence, one for all the rest.
+    # Encoding in bulk is parallel: one call for the starts of sequences, one for all the rest.
     first = [parts[0][0] for parts in pieces]
     rest = [text for parts in pieces for text, *_ in parts[1:]]
     owners = [where for where, parts in zip(wheres, pieces, strict=True) for _ in parts[1:]]
@@ -119,7 +120,7 @@ def _encoded(
     texts: Sequence[str],
     wheres: Sequence[str],
 ) -> list[list[int]]:
-    """`encode(texts)`; an error names the record of the text."""
+    """Returns `encode(texts)`; an error names the record of the text."""
     try:
         return encode(texts)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The loop that every objective shares: resume, draw, step, log, look, save, stop."""
+"""Runs the training loop of every objective: resume, draw, step, log, evaluate, save, stop."""
 
 import contextlib
 import dataclasses
@@ -19,18 +19,18 @@ from train.source import Source
 from train.state import TrainState
 from train.step import TrainStep
 
-# Iterations that a source which does not look at the state works ahead.
+# A source that does not look at the state works so many iterations ahead.
 PREFETCH = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Hook:
-    """Something to do every so many steps, and at the last one: an evaluation, sample outputs.
+    """An action every so many steps and at the last step, such as an evaluation.
 
     Attributes:
-      every: steps.
+      every: steps between calls.
       fn: `(step, state) -> metrics or None`. The metrics are logged and count for the best
-        checkpoint. The state must not be kept: the next update reuses its buffers.
+        checkpoint. Do not keep the state: the next update reuses its buffers.
     """
 
     every: int
@@ -42,10 +42,12 @@ class Result:
     """How a run ended.
 
     Attributes:
-      stop_reason: why it is not complete; None if it is.
-      interrupted: a signal ended it; the same command goes on.
-      good_step: of the checkpoint to use where it stopped itself: the best, or else the latest;
-        None where there is none.
+      state: the last state.
+      step: updates taken.
+      stop_reason: why the run is not complete; None if it is.
+      interrupted: whether a signal ended the run; the same command continues it.
+      good_step: step of the checkpoint to use if the run stopped itself: the best, or else the
+        latest; None if there is none.
     """
 
     state: TrainState
@@ -72,32 +74,41 @@ def run(
     max_skipped: int = 10,
     max_batch_shapes: int = 1,
 ) -> Result:
-    """Trains until `num_steps` updates have been taken, resuming where a checkpoint is found.
+    """Trains until `num_steps` updates have been taken; resumes from a checkpoint if there is one.
 
-    One iteration draws from the source and takes an update with each batch drawn. Between
-    iterations the run may be killed and started again: its weights, logs and decisions are those
-    of a run that was not. The device is not waited for, except by a source that looks at the state
-    and at checkpoints and hooks: metrics are fetched one iteration late.
+    One iteration draws from the source and takes an update with each batch drawn. A run that is
+    killed and started again has the same weights, logs and decisions as one that was not. The loop
+    waits for the device only at checkpoints, at hooks and for a source that looks at the state;
+    otherwise it fetches metrics one iteration late.
 
     Args:
-      state: taken over; only its shapes and shardings matter where there is a checkpoint.
-      checkpoint_every: steps; one is saved at the end, too.
-      log_every: steps; lines hold means over the iterations since the last line (of metrics named
-        `*_max`, maxima; of those named `first_*`, of each iteration's first update),
-        `seconds/source` and `seconds/train` of an iteration, and, if there is a metric `tokens`,
-        `tokens_per_second/train`.
+      state: the first state, whose buffers the loop reuses. If there is a checkpoint, only the
+        shapes and shardings matter.
+      step_fn: the train step.
+      source: gives the batches.
+      num_steps: updates of the whole run.
+      title: the name of the run in the progress display.
+      writer: writes metrics to files; None writes none.
+      checkpointer: saves and restores; None does neither.
+      checkpoint_every: steps between checkpoints; the last step is saved too.
+      hooks: evaluations and the like.
+      guards: may stop the run.
+      log_every: steps between lines of metrics. A line holds means over the iterations since the
+        last line (maxima for metrics named `*_max`; for those named `first_*`, means over each
+        iteration's first update), `seconds/source` and `seconds/train` of an iteration, and, if
+        there is a metric `tokens`, `tokens_per_second/train`.
       show: metrics to show with the progress.
       max_skipped: stop after so many updates in a row that were not finite. A run whose last
-        update was not finite has stopped, too.
+        update was not finite has stopped too.
       max_batch_shapes: shapes of batches that the source may return; each costs a compilation.
 
     Returns:
-      A `Result`. Where it has a `stop_reason` its state is no result of the training: that of
-      `good_step` may be one.
+      A `Result`. If it has a `stop_reason`, its state is no result of the training; the checkpoint
+      of `good_step` may be one.
 
     Raises:
-      ValueError: the checkpoint does not fit, a batch's shape is one too many, or an interval is
-        not positive.
+      ValueError: the checkpoint does not fit, batches have too many shapes, or an interval is not
+        positive.
       RuntimeError: the step was compiled again for a known shape.
     """
     intervals = {"log_every": log_every, "checkpoint_every": checkpoint_every}
@@ -112,7 +123,7 @@ def run(
         writer.resume(step)
 
     with contextlib.ExitStack() as stack:
-        # For the source and the hooks; the step brings it along.
+        # The source and the hooks need the mesh; the step sets it by itself.
         stack.enter_context(jax.set_mesh(step_fn.mesh))
         progress = stack.enter_context(contextlib.closing(Progress(title, num_steps, step)))
         stopper = stack.enter_context(Stopper(progress.say))
@@ -145,7 +156,7 @@ def run(
             log.write_closed()
             log.add(step, updates, source_metrics)
 
-            def crosses(every):
+            def crosses(every: int, before: int = before, step: int = step) -> bool:
                 return step // every > before // every or step == num_steps
 
             due = [hook for hook in hooks if crosses(hook.every)]
@@ -165,7 +176,7 @@ def run(
                 if source.depends_on_state:
                     log.write_closed()
         if reason is None and stopper.signal_name is not None:
-            # It came with the last step. What follows the training may take long.
+            # The signal came during the last step. Whatever follows the training may take long.
             interrupted, reason = True, f"{stopper.signal_name} after step {step}"
         log.write_all({})
         if writer is not None:
@@ -187,12 +198,12 @@ def run(
 def _resume(
     checkpointer: Checkpointer, state: TrainState, source: Source, guards: Sequence[Guard]
 ) -> TrainState:
-    """Restores everything from the newest checkpoint that is good."""
+    """Restores everything from the newest good checkpoint."""
     while True:
         restored, host_state = checkpointer.restore(state)
         try:
             source.load_state_dict(host_state["source"])
-        except Damaged as error:  # Something that the source keeps beside the checkpoint.
+        except Damaged as error:  # A file that the source keeps beside the checkpoint.
             checkpointer.set_aside(int(restored.step), str(error))
             continue
         for guard, saved in zip(guards, host_state["guards"], strict=True):
@@ -201,7 +212,7 @@ def _resume(
 
 
 class _Feed:
-    """Draws from a source: ahead, in a thread, where it does not look at the state."""
+    """Draws from a source; works ahead in a thread if the source does not look at the state."""
 
     def __init__(self, source: Source, put: Callable[[Any], Any]):
         self._source, self._put = source, put
@@ -211,7 +222,7 @@ class _Feed:
     def next(
         self, state: TrainState
     ) -> tuple[list[Any], dict[str, Any], Mapping[str, float], list[str]]:
-        """Batches on the devices; the source's state, metrics and notes after drawing them."""
+        """Returns batches on the devices, and the source's state, metrics and notes after them."""
         if self._pool is None:
             return self._draw(state)
         self._ahead.append(self._submit())
@@ -243,8 +254,8 @@ class _ShapeCheck:
         self._shapes.add(tuple((name, x.shape) for name, x in batch.items()))
         if len(self._shapes) > self._max_shapes:
             raise ValueError(
-                f"step {step} got a batch of a new shape, {batch['tokens'].shape}, and was compiled"
-                f" again; pad batches to one shape, or allow more than {self._max_shapes} by"
+                f"step {step} got a batch of the new shape {batch['tokens'].shape} and was compiled"
+                f" again: pad batches to one shape, or allow more than {self._max_shapes} by"
                 " max_batch_shapes"
             )
         if self._step_fn.num_compiles - self._compiles_before > len(self._shapes):

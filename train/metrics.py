@@ -1,4 +1,4 @@
-"""What a run leaves to look at: metrics.jsonl, samples.jsonl and TensorBoard events."""
+"""Writes the files of a run for its readers: metrics.jsonl, samples.jsonl, TensorBoard events."""
 
 import json
 import math
@@ -18,10 +18,10 @@ SAMPLES_FILE = "samples.jsonl"
 
 
 class MetricWriter:
-    """Appends metrics and sample outputs of a run to files, one JSON object a line.
+    """Appends metrics and sample outputs of a run to files, with one JSON object in each line.
 
-    Only process 0 of a job writes. Lines carry the number of updates taken as `step`, in ascending
-    order, and a run that resumes first removes those beyond its checkpoint.
+    Only process 0 of a job writes. Each line has the number of updates taken as `step`, in
+    ascending order. A run that resumes first removes the lines beyond its checkpoint.
     """
 
     def __init__(self, directory: str | os.PathLike):
@@ -31,7 +31,7 @@ class MetricWriter:
         self._board = None
 
     def resume(self, step: int) -> None:
-        """Removes what was written after `step`, and lines that were damaged; call it first."""
+        """Opens the files, without damaged lines and lines after `step`; call it first."""
         if not self._writes:
             return
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ class MetricWriter:
         )
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Scalars after `step` updates. What is not finite becomes null."""
+        """Writes scalars after `step` updates; values that are not finite become null."""
         if not self._writes:
             return
         plain = {name: float(value) for name, value in metrics.items()}
@@ -53,7 +53,7 @@ class MetricWriter:
             self._board.add_scalar(name, value, step)
 
     def write_samples(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
-        """Model outputs after `step` updates: JSON-able mappings, such as prompt and reward."""
+        """Writes model outputs after `step` updates: JSON-able mappings with prompt, reward, ..."""
         if not self._writes:
             return
         for sample in samples:
@@ -65,6 +65,7 @@ class MetricWriter:
             self._board.flush()
 
     def close(self) -> None:
+        """Closes all files."""
         for file in self._files.values():
             file.close()
         if self._board is not None:
@@ -76,17 +77,17 @@ class MetricWriter:
 
 
 def read_metrics(directory: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; none where there is no such file.
+    """Reads the lines of a run's metrics.jsonl; returns an empty list if there is no such file.
 
     Raises:
-      ValueError: a line is damaged; names file and line.
+      ValueError: a line is damaged; the message names file and line.
     """
     path = Path(directory) / METRICS_FILE
     return [record for _, record in read_jsonl(path)] if path.exists() else []
 
 
 def _truncate(path: Path, step: int) -> None:
-    """Keeps whole lines of up to `step`, and tells on stderr which lines were damaged."""
+    """Keeps whole lines up to `step`, and tells on stderr which lines were damaged."""
     if not path.exists():
         return
     records, damaged = salvage_jsonl(path)

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules from a config; which parameters they touch, by path.
+"""Makes optimizers and learning-rate schedules from a config, with rules by parameter path.
 
 The update of a parameter p with gradient g, clipped to a global norm, at step t is
 
@@ -21,7 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 
-# A rule with this pattern takes the parameters that no other rule matches.
+# A rule with this pattern applies to the parameters that no other rule matches.
 REST = "rest"
 
 Rules = tuple[tuple[str, float], ...]
@@ -32,16 +32,16 @@ class OptimizerConfig:
     """An optimizer, its schedule and its per-parameter rules.
 
     Rules are pairs (regular expression, multiplier). An expression must match a whole path such
-    as `layers/attention/q/kernel`; every parameter must match exactly one, and every one some
-    parameter. The pattern "rest" stands for all that the others leave.
+    as `layers/attention/q/kernel`. Every parameter must match exactly one rule, and every rule must
+    match some parameter. The pattern "rest" matches all parameters that no other rule matches.
 
     Attributes:
       name: a key of `DIRECTIONS`.
-      learning_rate: its peak.
-      schedule: what follows the warm-up: `constant`; `linear` or `cosine` decay until the last
+      learning_rate: the peak of the learning rate.
+      schedule: the course after the warm-up: `constant`; `linear` or `cosine` decay until the last
         step; `wsd`, constant and then linear decay in the last `decay_steps` (arXiv:2404.06395).
-      warmup_steps: the learning rate rises linearly to its peak in so many steps.
-      decay_steps: for `wsd` only, and needed there.
+      warmup_steps: steps in which the learning rate rises linearly to its peak.
+      decay_steps: steps of decay; `wsd` needs it, other schedules do not take it.
       final_fraction: share of the peak that decay ends at; not for `constant`.
       clip_norm: largest global norm of the gradient; None does not clip.
       weight_decay: decoupled, in units of the learning rate.
@@ -64,7 +64,7 @@ class OptimizerConfig:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "OptimizerConfig":
-        """From a flat mapping, such as a ConfigDict, of fields and the direction's arguments.
+        """Returns a config from a flat mapping of fields and the direction's arguments.
 
         Example: `dict(name="adamw", learning_rate=3e-4, schedule="cosine", b2=0.95)`.
         """
@@ -99,10 +99,13 @@ class OptimizerConfig:
 
 
 def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Callable[[Any], jax.Array]:
-    """Learning rate of step 0, 1, ..., num_steps - 1, as a traceable function.
+    """Returns a traceable function from the step, 0 to num_steps - 1, to the learning rate.
 
-    Warm-up takes step t < warmup_steps at peak * (t + 1) / warmup_steps, so that no step is lost
-    at a rate of zero. Decay would arrive at `final_fraction` at step `num_steps`.
+    Warm-up step t has the rate peak * (t + 1) / warmup_steps, so no step is lost at a rate of zero.
+    Decay would reach `final_fraction` at step `num_steps`.
+
+    Raises:
+      ValueError: warm-up and decay do not fit in `num_steps`.
     """
     warmup, final = config.warmup_steps, config.final_fraction or 0.0
     decay = (config.decay_steps or 0) if config.schedule == "wsd" else num_steps - warmup
@@ -129,14 +132,14 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Callable[
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """What a train step needs of an optimizer; made by `make_optimizer`.
+    """The parts of an optimizer that a train step needs; made by `make_optimizer`.
 
     Attributes:
       direction: optax transformation of the clipped gradients of the trainable parameters.
       schedule: learning rate by step.
       clip_norm: see `OptimizerConfig`.
-      lr_multipliers: of the learning rate, by path; 0 is frozen.
-      weight_decays: by path.
+      lr_multipliers: path -> multiplier of the learning rate; 0 freezes the parameter.
+      weight_decays: path -> weight decay.
     """
 
     direction: optax.GradientTransformation
@@ -146,7 +149,7 @@ class Optimizer:
     weight_decays: Mapping[str, float]
 
     def split(self, params: Any) -> tuple[Any, Any]:
-        """Trainable and frozen parameters, each a pytree like `params` without the others."""
+        """Splits `params` into a pytree of trainable ones and a pytree of frozen ones."""
         flat = flatten_dict(params, sep="/")
         trainable = {path: x for path, x in flat.items() if self.lr_multipliers[path] > 0}
         frozen = {path: x for path, x in flat.items() if path not in trainable}
@@ -158,14 +161,15 @@ class Optimizer:
         return unflatten_dict(flatten_dict(trainable) | flatten_dict(frozen))
 
     def init(self, params: Any) -> Any:
-        """Optimizer state of the trainable ones among `params`."""
+        """Returns the optimizer state of the trainable ones among `params`."""
         return self.direction.init(self.split(params)[0])
 
     def update(self, grads: Any, opt_state: Any, params: Any, step: jax.Array) -> tuple:
-        """One update of the trainable parameters; see the module's docstring.
+        """Takes one update of the trainable parameters; see the module's docstring.
 
         Args:
           grads, params: pytrees of the trainable parameters.
+          opt_state: the optimizer state.
           step: number of this update, from 0.
 
         Returns:
@@ -223,7 +227,7 @@ def make_optimizer(
 
 
 def match_rules(name: str, rules: Rules, paths: list[str]) -> dict[str, float]:
-    """The multiplier of every path; see `OptimizerConfig` for rules and what is an error."""
+    """Returns the multiplier of every path; `OptimizerConfig` describes rules and errors."""
     patterns = [pattern for pattern, _ in rules if pattern != REST]
     matched: dict[str, float] = {}
     used = {REST}

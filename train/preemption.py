@@ -9,10 +9,10 @@ from jax.experimental import multihost_utils
 
 
 class Stopper:
-    """While entered, remembers SIGINT and SIGTERM instead of dying of them.
+    """Remembers SIGINT and SIGTERM while it is entered, so that they do not end the process.
 
-    A second SIGINT interrupts at once. In a job of several processes it is the distributed runtime
-    that takes SIGTERM, and all processes stop after the same step.
+    A second SIGINT interrupts at once. In a job of several processes the distributed runtime takes
+    SIGTERM, and all processes stop after the same step.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -34,7 +34,7 @@ class Stopper:
             signal.signal(number, handler)
 
     def stops_at(self, step: int) -> bool:
-        """Whether to stop now; every process of a job asks at every iteration."""
+        """Tells whether to stop now; every process of a job must call it at every iteration."""
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
             self.signal_name = "preempted"
         return self.signal_name is not None

@@ -1,4 +1,4 @@
-"""Progress of a run with the time that is left: a bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of a run and its remaining time: a bar on a terminal, else plain lines."""
 
 import time
 from collections.abc import Mapping
@@ -7,17 +7,20 @@ import jax
 import rich.console
 import rich.progress
 
-# Plain lines are for logs: no more than one in so many seconds.
+# Plain lines go to logs, so they come no more often than this.
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Shows steps done, time left and some metrics. Only process 0 of a job shows anything."""
+    """Shows steps done, time left and some metrics; only process 0 of a job shows anything."""
 
     def __init__(self, title: str, num_steps: int, step: int):
-        """Args:
-        title: what the run is called.
-        step: updates taken before, by the run that this one resumes.
+        """Starts the display.
+
+        Args:
+          title: the name of the run.
+          num_steps: updates of the whole run.
+          step: updates taken before, by the run that this one resumes.
         """
         self._title, self._num_steps, self._first = title, num_steps, step
         self._start, self._printed = time.monotonic(), -float("inf")
@@ -58,6 +61,7 @@ class Progress:
         self._console.print(line, markup=False)
 
     def close(self) -> None:
+        """Stops the bar and gives the terminal back."""
         if self._bar is not None:
             self._bar.stop()
 

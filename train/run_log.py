@@ -1,4 +1,4 @@
-"""The metrics of a run on their way from the device to files, guards and the progress display."""
+"""Brings the metrics of a run from the device to files, guards and the progress display."""
 
 import contextlib
 import math
@@ -29,13 +29,14 @@ class Guard(Protocol):
 
 
 class RunLog:
-    """Collects iterations in a window, which is written as one line of means.
+    """Collects iterations in a window, and writes the window as one line of means.
 
-    Metrics stay on the device until their window, closed, is written. Until then nothing waits
+    Metrics stay on the device until their window is closed and written. Until then nothing waits
     for the device.
 
     Attributes:
-      alarm: why the run should stop, by a guard or by updates that were not finite; or None.
+      alarm: why the run should stop, because of a guard or of updates that were not finite; or
+        None.
     """
 
     def __init__(
@@ -60,11 +61,11 @@ class RunLog:
     def add(
         self, step: int, updates: list[dict[str, jax.Array]], source_metrics: Mapping[str, float]
     ) -> None:
-        """An iteration that ended after `step` updates."""
+        """Adds an iteration that ended after `step` updates to the open window."""
         self._open.append((step, updates, source_metrics))
 
     def close(self) -> None:
-        """The open window is to be written once the device has got that far."""
+        """Closes the open window, which is written once the device has got that far."""
         self._closed, self._open = self._open, []
 
     def write_closed(self) -> None:
@@ -72,27 +73,27 @@ class RunLog:
         self._write({})
 
     def write_all(self, extra: Mapping[str, float]) -> None:
-        """Writes all there is, with the metrics of evaluations in the same line."""
+        """Writes both windows, with the metrics of evaluations in the last line."""
         self._write({})
         self.close()
         self._write(extra)
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around waiting for the source."""
+        """Counts the time in this context as waiting for the source."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Around what is neither training nor waiting for the source."""
+        """Leaves the time in this context out of training and waiting."""
         start = time.perf_counter()
         yield
         self._clock += time.perf_counter() - start
 
     def metrics_since_save(self) -> dict[str, float]:
-        """Means over the iterations since the last call, and evaluations at this step."""
+        """Returns means over the iterations since the last call, and evaluations at this step."""
         metrics = mean(self._since_save) | self._extra
         self._since_save = []
         return metrics
@@ -137,7 +138,7 @@ class RunLog:
         for update in updates:
             step += 1
             self._skipped_in_a_row = self._skipped_in_a_row + 1 if update["skipped"] else 0
-            # The weights that a run ends with must have a finite loss, as far as that is known.
+            # A run must not end with weights whose loss is known not to be finite.
             last = step == self._num_steps and self._skipped_in_a_row > 0
             if (last or self._skipped_in_a_row >= self._max_skipped) and self.alarm is None:
                 count = self._skipped_in_a_row
@@ -150,7 +151,7 @@ class RunLog:
 
 
 def mean(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each metric where it is finite; the largest for those named `*_max`."""
+    """Returns the mean of each metric's finite values; the largest for metrics named `*_max`."""
     columns: dict[str, list[float]] = {}
     for record in records:
         for name, value in record.items():

@@ -1,4 +1,4 @@
-"""What the loop draws batches from: the interface, and the packed rows of a data set."""
+"""Gives the loop its batches: the interface of sources, and packed rows of a data set."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -14,40 +14,40 @@ TOO_LONG = ("error", "truncate", "drop")
 
 
 class Source(abc.ABC):
-    """Batches for the loop.
+    """Gives batches to the loop.
 
-    In a job of several processes each must return the same, whole batch; `TrainStep.put` hands a
-    device the rows it holds.
+    In a job of several processes each process must return the same, whole batch; `TrainStep.put`
+    gives each device its rows.
 
     Attributes:
       depends_on_state: whether `next` looks at the state, as rollouts of the policy do. If not,
-        batches are made ahead in a background thread.
+        a background thread makes batches ahead.
     """
 
     depends_on_state: bool = False
 
     @abc.abstractmethod
     def next(self, state: Any) -> Batch | list[Batch]:
-        """A batch, or several that take one update each before the source is asked again.
+        """Returns a batch, or several with one update each before the source is asked again.
 
         Args:
-          state: the `TrainState`; None where `depends_on_state` is False.
+          state: the `TrainState`; None if `depends_on_state` is False.
 
         Raises:
           StopIteration: the data has ended.
         """
 
     def metrics(self) -> Mapping[str, float]:
-        """What the latest `next` measured on the host, to be logged with its updates."""
+        """Returns what the latest `next` measured on the host, to be logged with its updates."""
         return {}
 
     def notes(self) -> list[str]:
-        """What the user should be told about the latest `next`, a line each."""
+        """Returns messages to the user about the latest `next`, one line each."""
         return []
 
     @abc.abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able; all that later calls of `next` depend on, besides the train state."""
+        """Returns the JSON-able state that later calls of `next` depend on."""
 
     @abc.abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -55,12 +55,12 @@ class Source(abc.ABC):
 
 
 class PackedSource(Source):
-    """Rows of packed examples, shuffled anew in every epoch.
+    """Gives rows of packed examples, shuffled anew in every epoch.
 
     An epoch is a permutation of the examples, cut into windows. Each window is packed on its own
-    and its rows are shuffled; batches are drawn from the rows of one window after another, across
-    epochs too. Everything follows from the seed, so the iterator's state is three integers, and
-    it does not depend on the number of processes.
+    and its rows are shuffled. Batches take the rows of one window after another, across epochs
+    too. Everything follows from the seed, so the iterator's state is three integers and does not
+    depend on the number of processes.
     """
 
     def __init__(
@@ -76,18 +76,21 @@ class PackedSource(Source):
         too_long: str = "error",
         window: int = 4096,
     ):
-        """Args:
-        examples: dicts of arrays of one length each: `tokens`, `loss_weights`, any others.
-        rows, row_length: shape of a batch.
-        num_epochs: passes over the examples; None for no end. The last batch is filled up with
-          empty rows.
-        packed: several examples in a row; otherwise one in each.
-        too_long: what to do with examples longer than a row: `error`, `truncate` (which cuts
-          off the end, the end-of-sequence token included) or `drop`.
-        window: examples that are packed together.
+        """Checks the examples and leaves out those with nothing to train on.
 
-        Examples that have nothing to train on, as when their response was cut off, are left out;
-        `num_examples` remain.
+        An example has nothing to train on if, for instance, its response was cut off;
+        `num_examples` examples remain.
+
+        Args:
+          examples: dicts of arrays of one length: `tokens`, `loss_weights`, any others.
+          rows, row_length: shape of a batch.
+          seed: decides the order.
+          num_epochs: passes over the examples; None for no end. Empty rows fill the last batch.
+          shuffle: whether to shuffle examples and rows.
+          packed: whether a row holds several examples; otherwise it holds one.
+          too_long: what to do with examples longer than a row: `error`, `truncate` (which cuts
+            off the end, the end-of-sequence token included) or `drop`.
+          window: number of examples that are packed together.
 
         Raises:
           ValueError: no examples, examples that are too long, or numbers that are not positive.
@@ -103,7 +106,7 @@ class PackedSource(Source):
         self.load_state_dict({"epoch": 0, "window": 0, "row": 0})
 
     def next(self, state: Any = None) -> Batch:
-        """A dict of `[rows, row_length, ...]` arrays."""
+        """Returns a dict of `[rows, row_length, ...]` arrays."""
         del state
         parts, missing = [], self._rows
         while missing:
@@ -127,14 +130,16 @@ class PackedSource(Source):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns the epoch, the window in it and the row in that; JSON-able."""
         return {"epoch": self._epoch, "window": self._window_index, "row": self._row}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where `state_dict` was taken."""
         self._epoch, self._window_index = int(state["epoch"]), int(state["window"])
         self._row, self._current = int(state["row"]), None
 
     def count_batches(self) -> int:
-        """Batches in all `num_epochs`, found by placing every example without laying it out."""
+        """Counts the batches of all `num_epochs` by placing every example, without packing it."""
         if self._num_epochs is None:
             raise ValueError("num_epochs=None has no end to count to; set num_epochs")
         rows = 0
@@ -145,6 +150,7 @@ class PackedSource(Source):
 
     @property
     def num_examples(self) -> int:
+        """Examples that have something to train on."""
         return len(self._examples)
 
     @property
@@ -182,7 +188,13 @@ class PackedSource(Source):
 def fitted(
     examples: Sequence[Mapping[str, np.ndarray]], row_length: int, too_long: str
 ) -> list[dict[str, np.ndarray]]:
-    """Examples that fit in a row and have something to train on; see `PackedSource`."""
+    """Returns the examples that fit in a row and have something to train on.
+
+    See `PackedSource` for `too_long`.
+
+    Raises:
+      ValueError: `too_long` is unknown, an example is too long, or no example is left.
+    """
     if too_long not in TOO_LONG:
         raise ValueError(f"too_long={too_long!r} is unknown; choose {', '.join(TOO_LONG)}")
     long = [i for i, example in enumerate(examples) if len(example["tokens"]) > row_length]
@@ -190,13 +202,13 @@ def fitted(
         tokens = len(examples[long[0]]["tokens"])
         raise ValueError(
             f"example {long[0]} has {tokens} tokens, longer than row length {row_length}"
-            f" ({len(long)} of {len(examples)} are): raise it, or set too_long to 'truncate' or"
-            " 'drop'"
+            f" ({len(long)} of {len(examples)} are): raise row_length, or set too_long to"
+            " 'truncate' or 'drop'"
         )
     if too_long == "drop":
         examples = [example for example in examples if len(example["tokens"]) <= row_length]
     cut = [_truncated(example, row_length) for example in examples]
-    # What is left may train nothing: a lone token, or a prompt whose response was cut off.
+    # Some are left with nothing to train on: a lone token, or a prompt without its response.
     trained = [example for example in cut if np.any(example["loss_weights"][1:])]
     if not trained:
         dropped = f": none of those given has {row_length} tokens or fewer" if long else ""

@@ -1,4 +1,4 @@
-"""The state of a training run, created in its final sharding."""
+"""Creates the state of a training run in its final sharding."""
 
 import dataclasses
 from typing import Any
@@ -17,9 +17,9 @@ class TrainState:
     """All that an update changes.
 
     Attributes:
-      step: int32 scalar, updates so far, skipped ones included.
+      step: int32 scalar, the number of updates so far, skipped ones included.
       params: nested dicts of arrays.
-      opt_state: of the trainable parameters.
+      opt_state: optimizer state of the trainable parameters.
     """
 
     step: Any
@@ -28,7 +28,7 @@ class TrainState:
 
 
 def abstract_state(model: Any, optimizer: Optimizer, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of a state; enough to compile a step or restore a checkpoint.
+    """Returns a state of shapes, dtypes and shardings, to compile a step or restore a checkpoint.
 
     Args:
       model: has `abstract_params`, `logical_axes` and `init`, such as `LanguageModel`.
@@ -39,8 +39,8 @@ def abstract_state(model: Any, optimizer: Optimizer, mesh: Mesh) -> TrainState:
     shapes = dict(jax.tree_util.tree_leaves_with_path(model.abstract_params))
 
     def like_its_param(path, leaf):
-        # Moments lie under the path of their parameter and have its shape; factored moments,
-        # counts and the like are small and live everywhere.
+        # Moments have the path and the shape of their parameter, and get its sharding. Factored
+        # moments, counts and the like are small and are replicated.
         path = tuple(key for key in path if isinstance(key, jax.tree_util.DictKey))
         same = path in shapes and shapes[path].shape == leaf.shape
         return by_path[path] if same else replicated
@@ -55,7 +55,7 @@ def abstract_state(model: Any, optimizer: Optimizer, mesh: Mesh) -> TrainState:
 
 
 def create_state(model: Any, optimizer: Optimizer, mesh: Mesh, key: jax.Array) -> TrainState:
-    """A state with random parameters. No device ever holds more than its shards.
+    """Creates a state with random parameters; no device ever holds more than its shards.
 
     The same key gives the same values on every mesh.
     """
@@ -66,13 +66,13 @@ def create_state(model: Any, optimizer: Optimizer, mesh: Mesh, key: jax.Array) -
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    # It runs once: on CPU, optimising the random number generator takes longer than using it.
+    # `init` runs once: on CPU, optimising its random number generator takes longer than using it.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(init, out_shardings=shardings, compiler_options=options)(key)
 
 
 def state_from_params(model: Any, params: Any, optimizer: Optimizer, mesh: Mesh) -> TrainState:
-    """A state around existing parameters, which it takes over: train steps donate them."""
+    """Creates a state from existing parameters; train steps reuse their buffers."""
     abstract = abstract_state(model, optimizer, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)

@@ -1,4 +1,4 @@
-"""The train step of every objective: loss, gradient, accumulation and update in one jit."""
+"""Makes the train step of every objective: loss, gradient, accumulation and update in one jit."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,8 +15,8 @@ from train.state import TrainState
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
-# (params, batch) -> (sum(loss_weights * token_loss), metrics); with constants as a third argument
-# where the step has some.
+# (params, batch) -> (sum(loss_weights * token_loss), metrics). The constants of a step, if any, are
+# a third argument.
 LossFn = Callable[..., tuple[jax.Array, Metrics]]
 
 
@@ -34,22 +34,26 @@ def make_train_step(
 
     Args:
       loss_fn: `(params, batch) -> (loss, metrics)`. The loss is `sum(loss_weights * token_loss)`.
-        Metrics are scalars; over microbatches those named `*_max` are maxima, the others sums.
-      accumulate: microbatches that a batch is split into, number i taking rows i, i + accumulate,
-        i + 2 accumulate, ...; loss, gradient and metrics are their exact sums. A microbatch
-        without loss weights is skipped, at next to no cost.
+        Metrics are scalars. Over microbatches, those named `*_max` are maxima, the others sums.
+      optimizer: see `make_optimizer`.
+      mesh: the devices.
+      accumulate: number of microbatches in a batch. Microbatch i takes rows i, i + accumulate,
+        i + 2 accumulate, ... Loss, gradient and metrics are exact sums over microbatches. A
+        microbatch without loss weights is skipped at almost no cost.
       normalize_weights: divide `loss_weights` by their sum over the whole batch first, which
-        makes the loss a mean over tokens; what else is named `*_weights`, those of a second term
-        of the loss, is divided by the same sum. Without, they carry the aggregation already.
+        makes the loss a mean over tokens. Other arrays named `*_weights`, those of a second term
+        of the loss, are divided by the same sum. If False, the weights must already hold the
+        aggregation.
       finalize: traceable; turns the metrics of the whole batch into those to report, such as
         sums into means.
       constants: a pytree of arrays that the loss reads and no update changes, such as a teacher's
-        parameters, laid out on `mesh` as they are to stay. Given as the loss's third argument:
-        closed over, they would be copied into the program.
+        parameters, already laid out on `mesh`. The loss gets them as its third argument; in a
+        closure they would be copied into the program.
 
-    The metrics of a step are those of `loss_fn`, `loss`, those of `Optimizer.update`, and
-    `skipped`: 1 where loss or gradient was not finite, in which case parameters and optimizer
-    state stayed as they were.
+    Returns:
+      The step. Its metrics are those of `loss_fn`, `loss`, those of `Optimizer.update`, and
+      `skipped`: 1 if loss or gradient was not finite, and parameters and optimizer state therefore
+      stayed as they were.
     """
     return TrainStep(loss_fn, optimizer, mesh, accumulate, normalize_weights, finalize, constants)
 
@@ -74,22 +78,22 @@ class TrainStep:
         self._jitted = None
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """Takes an update; `state` must not be used again, its buffers are reused."""
+        """Takes an update; do not use `state` again, since its buffers are reused."""
         with jax.set_mesh(self.mesh):
             return (self._jitted or self._jit(state))(state, batch, self._constants)
 
     def lower(self, state: TrainState, batch: Batch) -> Any:
-        """The lowered step for abstract arguments: to compile without arrays, or to count FLOPs."""
+        """Lowers the step for abstract arguments, to compile without arrays or to count FLOPs."""
         with jax.set_mesh(self.mesh):
             return self._jit(state).lower(state, batch, self._constants)
 
     @property
     def num_compiles(self) -> int:
-        """Programs compiled so far: one for each shape of batch, if all is well."""
+        """Programs compiled so far; there should be one for each shape of batch."""
         return count_programs(self._jitted) if self._jitted else 0
 
     def check_rows(self, rows: int) -> None:
-        """Raises `ValueError` where a batch of so many rows does not divide over the devices."""
+        """Raises `ValueError` if a batch of so many rows does not divide over the devices."""
         if rows % (self._batch_shards * self._accumulate):
             raise ValueError(
                 f"a batch of {rows} rows does not divide into {self._accumulate} microbatches on"
@@ -98,9 +102,9 @@ class TrainStep:
             )
 
     def put(self, batch: Mapping[str, np.ndarray]) -> Batch:
-        """Moves a batch to the devices, each of which gets its rows only.
+        """Moves a batch to the devices; each gets only its own rows.
 
-        Every process passes the same whole batch.
+        Every process must pass the same whole batch.
 
         Raises:
           ValueError: the rows do not divide evenly.
@@ -114,7 +118,7 @@ class TrainStep:
         }
 
     def _jit(self, state):
-        # Shardings of the state are pinned: left to the compiler, a new one would be a recompile.
+        # The state's shardings are pinned: another choice of the compiler would cause a recompile.
         shardings = jax.tree.map(lambda x: x.sharding, state)
         replicated = NamedSharding(self.mesh, PartitionSpec())
         self._jitted = jax.jit(self._step, donate_argnums=0, out_shardings=(shardings, replicated))
@@ -147,7 +151,7 @@ class TrainStep:
         return state, metrics | update_metrics
 
     def _gradient(self, trainable, frozen, batch, constants):
-        """Loss, metrics and gradient of the trainable parameters, summed over microbatches."""
+        """Returns loss, metrics and gradient of the trainable parameters over all microbatches."""
 
         def loss_of(trainable, microbatch):
             params = self._optimizer.merge(trainable, frozen)
@@ -162,7 +166,7 @@ class TrainStep:
         if self._accumulate == 1:
             return gradient_of(batch)
 
-        # Strided, so that every device keeps its own rows.
+        # Microbatches are strided, so that every device keeps its own rows.
         def strided(x):
             x = x.reshape(-1, self._accumulate, *x.shape[1:]).swapaxes(0, 1)
             return constrain(x, None, "batch", *[None] * (x.ndim - 2))

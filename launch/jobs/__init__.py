@@ -1,1 +1,1 @@
-"""Jobs put together from a config: training, distillation, verifiers, search comparisons."""
+"""Builds jobs from a config: training, distillation, verifiers, search, evaluation, chat."""

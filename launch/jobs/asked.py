@@ -1,8 +1,8 @@
-"""Models to be asked: a checkpoint on this machine or a server, behind one interface."""
+"""Opens models to ask, a checkpoint on this machine or a server, behind one interface."""
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from reasoning.prompts import DIRECT_SYSTEM, R1_SYSTEM, TEMPLATES, PromptTemplat
 from reasoning.verifiers import Verifier
 from reasoning.verifiers.likelihood import SelfCertainty
 
-# "auto": the model's chat template where it has one, else the bare turn.
+# "auto" is the model's chat template if it has one, else the bare turn.
 AUTO = "auto"
 _CHAT_SYSTEMS = {"chat": "", "chat_r1": R1_SYSTEM, "chat_direct": DIRECT_SYSTEM}
 # All axes of the mesh; the weights are divided over all devices.
@@ -34,14 +34,14 @@ _MESH = {"data": 1, "fsdp": -1, "tensor": 1}
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A model with its weights at hand.
+    """A model that is ready to be asked.
 
     Attributes:
       generator: samples whole responses.
-      steps: extends partial ones; None where the model cannot go on with a response.
-      config: its sizes, to count FLOPs; None of a server.
-      tokenizer: None of a server.
-      certainty: scores responses by the model's own certainty; None of a server.
+      steps: extends partial responses; None if the model cannot continue a response.
+      config: the model's sizes, to count FLOPs; None for a server.
+      tokenizer: the model's tokenizer; None for a server.
+      certainty: scores responses by the model's own certainty; None for a server.
     """
 
     generator: Generator
@@ -52,29 +52,31 @@ class Opened:
 
 
 class LocalModel:
-    """A checkpoint, checked but for its weights, which `open` reads.
+    """A checkpoint on this machine. It is checked at once; `open` reads its weights.
 
     Attributes:
-      name: as it was given.
+      name: the name that the user gave.
       template: question -> prompt.
-      continues: it can go on with a response, as searches over steps ask it to.
-      version: tells the weights from others of the same name.
+      continues: whether the model can continue a response, which searches over steps need.
+      version: changes when other weights get the same name.
     """
 
     continues = True
 
     def __init__(self, name: str, template: str = AUTO, dtype: str = "auto"):
-        """Args:
-        name: see `models.checkpoint_source`.
-        template: a name of `reasoning.prompts`, or "auto".
-        dtype: to compute with; "auto" is float32 on CPU and bfloat16 elsewhere.
+        """Checks the checkpoint and reads everything but its weights.
+
+        Args:
+          name: see `models.checkpoint_source`.
+          template: a name of `reasoning.prompts`, or "auto".
+          dtype: dtype of the computation; "auto" is float32 on CPU and bfloat16 elsewhere.
 
         Raises:
           OSError, ValueError: one line that says what is missing or does not fit.
         """
         self.name, self._path = name, locate(name)
         model, self.tokenizer = open_checkpoint(self._path, dtype)
-        # Frozen weights are stored as they are computed with.
+        # The weights are frozen, so they need no wider dtype than the computation.
         self.model = LanguageModel(model.config.replace(param_dtype=model.config.dtype))
         if template == AUTO:
             template = "plain" if self.tokenizer.template is None else "chat"
@@ -82,20 +84,21 @@ class LocalModel:
         self.version = _version(self._path)
 
     def check_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> None:
-        """Raises `ValueError` where a prompt and its response exceed the context."""
+        """Raises `ValueError` if a prompt and its response exceed the context."""
         longest = max(map(len, self.tokenizer.encode_prompts(list(prompts))))
         if longest + max_new_tokens > (context := self.model.config.max_length):
             raise ValueError(
                 f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the"
-                f" context of {self.name}, {context} tokens: shorten one"
+                f" context of {self.name}, {context} tokens: shorten one of them"
             )
 
     @contextlib.contextmanager
-    def open(self, rows: int, questions: Collection[str] = ()):
-        """Yields an `Opened`; the weights are let go of behind it.
+    def open(self, rows: int, questions: Collection[str] = ()) -> Iterator[Opened]:
+        """Loads the weights and yields an `Opened`; frees the weights at the end.
 
         Args:
-          rows: sequences that are sampled at a time.
+          rows: sequences to sample at a time.
+          questions: not used here; see `ServerModel`.
         """
         del questions
         # One device needs no mesh.
@@ -113,22 +116,25 @@ class LocalModel:
 
 
 class ServerModel:
-    """A model that a server with OpenAI's interface runs; attributes as of `LocalModel`.
+    """A model that a server with OpenAI's interface runs; it has the attributes of `LocalModel`.
 
-    With a chat template it is sent messages, and cannot go on with a response; otherwise text.
+    With a chat template the server gets messages and cannot continue a response; otherwise it gets
+    text.
     """
 
     version = ""
 
     def __init__(self, name: str, url: str, template: str = AUTO, api_key_env: str = ""):
-        """Args:
-        name: as the server calls the model.
-        url: of the server.
-        template: a name of `reasoning.prompts`; "auto" is "chat".
-        api_key_env: the environment variable that holds its key.
+        """Connects to the server and checks that it has the model.
+
+        Args:
+          name: the server's name for the model.
+          url: the server's URL.
+          template: a name of `reasoning.prompts`; "auto" is "chat".
+          api_key_env: the environment variable that holds the server's key.
 
         Raises:
-          OSError, ValueError: the server is not there or has no such model; one line.
+          OSError, ValueError: the server does not answer or has no such model; one line.
         """
         self.name = name
         template = "chat" if template == AUTO else template
@@ -142,14 +148,15 @@ class ServerModel:
         self.generator.check()
 
     def check_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> None:
-        """Nothing is known of the server's context."""
+        """Does nothing, since the length of the server's context is not known."""
 
     @contextlib.contextmanager
-    def open(self, rows: int, questions: Collection[str] = ()):
+    def open(self, rows: int, questions: Collection[str] = ()) -> Iterator[Opened]:
         """Yields an `Opened`.
 
         Args:
-          questions: all that will be asked.
+          rows: not used here; see `LocalModel`.
+          questions: all questions that will be asked.
         """
         del rows
         generator, steps = self.generator, None
@@ -161,10 +168,10 @@ class ServerModel:
 
 
 class WholeResponses:
-    """A generator that answers prompts and does not go on with responses.
+    """A generator that answers prompts and does not continue responses.
 
-    To a chat server the text of a prompt and half a response would be a user's message. What was
-    cut off stays cut off.
+    A chat server would take the text of a prompt and half a response for a user's message. So a
+    response that was cut off stays cut off.
     """
 
     def __init__(self, generator: Generator, prompts: Collection[str]):
@@ -173,7 +180,7 @@ class WholeResponses:
     def generate(
         self, prompts: Sequence[str], *, num_samples: int = 1, **arguments: Any
     ) -> list[list[Completion]]:
-        """See `Generator`; prompts that are none of those known get empty completions."""
+        """Samples responses; see `Generator`. A prompt that is not known gets empty completions."""
         known = [prompt for prompt in prompts if prompt in self._prompts]
         found = iter([])
         if known:
@@ -190,7 +197,7 @@ def _server_template(name: str) -> PromptTemplate:
 
 
 def _version(path: Path) -> str:
-    """Sizes and times of the newest of a model's files: weights that were trained anew differ."""
+    """Returns size and newest time of a model's files, which differ after another training."""
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     stamps = [file.stat() for file in files]
     newest = max((stamp.st_mtime_ns for stamp in stamps), default=0)

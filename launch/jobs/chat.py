@@ -1,4 +1,4 @@
-"""A conversation with a model: its turns, how they are asked for, and how a reply is shown."""
+"""Keeps the turns of a conversation with a model, asks for replies and shows them."""
 
 from collections.abc import Iterator
 
@@ -16,12 +16,12 @@ from reasoning.text_measures.reflection import count_self_checks
 
 SHOW, HIDE, SUMMARY = "show", "hide", "summary"
 THINKING_MODES = (SHOW, HIDE, SUMMARY)
-# What ends a turn of a model without a chat template, which may go on with the user's next one.
+# A model without a chat template may go on with the user's next turn; this text ends its own.
 NEXT_TURN = "\nUser:"
 
 
 class Conversation:
-    """Turns with one model; a model without a chat template gets `User:` and `Assistant:`.
+    """The turns with one model; a model without a chat template gets `User:` and `Assistant:`.
 
     Attributes:
       messages: dicts with `role` and `content`; replies without their chains of thought.
@@ -47,9 +47,9 @@ class Conversation:
         self.messages = [{"role": "system", "content": self._system}] if self._system else []
 
     def ask(self, text: str) -> Iterator[tuple[str, str]]:
-        """Yields the reply as it comes, see `split_thinking`; both turns are kept at its end.
+        """Yields the reply as the model writes it (see `split_thinking`), then keeps both turns.
 
-        A reply that is not read to its end is kept as far as it came.
+        If the caller stops reading early, the part of the reply that came is kept.
 
         Raises:
           ValueError: the conversation leaves no room for a reply, or the template refuses it.
@@ -68,7 +68,7 @@ class Conversation:
             self.messages = [*messages, {"role": "assistant", "content": reply.strip()}]
 
     def _chunks(self, messages: list[dict[str, str]]) -> tuple[Iterator[str], str]:
-        """The reply's chunks, and what the prompt has already put into the model's mouth."""
+        """Returns the reply's chunks, and the start of the reply that the prompt already holds."""
         seed = fold_seed(self._seed, "chat", self._turns)
         tokenizer, plain = self._opened.tokenizer, False
         steps, config = self._opened.steps, self._opened.config
@@ -108,8 +108,10 @@ def show(reply: Iterator[tuple[str, str]], mode: str, console: Console) -> None:
     """Prints a reply as it comes.
 
     Args:
-      mode: what becomes of its thinking: "show" prints it dimly, "hide" says only that there is
-        some, "summary" tells its length, how often it checks itself, and its last line.
+      reply: (kind, text) chunks, as `Conversation.ask` yields them.
+      mode: how to show the thinking: "show" prints it dimly, "hide" says only that there is some,
+        "summary" tells its length, how often it checks itself, and its last line.
+      console: where to print.
     """
     thought, begun = "", False
 
@@ -129,7 +131,7 @@ def show(reply: Iterator[tuple[str, str]], mode: str, console: Console) -> None:
             continue
         if thought and not begun:
             end_of_thinking()
-        # White space between the chain and the answer is no part of either.
+        # White space between the chain and the answer belongs to neither.
         text = text if begun else text.lstrip()
         begun = begun or bool(text)
         console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
@@ -139,7 +141,7 @@ def show(reply: Iterator[tuple[str, str]], mode: str, console: Console) -> None:
 
 
 def summarise(thought: str) -> str:
-    """A chain of thought in one line: its length, its self-checks, and where it arrived."""
+    """Sums up a chain of thought in one line: its length, its self-checks and its last line."""
     lines = [line.strip() for line in thought.splitlines() if line.strip()]
     if not lines:
         return "(no thoughts)"

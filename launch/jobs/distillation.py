@@ -1,6 +1,6 @@
-"""Distillation put together from a config: a teacher's reasoning in a smaller student.
+"""Distils a teacher's reasoning into a smaller student, as a config says.
 
-Three methods, and two arms to compare them with:
+There are three methods, and two arms to compare them with:
 
     sequence         SFT on what the teacher wrote (DeepSeek-R1-Distill; arXiv:2501.12948)
     logit            the teacher's distributions at the tokens of what it wrote
@@ -8,8 +8,8 @@ Three methods, and two arms to compare them with:
     rl_only          RL with verifiable rewards from the same student, without a teacher
     distill_then_rl  a method with a share of its training, then RL with a share of RL's own
 
-Each starts from the same student and is reported with the FLOPs that it took from there: sampling
-by teacher and student, the teacher's forward passes, and three times the student's for an update.
+Each arm starts from the same student. Its report has the FLOPs that it spent: sampling by teacher
+and student, the teacher's forward passes, and three forward passes of the student for an update.
 """
 
 import dataclasses
@@ -41,11 +41,11 @@ from train.optimizer import make_optimizer
 from train.source import fitted
 from train.step import LossFn, make_train_step
 
-# Stages that train, of those in the directory of a distillation.
+# The stages of a distillation that train.
 TRAINED = ("base", "rl_only", *METHODS, "distill_then_rl")
 
 TOP_FILE = "teacher_logprobs.npz"
-# More than any schedule needs, to check an optimizer before the number of steps is known.
+# More steps than any schedule needs: checks an optimizer before the number of steps is known.
 UNKNOWN_STEPS = 10**9
 
 Training = TypeVar("Training", OnResponses, Logit)
@@ -53,9 +53,9 @@ Training = TypeVar("Training", OnResponses, Logit)
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """Whom to learn from: a workspace with its model and tokenizer, and its parameters.
+    """The teacher: a workspace with its model and tokenizer, and its parameters.
 
-    The parameters may be None where they are not needed yet.
+    The parameters may be None while they are not needed.
     """
 
     work: Workspace
@@ -64,15 +64,15 @@ class Teacher:
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-    """A student, its teacher, and what they are trained and sampled with.
+    """A student, its teacher, and the data and settings of their arms.
 
     Attributes:
-      work: of the student.
-      teacher: None where all that is wanted of it is in `data`.
-      problems: whose prompts the student answers, on-policy and in RL.
-      config: has a section for each arm that is run.
+      work: the student's workspace.
+      teacher: None if `data` holds all that is needed of the teacher.
+      problems: the student answers their prompts, on-policy and in RL.
+      config: has a section for each arm to run.
       data: files of the teacher's responses; see `launch.jobs.responses.read`.
-      sampling_flops: that `data` cost.
+      sampling_flops: FLOPs that sampling `data` took.
     """
 
     work: Workspace
@@ -85,11 +85,14 @@ class Distillation:
     def run(
         self, arm: str, params: Any, directory: Path, distilled: tuple[Any, float] | None = None
     ) -> tuple[Any, float]:
-        """Trains the student, whose `params` are taken over; returns new ones and the FLOPs.
+        """Trains the student by one arm; returns new parameters and the FLOPs spent.
 
         Args:
-          distilled: for `distill_then_rl`, what its method has returned already, where RL is to go
-            on from there; `params` are not needed then.
+          arm: a name of `launch.schema.distill.ARMS`.
+          params: the student's parameters, whose buffers the training reuses.
+          directory: the stage's directory.
+          distilled: for `distill_then_rl`, the result of its method if there is one already; RL
+            then continues from it, and `params` are not needed.
         """
         adapted = isinstance(self.work.model, LoraModel)
         if adapted:
@@ -108,12 +111,18 @@ class Distillation:
         return self.work.model.merge(params) if adapted else params, spent
 
     def sequence(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
+        """Fine-tunes the student on the teacher's responses; returns parameters and FLOPs.
+
+        Args:
+          share: the part of the method's training to do.
+        """
         config = _shorter(self.config.sequence, share)
         examples = self.examples(config)
         params = training.fine_tune(self.work, params, self.plan(examples, config), directory)
         return params, self._cost(examples, config)
 
     def logit(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
+        """Trains on the teacher's distributions at its own tokens; see `sequence`."""
         config, teacher = _shorter(self.config.logit, share), self.teacher
         examples = self.examples(config)
         passes = config.epochs
@@ -132,6 +141,7 @@ class Distillation:
         return params, self._cost(examples, config) + passes * seen
 
     def on_policy(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
+        """Trains on the teacher's distributions at the student's tokens; see `sequence`."""
         config, work = self.config.on_policy, self.work
         steps = max(1, round(share * config.steps))
         optimizer = make_optimizer(config.optimizer.settings(), work.model.abstract_params, steps)
@@ -187,6 +197,7 @@ class Distillation:
         return params, sampled * student + trained * (flops.UPDATE * student + teacher)
 
     def rl_only(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
+        """Trains by RL with verifiable rewards, without the teacher; see `sequence`."""
         config, work = self.config.rl_only, self.work
         steps = max(1, round(share * config.num_steps(len(self.problems))))
         config = dataclasses.replace(config, steps=steps)
@@ -199,7 +210,7 @@ class Distillation:
             response = record["response_tokens"]
             per_token = work.model.config.flops_per_token((prompt + response) / 2)
             sampled = config.prompts * (prompt + config.group * response)
-            # `tokens` are those of completions with an advantage, each trained after its prompt.
+            # `tokens` counts the completions with an advantage; each is trained with its prompt.
             trained = record["tokens"] * (1 + prompt / response)
             total += per_token * (sampled + flops.UPDATE * trained)
         return params, total
@@ -213,12 +224,12 @@ class Distillation:
         )
 
     def examples(self, config: OnResponses | OnPolicy) -> list[Example]:
-        """The teacher's responses, as far as they fit in a row."""
+        """Returns the teacher's responses as examples; `config.too_long` treats long ones."""
         examples = responses.read(self.work, self.data, self.config.data.ngram)
         return fitted(examples, config.row_length, config.too_long)
 
     def _with_top(self, examples, config, directory):
-        """With the teacher's log-probs of its `top_k` likeliest tokens, made once and kept."""
+        """Adds the teacher's log-probs of its `top_k` likeliest tokens, which are stored."""
         path = directory / TOP_FILE
         if not path.exists():
             model = self.teacher.work.model
@@ -243,7 +254,7 @@ class Distillation:
         make_loss: Callable[[Any], LossFn] = sft.make_loss,
         constants: Any = None,
     ) -> training.SupervisedPlan:
-        """Training on `examples`; next-token prediction by default."""
+        """Plans training on `examples`; next-token prediction by default."""
         return training.plan_supervised(
             self.work,
             examples,
@@ -256,13 +267,13 @@ class Distillation:
         )
 
     def _cost(self, examples, config):
-        """FLOPs of the teacher's sampling and the student's updates."""
+        """Returns the FLOPs of the teacher's sampling and the student's updates."""
         update = flops.UPDATE * flops.forward(self.work.model.config, _lengths(examples))
         return self.sampling_flops + config.epochs * update
 
 
 def _shorter(config: Training, share: float) -> Training:
-    """A share of an arm's epochs, to the nearest whole one: all samples are learned from."""
+    """Returns the config with a share of its epochs, rounded so that all samples are seen."""
     return dataclasses.replace(config, epochs=max(1, round(share * config.epochs)))
 
 
@@ -273,11 +284,11 @@ def _lengths(examples):
 def prepare(
     work: Workspace, teacher: Teacher | None, problems: Sequence[Problem], config: Distilling
 ) -> Distillation:
-    """Finds what is wrong with the arguments of `distill` before any long work.
+    """Checks the arguments of `distill` before any long work.
 
     Raises:
-      ValueError: models that do not share the vocabulary where a method needs one, a prompt without
-        room for its response, rows that do not divide, or responses that are no data; one line.
+      ValueError: in one line: a method needs one vocabulary and the models have two, a prompt
+        leaves no room for its response, rows do not divide, or the responses are not valid data.
     """
     needed = set(config.trained)
     for method in sorted(needed & {"logit", "on_policy"}):
@@ -294,7 +305,7 @@ def prepare(
         training.plan_reinforce(work, list(problems), config.rl_only)
     for method in sorted(needed & set(METHODS)):
         section = getattr(config, method)
-        # Of any length: how many steps there will be is known once there are responses.
+        # The number of steps is not known until there are responses.
         optimizer = make_optimizer(
             section.optimizer.settings(), work.model.abstract_params, UNKNOWN_STEPS
         )
@@ -309,18 +320,18 @@ def prepare(
         vocab = distillation.shared_vocab(work.model, teacher.work.model)
         if top_k > vocab:
             raise ValueError(
-                f"config.logit.top_k={top_k} exceeds the {vocab} tokens of the vocabulary"
+                f"config.logit.top_k={top_k} exceeds the {vocab} tokens of the vocabulary: lower it"
             )
     return trainer
 
 
 def _plan(trainer: Distillation, section: OnResponses) -> None:
-    """Reads the responses at hand and packs them, to see whether that can be done."""
+    """Reads and packs the responses at hand, which raises an error if they are not valid."""
     trainer.plan(trainer.examples(section), section)
 
 
 def _adapted(config: Distilling) -> Distilling:
-    """The config with adapters alone trained by every arm."""
+    """Returns the config in which every arm trains the adapters alone."""
     changes = {}
     for name in ("rl_only", *METHODS):
         section = getattr(config, name)
@@ -337,15 +348,16 @@ def distill(
     make_base: Callable[[Path], Any],
     settings: Mapping[str, Any],
 ) -> dict[str, dict[str, Any]]:
-    """Runs arms from one student and reports them beside their teacher and the student's start.
+    """Runs arms from one student; reports them beside the teacher and the untrained student.
 
-    Whatever is complete in `work.directory` is not run again.
+    Stages that are complete in `work.directory` are not run again.
 
     Args:
-      work: of the student.
-      teacher: with the same config; None where `config.data.responses` is all there is of it.
+      work: the student's workspace.
+      teacher: has the same config; None if `config.data.responses` is all there is of it.
+      problems: see `Distillation`.
       config: `methods`, the arms to run; `data`; `lora`; and the sections of `Distillation`.
-      make_base: stage directory -> the student's parameters, which every arm starts from.
+      make_base: stage directory -> the student's parameters, from which every arm starts.
       settings: JSON-able; all that teacher and student depend on.
 
     Returns:

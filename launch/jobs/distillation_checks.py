@@ -1,4 +1,4 @@
-"""What is wrong with a distillation, found before anything is sampled or trained."""
+"""Checks a distillation before anything is sampled or trained."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from reasoning.prompts import get_template
 
 
 def named(section: str, check: Callable[..., Any], *arguments: Any) -> None:
-    """Calls a check, and names the section of the config where it finds a fault."""
+    """Calls a check and puts the name of the config's section before its error."""
     try:
         check(*arguments)
     except ValueError as error:
@@ -21,7 +21,7 @@ def named(section: str, check: Callable[..., Any], *arguments: Any) -> None:
 def check_lengths(
     work: Workspace, teacher: Workspace | None, problems: Sequence[Problem], config: Distilling
 ) -> None:
-    """Finds prompts without room for their response, before anything is sampled."""
+    """Raises `ValueError` if a prompt leaves no room for its response."""
     prompts = _prompts(work, problems)
     if "on_policy" in config.trained:
         section = config.on_policy

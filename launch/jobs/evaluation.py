@@ -1,4 +1,4 @@
-"""Evaluates models on tasks by methods: graded responses in logs that survive a kill, and a table.
+"""Evaluates models on tasks by methods; logs of graded responses survive a kill.
 
 A method is `greedy`, `sampled@N` (the mean over N samples), or one of `reasoning.search.methods`
 at a budget, such as `majority@16`.
@@ -38,11 +38,11 @@ from reasoning.verifiers.rule import RuleVerifier
 from train.progress import Progress
 
 GREEDY, SAMPLED = "greedy", "sampled"
-# Methods that choose among samples of whole responses, which they share.
+# Methods that choose among whole responses; they share their samples.
 _SHARING = (SAMPLED, "majority", "weighted_majority", "ranked_majority", ORACLE)
-# What a chat server can be asked for: it cannot go on with a response.
+# Methods that a chat server can run: it cannot continue a response.
 _OF_WHOLE_RESPONSES = (GREEDY, SAMPLED, "cot", "majority", ORACLE, "best_of_n_logprob")
-# Problems of a batch, in how often they fill the sampler's rows.
+# A batch has so many problems that they fill the sampler's rows so many times.
 _FILLS = 4
 
 
@@ -63,10 +63,10 @@ class Settings:
 
     Attributes:
       max_new_tokens, step_tokens, typical_tokens, delimiter, sampling: see `Policy`.
-      rows: sequences that are sampled at a time.
+      rows: sequences to sample at a time.
       aggregation: how a verifier's step scores are combined; see `reasoning.verifiers.aggregate`.
-      wait: what budget forcing goes on with.
-      seed: of problems and samples.
+      wait: the text that budget forcing appends.
+      seed: seed of problems and samples.
     """
 
     max_new_tokens: int
@@ -81,14 +81,15 @@ class Settings:
 
 
 def parse_methods(texts: Sequence[str], prm: bool, orm: bool) -> list[Method]:
-    """Methods from their names, such as `majority@16`.
+    """Parses methods from their names, such as `majority@16`.
 
     Args:
-      prm, orm: whether there is a process and an outcome verifier.
+      texts: the names.
+      prm, orm: whether there is a process verifier, and an outcome verifier.
 
     Raises:
-      ValueError: an unknown name, a budget that is missing, superfluous or no positive number, or
-        a method without its verifier.
+      ValueError: a name is unknown, a budget is missing, superfluous or no positive number, or a
+        method lacks its verifier.
     """
     known = [GREEDY, SAMPLED, *_entries(None, None, True, True)]
     possible = [GREEDY, SAMPLED, *_entries(None, None, prm, orm)]
@@ -112,7 +113,7 @@ def parse_methods(texts: Sequence[str], prm: bool, orm: bool) -> list[Method]:
 
 
 def _entries(model: Any, settings: Settings | None, prm: Any, orm: Any, **verifiers: Any) -> dict:
-    """The methods of `reasoning.search.methods` for one model; a table of names without one."""
+    """Returns the methods of `reasoning.search.methods` for a model; without one, their names."""
     known: dict[str, Any] = {"certainty": None, "oracle": None, **verifiers}
     return method_entries(
         prm or None,
@@ -131,16 +132,18 @@ def check(
     methods: Sequence[Method],
     max_new_tokens: int,
 ) -> None:
-    """Raises `ValueError` for what would stop the evaluation later."""
+    """Raises `ValueError` for anything that would stop the evaluation later."""
     for model in models:
         for method in methods:
             if not model.continues and method.name not in _OF_WHOLE_RESPONSES:
                 raise ValueError(
-                    f"{method.name} goes on with responses, which a server's chat interface does"
-                    f" not: give --template=plain, or choose from {', '.join(_OF_WHOLE_RESPONSES)}"
+                    f"{method.name} continues responses, which a server's chat interface cannot"
+                    f" do: give --template=plain, or choose from {', '.join(_OF_WHOLE_RESPONSES)}"
                 )
             if method.name == "best_of_n_certainty" and isinstance(model, ServerModel):
-                raise ValueError(f"{method.name} needs the model's weights: a server has no such")
+                raise ValueError(
+                    f"{method.name} needs the model's weights, which a server keeps: leave it out"
+                )
         for _, problems in tasks.values():
             model.check_prompts([model.template(p.question) for p in problems], max_new_tokens)
 
@@ -154,15 +157,19 @@ def evaluate(
     load_verifiers: Callable[[Any], Mapping[str, Verifier | None]],
     should_stop: Callable[[], bool],
 ) -> list[dict[str, Any]] | None:
-    """Answers every problem by every method; what the logs have is not answered again.
+    """Answers every problem by every method; answers in the logs are not asked for again.
 
     Args:
-      directory: of the logs, one for each task and method, in a folder of the model's.
-      load_verifiers: tokenizer of the model -> `{"prm": ..., "orm": ...}`, each may be None.
-      should_stop: asked between batches.
+      model: the model to ask.
+      tasks: spec -> the task and its problems.
+      methods: the methods to answer by.
+      settings: how to draw responses.
+      directory: has a folder for the model with a log for each task and method.
+      load_verifiers: the model's tokenizer -> `{"prm": ..., "orm": ...}`; each may be None.
+      should_stop: called between batches.
 
     Returns:
-      One record for each task and method, as `report.json` has them; None where it was stopped.
+      One record for each task and method, as in `report.json`; None if `should_stop` stopped it.
     """
     folder = directory / _file_name(model.name)
     total = len(methods) * sum(len(problems) for _, problems in tasks.values())
@@ -206,19 +213,20 @@ def evaluate(
 
 
 def _answer(policy, entries, problems, logs, settings):
-    """Answers what the logs lack, batch by batch; yields how many answers came."""
+    """Answers the problems that the logs lack, batch by batch; yields the number of answers."""
     sharing = [m.budget for m in logs if m.name in _SHARING or m.name.startswith("best_of_n")]
     size = max(sharing, default=1)
     count = max(1, _FILLS * settings.rows // size)
     for number, first in enumerate(range(0, len(problems), count)):
         keys = [str(i) for i in range(first, min(first + count, len(problems)))]
         batch = problems[first : first + count]
-        # Samples are shared by the methods of a batch, and forgotten behind it.
+        # The methods of a batch share its samples, which are then forgotten.
         shared, banked = bank(policy, entries, size)
         for method, log in logs.items():
             if not (missing := [key for key in keys if key not in log.keys]):
                 continue
-            # The whole batch again where a kill has cut it: what is drawn depends on its places.
+            # A batch that a kill has cut is drawn again as a whole, since draws depend on the
+            # place in the batch.
             seed = fold_seed(settings.seed, "eval", number)
             records = _run(method, banked, shared, batch, seed)
             for key, record in zip(keys, records, strict=True):
@@ -230,7 +238,7 @@ def _answer(policy, entries, problems, logs, settings):
 def _run(
     method: Method, entries: Mapping[str, Entry], policy: Policy, problems, seed: int
 ) -> list[dict[str, Any]]:
-    """Records of a batch: what was answered, whether it is right and why, and what it took."""
+    """Returns a record for each problem: the answers, their verdicts and reasons, and the cost."""
     if method.name in (GREEDY, SAMPLED):
         prompts = [policy.template(problem.question) for problem in problems]
         meters = interface.meters(policy, None, interface.prompt_lengths(policy, prompts))
@@ -273,7 +281,7 @@ def _run(
 
 
 def _chosen(result: interface.SearchResult) -> Candidate:
-    """The answer of a search with the response that it was found in."""
+    """Returns the answer of a search with the response that holds it."""
     for candidate in result.candidates:
         if candidate.response == result.response:
             return dataclasses.replace(candidate, answer=result.answer)
@@ -281,7 +289,7 @@ def _chosen(result: interface.SearchResult) -> Candidate:
 
 
 def _summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Figures of one method on one task; problems are the unit of chance."""
+    """Returns the figures of one method on one task, with the problem as the unit of chance."""
 
     def share(field: str) -> dict[str, Any]:
         return shares_with_ci([np.mean([s[field] for s in r["samples"]]) for r in records])
@@ -300,7 +308,7 @@ def _summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _log_settings(model, spec: str, problems: int, method: Method, settings: Settings) -> dict:
-    """What the responses in a log depend on."""
+    """Returns the settings that the responses in a log depend on."""
     known = dataclasses.asdict(settings)
     return known | {
         "model": model.name, "weights": model.version, "template": model.template_name,
@@ -309,7 +317,7 @@ def _log_settings(model, spec: str, problems: int, method: Method, settings: Set
 
 
 def write_graded(directory: Path, path: Path) -> int:
-    """Writes every graded response of the logs into one file; returns how many there are.
+    """Writes every graded response of the logs into one file; returns their number.
 
     A line has the task's `question` and `answer`, as `launch.run_grade` reads them, the `response`,
     the answer `found` in it, `correct` and `reason`.
@@ -328,7 +336,7 @@ def write_graded(directory: Path, path: Path) -> int:
 
 
 def print_table(records: Sequence[Mapping[str, Any]]) -> None:
-    """Accuracy with its interval, format, and tokens of every model, task and method."""
+    """Prints accuracy with its interval, format and tokens of every model, task and method."""
     table = Table(
         "model", "task", "method", "accuracy (%)", "format (%)", "ended (%)", "tokens", "n",
         title="mean [95 % interval over problems]; tokens are generated ones a problem",
@@ -343,6 +351,6 @@ def print_table(records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _file_name(text: str) -> str:
-    """A name for a file from any text, different for different texts."""
+    """Makes a file name from any text; different texts give different names."""
     plain = re.sub(r"[^\w.=-]+", "_", text).strip("._") or "model"
     return f"{plain[-60:]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

@@ -1,4 +1,4 @@
-"""What `run_rl` and `run_sft` share: from a checkpoint, evaluated before and after, to a report."""
+"""Evaluates a checkpoint, trains it and evaluates it again; shared by `run_rl` and `run_sft`."""
 
 import dataclasses
 import time
@@ -20,7 +20,7 @@ from models.tokens.tokenizer import Tokenizer
 from reasoning.prompts import get_template
 from train.metrics import read_metrics
 
-# What the evaluation of the given checkpoint depends on.
+# The evaluation of the given checkpoint depends on these fields.
 INITIAL_FIELDS = ("model", "dtype", "mesh", "seed", "template", "evaluation")
 
 
@@ -29,10 +29,11 @@ class Training:
     """A training that has been checked.
 
     Attributes:
-      run: from parameters and the stage's directory to new parameters.
-      settings: what the result depends on besides the config, such as the content of the data; or
-        what a field of the config comes to.
-      measure: further figures of the evaluation's responses, and the fields they depend on.
+      run: (parameters, the stage's directory) -> new parameters.
+      settings: what the result depends on besides the config, such as the content of the data; a
+        setting may also replace a field of the config by the value that it comes to.
+      measure: computes further figures of the evaluation's responses.
+      measure_fields: fields of the config that `measure` depends on.
       extendable: a number among the settings that a later run may raise; see `run_stage`.
     """
 
@@ -53,13 +54,16 @@ def run(
     """Evaluates `config.model`, trains it, evaluates it again, and reports both.
 
     Args:
-      stage: what the training is called.
+      config: the job's config.
+      workdir: where everything is written.
+      stage: the name of the training.
       prepare: checks config and data, before any long work, and returns the training.
-      accept_stopped: `[stage]` takes the last good checkpoint where the training stopped itself.
+      accept_stopped: `[stage]` makes the last good checkpoint the result if the training has
+        stopped itself.
 
     Raises:
-      Interrupted: a signal ended it; the same call goes on from there.
-      Stopped: the training stopped itself, and that is not accepted.
+      Interrupted: a signal ended the job; the same call continues it.
+      Stopped: the training stopped itself, and `accept_stopped` does not name it.
     """
     runtime.start_distributed()
     runtime.check_accepted(accept_stopped, (stage,))
@@ -112,7 +116,7 @@ def _run(
     report.write_report(
         work.directory / "report.json",
         {
-            # With what some fields have come to, such as steps that follow the data.
+            # Some fields get their final value, such as the steps that the data gave.
             "config": settings | {n: x for n, x in training.settings.items() if x is not None},
             "seeds": 1,
             "wall_seconds": time.monotonic() - start,
@@ -132,7 +136,7 @@ def _run(
 
 
 def _open(config: RlConfig | SftConfig, source: Path, directory: Path) -> stages.Workspace:
-    """Everything but the weights of the checkpoint."""
+    """Opens everything of the checkpoint but its weights."""
     model, tokenizer = open_checkpoint(source, config.dtype, config.remat)
     mesh = runtime.build_mesh(config)
     return stages.Workspace(
@@ -147,17 +151,18 @@ def _open(config: RlConfig | SftConfig, source: Path, directory: Path) -> stages
 
 
 def export_dtype(source: Path, config: RlConfig | SftConfig | DistillConfig) -> str:
-    """The dtype that weights which came from this checkpoint are exported in."""
+    """Returns the dtype in which to export weights that came from this checkpoint."""
     return load_dtype(source) if config.export_dtype == "auto" else config.export_dtype
 
 
 def open_checkpoint(
     source: Path, dtype: str, remat: str = "none"
 ) -> tuple[LanguageModel, Tokenizer]:
-    """Model and tokenizer of a checkpoint.
+    """Returns the model and the tokenizer of a checkpoint.
 
     Args:
-      dtype: to compute in; "auto" is float32 on a CPU and bfloat16 elsewhere.
+      source: the checkpoint's path.
+      dtype: dtype of the computation; "auto" is float32 on a CPU and bfloat16 elsewhere.
       remat: see `ModelConfig`.
     """
     if dtype == "auto":
@@ -167,7 +172,7 @@ def open_checkpoint(
 
 
 def _check_evaluation(work: stages.Workspace) -> None:
-    """Finds what would stop the evaluation: absent data, prompts beyond the model's context."""
+    """Raises an error if data are missing or prompts exceed the model's context."""
     config = work.config.evaluation
     for _, problems in stages.evaluation_problems(config, work.seed).values():
         template = get_template(work.config.template, work.tokenizer)

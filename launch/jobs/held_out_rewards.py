@@ -1,4 +1,4 @@
-"""A user's own rewards, measured on the responses of the evaluation."""
+"""Measures a user's own rewards on the responses of the evaluation."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ from rl.rewards.combine import RewardSet, user_rewards
 
 
 def make_measure(config: Reinforcement) -> Measure | None:
-    """From graded responses to `reward/NAME` of each reward of the user; None without any.
+    """Returns a function from graded responses to `reward/NAME` of each reward of the user.
 
-    Rewards of this project are left out: what they reward is measured anyway, and some of them cost
-    a request or a model.
+    Returns None if the user has no rewards. The project's own rewards are left out: the evaluation
+    measures what they reward anyway, and some of them cost a request or a model.
     """
     own = user_rewards(config.rewards)
     if not own:
@@ -32,7 +32,7 @@ class _Measure:
     config: Reinforcement
 
     def __call__(self, graded: Sequence[Graded]) -> dict[str, Any]:
-        """Means with intervals, with the problem as the unit of chance."""
+        """Returns means with intervals, with the problem as the unit of chance."""
         samples = [
             Sample(each.prompt, each.completion.text, each.problem, len(each.completion.token_ids))
             for each in graded

@@ -1,4 +1,4 @@
-"""A teacher's responses: asked for, kept, and turned into what a student is trained on."""
+"""Asks a teacher for responses, keeps them, and turns them into a student's training data."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from reasoning.training_data.curation import Decontaminator
 from train.data import Example, encode_records, read_records
 
 DATA_FILE = "data.jsonl"
-# Prompts whose answers a kill may lose.
+# A kill loses the answers of at most so many prompts.
 BATCH = 1024
 
 
@@ -31,19 +31,24 @@ def write(
     config: TeacherResponses,
     directory: Path,
 ) -> float:
-    """Asks the teacher, and writes those of its responses that it is to be imitated in.
+    """Asks the teacher, and writes its responses and the training data made of them.
 
-    What was answered before is not asked again. Leaves `responses.jsonl`, all of them, and
-    `data.jsonl`; see `reasoning.training_data.teacher_data`.
+    Problems that were answered before are not asked again. The directory gets `responses.jsonl`,
+    with all responses, and `data.jsonl`, with those that a student may imitate; see
+    `reasoning.training_data.teacher_data`.
 
     Args:
+      teacher: the teacher's workspace.
+      params: the teacher's parameters.
+      problems: the problems to ask.
       config: samples (of each problem), max_new_tokens, temperature, sampler_rows, and form.
+      directory: where the files go.
 
     Returns:
-      FLOPs of sampling, of what was not kept too.
+      The FLOPs of sampling, those of discarded responses included.
 
     Raises:
-      ValueError: no response is worth keeping.
+      ValueError: no response can be imitated.
     """
     template = get_template(teacher.config.template, teacher.tokenizer)
     items = teacher_data.make_items(problems, template)
@@ -85,15 +90,17 @@ def write(
 
 
 def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
-    """Questions and answers in the template and the tokens of `work`, in random order.
+    """Reads questions and answers in random order, in the template and the tokens of `work`.
 
     Args:
-      files: JSONL of chats, as `write` and `launch.run_teacher` leave them; or several with their
-        shares of the mixture, `A.jsonl=3,B.jsonl=1`.
-      ngram: leave out what shares so many words in a row with a question of the evaluation.
+      work: the student's workspace.
+      files: a JSONL file of chats, as `write` and `launch.run_teacher` make it; or several files
+        with their shares of the mixture, `A.jsonl=3,B.jsonl=1`.
+      ngram: leave out records that share so many words in a row with a question of the evaluation;
+        None keeps all.
 
     Raises:
-      FileNotFoundError, ValueError: in one line that names the file, or file and line.
+      FileNotFoundError, ValueError: the line names the file, or the file and its line.
     """
     shares = _shares(files)
     sources = {path: [_pair(where, r) for where, r in read_records(path)] for path in shares}
@@ -103,7 +110,10 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
         held_out = [problem.question for _, problems in chosen.values() for problem in problems]
         kept = distillation_data.clean(records, Decontaminator(held_out, ngram))
         if not kept:
-            raise ValueError(f"all records of {files} share words with the evaluation")
+            raise ValueError(
+                f"all records of {files} share {ngram} words in a row with the evaluation: give"
+                " other data, or raise data.ngram"
+            )
         if len(kept) < len(records):
             print(f"{len(records) - len(kept)} records share words with the evaluation: left out")
         records = kept
@@ -112,14 +122,14 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
     for record in records:
         prompt = template(record["messages"][0]["content"])
         response = without_opening(prompt, record["messages"][1]["content"])
-        # As a sampled response goes on behind the prompt.
+        # A sampled response follows its prompt in the same way.
         space = "" if prompt[-1].isspace() or response[:1].isspace() else " "
         pairs.append({"prompt": prompt, "response": space + response})
     return encode_records(pairs, work.tokenizer)
 
 
 def paths(files: str) -> list[str]:
-    """The files of a mixture; see `read`."""
+    """Returns the files of a mixture; see `read`."""
     return list(_shares(files)) if files else []
 
 
@@ -130,12 +140,14 @@ def _shares(files: str) -> dict[str, float]:
         try:
             shares[path or part] = float(share) if path else 1.0
         except ValueError:
-            raise ValueError(f"data.responses: {share!r} in {part!r} is no share") from None
+            raise ValueError(
+                f"data.responses: {share!r} in {part!r} is no share: write FILE=NUMBER"
+            ) from None
     return shares
 
 
 def _pair(where: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record without its system prompt: the student's template has its own."""
+    """Returns the record without its system prompt; the student's template has its own."""
     try:
         messages = [each for each in record["messages"] if each["role"] != "system"]
         if [each["role"] for each in messages] == ["user", "assistant"]:

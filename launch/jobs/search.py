@@ -1,4 +1,4 @@
-"""Comparing search methods on a model: measured, resumable, with a table and a plot."""
+"""Compares search methods on a model; measurements are resumable, with a table and a plot."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ from train.progress import Progress
 def bank(
     policy: Policy, entries: Mapping[str, Entry], size: int
 ) -> tuple[Policy, dict[str, Entry]]:
-    """The same methods, with samples and scores of whole responses shared between them."""
+    """Returns policy and methods that share samples and scores of whole responses."""
     generator = SampleBank(policy.generator, size, policy.max_new_tokens, policy.sampling)
     banks: dict[int, ScoreBank] = {}
     shared = {}
@@ -56,16 +56,21 @@ def compare(
     seed: int,
     title: str,
 ) -> list[Measured]:
-    """Measures methods at budgets; what `path` has already is not measured again.
+    """Measures methods at budgets; measurements that `path` holds are not repeated.
 
     Args:
+      policy: the model and how it is sampled.
+      entries: the methods by name.
+      problems: the problems to answer.
       budgets: method -> its budgets.
-      path: of a JSONL file, a line a measurement, each complete when it is written.
+      path: a JSONL file with a line for each measurement, written when it is complete.
+      seed: seed of all samples.
+      title: the name of the comparison in the progress display.
     """
     done = {}
     if path.exists():
         records, damaged = salvage_jsonl(path)
-        for number in damaged:  # A kill may cut the last one short.
+        for number in damaged:  # A kill may cut the last line short.
             print(f"{path}:{number}: the line is not whole; it is measured again", flush=True)
         for measured in map(Measured.from_record, records):
             done[measured.method, measured.budget] = measured
@@ -97,7 +102,7 @@ def compare(
 def _write_samples(
     directory: Path, name: str, results: Sequence[SearchResult], measured: Measured
 ) -> None:
-    """The first few answers with their chains apart."""
+    """Writes the first few answers, with their chains in a field of their own."""
     records = [
         {
             "question": result.problem.question,
@@ -124,10 +129,17 @@ def fit_adaptive(
     aggregation: str,
     seed: int,
 ) -> Adaptive:
-    """The adaptive strategy that does best on the calibration problems.
+    """Fits the adaptive strategy that does best on the calibration problems.
 
     Args:
+      policy: the model and how it is sampled.
+      entries: the methods by name.
       calibrated: measurements of the arms on `problems`.
+      problems: the calibration problems.
+      budgets: budgets to plan for, in responses.
+      pilots: responses that judge the difficulty of a problem.
+      aggregation: how a verifier's step scores are combined.
+      seed: seed of the pilots.
     """
     prm = entries["best_of_n_prm"].verifier
     samples, meters = scored_samples(policy, prm, problems, pilots, aggregation, seed)
@@ -153,7 +165,7 @@ def fit_adaptive(
 
 
 def findings(measured: Sequence[Measured]) -> list[str]:
-    """What the comparison shows of the claims that are made for these methods, in words."""
+    """Returns lines that say what the comparison shows of the claims for these methods."""
     by = {(each.method, each.budget): each for each in measured}
     curves: dict[str, list[Measured]] = {}
     for each in measured:
@@ -199,7 +211,7 @@ def findings(measured: Sequence[Measured]) -> list[str]:
 
 
 def print_table(records: Sequence[Mapping[str, Any]]) -> None:
-    """Accuracy and tokens of every method at every budget."""
+    """Prints accuracy and tokens of every method at every budget."""
     budgets = sorted({record["budget"] for record in records})
     table = Table(
         "method", *(f"{b}" for b in budgets),
@@ -215,7 +227,7 @@ def print_table(records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def plot(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Accuracy against generated tokens, one line a method, with 95 % intervals."""
+    """Plots accuracy against generated tokens, a line for each method, with 95 % intervals."""
     figure, axis = plt.subplots(figsize=(9, 6))
     for i, name in enumerate(dict.fromkeys(record["method"] for record in records)):
         own = [record for record in records if record["method"] == name]

@@ -1,7 +1,7 @@
-"""Training put together from a config: pretraining, SFT and RL.
+"""Trains as a config says: pretraining, SFT and RL.
 
-Each comes in two parts: a plan, which is everything but the weights and whose making finds what is
-wrong with config, data and rewards, and the training itself.
+Each training has two parts: a plan, and the training itself. A plan holds everything but the
+weights; making it finds the mistakes in config, data and rewards.
 """
 
 import dataclasses
@@ -42,13 +42,13 @@ from train.source import PackedSource, Source
 from train.state import TrainState, create_state, state_from_params
 from train.step import LossFn, Metrics, TrainStep, make_train_step
 
-# Rollouts shown in samples.jsonl at a time.
+# Rollouts that are written to samples.jsonl at a time.
 SAMPLES_SHOWN = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedPlan:
-    """Training on examples, all but the weights; to make one is to check its config and data."""
+    """A training on examples without its weights; making it checks config and data."""
 
     settings: Mapping[str, Any]
     source: Source
@@ -75,12 +75,18 @@ def plan_supervised(
     """Packs `examples` and makes their train step.
 
     Args:
-      curriculum: stages that each epoch goes through, of ever longer examples; 1 shuffles all.
+      work: the run.
+      examples: the training data.
+      config: rows, optimizer and intervals.
+      epochs: passes over the examples.
+      microbatches: parts of a batch whose gradients are accumulated.
+      too_long: what to do with examples longer than a row; see `PackedSource`.
+      curriculum: stages of each epoch, with ever longer examples; 1 shuffles all.
       make_loss: model -> loss; next-token prediction by default.
       finalize, constants: see `make_train_step`.
 
     Raises:
-      ValueError: an example that does not fit, a bad setting; one line.
+      ValueError: in one line: an example does not fit, or a setting is bad.
     """
     if curriculum > 1:
         lengths = [len(example["tokens"]) for example in examples]
@@ -116,8 +122,8 @@ def packed(
     too_long: str = "error",
     shuffle: bool = True,
 ) -> PackedSource:
-    """Batches of `config.rows` rows of `config.row_length`; without `epochs` there is no end."""
-    # Few at a time where their order matters: packing does not keep it.
+    """Returns batches of `config.rows` rows of `config.row_length`; endless without `epochs`."""
+    # Packing does not keep the order within a window, so ordered examples get small windows.
     window: dict[str, Any] = {} if shuffle else {"window": 4 * config.rows}
     return PackedSource(
         examples,
@@ -132,7 +138,7 @@ def packed(
 
 
 def pretrain(work: Workspace, texts: list[str], config: Pretraining, directory: Path) -> Any:
-    """A base model from scratch: next-token prediction on `texts`, once through."""
+    """Trains a base model from scratch by next-token prediction on `texts`, in one pass."""
     examples = encode_records([{"text": text} for text in texts], work.tokenizer)
     plan = plan_supervised(work, examples, config)
     state = create_state(work.model, plan.optimizer, work.mesh, jax.random.key(work.seed))
@@ -140,7 +146,7 @@ def pretrain(work: Workspace, texts: list[str], config: Pretraining, directory: 
 
 
 def fine_tune(work: Workspace, params: Any, plan: SupervisedPlan, directory: Path) -> Any:
-    """Trains as planned from `params`, which it takes over."""
+    """Trains as planned from `params`, whose buffers it reuses; returns new parameters."""
     state = state_from_params(work.model, params, plan.optimizer, work.mesh)
     return _supervise(work, state, plan, directory)
 
@@ -168,7 +174,7 @@ def _supervise(work: Workspace, state: TrainState, plan: SupervisedPlan, directo
 
 @dataclasses.dataclass(frozen=True)
 class ReinforcePlan:
-    """RL with verifiable rewards, all but the weights; to make one is to check its config."""
+    """A training by RL with verifiable rewards, without its weights; making it checks config."""
 
     config: Reinforcement
     num_steps: int
@@ -184,7 +190,7 @@ class ReinforcePlan:
 def policy_step(
     model: LanguageModel, optimizer: Optimizer, mesh: Mesh, config: Reinforcement
 ) -> tuple[Variant, TrainStep]:
-    """The RL algorithm that a config names, and its train step."""
+    """Returns the RL algorithm that a config names, and its train step."""
     variant = get_variant(config.variant, **config.overrides())
     step = make_train_step(
         make_policy_loss(model, variant.loss, config.temperature),
@@ -204,13 +210,17 @@ def plan_reinforce(
     *,
     rewards: Mapping[str, Any] | None = None,
 ) -> ReinforcePlan:
-    """Makes whatever RL on `problems` needs, and tries the rewards.
+    """Makes all that RL on `problems` needs, and tries the rewards once.
 
     Args:
-      rewards: in the place of `config.rewards`.
+      work: the run.
+      problems: the training problems.
+      config: the settings of RL.
+      rewards: replace `config.rewards`.
 
     Raises:
-      ValueError: a bad setting or reward, a prompt without room for its completion; one line.
+      ValueError: in one line: a setting or a reward is bad, or a prompt leaves no room for its
+        completion.
     """
     learner = LearnerConfig(
         prompts=config.prompts,
@@ -261,14 +271,20 @@ def reinforce(
     evaluation: Callable[[Any], Mapping[str, float]] | None = None,
     evaluate_every: int | None = None,
 ) -> Any:
-    """RL with verifiable rewards from `params`, which it takes over.
+    """Trains by RL with verifiable rewards from `params`; returns new parameters.
 
     Args:
-      evaluation: params -> metrics, called every `evaluate_every` steps.
+      work: the run.
+      params: the policy's parameters, whose buffers the training reuses.
+      plan: see `plan_reinforce`.
+      directory: where the training writes.
+      evaluation: params -> metrics; called every `evaluate_every` steps.
+      evaluate_every: steps between evaluations.
 
     Raises:
-      Stopped: the reward collapsed, or updates were not finite; or that was so before, and the
-        stage is not among `work.accept_stopped`.
+      Interrupted: a signal ended the training.
+      Stopped: the reward collapsed or updates were not finite, now or in an earlier run, and
+        `work.accept_stopped` does not name the stage.
     """
     config = plan.config
     _refuse_stopped(work, directory)
@@ -277,12 +293,13 @@ def reinforce(
         reference = jax.tree.map(lambda x: x.copy(), params)
     renewal = None
     if config.reference_every is not None:
-        # Of the two latest checkpoints, each of which may be a rollout's updates late.
+        # References are kept for the two latest checkpoints, each of which may come a rollout's
+        # updates late.
         horizon = 2 * (config.checkpoint_every + config.minibatches * config.epochs)
         renewal = ReferenceRenewal(config.reference_every, directory / "reference", horizon)
     state = state_from_params(work.model, params, plan.optimizer, work.mesh)
     settings = {"rl": as_dict(config) | {"steps": plan.num_steps}, "seed": work.seed}
-    if config.extendable:  # Its steps do not depend on how many will follow.
+    if config.extendable:  # A step does not depend on how many will follow.
         settings["rl"] |= {"steps": None, "data_epochs": None}
     with (
         _reward_set(plan.rewards, config, config.reward_workers) as reward_set,
@@ -316,7 +333,7 @@ def reinforce(
         ]
         if evaluation is not None and evaluate_every is not None:
             hooks.append(Hook(evaluate_every, lambda step, state: evaluation(state.params)))
-        # A run with a user's rewards alone has no format to watch.
+        # A run with nothing but a user's rewards has no format to watch.
         measured = {"reward", "entropy", *reward_set.weights}
         rules = {name: rule for name, rule in DEFAULT_RULES.items() if name in measured}
         result = run(
@@ -338,11 +355,11 @@ def reinforce(
 
 
 def _finished(work: Workspace, directory: Path, result: Result) -> Any:
-    """The parameters of a training that is complete.
+    """Returns the parameters of a complete training.
 
     Raises:
-      Interrupted: a signal ended it.
-      Stopped: it stopped itself, which is noted in its directory.
+      Interrupted: a signal ended the training.
+      Stopped: the training stopped itself; this also records the stop in its directory.
     """
     if result.interrupted:
         raise Interrupted(result.stop_reason)
@@ -358,7 +375,7 @@ def _finished(work: Workspace, directory: Path, result: Result) -> Any:
 
 
 def _refuse_stopped(work: Workspace, directory: Path) -> None:
-    """Raises `Stopped` where a training has stopped itself before, and that is not accepted."""
+    """Raises `Stopped` if a training stopped itself in an earlier run, unless that is accepted."""
     stop, stage = read_stop(directory), work.stage_of(directory)
     if stop is not None and (stage not in work.accept_stopped or stop.good_step is None):
         raise Stopped(stop.told(directory, stage))
@@ -367,12 +384,12 @@ def _refuse_stopped(work: Workspace, directory: Path) -> None:
 def _last_good(
     work: Workspace, directory: Path, stop: Stop, checkpointer: Checkpointer, like: TrainState
 ) -> Any:
-    """The parameters of the last good checkpoint of a training that stopped itself."""
+    """Returns the last good checkpoint's parameters of a training that stopped itself."""
     params = checkpointer.restore(like, stop.good_step)[0].params
     if not _finite(params):
         raise Stopped(
-            f"the weights of checkpoint {stop.good_step} in {directory} are not finite either: train"
-            " anew, with another config"
+            f"the weights of checkpoint {stop.good_step} in {directory} are not finite either: give"
+            " another config and another --workdir"
         )
     print(
         f"{directory.name}: stopped at step {stop.step} ({stop.reason}); the checkpoint of step"
@@ -390,7 +407,7 @@ def _finite(params: Any) -> bool:
 
 
 def _write_samples(writer: MetricWriter, step: int, rollouts: Rollouts | None) -> None:
-    """The first completion of the first few prompts, with what it earned and why."""
+    """Writes the first completion of the first few prompts, with its reward and the reasons."""
     if rollouts is None:  # Nothing has been drawn yet.
         return
     writer.write_samples(

@@ -1,10 +1,10 @@
-"""Verifiers from a policy: its solutions are sampled, labelled by rollouts, and learned from.
+"""Trains verifiers of a policy: samples its solutions, labels them by rollouts, learns from them.
 
-Three are trained on the same solutions, each from the policy's own weights: a process reward model
-on soft step labels, one on hard ones (arXiv:2312.08935), and an outcome reward model
-(arXiv:2110.14168); all may go on learning to write the right ones of these solutions. As in
-`launch.jobs.training` there is a plan, whose making finds what is wrong with the settings, and the
-work itself, which goes on where it was interrupted.
+Three verifiers are trained on the same solutions, each from the policy's own weights: a process
+reward model on soft step labels, one on hard labels (arXiv:2312.08935), and an outcome reward model
+(arXiv:2110.14168). Each may also keep learning to write the right solutions. As in
+`launch.jobs.training` there is a plan, whose making finds mistakes in the settings, and the work
+itself, which continues where it was interrupted.
 
 A directory holds `labels/` (JSONL by task and chunk) and, for each verifier, `checkpoints/`,
 `metrics.jsonl` and, once it is trained, `hf/`.
@@ -49,12 +49,16 @@ VERIFIERS = (PROCESS_SOFT, PROCESS_HARD, OUTCOME)
 
 @dataclasses.dataclass(frozen=True)
 class VerifierPlan:
-    """Verifiers of a policy, all but the weights; to make one is to check its config.
+    """The training of a policy's verifiers, without weights; making it checks the config.
 
     Attributes:
-      work: the policy's, with the scalar model in the place of the policy.
-      choice, measurement: planted errors, to choose the threshold of `process_bench` on and to
-        measure on; none where no task has them.
+      config: the settings of sampling, labels and training.
+      problems: each task with its training problems.
+      template: question -> prompt.
+      labelling: how steps are labelled.
+      work: the policy's workspace, with the scalar model in the place of the policy.
+      choice, measurement: planted errors, on which `process_bench` chooses its threshold and is
+        measured; empty if no task has planted errors.
     """
 
     config: Verifiers
@@ -67,15 +71,15 @@ class VerifierPlan:
 
 
 def plan_verifiers(work: Workspace, config: Verifiers) -> VerifierPlan:
-    """Draws the problems and checks all that can be checked before a solution is sampled.
+    """Draws the problems and checks the settings before any solution is sampled.
 
     Args:
-      work: of the policy.
-      config: what is sampled, labelled and trained; `bench_problems` planted errors are measured
-        on, of each task that has them, and as many again choose the threshold.
+      work: the policy's workspace.
+      config: what to sample, label and train. Of each task with planted errors, `bench_problems`
+        problems are measured on, and as many again choose the threshold.
 
     Raises:
-      ValueError: a bad setting, or a prompt without room for its response; one line.
+      ValueError: in one line: a setting is bad, or a prompt leaves no room for its response.
     """
     fields = {f.name for f in dataclasses.fields(LabelSettings)} - {"seed"}
     labelling = LabelSettings(**{name: getattr(config, name) for name in fields}, seed=work.seed)
@@ -92,7 +96,7 @@ def plan_verifiers(work: Workspace, config: Verifiers) -> VerifierPlan:
     prompts = [template(p.question) for _, of_task in problems for p in of_task]
     check_prompts(work, prompts, labelling.max_new_tokens, config.row_length)
     scalar = dataclasses.replace(work, model=ScalarModel(work.model.config))
-    # How many steps there will be is known once there are solutions; the settings are known now.
+    # The number of steps is known only when there are solutions; the settings are checked now.
     optimizer = make_optimizer(config.optimizer.settings(), scalar.model.abstract_params, 10**9)
     loss = process_reward.make_loss(scalar.model)
     make_train_step(loss, optimizer, work.mesh).check_rows(config.rows)
@@ -120,16 +124,18 @@ def _planted_errors(
 def train_verifiers(
     work: Workspace, params: Any, plan: VerifierPlan, directory: Path
 ) -> dict[str, Any]:
-    """Samples, labels, trains and measures.
+    """Samples and labels solutions, trains the verifiers and measures them.
 
     Args:
-      work: of the policy.
-      params: the policy's; they are not taken over.
+      work: the policy's workspace.
+      params: the policy's parameters, which stay valid.
+      plan: see `plan_verifiers`.
+      directory: where everything is written.
 
     Returns:
-      `{"labels": {...}, "process_bench": {"soft": {...}, "hard": {...}}}`: how many solutions and
-      steps there are, what they cost in tokens, the mean label; and the figures of
-      `process_bench.measure`, none where no task has planted errors.
+      `{"labels": {...}, "process_bench": {"soft": {...}, "hard": {...}}}`. `labels` has the numbers
+      of solutions, steps and tokens, and the mean label. `process_bench` has the figures of
+      `process_bench.measure`; it is empty if no task has planted errors.
     """
     generator = work.generator(plan.config.sampler_rows)
     solutions: list[LabelledSolution] = []
@@ -146,7 +152,7 @@ def train_verifiers(
 def load_process_verifier(
     plan: VerifierPlan, directory: Path, name: str = PROCESS_SOFT
 ) -> ProcessVerifier:
-    """One of the two trained process verifiers, for responses of the policy's generator."""
+    """Loads one of the two trained process verifiers, for responses of the policy's generator."""
     loaded = _load(plan, directory / name)
     return ProcessVerifier(
         loaded.model,
@@ -158,7 +164,7 @@ def load_process_verifier(
 
 
 def load_outcome_verifier(plan: VerifierPlan, directory: Path) -> OutcomeVerifier:
-    """The trained outcome verifier, for responses of the policy's generator."""
+    """Loads the trained outcome verifier, for responses of the policy's generator."""
     loaded = _load(plan, directory / OUTCOME)
     return OutcomeVerifier(
         loaded.model, loaded.params, loaded.tokenizer, generator_tokenizer=plan.work.tokenizer
@@ -167,7 +173,7 @@ def load_outcome_verifier(plan: VerifierPlan, directory: Path) -> OutcomeVerifie
 
 def _load(plan: VerifierPlan, directory: Path) -> LoadedModel[ScalarModel]:
     config = plan.work.model.config
-    # A checkpoint does not hold what is a matter of the run.
+    # A checkpoint does not hold the settings that belong to the run.
     settings = {name: getattr(config, name) for name in ("dtype", "param_dtype", "scan_unroll")}
     return load_scalar_model(directory / "hf", plan.work.mesh, **settings)
 
@@ -175,7 +181,7 @@ def _load(plan: VerifierPlan, directory: Path) -> LoadedModel[ScalarModel]:
 def training_examples(
     plan: VerifierPlan, solutions: Sequence[LabelledSolution]
 ) -> dict[str, list[Example]]:
-    """Training examples of each verifier, by its name; one for each solution."""
+    """Returns the training examples of each verifier by name, one for each solution."""
     config = plan.config
     prompts = plan.work.tokenizer.encode_prompts([each.prompt for each in solutions])
     examples: dict[str, list[Example]] = {name: [] for name in VERIFIERS}
@@ -199,7 +205,7 @@ def training_examples(
 def _plan_training(
     plan: VerifierPlan, examples: Mapping[str, list[Example]]
 ) -> dict[str, training.SupervisedPlan]:
-    """Plans that share one compiled step: their batches differ in labels and weights alone."""
+    """Makes plans that share one compiled step: batches differ in labels and weights alone."""
     config, plans = plan.config, {}
     for name, of_verifier in examples.items():
         planned = training.plan_supervised(
@@ -224,7 +230,7 @@ def _train(
     waiting = [name for name in VERIFIERS if not (directory / name / "hf").exists()]
     plans = _plan_training(plan, training_examples(plan, solutions))
     for name in waiting:
-        # The policy's weights are copied, since training takes its own over.
+        # The policy's weights are copied, since training reuses the buffers it gets.
         key = jax.random.fold_in(jax.random.key(plan.work.seed), VERIFIERS.index(name))
         start = model.from_language_model(jax.tree.map(lambda x: x.copy(), params), key)
         trained = training.fine_tune(plan.work, start, plans[name], directory / name)
@@ -246,7 +252,7 @@ def _summary(solutions: Sequence[LabelledSolution]) -> dict[str, Any]:
 
 
 def _measure(plan: VerifierPlan, directory: Path) -> dict[str, Any]:
-    """ProcessBench of the two process verifiers."""
+    """Measures the two process verifiers as ProcessBench does."""
     figures = {}
     for label, name in (("soft", PROCESS_SOFT), ("hard", PROCESS_HARD)) if plan.choice else ():
         verifier = load_process_verifier(plan, directory, name)
@@ -259,7 +265,7 @@ def _measure(plan: VerifierPlan, directory: Path) -> dict[str, Any]:
         threshold = process_bench.choose_threshold(chosen_on, choice)
         figures[label] = process_bench.measure(scores, errors, threshold, plan.work.seed)
         figures[label]["threshold"] = threshold
-        # Errors of each kind by themselves.
+        # Each kind of error is also measured by itself.
         for kind in dict.fromkeys(e.kind for e in plan.measurement if e.kind):
             own = [i for i, e in enumerate(plan.measurement) if e.kind in (None, kind)]
             part = process_bench.measure(

@@ -1,1 +1,1 @@
-"""What every entry point is put together from: set-up, stages of a job, reports."""
+"""The parts of every entry point: set-up, stages of a job, reports."""

@@ -1,4 +1,4 @@
-"""The flag `--config` of entry points: read, checked, printed; mistakes are one line each."""
+"""Defines, reads and checks the flag `--config` of entry points; each mistake is one line."""
 
 import difflib
 import os
@@ -16,7 +16,7 @@ from launch.schema.table import print_table
 T = TypeVar("T", bound=schema.Recipe)
 
 CONFIGS = Path("configs")
-# How Python and absl say that a value is of another type, and how we do.
+# The messages of Python and absl about a value of the wrong type, and ours instead.
 WORDS = {
     r"invalid literal for int\(\).*": "must be a whole number",
     r"could not convert string to float.*": "must be a number",
@@ -33,7 +33,12 @@ def define_config(
     """Defines `--config`, a config file with its argument, and `--print_config`.
 
     Args:
-      default: of `--config`; "" makes it required.
+      default: the default of `--config`; "" makes the flag required.
+      help_text: the start of the flag's help.
+      flag_values: where the flags are defined.
+
+    Returns:
+      The flag, for `read_config`.
     """
     flags.DEFINE_bool(
         "print_config", False, "print every field with type, value, unit and meaning, and stop",
@@ -53,18 +58,20 @@ def define_config(
 
 
 def read_config(flag: Any, recipe: type[T], print_it: bool | None = None) -> T:
-    """The config that the command line gives, checked; stops where it was only to be printed.
+    """Returns the checked config of the command line; with `--print_config` prints it and exits.
 
     Args:
-      print_it: None does what `--print_config` says.
+      flag: what `define_config` returned.
+      recipe: the schema of the config.
+      print_it: whether to print the config and exit; None does what `--print_config` says.
 
     Raises:
-      ConfigError: what is wrong with it.
-      OSError: there is no config.
+      ConfigError: the config has mistakes.
+      ValueError: there is no config.
     """
     config = flag.value
     if config is None:
-        raise ValueError(f"no config is given: add --config, such as --config={recipe.example}")
+        raise ValueError(f"--config is missing: give one, such as --config={recipe.example}")
     loaded = schema.load(recipe, config)
     if flags.FLAGS.print_config if print_it is None else print_it:
         print_table(loaded)
@@ -73,7 +80,7 @@ def read_config(flag: Any, recipe: type[T], print_it: bool | None = None) -> T:
 
 
 def parse_flags(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """As absl does, but a mistake is one line on stderr and ends the program with 1."""
+    """Parses flags like absl, but prints a mistake as one line on stderr and exits with 1."""
     try:
         return flag_values(argv)
     except (Exception, SystemExit) as error:  # Whatever a user's file or an override raises.
@@ -83,14 +90,14 @@ def parse_flags(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) ->
 
 
 def explain(error: BaseException, path: str) -> str:
-    """What is wrong with a command line, in one line.
+    """Returns one line that says what is wrong with a command line.
 
     Args:
-      error: what reading it has raised.
-      path: of the config file.
+      error: the error that parsing the command line has raised.
+      path: the path of the config file.
     """
     inner: Any = error
-    if isinstance(error, AttributeError):  # ml_collections' of an unknown field.
+    if isinstance(error, AttributeError):  # ml_collections raises it for an unknown field.
         while isinstance(inner, Exception) and inner.args:
             inner = inner.args[0]
         if "get_config" in str(inner):
@@ -121,7 +128,7 @@ def _refuse(error: BaseException, path: str) -> NoReturn:
 
 
 def _config_path(arguments: list[str]) -> str | None:
-    """What `--config` is given as, the last time; None where it is not."""
+    """Returns the last value of `--config` among the arguments; None if it is not given."""
     found = None
     for i, argument in enumerate(arguments):
         name, sign, value = argument.partition("=")
@@ -135,7 +142,7 @@ def _asks_for_help(arguments: list[str]) -> bool:
 
 
 def _check_path(given: str) -> None:
-    """Ends the program where `--config` names no Python file."""
+    """Ends the program if `--config` names no Python file."""
     path = given.partition(":")[0]
     if Path(path).is_file() and path.endswith(".py"):
         return

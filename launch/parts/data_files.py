@@ -1,4 +1,4 @@
-"""Fingerprints of data files, so that a changed file under the same path is noticed."""
+"""Takes fingerprints of data files, so that a run notices a file that changed under its path."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,15 +6,15 @@ from pathlib import Path
 
 from reasoning.tasks import get_task
 
-# Hexadecimal digits of a hash that are kept.
+# Hexadecimal digits of a hash to keep.
 DIGITS = 16
 
 
 def fingerprints(tasks: Iterable[str], files: Iterable[str] = ()) -> dict[str, str]:
-    """SHA-256 of the content of each file, by path, shortened.
+    """Returns the shortened SHA-256 of each file's content, by path.
 
     Args:
-      tasks: specs of tasks; the files that they read problems from are taken.
+      tasks: specs of tasks; the files that hold their problems are included.
       files: other data files.
 
     Raises:

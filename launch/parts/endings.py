@@ -1,10 +1,10 @@
-"""How a program of `launch` ends: exit codes, signals, and trainings that stopped themselves.
+"""Decides how a program of `launch` ends: exit codes, signals, trainings that stop themselves.
 
 | code | meaning |
 |---|---|
-| 0 | complete: every result is there |
-| 75 | interrupted by a signal, and saved: run the same command again |
-| 1 | a user's mistake, or a run that failed or stopped itself; one line says why |
+| 0 | the run is complete: every result is there |
+| 75 | a signal interrupted the run, which has saved its state: run the same command again |
+| 1 | the user made a mistake, or the run failed or stopped itself; one line says why |
 
 Nothing here imports JAX.
 """
@@ -23,21 +23,22 @@ from models.files import read_json, write_atomically
 
 FAILED, RUN_AGAIN = 1, 75
 
-# In the folder of a training that stopped itself: why, and its last good checkpoint.
+# A training that stops itself writes this file into its folder: the reason, and its last good
+# checkpoint.
 STOPPED_FILE = "stopped.json"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ends the program; the same command goes on from what is on disk.
+    """A signal ends the program; the same command continues from the files on disk.
 
-    Like `KeyboardInterrupt`, it passes handlers of `Exception`.
+    Handlers of `Exception` do not catch it, as with `KeyboardInterrupt`.
     """
 
 
 class Stopped(Exception):
-    """A training stopped itself, so there is no result; one line that says why."""
+    """A training stopped itself and has no result; the message is one line that says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +46,9 @@ class Stop:
     """Why a training stopped itself.
 
     Attributes:
-      step: updates taken until then.
-      good_step: of its last good checkpoint; None where it had none.
+      reason: the reason, in words.
+      step: updates taken before the stop.
+      good_step: step of the last good checkpoint; None if there is none.
     """
 
     reason: str
@@ -54,12 +56,13 @@ class Stop:
     good_step: int | None
 
     def write(self, directory: Path) -> None:
+        """Records the stop in the folder of its training."""
         write_atomically(
             directory / STOPPED_FILE, json.dumps(dataclasses.asdict(self), indent=2) + "\n"
         )
 
     def told(self, directory: Path, stage: str) -> str:
-        """The stop in a line, with what can be done about it."""
+        """Returns a line that tells the stop and what the user can do about it."""
         line = f"{directory} stopped at step {self.step} and has no result: {self.reason}."
         if self.good_step is None:
             return (
@@ -74,7 +77,7 @@ class Stop:
 
 
 def read_stop(directory: Path) -> Stop | None:
-    """How the training in a folder stopped itself; None where it did not.
+    """Reads how the training in a folder stopped itself; returns None if it did not.
 
     Raises:
       ValueError: the record is damaged.
@@ -87,29 +90,29 @@ def read_stop(directory: Path) -> Stop | None:
     try:
         return Stop(**found)
     except TypeError:
-        raise ValueError(f"{path} is damaged (its fields are others): {remedy}") from None
+        raise ValueError(f"{path} is damaged (it has the wrong fields): {remedy}") from None
 
 
 def handle_signals() -> None:
-    """From now on SIGINT and SIGTERM raise `Interrupted`, and a second SIGINT ends the process.
+    """Makes SIGINT and SIGTERM raise `Interrupted`, and a second SIGINT end the process.
 
-    It does so at once, whatever the main thread is doing, with `RUN_AGAIN`: a half-written file
-    never has the name of a whole one, and worker processes end with their parent. Where a training
-    loop runs, `train.preemption` takes the first signal in place of this.
+    The second SIGINT ends the process at once with `RUN_AGAIN`, whatever the main thread is doing.
+    This is safe: a half-written file never has the name of a whole one, and worker processes end
+    with their parent. During a training loop `train.preemption` takes the first signal instead.
     """
     interrupted = False
 
     def interrupt(number, frame):
         nonlocal interrupted
         del frame
-        if not interrupted:  # Once: what cleans up is not to be interrupted by a second SIGTERM.
+        if not interrupted:  # Only once: a second SIGTERM must not interrupt the clean-up.
             interrupted = True
             raise Interrupted(signal.Signals(number).name)
 
     for number in _SIGNALS:
         signal.signal(number, interrupt)
-    # Python runs handlers between two instructions of its main thread, which may compute in JAX for
-    # long. The number of a signal is in this pipe at once.
+    # Python runs handlers between two instructions of its main thread, and that may be in JAX for a
+    # long time. A signal's number arrives in this pipe at once.
     receiver, sender = os.pipe()
     os.set_blocking(sender, False)
     signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
@@ -117,7 +120,7 @@ def handle_signals() -> None:
 
 
 def ignore_signals() -> None:
-    """For a program that is complete: what comes while Python shuts down changes nothing."""
+    """Ignores signals from now on; for a program that is complete, while Python shuts down."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -125,7 +128,7 @@ def ignore_signals() -> None:
 def leave_interrupted() -> NoReturn:
     """Ends the process with `RUN_AGAIN`, without Python's slow and talkative shutdown.
 
-    Everything that saves has done so when `Interrupted` has passed it.
+    All state is saved by then, since `Interrupted` has passed every block that saves.
     """
     sys.stdout.flush()
     sys.stderr.flush()

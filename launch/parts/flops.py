@@ -1,4 +1,4 @@
-"""What training costs, in floating-point operations of its matrix products."""
+"""Counts the floating-point operations of the matrix products in training and sampling."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,21 @@ import numpy as np
 
 from models.config import ModelConfig
 
-# A backward pass costs twice a forward pass.
+# An update costs three forward passes: the backward pass costs two.
 UPDATE = 3
 
 
 def forward(config: ModelConfig, lengths: Sequence[int]) -> float:
-    """Of one forward pass over sequences of so many tokens, whole or token by token."""
+    """Returns the FLOPs of one forward pass over sequences of these lengths in tokens.
+
+    The count is the same for whole sequences and for decoding token by token.
+    """
     tokens = np.asarray(lengths, np.float64)
     return float(np.sum(tokens * config.flops_per_token(tokens / 2)))
 
 
 def sampling(config: ModelConfig, prompts: Sequence[int], completions: np.ndarray) -> float:
-    """Of drawing completions, the prompt of each group being prefilled once.
+    """Returns the FLOPs of sampling completions; each group's prompt is prefilled once.
 
     Args:
       prompts: P lengths in tokens.

@@ -1,4 +1,4 @@
-"""One run at a time in a working directory: a lock file with the process and the host."""
+"""Keeps a working directory to one run at a time, by a lock file that names process and host."""
 
 import contextlib
 import errno
@@ -17,11 +17,11 @@ LOCK_FILE = ".lock"
 def locked(directory: Path) -> Iterator[None]:
     """Holds a working directory for this process.
 
-    The kernel drops the lock of a process that has died, so what that left on this host is taken
-    over. A lock from another host cannot be looked into, and has to be removed by hand.
+    The kernel drops the lock of a process that has died, so a stale lock file of this host is taken
+    over. Whether a lock of another host is stale cannot be known; a user must remove it by hand.
 
     Raises:
-      ValueError: another run has the directory; one line that names its process and its host.
+      ValueError: another run holds the directory; the line names its process and its host.
     """
     path = directory / LOCK_FILE
     file = _open_locked(path)
@@ -45,12 +45,13 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def _open_locked(path: Path) -> int:
-    """A descriptor of the lock file, which this process alone has locked."""
+    """Returns a descriptor of the lock file, which this process alone has locked."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its holder may have removed it between the two calls; a third one may have a new one.
+            # Its holder may have removed the file between the two calls, and a third process may
+            # have made a new one.
             if os.stat(path).st_ino == os.fstat(file).st_ino:
                 return file
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The machine that a run was on, for its report: what a seed gives depends on some of it."""
+"""Describes a run's machine for its report: the results of a seed depend on it."""
 
 import os
 import platform
@@ -9,13 +9,13 @@ import jax
 
 
 def describe() -> dict[str, Any]:
-    """What the figures and weights of a run depend on, besides its config.
+    """Returns what the figures and weights of a run depend on besides its config.
 
     Returns:
-      `processor`: the CPU's name. `cores`: that this process may use. `threads`: that XLA divides
-      sums among on a CPU, which changes their last bits: the same number on another machine of
-      this kind (the variable NPROC sets it) gives the same weights. `devices`:
-      how many of which kind. `jax`: its version.
+      `processor`: the CPU's name. `cores`: the number that this process may use. `threads`: the
+      number among which XLA divides sums on a CPU. It changes the last bits of the sums, so
+      another machine of this kind gives the same weights only with the same number (set by the
+      variable NPROC). `devices`: their number and kind. `jax`: its version.
     """
     try:
         cores = len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""`report.json`, the table in the terminal, and plots of a recipe's stages."""
+"""Writes `report.json`, prints the table in the terminal, and plots the stages of a recipe."""
 
 import fnmatch
 import itertools
@@ -18,7 +18,7 @@ from rich.table import Table
 from models.files import read_jsonl, write_atomically
 from reasoning.statistics import combine_seeds as combine_figures
 
-# What the table shows, as far as a stage has it; `*` stands for a number of samples.
+# The rows of the table, as far as a stage has them; `*` stands for a number of samples.
 COLUMNS = (
     "math/pass@1", "math/majority@*", "code/pass@1", "logic/pass@1", "logic/majority@*",
     "knowledge/accuracy", "chat/win_rate", "chat/win_rate_over_rejection_sft", "math/format",
@@ -32,11 +32,11 @@ PLOTTED = {
 
 
 def combine_seeds(reports: Sequence[Any]) -> Any:
-    """Reports of several seeds, of one layout, as one.
+    """Combines the reports of several seeds, which share one layout, into one.
 
-    Figures (`{"mean", "ci95", "n", "seeds"}`) are combined with the seed as the unit of chance,
-    `wall_seconds` are added up, `stopped` lists the stops of all seeds, other numbers with a fraction (tokens, FLOPs) averaged, and of
-    anything else, such as a budget, the first seed's is taken.
+    Figures (`{"mean", "ci95", "n", "seeds"}`) are combined with the seed as the unit of chance.
+    `wall_seconds` are added up. `stopped` lists the stops of all seeds. Other floats (tokens,
+    FLOPs) are averaged. Of anything else, such as a budget, the first seed's value is kept.
     """
     first = reports[0]
     if isinstance(first, Mapping):
@@ -56,7 +56,7 @@ def combine_seeds(reports: Sequence[Any]) -> Any:
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Writes `report.json`; its layout is documented in docs/using.md."""
+    """Writes `report.json`, NaN and infinity as null; docs/using.md documents its layout."""
 
     def finite(value):
         if isinstance(value, dict):
@@ -69,7 +69,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def format_figure(figure: Mapping[str, Any] | None, percent: bool) -> str:
-    """`53.1 [49.0, 57.2]`, in percent where the figure is a share."""
+    """Formats a figure as `53.1 [49.0, 57.2]`, times 100 if `percent`; "–" for no figure."""
     if figure is None:
         return "–"
     scale = 100 if percent else 1
@@ -78,7 +78,7 @@ def format_figure(figure: Mapping[str, Any] | None, percent: bool) -> str:
 
 
 def print_table(stages: Mapping[str, Mapping[str, Any]], seeds: int) -> None:
-    """One row a metric, one column a stage, each figure with its 95 % interval."""
+    """Prints a row for each metric and a column for each stage, figures with 95 % intervals."""
     title = f"mean [95 % interval], {seeds} seed" + ("s" if seeds > 1 else "")
     table = Table("metric", *stages, title=title)
     measured = list(dict.fromkeys(name for stage in stages.values() for name in stage["metrics"]))
@@ -91,9 +91,10 @@ def print_table(stages: Mapping[str, Mapping[str, Any]], seeds: int) -> None:
 
 
 def plot_training(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Reward, accuracy and response length over steps, one line a run.
+    """Plots reward, accuracy and response length over steps, with one line for each run.
 
     Args:
+      path: the image file.
       runs: label -> metric records of an RL run.
     """
     figure, axes = plt.subplots(1, len(PLOTTED), figsize=(4.5 * len(PLOTTED), 3.2))
@@ -111,7 +112,7 @@ def plot_training(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -
 
 
 def print_samples(title: str, records: Sequence[Mapping[str, Any]]) -> None:
-    """A few graded responses in full."""
+    """Prints a few graded responses in full."""
     table = Table("question", "response", "answer", "graded", title=title, show_lines=True)
     for record in records:
         verdict = ("right" if record["correct"] else "wrong") + f": {record['reason']}"
@@ -123,8 +124,8 @@ def show_samples(path: Path, directories: Mapping[str, Path], count: int = 3) ->
     """Prints the first graded responses of each stage, and writes them to a file.
 
     Args:
-      path: of the JSON file.
-      directories: of the stages, by name.
+      path: the JSON file.
+      directories: stage -> its directory.
     """
     samples = {}
     for stage, directory in directories.items():

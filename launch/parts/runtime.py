@@ -1,4 +1,4 @@
-"""What every entry point does before JAX starts, and the objects they build from a config."""
+"""Prepares the process of every entry point, and builds mesh and model from a config."""
 
 import contextlib
 import ctypes
@@ -10,12 +10,17 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
 from launch.parts import endings, lock
 from launch.parts.command_line import define_config, parse_flags, read_config
+
+if TYPE_CHECKING:  # These import JAX, which must not start before `prepare_backend`.
+    from jax.sharding import Mesh
+
+    from models.decoder import LanguageModel
 
 __all__ = [
     "build_mesh", "build_model", "check_accepted", "define_accept_stopped", "define_config",
@@ -30,20 +35,20 @@ CPU_FLAGS = {
 
 
 def prepare_backend() -> None:
-    """Sets XLA flags, and the allocator for the CPU backend; call before JAX touches a device.
+    """Sets XLA's flags and the CPU backend's allocator; call it before JAX touches a device.
 
     XLA's YNN fusions, new in jaxlib 0.10, run this project's CPU matrix products at less than half
-    the speed of Eigen's. Vectors of 512 bits, where a CPU has them, make decoding faster.
-    A flag that XLA does not know would abort the process.
+    the speed of Eigen's. Vectors of 512 bits make decoding faster on a CPU that has them. The flags
+    are set for jaxlib 0.10 only, because a flag that XLA does not know aborts the process.
 
     XLA's CPU backend allocates its temporaries at every step and frees them after it. By default
-    glibc returns them to the system, which zeroes them page by page for the next step. Here they
-    are kept, which needs steps to run on the calling thread, whose heap can grow as those of other
-    threads cannot: nothing is dispatched asynchronously on a CPU.
+    glibc returns them to the system, which zeroes them page by page for the next step. This
+    function makes glibc keep them. That works only on the calling thread, whose heap can grow while
+    those of other threads cannot, so asynchronous dispatch on CPUs is turned off.
     """
     import jax
 
-    with contextlib.suppress(AttributeError):  # Of a JAX that has no such option.
+    with contextlib.suppress(AttributeError):  # Some versions of JAX lack this option.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     _keep_freed_memory()
 
@@ -75,7 +80,7 @@ def give_virtual_devices_threads(flags: str) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Has glibc's `malloc` keep what is freed, up to 2 GiB; other allocators are left alone."""
+    """Makes glibc's `malloc` keep up to 2 GiB of freed memory; does nothing without glibc."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
@@ -86,9 +91,9 @@ def _keep_freed_memory() -> None:
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:
-    """`app.run` for entry points, with the exit codes of `launch.parts.endings`.
+    """Runs an entry point by `app.run`, with the exit codes of `launch.parts.endings`.
 
-    A user's mistake, and a run that stopped itself, are one line on stderr, not a traceback.
+    A user's mistake, or a run that stopped itself, gives one line on stderr and no traceback.
     """
 
     def guarded(argv):
@@ -99,11 +104,12 @@ def run_main(main: Callable[[list[str]], None]) -> None:
             raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
         try:
             endings.handle_signals()
-            prepare_backend()  # Imports JAX: not for --help, nor before flags are known to be right.
+            # This imports JAX, so it waits until the flags are known to be right.
+            prepare_backend()
             main(argv)
             endings.ignore_signals()
         except endings.Interrupted as interruption:
-            line = f"interrupted: {interruption}; the same command goes on from here"
+            line = f"interrupted: {interruption}; the same command continues from here"
             print(line, file=sys.stderr)
             endings.leave_interrupted()
         except (ValueError, OSError, endings.Stopped) as error:
@@ -118,7 +124,7 @@ def run_main(main: Callable[[list[str]], None]) -> None:
 
 
 def define_accept_stopped() -> flags.FlagHolder[list[str]]:
-    """Defines the option by which a user takes what a stopped training left for its result."""
+    """Defines `--accept_stopped`: the user takes a stopped training's checkpoint as its result."""
     return flags.DEFINE_list(
         "accept_stopped",
         [],
@@ -127,13 +133,15 @@ def define_accept_stopped() -> flags.FlagHolder[list[str]]:
 
 
 def check_accepted(names: Sequence[str], stages: Sequence[str]) -> None:
-    """Raises `ValueError` where `--accept_stopped` names something that is no stage."""
+    """Raises `ValueError` if `--accept_stopped` names no stage of `stages`."""
     if unknown := [name for name in names if name not in stages]:
-        raise ValueError(f"--accept_stopped={unknown[0]} is unknown; choose of {', '.join(stages)}")
+        raise ValueError(
+            f"--accept_stopped={unknown[0]} is unknown; choose from {', '.join(stages)}"
+        )
 
 
 def start_distributed() -> None:
-    """Joins the other processes of a pod or cluster, where there are any."""
+    """Joins the other processes of a pod or cluster, if there are any."""
     import jax
 
     if os.environ.get("ERGO_DISTRIBUTED") or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ:
@@ -141,9 +149,9 @@ def start_distributed() -> None:
 
 
 def keep_compiled(directory: Path) -> None:
-    """Keeps compiled programs in `directory`, for later stages, runs and seeds that need the same.
+    """Keeps compiled programs in `directory`, for later stages, runs and seeds.
 
-    Where JAX_COMPILATION_CACHE_DIR says so, they are kept there instead.
+    The variable JAX_COMPILATION_CACHE_DIR takes precedence over `directory`.
     """
     import jax
 
@@ -154,7 +162,7 @@ def keep_compiled(directory: Path) -> None:
 
 
 def _processor() -> str:
-    """A name for this kind of CPU: what was compiled for one may not run on another."""
+    """Returns a name for this kind of CPU: a program compiled for one may not run on another."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # Not Linux.
@@ -164,19 +172,20 @@ def _processor() -> str:
     return hashlib.sha256(kind.encode()).hexdigest()[:8]
 
 
-def build_model(config: Mapping[str, Any]):
-    """A `LanguageModel` from the fields of `ModelConfig`."""
+def build_model(config: Mapping[str, Any]) -> "LanguageModel":
+    """Returns a `LanguageModel` from the fields of `ModelConfig`."""
     from models.config import ModelConfig
     from models.decoder import LanguageModel
 
     return LanguageModel(ModelConfig(**config))
 
 
-def build_mesh(config: Any, devices: Sequence[Any] | None = None):
-    """The mesh over all devices, or these; the config's sharding rules hold from here on.
+def build_mesh(config: Any, devices: Sequence[Any] | None = None) -> "Mesh":
+    """Returns the mesh over all devices, or over `devices`; also sets the sharding rules.
 
     Args:
       config: has `mesh`, axis -> size, and `sharding`; see `models.sharding.set_rules`.
+      devices: devices of the mesh; None is all.
     """
     from models.sharding import make_mesh, set_rules
 
@@ -186,15 +195,18 @@ def build_mesh(config: Any, devices: Sequence[Any] | None = None):
 
 @contextlib.contextmanager
 def working_directory(workdir: str) -> Iterator[Path]:
-    """The working directory, created, and held for this run alone (see `launch.parts.lock`).
+    """Creates the working directory and holds it for this run alone (see `launch.parts.lock`).
+
+    Yields:
+      Its absolute path.
 
     Raises:
-      OSError, ValueError: it cannot be made, or another run has it.
+      OSError, ValueError: the directory cannot be made, or another run holds it.
     """
     import jax
 
     path = Path(workdir).expanduser().resolve()
     path.mkdir(parents=True, exist_ok=True)
-    # One process of a job holds it for all.
+    # Process 0 of a job holds the lock for all processes.
     with lock.locked(path) if jax.process_index() == 0 else contextlib.nullcontext():
         yield path

@@ -1,4 +1,4 @@
-"""Opens the connection to a server with OpenAI's interface, from settings."""
+"""Opens the connection to a server with OpenAI's interface."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from reasoning.server_client.openai_generator import OpenAIGenerator
 
 
 def open_server(server: str, model: str, *, chat: bool = False, **settings: Any) -> OpenAIGenerator:
-    """A generator that asks a server.
+    """Returns a generator that asks a server.
 
     Args:
-      server: its URL.
-      model: as the server calls it.
+      server: the server's URL.
+      model: the server's name for the model.
       chat: whether prompts are sent as a user's messages.
       **settings: `api_key_env`, `prices` (a JSON file), `max_cost`, `requests_per_minute`,
-        `tokens_per_minute`, `concurrency`, `timeout_s`, `attempts`, as `configs/teacher.py` has
-        them; each may be left out.
+        `tokens_per_minute`, `concurrency`, `timeout_s`, `attempts`, as in
+        `configs/teacher.py`; all are optional.
 
     Raises:
       ValueError, OSError: a bad setting, or prices that cannot be read.

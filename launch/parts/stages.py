@@ -1,7 +1,8 @@
-"""Stages of a job: each does its work in a directory, and leaves its results there.
+"""Runs the stages of a job: each works in a directory of its own and leaves its results there.
 
-A directory has `settings.json`, what the stage's result depends on, and, once the stage is
-complete, `result.json`; `stopped.json` where its training stopped itself (`launch.parts.endings`). One that trains also leaves `hf/` (weights and tokenizer in HF layout),
+A directory has `settings.json` (all that the stage's result depends on) and, once the stage is
+complete, `result.json`. It has `stopped.json` if the stage's training stopped itself (see
+`launch.parts.endings`). A stage that trains also leaves `hf/` (weights and tokenizer in HF layout),
 `checkpoints/` (orbax, to resume from), `metrics.jsonl`, `samples.jsonl`, `tensorboard/` and
 `graded.jsonl` (every graded response).
 """
@@ -34,10 +35,10 @@ from reasoning.prompts import get_template
 from reasoning.tasks import Task, get_task
 
 SETTINGS_FILE, RESULT_FILE = "settings.json", "result.json"
-# Fields that an error names where two settings differ.
+# An error names at most so many fields that differ between two settings.
 DIFFERENCES_SHOWN = 3
 
-# From graded responses to further figures of a report.
+# Graded responses -> further figures of a report.
 Measure = Callable[[list[Graded]], dict[str, Any]]
 Config = TypeVar("Config", bound=Run)
 
@@ -47,11 +48,15 @@ class Workspace(Generic[Config]):
     """What the stages of one training run share.
 
     Attributes:
-      directory: of this run; each stage has a folder in it.
-      seed: of this run; every random draw follows from it.
-      accept_stopped: stages whose last good checkpoint is taken for their result where their
-        training has stopped itself.
-      export_dtype: of the weights that stages leave behind; None is the model's `param_dtype`.
+      directory: the run's directory; each stage has a folder in it.
+      config: the run's config.
+      seed: the run's seed; every random draw follows from it.
+      mesh: the devices.
+      model: the model that stages train and sample.
+      tokenizer: the model's tokenizer.
+      accept_stopped: stages whose last good checkpoint becomes their result if their training has
+        stopped itself.
+      export_dtype: dtype of exported weights; None is the model's `param_dtype`.
     """
 
     directory: Path
@@ -64,16 +69,18 @@ class Workspace(Generic[Config]):
     export_dtype: str | None = None
 
     def stage_of(self, directory: Path) -> str:
-        """The stage that a directory is of, or is in the directory of."""
+        """Returns the stage that owns a directory, which may lie inside the stage's directory."""
         return directory.relative_to(self.directory).parts[0]
 
     def stage_directory(self, stage: str) -> Path:
+        """Returns the directory of a stage."""
         return self.directory / stage
 
     def generator(self, rows: int) -> JaxGenerator:
-        """A sampler of `rows` samples at a time, kept, so that only its first use compiles.
+        """Returns a generator that samples `rows` sequences at a time; only its first use compiles.
 
-        It has no weights: use it within `with generator.holding(params):`.
+        The generator is kept for later calls. It has no weights: use it within
+        `with generator.holding(params):`.
         """
         if rows not in self._generators:
             self._generators[rows] = JaxGenerator(self.model, None, self.tokenizer, rows=rows)
@@ -91,21 +98,24 @@ def run_stage(
     run: Callable[[Path], Any],
     extendable: str | None = None,
 ) -> Any:
-    """Runs a stage, unless that has been done with these settings.
+    """Runs a stage, unless it is complete with these settings.
 
     Args:
+      work: the run that the stage belongs to.
+      stage: the stage's name.
       settings: JSON-able; all that the stage's result depends on.
-      run: stage directory -> its report: a mapping, such as `publish` returns, or a list.
-      extendable: a number among the settings that may be larger than when the stage was run: it
-        then goes on from its last checkpoint.
+      run: stage directory -> report. The report is a mapping, such as `publish` returns, or a list.
+      extendable: name of a number among the settings. If it is larger than in the last run, the
+        stage continues from its last checkpoint.
 
     Returns:
-      The report; a mapping has `wall_seconds` too, and `stopped` where the stage's training stopped
-      itself and its last good checkpoint was taken.
+      The report. A mapping also gets `wall_seconds`, and `stopped` if the stage's training stopped
+      itself and its last good checkpoint became the result.
 
     Raises:
-      ValueError: the directory is of a stage with other settings, or a file in it is damaged.
-      Stopped: the stage's training has stopped itself, now or before, and that is not accepted.
+      ValueError: the directory holds a stage with other settings, or a damaged file.
+      Stopped: the stage's training has stopped itself, now or before, and `work.accept_stopped`
+        does not name the stage.
     """
     directory = work.stage_directory(stage)
     settings = json.loads(json.dumps(settings))
@@ -138,10 +148,10 @@ def run_stage(
 
 
 def read_result(work: Workspace, stage: str) -> Any:
-    """The report of a complete stage.
+    """Reads the report of a complete stage.
 
     Raises:
-      FileNotFoundError, ValueError: there is none, or its file is damaged.
+      FileNotFoundError, ValueError: there is no report, or its file is damaged.
     """
     path = work.stage_directory(stage) / RESULT_FILE
     remedy = "remove it, and the same command evaluates the stage again, with its trained weights"
@@ -153,7 +163,7 @@ def read_result(work: Workspace, stage: str) -> Any:
 
 
 def _extends(saved: Mapping[str, Any], settings: Mapping[str, Any], extendable: str) -> bool:
-    """Whether the settings differ in nothing but a larger `extendable`."""
+    """Tells whether the settings differ in nothing but a larger `extendable`."""
     if saved.get(extendable) is None:
         return False
     same = {**saved, extendable: settings[extendable]} == settings
@@ -161,7 +171,7 @@ def _extends(saved: Mapping[str, Any], settings: Mapping[str, Any], extendable: 
 
 
 def _differences(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Which fields differ, and how, in words."""
+    """Says in words which fields differ, and how."""
     before, now = _leaves(saved), _leaves(settings)
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     told = [
@@ -174,7 +184,7 @@ def _differences(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 
 
 def _leaves(settings: Any, path: str = "") -> dict[str, Any]:
-    """Values by dotted path."""
+    """Returns the values of nested settings by dotted path."""
     if not isinstance(settings, Mapping) or not settings:
         return {path: settings}
     flat: dict[str, Any] = {}
@@ -188,7 +198,7 @@ def _shown(leaves: Mapping[str, Any], name: str) -> str:
 
 
 def saved_settings(work: Workspace, stage: str) -> dict[str, Any] | None:
-    """The settings that a stage was begun with; None where it was not.
+    """Reads the settings that a stage was begun with; returns None if it was not begun.
 
     Raises:
       ValueError: the file is damaged.
@@ -204,8 +214,8 @@ def saved_settings(work: Workspace, stage: str) -> dict[str, Any] | None:
 def publish(
     work: Workspace, directory: Path, params: Any, measure: Measure | None = None
 ) -> dict[str, Any]:
-    """Exports a stage's parameters and evaluates them; returns its report. See `score`."""
-    # An export that is there is from a run that was killed before its evaluation was done.
+    """Exports a stage's parameters and evaluates them; returns the report. See `score`."""
+    # An older export comes from a run that was killed before the end of its evaluation.
     export_model(
         directory / "hf",
         work.model.config,
@@ -220,12 +230,12 @@ def publish(
 def score(
     work: Workspace, directory: Path, params: Any, measure: Measure | None = None
 ) -> dict[str, Any]:
-    """Evaluates parameters and leaves the graded responses; returns `{"metrics": ...}`.
+    """Evaluates parameters and writes the graded responses; returns `{"metrics": ...}`.
+
+    If the config's `evaluation.votes` names the stage, votes of many samples are evaluated too.
 
     Args:
       measure: adds figures of the graded responses, such as a user's rewards.
-
-    Where the config's `evaluation.votes` names the stage, so are votes of many samples.
     """
     metrics, graded = evaluate_params(work, params)
     write_jsonl(directory / "graded.jsonl", [each.record() for each in graded])
@@ -240,12 +250,12 @@ def score(
 
 
 def load_stage(work: Workspace, stage: str) -> Any:
-    """Parameters that a complete stage has exported.
+    """Loads the parameters that a complete stage has exported.
 
     Raises:
       FileNotFoundError: the stage is not complete.
-      Stopped: its training has stopped itself.
-      ValueError: what it exported is damaged.
+      Stopped: the stage's training has stopped itself.
+      ValueError: the export is damaged.
     """
     directory = work.stage_directory(stage)
     check_complete(directory, stage)
@@ -253,7 +263,7 @@ def load_stage(work: Workspace, stage: str) -> Any:
 
 
 def check_complete(directory: Path, stage: str) -> None:
-    """Raises `Stopped` or `FileNotFoundError` where a stage's directory has no result."""
+    """Raises `Stopped` or `FileNotFoundError` if a stage's directory has no result."""
     if (directory / RESULT_FILE).exists():
         return
     for path in sorted(directory.rglob(STOPPED_FILE)):
@@ -267,10 +277,14 @@ def check_complete(directory: Path, stage: str) -> None:
 def evaluation_problems(
     config: Evaluation, seed: int, at_most: int | None = None
 ) -> dict[str, tuple[Task, list[Problem]]]:
-    """Held-out problems by domain; all there are where a domain has fewer than asked for.
+    """Returns the task and the held-out problems of each domain.
+
+    A domain with fewer problems than asked for gives all that it has.
 
     Args:
-      at_most: problems of a domain, drawn from those of the whole evaluation.
+      config: says which tasks, and how many problems of each.
+      seed: decides which problems.
+      at_most: draw so many problems of a domain from those of the whole evaluation.
     """
     chosen = {}
     for domain, spec in config.tasks.items():
@@ -288,9 +302,9 @@ def evaluation_problems(
 def evaluate_params(
     work: Workspace, params: Any, at_most: int | None = None
 ) -> tuple[dict[str, dict[str, Any]], list[Graded]]:
-    """Metrics on held-out problems, the same ones for every stage of a seed.
+    """Returns metrics and graded responses on the held-out problems.
 
-    There are none where the config names no task.
+    All stages of a seed get the same problems. Both results are empty if the config names no task.
     """
     problems = evaluation_problems(work.config.evaluation, work.seed, at_most)
     if not problems:
@@ -305,7 +319,7 @@ def _evaluate(
     problems: Mapping[str, tuple[Task, list[Problem]]],
     samples: int,
 ) -> Any:
-    """`evaluate`, or a function of its arguments, with responses of these parameters."""
+    """Calls `evaluation`, a function like `evaluate`, on the responses of these parameters."""
     config = work.config.evaluation
     with work.generator(config.rows).holding(params) as generator, jax.set_mesh(work.mesh):
         return evaluation(
@@ -322,7 +336,7 @@ def _evaluate(
 def check_prompts(
     work: Workspace, prompts: list[str], max_new_tokens: int, room: int | None = None
 ) -> None:
-    """Raises `ValueError` where a prompt and its completion exceed the context or `room` tokens."""
+    """Raises `ValueError` if a prompt and its response exceed the context or `room` tokens."""
     lengths = [len(ids) for ids in work.tokenizer.encode_prompts(prompts)]
     needed = max(lengths) + max_new_tokens
     context = work.model.config.max_length
@@ -330,5 +344,5 @@ def check_prompts(
         if limit is not None and needed > limit:
             raise ValueError(
                 f"a prompt of {max(lengths)} tokens and max_new_tokens={max_new_tokens} exceed"
-                f" {name} of {limit} tokens: shorten one, or allow more"
+                f" {name} of {limit} tokens: shorten one of them, or raise the limit"
             )

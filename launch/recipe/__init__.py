@@ -1,4 +1,4 @@
-"""The R1 recipe as a table of stages, one file each.
+"""Lists the stages of the R1 recipe; each stage has a file of its own.
 
     base -> r1_zero                                       RL alone
     r1_zero -> cold_start -> reasoning_rl                 its chains, cleaned, start the base anew
@@ -6,8 +6,9 @@
     r1_zero -> verifiers -> search                        what more compute at inference buys
     r1_zero -> distill                                    its reasoning in a smaller student
 
-To add one, write `launch/recipe/stages/NAME.py` with a `STAGE`, and name it in `STAGES`, after the
-stages that it needs. Nothing here imports JAX, so that a command line can be read before it starts.
+To add a stage, write `launch/recipe/stages/NAME.py` with a `STAGE`, and put NAME into `STAGES`
+behind the stages that it needs. Nothing here imports JAX, so a command line is read before it
+starts.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# In the order in which they run and are reported.
+# The stages run and are reported in this order.
 STAGES = (
     "base", "r1_zero", "cold_start", "reasoning_rl", "rejection_sft", "r1", "verifiers", "search",
     "distill",
@@ -28,14 +29,14 @@ class Stage:
     """One stage of the recipe.
 
     Attributes:
-      needs: stages whose results it reads from disk.
-      fields: fields of the config that its result depends on, besides those that the stages it
-        needs depend on. The seed and `evaluation` go without saying.
-      run: `(work, directory) -> report`: does the stage's work in its directory and returns what
-        `report.json` has of it. A mapping with `metrics` stands among the report's `stages` (see
-        `launch.parts.stages.publish`, which makes one of trained parameters); anything else stands
-        under the stage's own name.
-      check: `(work)`: finds what is wrong with config and data, before any stage runs.
+      needs: stages whose results the stage reads from disk.
+      fields: fields of the config that the result depends on, besides the seed, `evaluation` and
+        the fields of the stages in `needs`.
+      run: `(work, directory) -> report`; does the stage's work in its directory and returns its
+        part of `report.json`. A mapping with `metrics` goes into the report's `stages`
+        (`launch.parts.stages.publish` makes one from trained parameters); anything else goes under
+        the stage's own name.
+      check: `(work)`; raises an error for mistakes in config or data, before any stage runs.
     """
 
     needs: tuple[str, ...]
@@ -45,11 +46,12 @@ class Stage:
 
 
 def get_stage(name: str) -> Stage:
+    """Returns the stage of a name in `STAGES`; imports its module, and so JAX."""
     return importlib.import_module(f"launch.recipe.stages.{name}").STAGE
 
 
 def lineage(name: str) -> list[str]:
-    """All stages that a stage builds on, and last the stage itself, in the order of `STAGES`."""
+    """Returns all stages that a stage builds on, and the stage itself last, as `STAGES` orders."""
     found = {name}
     for earlier in get_stage(name).needs:
         found.update(lineage(earlier))

@@ -1,8 +1,9 @@
-"""What a run says of the findings that are reported for this recipe, with the seed as the unit.
+"""Compares a run with the published findings on this recipe; the seed is the unit of chance.
 
-Of DeepSeek-R1 (arXiv:2501.12948): R1-Zero mixes languages, its chains grow and check themselves,
-a vote lifts it further (2.2.2, 2.2.4); a cold start makes RL converge sooner and readably (2.3); the
-last stages bring back what RL on reasoning alone has no use for (2.3.3, 2.3.4).
+The findings on DeepSeek-R1 (arXiv:2501.12948): R1-Zero mixes languages, its chains grow and check
+themselves, and a vote lifts its accuracy further (2.2.2, 2.2.4). A cold start makes RL converge
+sooner and readably (2.3). The last stages restore skills that RL on reasoning alone does not reward
+(2.3.3, 2.3.4).
 """
 
 import fnmatch
@@ -15,15 +16,16 @@ import numpy as np
 from reasoning.statistics import mean_with_ci
 from train.metrics import read_metrics
 
-# (finding, what it is the difference of: (stage, metric), and from what). Shares are in points; `*`
-# stands for a number of samples.
+# (finding, (stage, metric), (stage, metric)): the finding is the first metric minus the second, for
+# shares in points. `*` stands for a number of samples.
 DIFFERENCES = (
     ("language consistency, R1-Zero less base",
      ("r1_zero", "language_consistency"), ("base", "language_consistency")),
     ("language consistency, reasoning RL less R1-Zero",
      ("reasoning_rl", "language_consistency"), ("r1_zero", "language_consistency")),
     ("math, R1-Zero less base", ("r1_zero", "math/pass@1"), ("base", "math/pass@1")),
-    ("math, reasoning RL less R1-Zero", ("reasoning_rl", "math/pass@1"), ("r1_zero", "math/pass@1")),
+    ("math, reasoning RL less R1-Zero",
+     ("reasoning_rl", "math/pass@1"), ("r1_zero", "math/pass@1")),
     ("math, R1 less base", ("r1", "math/pass@1"), ("base", "math/pass@1")),
     ("knowledge, R1-Zero less base",
      ("r1_zero", "knowledge/accuracy"), ("base", "knowledge/accuracy")),
@@ -39,22 +41,22 @@ DIFFERENCES = (
     ("responses with self-checks, R1-Zero less base",
      ("r1_zero", "self_checks"), ("base", "self_checks")),
 )  # fmt: skip
-# Training accuracy is averaged over so many steps, and that of R1-Zero's last ones, less a tenth,
-# is what a run is to reach.
+# Training accuracy is averaged over WINDOW steps. The target of a run is ENOUGH times the accuracy
+# of R1-Zero's last WINDOW steps.
 WINDOW, ENOUGH = 10, 0.9
 
 
 def findings(
     reports: Sequence[Mapping[str, Any]], directories: Sequence[Path]
 ) -> list[dict[str, Any]]:
-    """Findings that the stages at hand tell something of.
+    """Returns the findings that the finished stages allow.
 
     Args:
-      reports: of each seed, stage -> its report.
-      directories: of each seed, with a folder for each stage.
+      reports: for each seed, stage -> its report.
+      directories: for each seed, the directory with a folder for each stage.
 
     Returns:
-      `{"finding", "mean", "ci95", "n", "seeds"}` each; the interval of a single seed is unbounded.
+      Dicts `{"finding", "mean", "ci95", "n", "seeds"}`; a single seed has an unbounded interval.
     """
     found = []
     for name, (stage, metric), (before, earlier) in DIFFERENCES:
@@ -84,9 +86,9 @@ def findings(
 
 
 def steps_to_reach(directory: Path, stage: str) -> int | None:
-    """First step at which a stage's mean training accuracy is enough; see `ENOUGH`.
+    """Returns the first step at which a stage's mean training accuracy is enough; see `ENOUGH`.
 
-    None where it never is, or where there are no metrics of as many steps.
+    Returns None if it never is, or if a stage has metrics of fewer than `WINDOW` steps.
     """
     wanted, reached = (_accuracies(directory / each) for each in ("r1_zero", stage))
     if min(len(wanted), len(reached)) < WINDOW:
@@ -106,7 +108,7 @@ def _mean(report: Mapping[str, Any], stage: str, metric: str) -> float | None:
 
 
 def lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The findings in words, one a line."""
+    """Returns the findings in words, one in each line."""
     told = []
     for each in found:
         low, high = each["ci95"]

@@ -1,8 +1,8 @@
-"""Reward models of the last stage: what people find helpful, and what is harmless.
+"""Trains the reward models of the last stage: one for helpfulness, one for harmlessness.
 
-Both are Bradley-Terry models that start as the checkpoint whose RL they are for. People compare two
-final answers to small talk; and of two whole responses, the one without a rude word is to score
-higher, whether the word stands in the answer or in the chain.
+Both are Bradley-Terry models that start from the checkpoint that RL will train. For helpfulness,
+people compare two final answers to small talk. For harmlessness, a response without a rude word
+beats the same response with one, in its answer or in its chain.
 """
 
 import dataclasses
@@ -32,14 +32,16 @@ from train.data import read_records
 from train.objectives import reward_model
 
 Pairs = list[dict[str, Any]]
-# Share of the pairs that a reward model is measured on.
+# Share of the pairs that are held out to measure a reward model.
 HELD_OUT = 0.1
 
 
 def helpful_pairs(work: Workspace, problems: list[Problem], replies: list[list[str]]) -> Pairs:
-    """What people prefer of each two of the answers to a question, one a pair of distinct answers.
+    """Returns the preferences of people, one for each pair of distinct answers to a question.
 
     Args:
+      work: the run.
+      problems: small talk.
       replies: several responses to each problem, with or without the R1 format.
     """
     template = get_template(work.config.template, work.tokenizer)
@@ -66,7 +68,7 @@ def helpful_pairs(work: Workspace, problems: list[Problem], replies: list[list[s
 
 
 def harmless_pairs(work: Workspace, problems: list[Problem], responses: list[list[str]]) -> Pairs:
-    """Each inoffensive well-formed response, and the same after somebody made it rude."""
+    """Pairs each inoffensive well-formed response with a version that somebody made rude."""
     template = get_template(work.config.template, work.tokenizer)
     rng = sampling.rng_of(work, "red team")
     pairs = []
@@ -86,7 +88,7 @@ def _answer(text: str) -> str:
 
 
 def _made_rude(rng: random.Random, problem: Problem, text: str) -> str:
-    """A response with a rude reply for its answer, or with one among the lines of its chain."""
+    """Puts a rude reply in the place of a response's answer, or among the lines of its chain."""
     parsed = parse_response(text)
     language = LANGUAGES[problem.metadata["language"]]
     name = problem.metadata.get("name", rng.choice(sorted(chat.NAMES)))
@@ -105,16 +107,18 @@ def train_reward_model(
     config: FineTuning,
     directory: Path,
 ) -> dict[str, Any]:
-    """Trains a reward model from a policy's parameters, which it leaves alone.
+    """Trains a reward model that starts from a policy's parameters, which stay valid.
 
     Args:
-      make_pairs: called where there are no pairs on disk yet; those of one prompt stand together.
+      work: the run.
+      params: the policy's parameters.
+      make_pairs: called if there are no pairs on disk; the pairs of a prompt must be adjacent.
       config: what `launch.jobs.training.plan_supervised` reads, and `epochs`.
-      directory: gets `pairs.jsonl`, `hf/` with the weights and `accuracy.json`; where that is
-        there, nothing is done.
+      directory: gets `pairs.jsonl`, `hf/` with the weights and `accuracy.json`. If `accuracy.json`
+        exists, nothing is trained.
 
     Returns:
-      In how many of the pairs that it was not trained on the model prefers the chosen one.
+      The share of held-out pairs in which the model prefers the chosen response.
     """
     measured = directory / "accuracy.json"
     if measured.exists():

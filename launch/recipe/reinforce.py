@@ -1,4 +1,4 @@
-"""What the stages of RL with verifiable rewards share."""
+"""Makes the stages of RL with verifiable rewards."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from launch.schema.rl import RecipeRl
 
 
 def rl_stage(name: str, start: str) -> Stage:
-    """RL from the result of the stage `start`, as the config's section `name` says."""
+    """Returns a stage of RL from the result of stage `start`, with the config's section `name`."""
 
     def plan(work: Workspace) -> ReinforcePlan:
         config: RecipeRl = getattr(work.config, name)

@@ -1,4 +1,4 @@
-"""Runs stages of the recipe: what is complete stays, what is of another config makes room."""
+"""Runs stages of the recipe; keeps complete ones, and sets those of another config aside."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,21 +12,21 @@ from launch.schema import as_dict
 def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:
     """Runs some stages of one seed, in the recipe's order.
 
-    A stage whose result on disk is of this config is not run again. Of one whose training had
-    another config, the folder is moved to `stale/`; one that only was evaluated otherwise is
-    evaluated again.
+    A stage whose result on disk has this config is not run again. The folder of a stage that was
+    trained with another config moves to `stale/`. A stage whose evaluation alone has another config
+    is evaluated again.
 
     Returns:
       Stage -> its report, as `launch.parts.stages.run_stage` returns it.
 
     Raises:
-      FileNotFoundError, ValueError: an input is not there or of another config, or a stage's check
-        fails; before any stage runs.
-      Stopped: a stage's training, or that of an input, stopped itself, and `work.accept_stopped`
-        does not name it.
+      FileNotFoundError, ValueError: before any stage runs: an input is missing or has another
+        config, or a stage's check fails.
+      Stopped: the training of a stage or of an input stopped itself, and `work.accept_stopped` does
+        not name it.
     """
     needed = {each for name in names for each in get_stage(name).needs}
-    # What is accepted in place of a result is published by the stage itself, from its checkpoint.
+    # A stage whose checkpoint is accepted as its result has to run, to publish that checkpoint.
     accepted = needed & set(work.accept_stopped)
     names = [name for name in STAGES if name in names or name in accepted]
     waiting = [name for name in names if not _is_complete(work, name)]
@@ -49,7 +49,7 @@ def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:
 
 
 def settings_of(work: Workspace, name: str) -> dict[str, Any]:
-    """What a stage's result depends on; `training` is what its weights and data depend on."""
+    """Returns what a stage's result depends on; `training` is what its weights and data need."""
     config = as_dict(work.config)
     fields = [field for each in lineage(name) for field in get_stage(each).fields]
     return {
@@ -79,8 +79,11 @@ def _make_room(work: Workspace, name: str) -> None:
         return
     directory = work.stage_directory(name)
     if saved["training"] == settings["training"]:
-        # The finished training is taken from its last checkpoint.
-        print(f"{name}: trained already, evaluated again for another `evaluation`", flush=True)
+        # The training is finished and restores its last checkpoint.
+        print(
+            f"{name}: already trained; evaluated again, because `evaluation` has changed",
+            flush=True,
+        )
         (directory / stages.RESULT_FILE).unlink(missing_ok=True)
         (directory / stages.SETTINGS_FILE).unlink()
         return
@@ -88,4 +91,4 @@ def _make_room(work: Workspace, name: str) -> None:
     stale.mkdir(exist_ok=True)
     taken = len(list(stale.glob(f"{name}_*")))
     directory.rename(stale / f"{name}_{taken + 1}")
-    print(f"{name}: of another config, moved to {stale / f'{name}_{taken + 1}'}", flush=True)
+    print(f"{name}: has another config; moved to {stale / f'{name}_{taken + 1}'}", flush=True)

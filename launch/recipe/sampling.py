@@ -1,4 +1,4 @@
-"""Samples of a checkpoint as training data: drawn, verified, curated and written."""
+"""Draws samples of a checkpoint and verifies them, as training data."""
 
 import random
 import zlib
@@ -26,21 +26,26 @@ NEXT_PROBLEM = "\nUser:"
 
 
 def seed_of(work: Workspace, purpose: str) -> int:
-    """A seed for one purpose of a run."""
+    """Returns a seed for one purpose of a run."""
     return zlib.crc32(f"{work.seed} {purpose}".encode()) >> 1
 
 
 def rng_of(work: Workspace, purpose: str) -> random.Random:
+    """Returns a random generator for one purpose of a run; see `seed_of`."""
     return random.Random(seed_of(work, purpose))
 
 
 def sample(
     work: Workspace, params: Any, prompts: Sequence[str], config: Sampling, purpose: str
 ) -> list[list[str]]:
-    """Texts of `config.samples` completions of each prompt.
+    """Returns the texts of `config.samples` completions of each prompt.
 
     Args:
+      work: the run.
+      params: the parameters to sample from.
+      prompts: the prompts.
       config: has `samples`, `max_new_tokens`, `temperature` and `sampler_rows`.
+      purpose: decides the seed; see `seed_of`.
     """
     check_prompts(work, list(prompts), config.max_new_tokens)
     generator = work.generator(config.sampler_rows)
@@ -62,10 +67,13 @@ def verify(
     *,
     bare_answers: bool = False,
 ) -> list[VerifiedSample]:
-    """Candidates for training, in the R1 format and with the prompt they are trained behind.
+    """Returns verified candidates for training, in the R1 format, each with its prompt.
 
     Args:
-      bare_answers: an answer without tags and chain counts too, and is put into an answer block.
+      work: the run.
+      problems: the problems.
+      responses: several responses to each problem.
+      bare_answers: accept an answer without tags and chain too, and put it into an answer block.
     """
     template = get_template(work.config.template, work.tokenizer)
     by_task: dict[str, list[tuple[Problem, str, str]]] = {}
@@ -86,7 +94,7 @@ def verify(
 
 
 def _formatted(text: str, bare_answers: bool) -> tuple[str, str]:
-    """Response and answer: one line a step, tags where they belong; as it is if it has no form."""
+    """Returns response and answer, with one line for each step; the text itself if malformed."""
     parsed = parse_response(text)
     if parsed.well_formed and parsed.answer is not None:
         lines = [line.strip() for line in parsed.chain.splitlines() if line.strip()]
@@ -98,7 +106,7 @@ def _formatted(text: str, bare_answers: bool) -> tuple[str, str]:
 
 
 def decontaminator(work: Workspace, n: int) -> Decontaminator:
-    """Finds what shares n words in a row with a question of the evaluation."""
+    """Returns a finder of texts that share n words in a row with a question of the evaluation."""
     chosen = evaluation_problems(work.config.evaluation, work.seed)
     return Decontaminator((p.question for _, problems in chosen.values() for p in problems), n)
 
@@ -109,10 +117,13 @@ def train_base(
     config: FineTuning,
     collect: Callable[[], Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:
-    """SFT of the base model on records that are collected once, as a stage's work.
+    """Fine-tunes the base model on records that are collected once; returns the stage's report.
 
     Args:
+      work: the run.
+      directory: the stage's directory.
       config: what `launch.jobs.training.plan_supervised` reads, and `epochs`.
+      collect: makes the records; called if there are none on disk.
     """
     data = directory / "data.jsonl"
     once(data, collect)
@@ -123,12 +134,16 @@ def train_base(
 
 
 def once(path: Path, make: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
-    """Writes the records that `make` returns, unless the file is there: it is whole, then."""
+    """Writes the records that `make` returns, unless the file exists; a file is always whole.
+
+    Raises:
+      ValueError: `make` returns no records.
+    """
     if path.exists():
         return
     if not (records := make()):
         raise ValueError(
-            f"no sample was fit for {path}: the checkpoint that was sampled solves too little, or"
-            " the filters are too strict"
+            f"no sample is fit for {path}: sample a checkpoint that solves more, sample more, or"
+            " loosen the filters"
         )
     write_jsonl(path, records)

@@ -1,4 +1,4 @@
-"""What the stages take from the tiny world: corpus, tokenizer and training problems."""
+"""Gives the stages the tiny world: corpus, tokenizer, training problems and workspaces."""
 
 import functools
 import json
@@ -26,7 +26,10 @@ TOKENIZER_SEED = 0
 def open_workspaces(
     config: TinyConfig, directory: Path, num_seeds: int, accept_stopped: Sequence[str] = ()
 ) -> list[Workspace[TinyConfig]]:
-    """The workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...; of one model."""
+    """Returns the workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...
+
+    All runs share one model, mesh and tokenizer.
+    """
     runtime.keep_compiled(directory)
     model, mesh = runtime.build_model(config.model.settings()), runtime.build_mesh(config)
     check_rows(config, mesh.shape["data"] * mesh.shape["fsdp"])
@@ -40,7 +43,7 @@ def open_workspaces(
 
 
 def texts(work: Workspace) -> list[str]:
-    """The pretraining corpus of a seed."""
+    """Returns the pretraining corpus of a seed."""
     return _texts(work.config.pretrain.documents, work.seed)
 
 
@@ -50,10 +53,10 @@ def _texts(count: int, seed: int) -> list[str]:
 
 
 def tokenizer(directory: Path, config: TokenizerTraining) -> Tokenizer:
-    """Trains the tokenizer, or loads it from where it was saved with the same settings."""
+    """Loads the tokenizer that was saved with these settings, or trains and saves it."""
     settings = as_dict(config)
     saved = directory / "settings.json"
-    remedy = f"remove the folder {directory}, and the tokenizer is trained again"
+    remedy = f"remove the folder {directory}; the next run trains the tokenizer again"
     if not saved.exists() or read_json(saved, remedy) != settings:
         saved.unlink(missing_ok=True)
         trained = train_bpe(
@@ -78,7 +81,7 @@ def tokenizer(directory: Path, config: TokenizerTraining) -> Tokenizer:
 
 
 def training_problems(work: Workspace, counts: Mapping[str, int]) -> list[Problem]:
-    """Training problems by task, none of which the evaluation asks."""
+    """Returns training problems of each task; raises an error if the evaluation asks one."""
     problems = [
         problem
         for task, count in counts.items()
@@ -89,14 +92,14 @@ def training_problems(work: Workspace, counts: Mapping[str, int]) -> list[Proble
 
 
 def asked_in(work: Workspace) -> set[str]:
-    """The questions of the corpus."""
+    """Returns the questions that the corpus asks."""
     start, end = PLAIN.split("{question}")
     asked = (text.partition(end) for text in texts(work) if text.startswith(start))
     return {question.removeprefix(start) for question, _, _ in asked}
 
 
 def assert_held_out(work: Workspace, questions: Iterable[str]) -> None:
-    """No problem of the evaluation may be among the questions that are trained on."""
+    """Raises `AssertionError` if a problem of the evaluation is among training questions."""
     for _, problems in evaluation_problems(work.config.evaluation, work.seed).values():
         for problem in problems:
             if problem.question in questions:

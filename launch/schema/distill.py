@@ -37,13 +37,15 @@ METHODS = ("sequence", "logit", "on_policy")
 ARMS = ("rl_only", *METHODS, "distill_then_rl")
 
 Beta = Annotated[float, Setting("0 is forward KL, 1 reverse KL", least=0, most=1)]
-DivergenceTemperature = Annotated[float, Setting("of the distributions compared", above=0)]
-Share = Annotated[float, Setting("of the training that the method has by itself", above=0)]
+DivergenceTemperature = Annotated[
+    float, Setting("temperature of the compared distributions", above=0)
+]
+Share = Annotated[float, Setting("share of the method's own training", above=0)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherResponses(Section):
-    """What the teacher is asked, and which form its responses must have."""
+    """How to ask the teacher, and which form its responses must have."""
 
     responses: Annotated[
         str, Setting("JSONL at hand, or A.jsonl=3,B.jsonl=1; '' asks the teacher", empty=True)
@@ -62,6 +64,7 @@ class TeacherResponses(Section):
     sampler_rows: SamplerRows
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from differing_samples(self.samples, self.temperature)
 
 
@@ -77,6 +80,7 @@ class OnResponses(Packed):
     ]
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         if self.rows % self.microbatches:
             yield "rows", f"must divide into microbatches={self.microbatches}"
@@ -101,10 +105,10 @@ class OnPolicy(Section):
     beta: Beta
     temperature: DivergenceTemperature
     on_policy_share: Annotated[
-        float, Setting("of the batches; the others are of the teacher's responses", least=0, most=1)
+        float, Setting("share of on-policy batches; others hold teacher responses", least=0, most=1)
     ]
     steps: Annotated[int, Setting("updates", unit="steps", least=1)]
-    prompts: Annotated[int, Setting("of a batch", unit="problems", least=1)]
+    prompts: Annotated[int, Setting("problems of a batch", unit="problems", least=1)]
     group: Annotated[int, Setting("completions of a problem", least=1)]
     max_new_tokens: MaxNewTokens
     sampling_temperature: Temperature
@@ -117,6 +121,7 @@ class OnPolicy(Section):
     checkpoint_every: CheckpointEvery
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         if self.rows % self.microbatches:
             yield "rows", f"must divide into microbatches={self.microbatches}"
         if self.row_length <= self.max_new_tokens:
@@ -133,20 +138,21 @@ class OnPolicy(Section):
 class DistillThenRl(Section):
     """A method with a share of its training, then RL with a share of RL's own."""
 
-    method: Annotated[str, Setting("that comes first", choices=METHODS)]
+    method: Annotated[str, Setting("the first method", choices=METHODS)]
     share: Share
-    rl_share: Annotated[float, Setting("of RL's steps, that follow", above=0)]
+    rl_share: Annotated[float, Setting("share of the RL steps that follow", above=0)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lora(Section):
     """Low-rank adapters; see `models/lora.py`."""
 
-    rank: Annotated[int, Setting("of the adapters; 0 trains all parameters", least=0)]
+    rank: Annotated[int, Setting("rank of the adapters; 0 trains all parameters", least=0)]
     alpha: Annotated[float, Setting("alpha / rank scales the change", above=0)]
     targets: Annotated[str, Setting("path regex of the adapted kernels")]
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         try:
             re.compile(self.targets)
         except re.error as error:
@@ -155,7 +161,7 @@ class Lora(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Base(Section):
-    """A student that is made from scratch."""
+    """A student from scratch."""
 
     model: Model
     pretrain: Pretraining
@@ -163,7 +169,7 @@ class Base(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distilling(Section):
-    """Arms of distillation and what they share, as `launch.jobs.distillation` reads them."""
+    """The arms of a distillation and their shared settings; see `launch.jobs.distillation`."""
 
     methods: Annotated[tuple[str, ...], Setting("arms that are run", choices=ARMS)]
     data: TeacherResponses
@@ -175,6 +181,7 @@ class Distilling(Section):
     lora: Lora
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         for i, method in enumerate(self.methods):
             if method in self.methods[:i]:
@@ -182,22 +189,23 @@ class Distilling(Section):
 
     @property
     def trained(self) -> list[str]:
-        """The sections that the arms train with."""
+        """The sections that say how the arms train."""
         return [part for arm in self.methods for part in self.parts(arm)]
 
     def parts(self, arm: str) -> tuple[str, ...]:
-        """The sections that say how an arm trains."""
+        """Returns the names of the sections that say how an arm trains."""
         return (self.distill_then_rl.method, "rl_only") if arm == "distill_then_rl" else (arm,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecipeDistilling(Distilling):
-    """Distillation as a stage of a recipe, whose student is made from scratch."""
+    """Distillation as a stage of a recipe, with a student from scratch."""
 
     problems: Counts
     base: Base
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         yield from check_tasks("problems", self.problems)
 
@@ -219,7 +227,7 @@ class DistillConfig(Distilling, Run):
     remat: Remat
     task: Annotated[str, Setting("training problems", empty=True)]
     num_problems: Annotated[
-        int | None, Setting("of task, at random; None is all", unit="problems", least=1)
+        int | None, Setting("problems of task, at random; None is all", unit="problems", least=1)
     ]
     problems: Annotated[
         Mapping[str, int],
@@ -227,6 +235,7 @@ class DistillConfig(Distilling, Run):
     ]
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         asked = {"on_policy", "rl_only"} & set(self.trained) or not self.data.responses
         if asked and not self.task and not self.problems:
@@ -252,7 +261,7 @@ class DistillConfig(Distilling, Run):
 
 
 def _check_source(field: str, source: str) -> Iterator[tuple[str, str]]:
-    """Yields a fault where a checkpoint's name has other braces than {seed}."""
+    """Yields a fault if a checkpoint's name has braces other than {seed}."""
     try:
         names = {name for _, name, _, _ in string.Formatter().parse(source) if name is not None}
     except ValueError:

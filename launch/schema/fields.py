@@ -1,11 +1,11 @@
-"""What a schema is made of: sections, and fields that say what they allow.
+"""Defines the building blocks of a schema: sections, and fields that say which values they allow.
 
-A schema is a frozen dataclass whose fields are annotated with what they allow:
+A schema is a frozen dataclass. The annotation of each field says which values it allows:
 
     steps: Annotated[int, Setting("optimizer steps", unit="steps", least=1)]
 
-The annotation gives the error, the help text and the documentation. What concerns several fields
-is checked by the method `check` of a `Section`. `loading` turns a ConfigDict into such a dataclass.
+Errors, help texts and documentation come from the annotation. The method `check` of a `Section`
+checks several fields together. `loading` turns a ConfigDict into such a dataclass.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-# Larger whole numbers do not fit the integers of the device, and are always a slip.
+# Larger whole numbers do not fit the device's integers, and are always a mistake.
 LARGEST = 2**31 - 1
 
 
@@ -28,13 +28,13 @@ class Setting:
     Bounds and choices of a tuple or a mapping are those of its items.
 
     Attributes:
-      help: what the field is, in one line.
-      unit: of its value, such as "tokens".
-      least, most: bounds that are allowed themselves.
-      above, below: bounds that are not.
-      also: values that are allowed besides, such as -1 for "the rest".
-      choices: allowed texts; or "module:NAME", a collection of them in the code that reads them.
-      options: whether `?` and options may follow one of the choices; who reads them checks them.
+      help: the field's meaning, in one line.
+      unit: the unit of the value, such as "tokens".
+      least, most: inclusive bounds.
+      above, below: exclusive bounds.
+      also: further allowed values, such as -1 for "the rest".
+      choices: allowed texts; or "module:NAME", their collection in the code that reads them.
+      options: whether `?` and options may follow one of the choices; the reader checks the options.
       keys: allowed keys of a mapping, given like `choices`.
       empty: whether a text, a tuple or a mapping may be empty.
     """
@@ -52,11 +52,11 @@ class Setting:
     empty: bool = False
 
     def allowed_choices(self) -> tuple[str, ...]:
-        """The texts that the field allows; empty where any text will do."""
+        """Returns the texts that the field allows; empty if it allows any text."""
         return looked_up(self.choices)
 
     def fault(self, value: Any) -> str | None:
-        """What a value of the right type must be instead; None where it is allowed."""
+        """Says what a value of the right type must be instead; returns None if it is allowed."""
         if isinstance(value, str):
             choices = self.allowed_choices()
             chosen = value.partition("?")[0] if self.options else value
@@ -74,7 +74,7 @@ class Setting:
         return None
 
     def bounds(self) -> str:
-        """The numbers that the field allows, in words; empty where all are."""
+        """Returns the allowed numbers in words; empty if the field allows all."""
         parts = [
             f"{word} {bound:g}"
             for word, bound in (
@@ -98,12 +98,12 @@ class Setting:
 
 
 class Section:
-    """Base of every schema: a group of fields that stand together in a config."""
+    """Base of every schema: a group of fields of a config."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields (field, fault) for what is wrong with several fields together.
 
-        Called where every field by itself is right. The field may be a dotted path.
+        It is called only if each field by itself is right. The field may be a dotted path.
         """
         yield from ()
 
@@ -112,7 +112,7 @@ class Recipe(Section):
     """Base of the schemas of whole configs.
 
     Attributes:
-      entry_point: who reads the config.
+      entry_point: the program that reads the config.
       example: a config of this schema.
     """
 
@@ -121,7 +121,7 @@ class Recipe(Section):
 
 
 def as_dict(value: Any) -> Any:
-    """A loaded config as JSON has it: dicts, lists, numbers, texts."""
+    """Returns a loaded config in JSON's types: dicts, lists, numbers, texts."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: as_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -132,12 +132,12 @@ def as_dict(value: Any) -> Any:
 
 
 def given(section: Section) -> dict[str, Any]:
-    """The fields of a section that are not None, and so not left to a default elsewhere."""
+    """Returns the fields of a section that are not None; the others have defaults elsewhere."""
     return {name: value for name, value in as_dict(section).items() if value is not None}
 
 
 def sections(section: Section, path: str = "config") -> Iterator[tuple[str, Section]]:
-    """A section and all sections in it, with their paths."""
+    """Yields (path, section) for a section and all sections in it."""
     yield path, section
     for field in dataclasses.fields(section):  # type: ignore[arg-type]
         value = getattr(section, field.name)
@@ -150,11 +150,11 @@ class FieldType:
     """A field of a schema, taken apart.
 
     Attributes:
-      name: of the field.
-      kind: its type, without `None`.
-      optional: whether it may be None.
-      setting: what it allows.
-      default: `dataclasses.MISSING` where a config must have the field.
+      name: the field's name.
+      kind: the field's type, without `None`.
+      optional: whether the value may be None.
+      setting: which values are allowed.
+      default: the default; `dataclasses.MISSING` if a config must have the field.
     """
 
     name: str
@@ -165,13 +165,13 @@ class FieldType:
 
     @property
     def section(self) -> type[Section] | None:
-        """The schema of a field that is a section."""
+        """The schema of a field that is a section; None for other fields."""
         is_section = isinstance(self.kind, type) and issubclass(self.kind, Section)
         return self.kind if is_section else None
 
 
 def fields_of(schema: type[Section]) -> list[FieldType]:
-    """The fields of a schema, in order."""
+    """Returns the fields of a schema, in order."""
     hints = typing.get_type_hints(schema, include_extras=True)
     found = []
     for field in dataclasses.fields(schema):  # type: ignore[arg-type]
@@ -190,7 +190,7 @@ def fields_of(schema: type[Section]) -> list[FieldType]:
 
 
 def is_of(kind: Any, value: Any) -> bool:
-    """Whether a value is of the type of a field."""
+    """Tells whether a value has the type of a field."""
     origin = typing.get_origin(kind)
     if kind is Any:
         return True
@@ -210,7 +210,7 @@ def is_of(kind: Any, value: Any) -> bool:
 
 
 def type_name(kind: Any) -> str:
-    """A type in words."""
+    """Returns a type in words."""
     simple = {
         bool: "true or false", int: "a whole number", float: "a number", str: "text",
         Any: "anything",
@@ -226,7 +226,7 @@ def type_name(kind: Any) -> str:
 
 
 def is_mapping(origin: Any) -> bool:
-    """Whether the origin of a generic type is a mapping."""
+    """Tells whether the origin of a generic type is a mapping."""
     return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
@@ -237,7 +237,7 @@ def _members(kind: Any) -> list[Any]:
 
 
 def looked_up(choices: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The texts that "module:NAME" stands for, or that are given; see `Setting.choices`."""
+    """Returns the texts of `Setting.choices`; imports them if they are given as "module:NAME"."""
     if isinstance(choices, str):
         module, _, name = choices.partition(":")
         choices = tuple(getattr(importlib.import_module(module), name))
@@ -245,6 +245,6 @@ def looked_up(choices: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def suggestion(name: str, known: Any) -> str:
-    """The nearest known name, as the end of an error; empty where none is near."""
+    """Returns the nearest known name as the end of an error; empty if none is near."""
     close = difflib.get_close_matches(str(name), [str(each) for each in known], 1)
     return f"; did you mean {close[0]}?" if close else ""

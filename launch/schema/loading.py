@@ -1,4 +1,4 @@
-"""Turns a ConfigDict into a frozen dataclass, and lists everything that is wrong with it."""
+"""Turns a ConfigDict into a frozen dataclass, and lists all its mistakes."""
 
 import dataclasses
 import importlib
@@ -24,7 +24,7 @@ from launch.schema.fields import (
 
 # Characters of a wrong value that an error shows.
 SHOWN = 80
-# The schemas of all recipes, by module and class: each may import much.
+# The schemas of all recipes as module:class, since importing them takes time.
 RECIPES = (
     "launch.schema.rl:RlConfig",
     "launch.schema.supervised:SftConfig",
@@ -37,10 +37,10 @@ T = TypeVar("T", bound=Section)
 
 
 class ConfigError(ValueError):
-    """What is wrong with a config.
+    """A config has mistakes.
 
     Attributes:
-      mistakes: one line each.
+      mistakes: one line for each mistake.
     """
 
     def __init__(self, mistakes: Sequence[str]):
@@ -49,13 +49,15 @@ class ConfigError(ValueError):
 
 
 def load(schema: type[T], config: Any, path: str = "config") -> T:
-    """A frozen dataclass with the values of a ConfigDict or mapping.
+    """Returns a frozen dataclass with the values of a ConfigDict or mapping.
 
     Args:
-      path: how the command line names the config.
+      schema: the dataclass.
+      config: the values; an instance of `schema` is returned unchanged.
+      path: the config's name on the command line.
 
     Raises:
-      ConfigError: every mistake, in one line each: field, value and what is allowed.
+      ConfigError: one line for each mistake: field, value and what is allowed.
     """
     if isinstance(config, schema):
         return config
@@ -66,21 +68,21 @@ def load(schema: type[T], config: Any, path: str = "config") -> T:
     if issubclass(schema, Recipe) and (other := _recipe_of(config, schema)) is not None:
         raise ConfigError(
             [
-                f"--config is a recipe of {other.entry_point}: {schema.entry_point} takes one such"
-                f" as {schema.example}"
+                f"--config is a recipe of {other.entry_point}: {schema.entry_point} takes one"
+                f" such as {schema.example}"
             ]
         )
     raise ConfigError(mistakes.found or mistakes.following)
 
 
 def recipes() -> list[type[Recipe]]:
-    """The schemas of all recipes."""
+    """Returns the schemas of all recipes."""
     places = [name.partition(":") for name in RECIPES]
     return [getattr(importlib.import_module(module), name) for module, _, name in places]
 
 
 def _recipe_of(config: Any, schema: type[Recipe]) -> type[Recipe] | None:
-    """The other recipe whose fields a config has; None where there is none."""
+    """Returns the other recipe whose fields a config has; None if there is none."""
     if not hasattr(config, "keys"):
         return None
     names = {str(name) for name in config.keys()}
@@ -94,11 +96,11 @@ def _recipe_of(config: Any, schema: type[Recipe]) -> type[Recipe] | None:
 
 @dataclasses.dataclass
 class _Mistakes:
-    """What is wrong with a config.
+    """The mistakes of a config.
 
     Attributes:
-      found: mistakes.
-      following: what is wrong with fields that are computed from others, perhaps from wrong ones.
+      found: mistakes of fields by themselves.
+      following: mistakes of fields that are computed from others, perhaps from wrong ones.
     """
 
     found: list[str] = dataclasses.field(default_factory=list)
@@ -112,10 +114,10 @@ class _Mistakes:
         (self.following if follows else self.found).append(mistake)
 
     def follows(self, config: Any, name: str) -> bool:
-        """Whether a wrong field is computed from another, or is one with a field that was wrong.
+        """Tells whether a wrong field is computed from another, or shares its value with one.
 
-        ml_collections says so in private attributes alone; without them nothing is lost but that a
-        mistake is told several times.
+        Only private attributes of ml_collections say so. Without them a mistake would be told
+        several times, and nothing worse.
         """
         reference = getattr(config, "_fields", {}).get(name)
         if not isinstance(reference, FieldReference):
@@ -128,7 +130,7 @@ class _Mistakes:
 
 
 def _load_section(schema: type[T], config: Any, path: str, mistakes: _Mistakes) -> T | None:
-    """The section, or None where there are more mistakes than before."""
+    """Returns the section, or None if it has mistakes."""
     if not hasattr(config, "keys"):
         kind = type(config).__name__
         mistakes.append(f"{path} is {_shown(config)}, of type {kind}: it must be a ConfigDict")
@@ -141,7 +143,7 @@ def _load_section(schema: type[T], config: Any, path: str, mistakes: _Mistakes) 
             known = suggestion(name, fields) or f"; the fields are {', '.join(sorted(fields))}"
             mistakes.append(f"{path}.{name} is unknown{known}")
     values = {}
-    # Sections last: a field that a section repeats is named where it stands by itself.
+    # Sections come last, so that an error names a repeated field outside the section.
     for name, field in sorted(fields.items(), key=lambda each: each[1].section is not None):
         where = f"{path}.{name}"
         if name not in names:
@@ -183,8 +185,8 @@ class _Fault(Exception):
 
 
 def _converted(kind: Any, value: Any, setting: Setting) -> Any:
-    """The value as the type has it, checked."""
-    if isinstance(kind, tuple):  # A union: the first type that the value is of.
+    """Checks a value and converts it to its field's type."""
+    if isinstance(kind, tuple):  # A union: takes the first type that fits the value.
         for each in kind:
             if is_of(each, value):
                 return _converted(each, value, setting)

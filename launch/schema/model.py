@@ -1,4 +1,4 @@
-"""The schema of a model that is made from scratch."""
+"""The schema of a model from scratch."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -11,15 +11,15 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model(Section):
-    """Sizes and switches of a decoder; None is as `models/config.py` has it."""
+    """Sizes and switches of a decoder; None takes the default of `models/config.py`."""
 
     family: Annotated[str, Setting("HF architecture", choices="models.config:FAMILIES")]
-    vocab_size: Annotated[int, Setting("of the tokenizer", unit="tokens", least=2)]
-    embed_dim: Annotated[int, Setting("of the residual stream", least=1)]
+    vocab_size: Annotated[int, Setting("size of the vocabulary", unit="tokens", least=2)]
+    embed_dim: Annotated[int, Setting("width of the residual stream", least=1)]
     num_layers: Annotated[int, Setting("blocks", least=1)]
     num_heads: Annotated[int, Setting("query heads", least=1)]
     num_kv_heads: Annotated[int, Setting("key and value heads", least=1)]
-    head_dim: Annotated[int, Setting("of a head", least=2)]
+    head_dim: Annotated[int, Setting("dimension of a head", least=2)]
     mlp_dim: Annotated[int, Setting("hidden dimension of the MLP", least=1)]
     rope_theta: Annotated[float | None, Setting("base of the rotary positions", above=0)] = None
     norm_eps: Annotated[float | None, Setting("of RMSNorm", above=0)] = None
@@ -33,18 +33,21 @@ class Model(Section):
         Mapping[str, Any] | None, Setting("mixture of experts; see models/config.py")
     ] = None
     max_length: Annotated[int | None, Setting("context", unit="tokens", least=1)] = None
-    dtype: Annotated[str | None, Setting("computed in", choices=DTYPES)] = None
-    param_dtype: Annotated[str | None, Setting("of the stored weights", choices=DTYPES)] = None
+    dtype: Annotated[str | None, Setting("dtype of the computation", choices=DTYPES)] = None
+    param_dtype: Annotated[str | None, Setting("dtype of the stored weights", choices=DTYPES)] = (
+        None
+    )
     remat: Annotated[
         str | None, Setting("activations computed again", choices=("none", "full", "dots"))
     ] = None
     scan_unroll: Annotated[int | None, Setting("layers in an iteration", least=1)] = None
 
     def settings(self) -> dict[str, Any]:
-        """What `models.config.ModelConfig` takes."""
+        """Returns the arguments of `models.config.ModelConfig`."""
         return given(self)
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         from models.config import ModelConfig
 
         try:

@@ -27,7 +27,7 @@ from launch.schema.sections import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Advantage(Section):
-    """How rewards become advantages; None is as the variant has it. See `rl/advantages.py`."""
+    """How rewards become advantages; None takes the variant's value. See `rl/advantages.py`."""
 
     estimator: Annotated[
         str | None, Setting("what a reward is compared with", choices="rl.advantages:ESTIMATORS")
@@ -42,13 +42,13 @@ class Advantage(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loss(Section):
-    """The policy loss; None is as the variant has it. See `rl/losses.py`."""
+    """The policy loss; None takes the variant's value. See `rl/losses.py`."""
 
     objective: Annotated[str | None, Setting("what is clipped", choices="rl.losses:OBJECTIVES")] = (
         None
     )
     ratio_level: Annotated[
-        str | None, Setting("what the policy ratio is of", choices="rl.losses:RATIO_LEVELS")
+        str | None, Setting("level of the policy ratio", choices="rl.losses:RATIO_LEVELS")
     ] = None
     clip_low: Annotated[float | None, Setting("lower clipping range", least=0)] = None
     clip_high: Annotated[float | None, Setting("upper clipping range", least=0)] = None
@@ -57,13 +57,13 @@ class Loss(Section):
     ] = None
     beta: Annotated[float | None, Setting("KL coefficient; 0 needs no reference", least=0)] = None
     kl_estimator: Annotated[
-        str | None, Setting("of the KL term", choices="rl.kl:KL_ESTIMATORS")
+        str | None, Setting("estimator of the KL term", choices="rl.kl:KL_ESTIMATORS")
     ] = None
     kl_in: Annotated[
         str | None, Setting("where the KL term stands", choices=("loss", "reward"))
     ] = None
     tis_cap: Annotated[
-        float | None, Setting("of truncated importance sampling; None is without", above=0)
+        float | None, Setting("cap of truncated importance sampling; None is none", above=0)
     ] = None
 
 
@@ -82,7 +82,7 @@ class Reinforcement(Section):
         bool | None, Setting("sample on until every group is informative; None is the variant's")
     ] = None
     max_resamples: Annotated[
-        int, Setting("of dynamic sampling, in a step", unit="rollout batches", least=0)
+        int, Setting("resamples of dynamic sampling in a step", unit="rollout batches", least=0)
     ] = 4
     reference_every: Annotated[
         int | None,
@@ -91,13 +91,19 @@ class Reinforcement(Section):
     rewards: Annotated[
         str | Mapping[str, Any], Setting("rewards with weights and options; see rl/rewards/")
     ]
-    reward_workers: Annotated[int, Setting("that compute rewards", unit="processes", least=1)]
-    reward_timeout_s: Annotated[float, Setting("of one reward", unit="seconds", above=0)] = 5.0
-    reward_memory_mb: Annotated[int, Setting("of a reward process", unit="MiB", least=64)] = 1024
-    prompts: Annotated[int, Setting("of a rollout batch", unit="problems", least=1)]
+    reward_workers: Annotated[
+        int, Setting("processes that compute rewards", unit="processes", least=1)
+    ]
+    reward_timeout_s: Annotated[
+        float, Setting("time limit of one reward", unit="seconds", above=0)
+    ] = 5.0
+    reward_memory_mb: Annotated[
+        int, Setting("memory limit of a reward process", unit="MiB", least=64)
+    ] = 1024
+    prompts: Annotated[int, Setting("problems of a rollout batch", unit="problems", least=1)]
     group: Annotated[int, Setting("completions of a problem, compared with each other", least=2)]
     max_new_tokens: MaxNewTokens
-    temperature: Annotated[float, Setting("of sampling; completions must differ", above=0)]
+    temperature: Annotated[float, Setting("sampling temperature; completions must differ", above=0)]
     sampler_rows: SamplerRows
     minibatches: Annotated[int, Setting("updates that a rollout batch is split into", least=1)]
     epochs: Annotated[int, Setting("passes over a rollout batch", least=1)]
@@ -114,11 +120,13 @@ class Reinforcement(Section):
         Setting("passes over the training problems, where steps is None", unit="passes", above=0),
     ] = None
     optimizer: Optimizer
-    sample_every: Annotated[int, Setting("between lines of samples.jsonl", unit="steps", least=1)]
+    sample_every: Annotated[
+        int, Setting("steps between entries of samples.jsonl", unit="steps", least=1)
+    ]
     checkpoint_every: CheckpointEvery
 
     def overrides(self) -> dict[str, Any]:
-        """What differs from the variant, as `rl.variants.get_variant` takes it."""
+        """Returns the differences from the variant, as arguments of `rl.variants.get_variant`."""
         return {
             "advantage": given(self.advantage),
             "aggregation": self.aggregation,
@@ -127,7 +135,7 @@ class Reinforcement(Section):
         }
 
     def num_steps(self, num_problems: int) -> int:
-        """Updates of the whole training on so many problems."""
+        """Returns the number of updates in a training on so many problems."""
         if self.steps is not None:
             return self.steps
         assert self.data_epochs is not None  # Checked below.
@@ -145,6 +153,7 @@ class Reinforcement(Section):
         return self.optimizer.schedule == "constant"
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         if self.prompts % self.minibatches:
             yield "prompts", f"must divide into minibatches={self.minibatches}"
@@ -159,7 +168,7 @@ class Reinforcement(Section):
         if self.steps is not None:
             yield from self.optimizer.check_steps(self.steps)
         elif self.data_epochs is None:
-            yield "steps", "set it, or data_epochs"
+            yield "steps", "is None: set it, or set data_epochs"
         yield from self._check_variant()
         yield from check_rewards("rewards", self.rewards)
 
@@ -172,9 +181,12 @@ class Reinforcement(Section):
             yield "loss", str(error)
             return
         if variant.loss.tis_cap is not None and not self.recompute_old:
-            yield "loss.tis_cap", "needs recompute_old=true"
+            yield "loss.tis_cap", "needs recompute_old=true: set that"
         if variant.loss.beta == 0 and self.reference_every is not None:
-            yield "reference_every", "there is no KL term to renew the reference of: set loss.beta"
+            yield (
+                "reference_every",
+                "there is no KL term whose reference could be renewed: set loss.beta above 0",
+            )
 
 
 def check_rewards(field: str, rewards: str | Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -194,6 +206,7 @@ class RecipeRl(Reinforcement):
     problems: Counts
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         yield from check_tasks("problems", self.problems)
 
@@ -226,15 +239,17 @@ class RlConfig(Reinforcement, Run):
         int, Setting("problems with longer prompts are left out", unit="tokens", least=1)
     ]
     evaluate_every: Annotated[
-        int, Setting("between evaluations during training", unit="steps", least=1)
+        int, Setting("steps between evaluations during training", unit="steps", least=1)
     ]
     evaluation: RlEvaluation
 
     @property
     def prompt_room(self) -> int:
+        """Tokens that a row must have for a prompt."""
         return self.max_prompt_tokens
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         yield from check_checkpoint("model", self.model)
         needed = self.prompts * self.group // self.minibatches

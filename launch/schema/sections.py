@@ -45,12 +45,12 @@ Counts = Annotated[
 MaxNewTokens = Annotated[int, Setting("longest response", unit="tokens", least=1)]
 SamplerRows = Annotated[int, Setting("responses sampled at a time", unit="sequences", least=1)]
 Samples = Annotated[int, Setting("responses to each problem", least=1)]
-Temperature = Annotated[float, Setting("of sampling; 0 is greedy", least=0)]
+Temperature = Annotated[float, Setting("sampling temperature; 0 is greedy", least=0)]
 Rows = Annotated[int, Setting("rows of a batch", unit="rows", least=1)]
 RowLength = Annotated[int, Setting("tokens of a row", unit="tokens", least=2)]
 Microbatches = Annotated[int, Setting("blocks that a batch goes through the model in", least=1)]
-CheckpointEvery = Annotated[int, Setting("between checkpoints", unit="steps", least=1)]
-LogEvery = Annotated[int, Setting("between lines of metrics.jsonl", unit="steps", least=1)]
+CheckpointEvery = Annotated[int, Setting("steps between checkpoints", unit="steps", least=1)]
+LogEvery = Annotated[int, Setting("steps between lines of metrics.jsonl", unit="steps", least=1)]
 Ngram = Annotated[
     int | None,
     Setting(
@@ -60,30 +60,35 @@ Ngram = Annotated[
     ),
 ]
 TooLong = Annotated[
-    str, Setting("what becomes of examples longer than a row", choices="train.source:TOO_LONG")
+    str, Setting("treatment of examples longer than a row", choices="train.source:TOO_LONG")
 ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer(Section):
-    """An optimizer and its schedule; None is as `train/optimizer.py` has it."""
+    """An optimizer and its schedule; None takes the default of `train/optimizer.py`."""
 
     name: Annotated[str, Setting("optimizer", choices="train.optimizer:DIRECTIONS")]
-    learning_rate: Annotated[float, Setting("its peak", above=0)]
+    learning_rate: Annotated[float, Setting("peak learning rate", above=0)]
     schedule: Annotated[
-        str, Setting("what follows the warm-up", choices="train.optimizer:SCHEDULES")
+        str,
+        Setting(
+            "course of the learning rate after the warm-up", choices="train.optimizer:SCHEDULES"
+        ),
     ] = "constant"
-    warmup_steps: Annotated[int, Setting("of rising learning rate", unit="steps", least=0)] = 0
+    warmup_steps: Annotated[
+        int, Setting("steps of rising learning rate", unit="steps", least=0)
+    ] = 0
     decay_steps: Annotated[
-        int | None, Setting("of falling learning rate, for wsd", unit="steps", least=1)
+        int | None, Setting("steps of falling learning rate, for wsd", unit="steps", least=1)
     ] = None
     final_fraction: Annotated[
-        float | None, Setting("of the peak, where the decay ends", least=0, most=1)
+        float | None, Setting("share of the peak where the decay ends", least=0, most=1)
     ] = None
     clip_norm: Annotated[
         float | None, Setting("largest norm of the gradients; None does not clip", above=0)
     ] = 1.0
-    weight_decay: Annotated[float, Setting("decoupled", least=0)] = 0.0
+    weight_decay: Annotated[float, Setting("decoupled weight decay", least=0)] = 0.0
     b1: Annotated[float | None, Setting("of adamw and lion", least=0, below=1)] = None
     b2: Annotated[float | None, Setting("of adamw and lion", least=0, below=1)] = None
     eps: Annotated[float | None, Setting("of adamw", above=0)] = None
@@ -104,10 +109,11 @@ class Optimizer(Section):
     ] = None
 
     def settings(self) -> dict[str, Any]:
-        """What `train.optimizer.make_optimizer` takes."""
+        """Returns the settings for `train.optimizer.make_optimizer`."""
         return given(self) | {"clip_norm": self.clip_norm}
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         from train.optimizer import DIRECTIONS, OptimizerConfig
 
         for rules in ("lr_rules", "decay_rules"):
@@ -125,7 +131,7 @@ class Optimizer(Section):
             yield "name", f"{error} (optimizers are {known}; leave out what another one reads)"
 
     def check_steps(self, steps: int) -> Iterator[tuple[str, str]]:
-        """Yields what does not fit in a run of so many steps."""
+        """Yields a fault if the schedule does not fit in a run of so many steps."""
         decay = self.decay_steps or (0 if self.schedule == "constant" else 1)
         if self.warmup_steps + decay > steps:
             yield (
@@ -149,19 +155,19 @@ class Packed(Section):
 class Pretraining(Packed):
     """Next-token prediction from scratch."""
 
-    documents: Annotated[int, Setting("of the corpus", unit="documents", least=1)]
+    documents: Annotated[int, Setting("documents of the corpus", unit="documents", least=1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FineTuning(Packed):
-    """Training on samples, several times through."""
+    """Training on samples in several passes."""
 
     epochs: Annotated[int, Setting("passes over the data", unit="passes", least=1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling(Section):
-    """How responses are drawn that are trained on afterwards."""
+    """How to draw responses for training."""
 
     samples: Samples
     max_new_tokens: MaxNewTokens
@@ -169,11 +175,12 @@ class Sampling(Section):
     sampler_rows: SamplerRows
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from differing_samples(self.samples, self.temperature)
 
 
 def differing_samples(samples: int, temperature: float) -> Iterator[tuple[str, str]]:
-    """Yields a fault where several greedy samples of a problem would be the same."""
+    """Yields a fault if several samples of a problem are greedy, and so the same."""
     if samples > 1 and temperature == 0:
         yield (
             "temperature",
@@ -185,14 +192,14 @@ def differing_samples(samples: int, temperature: float) -> Iterator[tuple[str, s
 class Votes(Section):
     """Majority votes of many samples, beside the evaluation."""
 
-    stages: Annotated[tuple[str, ...], Setting("whose votes are counted", empty=True)]
-    domains: Annotated[tuple[str, ...], Setting("of `tasks`", empty=True)]
+    stages: Annotated[tuple[str, ...], Setting("stages whose votes are counted", empty=True)]
+    domains: Annotated[tuple[str, ...], Setting("domains of `tasks`", empty=True)]
     samples: Annotated[int, Setting("votes for each problem", unit="votes", least=2)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation(Section):
-    """What a model is scored on before and after training."""
+    """The evaluation of a model before and after training."""
 
     tasks: Annotated[Mapping[str, str], Setting("task by domain; '' is none", empty=True)]
     problems: Annotated[
@@ -202,18 +209,19 @@ class Evaluation(Section):
     samples: Samples
     max_new_tokens: MaxNewTokens
     temperature: Temperature
-    top_p: Annotated[float, Setting("of nucleus sampling; 1 samples from all", above=0, most=1)] = (
+    top_p: Annotated[float, Setting("nucleus of sampling; 1 samples from all", above=0, most=1)] = (
         1.0
     )
     rows: SamplerRows
     votes: Votes | None = None
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from differing_samples(self.samples, self.temperature)
 
 
 def check_task(field: str, spec: str) -> Iterator[tuple[str, str]]:
-    """Yields what is wrong with the name of a task; its data are not looked at."""
+    """Yields what is wrong with the name of a task, without reading its data."""
     from reasoning.tasks import get_task
 
     try:
@@ -223,29 +231,30 @@ def check_task(field: str, spec: str) -> Iterator[tuple[str, str]]:
 
 
 def check_tasks(field: str, specs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The same for a mapping by task."""
+    """Yields what is wrong with the names of tasks, the keys of a mapping."""
     for spec in specs:
         for _, fault in check_task(field, spec):
             yield field, fault
 
 
 def check_mesh(mesh: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """Yields a fault where several axes are to take what is left."""
+    """Yields a fault if several axes shall take the devices that are left."""
     if sum(size == -1 for size in mesh.values()) > 1:
         yield "mesh", "at most one axis may be -1"
 
 
 def check_checkpoint(field: str, source: str) -> Iterator[tuple[str, str]]:
-    """Yields a fault where a checkpoint's place is a file that cannot be one."""
+    """Yields a fault if a checkpoint's path is a file that is no checkpoint."""
     if not source.endswith(".gguf") and ":" not in source and Path(source).expanduser().is_file():
         yield field, "is a file: give the folder that holds config.json and the weights"
 
 
 def check_rows(config: Section, shards: int) -> None:
-    """Raises `ConfigError` where rows of a batch do not divide over the devices.
+    """Raises `ConfigError` if the rows of a batch do not divide over the devices.
 
     Args:
-      shards: parts that a batch is split into over the mesh axes `data` and `fsdp`.
+      config: the config; all its sections are checked.
+      shards: parts of a batch over the mesh axes `data` and `fsdp`.
     """
     mistakes = []
     for path, section in sections(config):
@@ -264,7 +273,7 @@ def check_rows(config: Section, shards: int) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(Recipe):
-    """What every recipe that trains has."""
+    """The fields that every recipe with a training has."""
 
     seed: Seed
     mesh: Mesh
@@ -273,6 +282,7 @@ class Run(Recipe):
     evaluation: Evaluation
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from check_mesh(self.mesh)
         own = getattr(self, "task", "")
         if own:
@@ -283,12 +293,12 @@ class Run(Recipe):
 
 
 Dtype = Annotated[
-    str, Setting("computed in; auto is float32 on CPU, else bfloat16", choices=DTYPES)
+    str, Setting("dtype of the computation; auto is float32 on CPU, else bfloat16", choices=DTYPES)
 ]
 ExportDtype = Annotated[
     str,
     Setting(
-        "of exported weights; auto is that of the checkpoint they came from",
+        "dtype of exported weights; auto is that of the original checkpoint",
         choices=(*DTYPES, "float16"),
     ),
 ]

@@ -36,9 +36,10 @@ class SftConfig(Packed, Run):
     beyond_context: Annotated[
         bool, Setting("allow rows longer than the context that the model was trained with")
     ] = False
-    task: Annotated[str, Setting("what it is evaluated on; '' is nothing", empty=True)]
+    task: Annotated[str, Setting("task of the evaluation; '' is none", empty=True)]
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         yield from check_checkpoint("model", self.model)
         if self.data and not Path(self.data).expanduser().is_file():

@@ -1,4 +1,4 @@
-"""Every field of a recipe as a table: type, value, what is allowed, unit and meaning.
+"""Shows every field of a recipe: type, value, allowed values, unit and meaning.
 
     python -m launch.schema.table > docs/settings.md
 
@@ -28,10 +28,12 @@ class Row(NamedTuple):
 def rows(
     section: Section, path: str = "", seen: dict[type[Section], str] | None = None
 ) -> Iterator[Row]:
-    """The fields of a loaded config, those of sections by dotted path.
+    """Yields the fields of a loaded config, with dotted paths for those in sections.
 
     Args:
-      seen: where each section was shown; one that was shown before gets one row.
+      section: the config.
+      path: the path of the section, with a dot at its end.
+      seen: schema -> path where it was shown; a schema that was shown before gets one row.
     """
     for field in fields_of(type(section)):
         value, where = getattr(section, field.name), f"{path}{field.name}"
@@ -56,18 +58,18 @@ def rows(
 
 
 def print_table(section: Section) -> None:
-    """Prints a loaded config, a line a field, as the command line sets it."""
+    """Prints a loaded config with one line for each field, in the command line's form."""
     for row in rows(section):
         about = ", ".join(part for part in (row.allowed or row.kind, row.unit) if part)
         print(f"config.{row.field}={row.value!r}  [{about}]  {row.help}")
 
 
 def page() -> str:
-    """The settings of every recipe in Markdown."""
+    """Returns the settings of every recipe in Markdown."""
     parts = [
         "# Settings\n\nWritten by `python -m launch.schema.table > docs/settings.md`; a test"
         " compares. Values are the defaults of the config named. `--config.FIELD=VALUE` sets a"
-        " field. Of sections that are alike the first is shown."
+        " field. Of equal sections only the first is shown."
     ]
     for recipe in recipes():
         config = recipe.example.removesuffix(".py").replace("/", ".")
@@ -78,7 +80,7 @@ def page() -> str:
 
 
 def _complete(config: Any) -> Any:
-    """A config that asks nobody yet with a server, so that it can be shown."""
+    """Gives a config without a teacher an example server, so that it can be shown."""
     if "teacher" in config and "server" in config.teacher:
         config.teacher.server, config.teacher.model = "http://localhost:8000", "NAME"
         config.task = "gsm8k"

@@ -1,4 +1,4 @@
-"""The schema of data from a teacher: `launch.run_teacher`."""
+"""The schema of a collection of data from a teacher: `launch.run_teacher`."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from launch.schema.sections import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherSource(Section):
-    """Who is asked: a server, or a checkpoint."""
+    """The teacher: a server or a checkpoint."""
 
     server: Annotated[str, Setting("URL of a server with OpenAI's interface", empty=True)]
     model: Annotated[str, Setting("what the server calls the model", empty=True)]
@@ -33,12 +33,13 @@ class TeacherSource(Section):
     requests_per_minute: Annotated[int | None, Setting("at most", least=1)]
     tokens_per_minute: Annotated[int | None, Setting("at most", unit="tokens", least=1)]
     concurrency: Annotated[int, Setting("requests in flight", least=1, most=4096)]
-    timeout_s: Annotated[float, Setting("of one attempt", unit="seconds", above=0)]
-    attempts: Annotated[int, Setting("at a request", least=1)]
+    timeout_s: Annotated[float, Setting("time limit of one attempt", unit="seconds", above=0)]
+    attempts: Annotated[int, Setting("attempts at a request", least=1)]
     checkpoint: Annotated[str, Setting("a folder, or hf://org/name", empty=True)]
     rows: SamplerRows
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         if bool(self.server) == bool(self.checkpoint):
             yield "server", "give one of teacher.server=URL and teacher.checkpoint=DIR"
         if self.server and not self.server.startswith(("http://", "https://")):
@@ -80,6 +81,7 @@ class TeacherConfig(Recipe):
     teacher: TeacherSource
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         if bool(self.task) == bool(self.prompts):
             yield "task", "give one of task=SPEC and prompts=FILE"
         if self.task:

@@ -39,6 +39,7 @@ class AskedSampling(Sampling):
     per_problem: PerProblem
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         yield from check_tasks("problems", self.problems)
 
@@ -88,6 +89,7 @@ class R1(Section):
     rl: RecipeRl
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from check_tasks("harmless_problems", self.harmless_problems)
         if isinstance(self.rl.rewards, str):
             yield "rl.rewards", "must be a mapping: the reward models are added to it"
@@ -117,6 +119,7 @@ class Verifiers(FineTuning):
     bench_problems: Annotated[int, Setting("of planted errors, by task", unit="problems", least=2)]
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         if not self.delimiter:
             yield "delimiter", "must not be empty"
@@ -154,6 +157,7 @@ class Search(Section):
     rows: SamplerRows
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         for _, fault in check_tasks("task", {self.task: 1}):
             yield "task", fault
         if 1 not in self.budgets:
@@ -182,6 +186,7 @@ class TinyConfig(Run):
     distill: RecipeDistilling
 
     def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         for name, model in (("model", self.model), ("distill.base.model", self.distill.base.model)):
             if model.vocab_size < self.tokenizer.vocab_size:

@@ -1,4 +1,4 @@
-"""`ModelConfig` from and to the fields of a GGUF file."""
+"""Converts `ModelConfig` from and to the fields of a GGUF file."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ from models.layers.rope import rope_frequencies
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 
-# Fields below the architecture's name that are read, or that change nothing.
+# Fields under the architecture's name that we read or that change nothing.
 _KNOWN = frozenset(
     (
         "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
@@ -23,7 +23,7 @@ _KNOWN = frozenset(
         "rope.dimension_count", "rope.scaling.original_context_length", "rope.scaling.finetuned",
     )
 )  # fmt: skip
-# Of fields that are not read, what changes nothing; as does whatever is 0, false or empty.
+# Values of unread fields that change nothing; a value of 0, false or empty changes nothing too.
 _NEUTRAL = {
     "attention.causal": True,
     "rope.scaling.type": "none",
@@ -31,22 +31,22 @@ _NEUTRAL = {
     "rope.scaling.attn_factor": 1.0,
     "rope.scale_linear": 1.0,
 }
-# The scaling that Llama 3.1 to 3.3 were published with, but for its factor. A file holds only what
-# each frequency is divided by; those written here say in a field of their own what led to that.
+# The rotary scaling of the published Llama 3.1 to 3.3, without its factor. A GGUF file holds only
+# the divisor of each frequency; our exports also store the scaling in the field `SCALING_NOTE`.
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_length": 8192}
 SCALING_NOTE = "ergo.rope_scaling"
 
 
 def config_from_gguf(header: Header, **changes: Any) -> ModelConfig:
-    """The decoder that a file describes.
+    """Returns the `ModelConfig` that a GGUF file describes.
 
     Args:
-      header: of the file.
-      **changes: fields of `ModelConfig` to set otherwise, e.g. `dtype="bfloat16"`.
+      header: the header of the file.
+      **changes: fields of `ModelConfig` that override the file, e.g. `dtype="bfloat16"`.
 
     Raises:
-      ValueError: a field that is missing, malformed or at odds with the tensors, or a setting that
-        the decoder does not implement; one line that names the file.
+      ValueError: if a field is missing, malformed or contradicts the tensors, or if the decoder
+        does not implement a setting; the message is one line that names the file.
     """
     family = header.text("general.architecture")
     if family not in ARCHITECTURES:
@@ -63,7 +63,7 @@ def config_from_gguf(header: Header, **changes: Any) -> ModelConfig:
             f"{header.path}: {family}.block_count={layers}, but the file has tensors of {found}"
             " layers"
         )
-    fields = dict(
+    fields: dict[str, Any] = dict(
         vocab_size=_vocab_size(header, family, embed),
         embed_dim=embed,
         num_layers=layers,
@@ -86,14 +86,14 @@ def config_from_gguf(header: Header, **changes: Any) -> ModelConfig:
 
 
 def config_to_gguf(config: ModelConfig) -> tuple[dict[str, Any], np.ndarray | None]:
-    """The fields that describe a decoder, and what each frequency of its rotation is divided by.
+    """Returns the GGUF fields of a decoder and the divisors of its rotary frequencies.
 
     Returns:
-      `(fields, factors)`: fields by their whole names; factors are float32 `[head_dim / 2]`, for
-      the tensor `ROPE_FACTORS`, or None.
+      `(fields, factors)`: the fields by their full names, and the float32 divisors `[head_dim / 2]`
+      for the tensor `ROPE_FACTORS`, or None if the decoder scales no frequency.
 
     Raises:
-      ValueError: a decoder that GGUF files of these architectures cannot describe.
+      ValueError: if GGUF files of these architectures cannot describe the decoder.
     """
     if config.family not in ARCHITECTURES:
         raise ValueError(
@@ -133,7 +133,7 @@ def config_to_gguf(config: ModelConfig) -> tuple[dict[str, Any], np.ndarray | No
 
 
 def _refuse_unknown(header: Header, family: str) -> None:
-    """A field that is not read may change what the model computes."""
+    """Refuses a field that we do not read, because it may change what the model computes."""
     for name, value in header.fields.items():
         if not name.startswith(f"{family}."):
             continue
@@ -144,9 +144,11 @@ def _refuse_unknown(header: Header, family: str) -> None:
 
 
 def _vocab_size(header: Header, family: str, embed: int) -> int:
-    """Rows of the embedding; fields that say otherwise are refused."""
+    """Returns the number of embedding rows; refuses fields that contradict it."""
     if EMBEDDING not in header.tensors:
-        raise ValueError(f"{header.path} has no tensor {EMBEDDING}; it is no whole language model")
+        raise ValueError(
+            f"{header.path} has no tensor {EMBEDDING}; it is not a complete language model"
+        )
     shape = header.tensors[EMBEDDING].shape
     if len(shape) != 2 or shape[1] != embed:
         raise ValueError(
@@ -163,7 +165,7 @@ def _vocab_size(header: Header, family: str, embed: int) -> int:
 def _head_dim(header: Header, family: str, embed: int, heads: int) -> int:
     if f"{family}.attention.key_length" not in header.fields and embed % heads:
         raise ValueError(
-            f"{header.path}: {family}.embedding_length={embed} is no multiple of"
+            f"{header.path}: {family}.embedding_length={embed} is not a multiple of"
             f" {family}.attention.head_count={heads}, and there is no"
             f" {family}.attention.key_length"
         )
@@ -178,7 +180,7 @@ def _head_dim(header: Header, family: str, embed: int, heads: int) -> int:
 
 
 def _rope_scaling(header: Header, config: ModelConfig) -> RopeScaling | None:
-    """The scaling that divides each frequency as the file says."""
+    """Returns the scaling that gives the frequency divisors in the file."""
     info = header.tensors.get(ROPE_FACTORS)
     if info is None:
         return None
@@ -197,7 +199,7 @@ def _rope_scaling(header: Header, config: ModelConfig) -> RopeScaling | None:
         candidates.append(RopeScaling(*numbers, original_max_length=int(original)))
     for scaling in candidates:
         _, expected = config_to_gguf(config.replace(rope_scaling=scaling))
-        if np.allclose(factors, expected, rtol=1e-4):
+        if expected is not None and np.allclose(factors, expected, rtol=1e-4):
             return scaling
     raise ValueError(
         f"{header.path}: {ROPE_FACTORS} is not the scaling of Llama 3.1 ({_LLAMA3}), which is the"

@@ -21,13 +21,13 @@ from models.hf.export import gather
 from models.hf.tensors import stored_tensors
 from models.tokens.tokenizer import Tokenizer
 
-# How matrices are stored, by the name of it; vectors stay float32.
+# Name -> storage type of matrices and type of the file; vectors stay float32.
 TYPES = {
     "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
     "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
     "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
 }
-# The version of the blocks that quantized tensors are made of.
+# The version of the block layout of quantized tensors.
 QUANTIZATION_VERSION = 2
 
 
@@ -43,26 +43,26 @@ def export_gguf(
 ) -> Path:
     """Writes config, tokenizer, chat template and weights into one file, all or nothing.
 
-    Every process of a multi-host run calls this; the first one writes. One tensor is held in host
+    Every process of a multi-host run must call this; process 0 writes. The host holds one tensor in
     memory at a time.
 
     Args:
-      path: of the file. It appears, or is replaced, by a rename at the end.
-      config: of the model: Llama, Qwen2 or Qwen3.
-      params: its parameters, as NumPy arrays or sharded in any way.
-      tokenizer: written along.
-      kind: how matrices are stored, one of `TYPES`. A matrix whose rows are no whole blocks of q8_0
-        (32 numbers) is stored as f16.
-      name: of the model, for those who list the file's fields.
-      overwrite: replace a file that exists.
+      path: path of the file. A rename at the end makes it appear or replaces it.
+      config: the config of the model: Llama, Qwen2 or Qwen3.
+      params: the parameters, as NumPy arrays or as JAX arrays with any sharding.
+      tokenizer: the tokenizer to write into the file.
+      kind: storage type of matrices, one of `TYPES`. A matrix whose rows do not divide into q8_0
+        blocks (32 numbers) is stored as f16.
+      name: the model's name in the file's fields.
+      overwrite: whether to replace an existing file.
 
     Returns:
       The path.
 
     Raises:
-      FileExistsError: the file exists and `overwrite` is not set.
-      ValueError: an unknown kind, a model or tokenizer that llama.cpp cannot run, or weights that
-        are not finite or too large for the kind.
+      FileExistsError: if the file exists and `overwrite` is not set.
+      ValueError: if `kind` is unknown, llama.cpp cannot run the model or the tokenizer, or weights
+        are not finite or too large for `kind`.
     """
     path = Path(path)
     if kind not in TYPES:
@@ -82,7 +82,7 @@ def export_gguf(
     }
     tensors = _tensors(config, params, kind)
     if jax.process_index() != 0:
-        for _ in tensors:  # Gathering is a collective, so it happens on every process.
+        for _ in tensors:  # Gathering is a collective operation, so every process takes part.
             pass
     else:
         _write(path, config, fields, factors, kind, tensors)
@@ -125,7 +125,7 @@ def _write(
 
 
 def _add_field(writer: gguf.GGUFWriter, field: str, value: Any) -> None:
-    if field == "general.architecture":  # The writer has it from its maker.
+    if field == "general.architecture":  # The writer's constructor has set it.
         return
     if isinstance(value, bool):
         writer.add_bool(field, value)
@@ -146,7 +146,7 @@ def _add_info(
     row_bytes = shape[-1] // block * block_bytes
     size = int(np.prod(shape[:-1], dtype=int)) * row_bytes
     if stored == GGMLQuantizationType.Q8_0:
-        # The writer wants the shape of the bytes, and works out the other one.
+        # The writer expects the shape in bytes and derives the other one.
         shape = (*shape[:-1], row_bytes)
         writer.add_tensor_info(name, shape, np.dtype(np.uint8), size, raw_dtype=stored)
     else:
@@ -164,7 +164,7 @@ def _stored_as(shape: tuple[int, ...], kind: str) -> GGMLQuantizationType:
 
 
 def _tensors(config: ModelConfig, params: Any, kind: str) -> Iterator[np.ndarray]:
-    """The stored tensors in the order of `stored_tensors`, one at a time."""
+    """Yields the stored tensors one at a time, in the order of `stored_tensors`."""
     for hf_name, shape, rule, index in stored_tensors(LanguageModel(config)):
         tensor = gather(params, rule, index, np.dtype(np.float32))
         if (order := row_order(hf_name, config)) is not None:

@@ -1,9 +1,9 @@
-"""Reads the header of a GGUF file: its fields, and where each tensor lies.
+"""Reads the header of a GGUF file: its fields and the place of each tensor.
 
-The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The `gguf` package has a
-reader, too, but it trusts the file (a wrong length makes it loop for ever) and takes seconds for a
-vocabulary. Here every length is checked against the file before anything is read. Names of types
-and sizes of blocks are the package's.
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The reader of the `gguf`
+package trusts the file (a wrong length makes it loop forever) and takes seconds for a vocabulary.
+This reader checks every length against the file's size before it reads. The names of types and the
+sizes of blocks come from the package.
 """
 
 import math
@@ -21,7 +21,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 MAX_DIMENSIONS = 4
-# The least that a field and a tensor take in the header, which bounds how many there may be.
+# Fewest header bytes of a field and of a tensor; they bound how many the file can hold.
 _LEAST_FIELD, _LEAST_TENSOR = 13, 24
 
 _SCALARS = {
@@ -40,12 +40,12 @@ _SCALARS = {
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor lies in the file and how it is stored.
+    """The place and the storage type of a tensor in the file.
 
     Attributes:
-      kind: how its numbers are stored.
-      shape: rows first, as NumPy and safetensors have it (the file names the dimensions backwards).
-      offset: of its first byte in the file.
+      kind: storage type of its numbers.
+      shape: rows first, as in NumPy and safetensors (the file lists the dimensions backwards).
+      offset: position of its first byte in the file.
       row_bytes: bytes of one row, along the last axis.
     """
 
@@ -56,22 +56,24 @@ class TensorInfo(NamedTuple):
 
 
 class Header:
-    """Fields and tensors of one GGUF file; no weights are read.
+    """The fields and the tensor table of one GGUF file, without its weights.
 
     Attributes:
-      path: of the file.
-      fields: name -> number, bool, text, list of texts, or array.
-      tensors: name -> where it lies.
+      path: path of the file.
+      fields: field name -> number, bool, string, list of strings, or array.
+      tensors: tensor name -> `TensorInfo`.
     """
 
     def __init__(self, path: str | os.PathLike):
-        """Args:
-        path: of a GGUF file, version 2 or 3, little-endian, in one part.
+        """Reads and checks the header.
+
+        Args:
+          path: path of a GGUF file: version 2 or 3, little-endian, in one part.
 
         Raises:
-          FileNotFoundError: there is no such file.
-          ValueError: it is no GGUF file, damaged, truncated, or of a kind that is not supported;
-            one line that names the file.
+          FileNotFoundError: if there is no such file.
+          ValueError: if it is not a GGUF file, or is damaged, truncated or of an unsupported kind;
+            the message is one line that names the file.
         """
         self.path = Path(path)
         with self.path.open("rb") as file:
@@ -118,9 +120,7 @@ class Header:
     def _read_tensors(self, reader: "_Reader") -> Iterator[tuple[str, TensorInfo]]:
         alignment = self.fields.get("general.alignment", DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise ValueError(
-                f"{self.path}: general.alignment={alignment!r} is not a power of two"
-            )
+            raise ValueError(f"{self.path}: general.alignment={alignment!r} is not a power of two")
         infos: dict[str, tuple] = {}
         for _ in range(self._num_tensors):
             name = reader.text("the name of a tensor")
@@ -170,14 +170,14 @@ class Header:
         return TensorInfo(stored, shape, offset, row_bytes)
 
     def integer(self, name: str, default: int | None = None, least: int = 1) -> int:
-        """A whole number, `least` or more. Raises `ValueError` where it is missing or no such."""
+        """Returns a whole number of at least `least`; raises `ValueError` for anything else."""
         value = self._field(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self._fault(name, value, f"a whole number of at least {least}")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
-        """A positive finite number. Raises `ValueError` where it is missing or no such."""
+        """Returns a positive finite number; raises `ValueError` for anything else."""
         value = self._field(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._fault(name, value, "a number")
@@ -186,21 +186,21 @@ class Header:
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
-        """A bool. Raises `ValueError` where it is something else."""
+        """Returns a bool; raises `ValueError` for anything else."""
         value = self._field(name, default)
         if not isinstance(value, bool):
             raise self._fault(name, value, "true or false")
         return value
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A text. Raises `ValueError` where it is missing or something else."""
+        """Returns a string; raises `ValueError` if it is missing or something else."""
         value = self._field(name, default)
         if not isinstance(value, str):
             raise self._fault(name, value, "a text")
         return value
 
     def texts(self, name: str) -> list[str]:
-        """A list of texts. Raises `ValueError` where it is missing or something else."""
+        """Returns a list of strings; raises `ValueError` if it is missing or something else."""
         value = self._field(name, None)
         if not isinstance(value, list):
             raise self._fault(name, value, "a list of texts")
@@ -209,7 +209,9 @@ class Header:
     def _field(self, name: str, default: Any) -> Any:
         value = self.fields.get(name, default)
         if value is None:
-            raise ValueError(f"{self.path} has no field {name}; it is no whole language model")
+            raise ValueError(
+                f"{self.path} has no field {name}; it is not a complete language model"
+            )
         return value
 
     def _fault(self, name: str, value: Any, wanted: str) -> ValueError:
@@ -219,7 +221,7 @@ class Header:
 
 
 class _Reader:
-    """Takes one thing after the other from the header."""
+    """Reads the values of the header one after another."""
 
     def __init__(self, path: Path, content: mmap.mmap, size: int):
         self.path, self.size, self.position = path, size, 8
@@ -236,13 +238,13 @@ class _Reader:
 
     def scalar(self, kind: GGUFValueType, what: str) -> Any:
         value = self.array(kind, 1, what)[0]
-        # 1e-05, not 9.999999747378752e-06: what was meant when it was rounded to 32 bits.
+        # Returns 1e-05, not 9.999999747378752e-06: the number before it was rounded to 32 bits.
         return float(str(value)) if kind == GGUFValueType.FLOAT32 else value.item()
 
     def array(self, kind: GGUFValueType, length: int, what: str) -> np.ndarray:
         dtype = np.dtype(_SCALARS[kind])
         place = self._advance(length * dtype.itemsize, what)
-        # Copied: nothing may refer to the mapping, which ends with the header.
+        # Copy the values, because the memory map is closed after the header is read.
         return np.frombuffer(self._content, dtype, length, place).copy()
 
     def text(self, what: str) -> str:
@@ -256,7 +258,7 @@ class _Reader:
             ) from None
 
     def texts(self, length: int, what: str) -> list[str]:
-        """Many texts: the two steps of `text` without its calls, since vocabularies are large."""
+        """Reads many strings like `text`, but without a call for each: vocabularies are large."""
         content, position, size = self._content, self.position, self.size
         unpack, found = struct.Struct("<Q").unpack_from, []
         try:

@@ -19,29 +19,30 @@ from models.tokens.tokenizer import Tokenizer
 
 
 def load_config(path: str | os.PathLike, **changes: Any) -> ModelConfig:
-    """The `ModelConfig` of a file, with fields changed; see `config_from_gguf`."""
+    """Loads the `ModelConfig` of a file; `changes` override fields, see `config_from_gguf`."""
     return config_from_gguf(_header(path), **changes)
 
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
-    """The tokenizer of a file; see `tokenizer_from_gguf`."""
+    """Loads the tokenizer of a file; see `tokenizer_from_gguf`."""
     return tokenizer_from_gguf(_header(path))
 
 
 def load_params(path: str | os.PathLike, config: ModelConfig, mesh: Mesh | None = None) -> Any:
-    """The parameters of a file, dequantized to `config.param_dtype`, sharded over `mesh`.
+    """Loads the parameters of a file, dequantized to `config.param_dtype` and sharded over `mesh`.
 
-    Every name, shape and type is checked before anything is read. Then one shard at a time is
-    read, dequantized, cast and put on its devices, so that a host holds no more than its largest
-    shard.
+    The function checks every name, shape and type before it reads any weights. It then reads one
+    shard at a time, dequantizes and casts it and puts it on its devices, so that a host never holds
+    more than its largest shard.
 
     Args:
-      path: of the file.
-      config: what the file must hold.
-      mesh: where the weights go, laid out by `models.sharding`; None is the first device.
+      path: path of the file.
+      config: the config that the file must match.
+      mesh: the devices for the weights, laid out by `models.sharding`; None means the first device.
 
     Raises:
-      OSError, ValueError: the file, tensor or field that is missing or does not fit.
+      OSError, ValueError: if a file, tensor or field is missing or does not fit; the message names
+        it.
     """
     header = _header(path)
     model = LanguageModel(config)
@@ -53,7 +54,7 @@ def load_params(path: str | os.PathLike, config: ModelConfig, mesh: Mesh | None 
         if names:
             raise ValueError(
                 f"{header.path} {fault} tensors ({len(names)}, such as {min(names)}); its weights"
-                " are not those of the model that its fields describe"
+                " do not belong to the model that its fields describe"
             )
     tensors = {}
     for name, (hf_name, shape) in stored.items():
@@ -73,8 +74,8 @@ def _header(path: str | os.PathLike) -> Header:
     return _read_header(path, stamp.st_mtime_ns, stamp.st_size)
 
 
-# Config, tokenizer and weights are asked for one after the other.
+# Callers load config, tokenizer and weights one after another; the header is read once.
 @functools.lru_cache(maxsize=2)
 def _read_header(path: Path, *stamp: int) -> Header:
-    del stamp  # So that a file that was replaced is read anew.
+    del stamp  # Only a key of the cache: a replaced file is read again.
     return Header(path)

@@ -1,4 +1,4 @@
-"""A GGUF file's tensors as a Hugging Face checkpoint has them: names, order of rows, numbers."""
+"""Presents a GGUF file's tensors as a Hugging Face checkpoint's: names, row order, numbers."""
 
 import functools
 import re
@@ -11,7 +11,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 from models.config import ModelConfig
 from models.gguf.header import TensorInfo
 
-# Rows that are dequantized at a time: a bound on what is held besides the result.
+# Rows that are dequantized at a time; this bounds the memory besides the result.
 _ROWS = 1024
 
 ROPE_FACTORS = "rope_freqs.weight"
@@ -39,10 +39,10 @@ _LAYER_HERE = re.compile(r"blk\.(\d+)\..+")
 
 
 def gguf_name(hf_name: str) -> str:
-    """The name that llama.cpp gives to a tensor of a Hugging Face checkpoint.
+    """Returns llama.cpp's name for a tensor of a Hugging Face checkpoint.
 
     Raises:
-      ValueError: it has no name for it.
+      ValueError: if llama.cpp has no name for it.
     """
     module, _, kind = hf_name.rpartition(".")
     names, prefix = _NAMES, ""
@@ -54,16 +54,16 @@ def gguf_name(hf_name: str) -> str:
 
 
 def count_layers(names: Sequence[str]) -> int:
-    """How many layers tensors of these names are of."""
+    """Returns the number of layers that these tensor names imply."""
     numbers = [int(layer[1]) for layer in map(_LAYER_HERE.fullmatch, names) if layer]
     return max(numbers, default=-1) + 1
 
 
 def row_order(hf_name: str, config: ModelConfig) -> np.ndarray | None:
-    """For each row of a Hugging Face tensor, the row of the GGUF file; None where they are alike.
+    """Returns, for each row of a Hugging Face tensor, its row in the GGUF file; None if equal.
 
-    llama.cpp rotates neighbours of a head's query and key for Llama, where Hugging Face rotates
-    the halves; so the rows of these matrices are stored in another order.
+    For Llama, llama.cpp rotates neighbouring pairs of a head's query and key, while Hugging Face
+    rotates its halves, so the files store the rows of these matrices in different orders.
     """
     if config.family != "llama" or not hf_name.endswith(("q_proj.weight", "k_proj.weight")):
         return None
@@ -73,20 +73,22 @@ def row_order(hf_name: str, config: ModelConfig) -> np.ndarray | None:
 
 
 class GgufTensor:
-    """A stored tensor that reads as float32 by slices, its blocks dequantized as they are needed.
+    """A stored tensor; slicing it dequantizes the blocks it needs and returns float32.
 
-    It has what `models.hf.load` needs of a stored tensor: `get_shape`, `get_dtype` and slicing.
+    It has the methods that `models.hf.load` needs: `get_shape`, `get_dtype` and slicing.
     """
 
     def __init__(self, path: Path, name: str, info: TensorInfo, order: np.ndarray | None = None):
-        """Args:
-        path: of the file.
-        name: of the tensor in it, for messages.
-        info: where it lies.
-        order: see `row_order`.
+        """Describes a tensor of a file; the weights are read later.
+
+        Args:
+          path: path of the file.
+          name: name of the tensor in it, for messages.
+          info: place and storage type of the tensor.
+          order: order of its rows, see `row_order`.
 
         Raises:
-          ValueError: the `gguf` package cannot dequantize it.
+          ValueError: if the `gguf` package cannot dequantize the tensor.
         """
         self._path, self._name, self._info, self._order = path, name, info, order
         if not _can_dequantize(info.kind):
@@ -96,16 +98,18 @@ class GgufTensor:
             )
 
     def get_shape(self) -> Sequence[int]:
+        """Returns the shape of the tensor."""
         return self._info.shape
 
     def get_dtype(self) -> str:
+        """Returns the name that safetensors gives the dtype of what is read."""
         return "F32"
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        """float32; `index` is one slice for each axis.
+        """Returns a block as float32; `index` has one slice for each axis.
 
         Raises:
-          ValueError: a value is not finite.
+          ValueError: if a value is not finite.
         """
         *of_rows, of_columns = index
         # A vector is one row.
@@ -113,7 +117,7 @@ class GgufTensor:
         rows = np.arange(count)[of_rows[0]] if of_rows else np.arange(1)
         if self._order is not None:
             rows = self._order[rows]
-        # Mapped for this one read: a process may not hold as many mappings as there are tensors.
+        # The map lasts for this read only: a process may not hold a map for every tensor.
         stored = np.memmap(
             self._path, np.uint8, "r", self._info.offset, (count, self._info.row_bytes)
         )

@@ -1,4 +1,4 @@
-"""The tokenizer from and to the fields of a GGUF file: byte-level BPE, special tokens, template."""
+"""Converts tokenizers from and to GGUF fields: byte-level BPE, special tokens, chat template."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -15,15 +15,15 @@ from models.tokens.tokenizer import BYTE_OF_CHARACTER, Tokenizer
 BYTE_LEVEL_BPE = "gpt2"
 TEMPLATE = "tokenizer.chat_template"
 _PREFIX = "tokenizer.ggml."
-# Fields with the id of a special token -> what Hugging Face calls the token.
+# Field with the id of a special token -> Hugging Face's name of the token.
 _SPECIAL = {
     "bos_token_id": "bos_token",
     "eos_token_id": "eos_token",
     "padding_token_id": "pad_token",
     "unknown_token_id": "unk_token",
 }
-# Fields with an id that ends a response besides `eos_token_id`, and control tokens that do by their
-# name alone. llama.cpp stops at them, too.
+# llama.cpp stops a response at the ids in these fields, besides `eos_token_id`, and at control
+# tokens with these names.
 _FURTHER_STOPS = ("eot_token_id", "eom_token_id")
 _STOP_NAMES = ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>")
 
@@ -31,13 +31,13 @@ _CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.i
 
 
 class _Splitting(NamedTuple):
-    """How text is split before BPE.
+    """A way to split text before BPE.
 
     Attributes:
       make: returns the pre-tokenizer.
-      whole_words: a piece that is a token stays one, whatever the merges say.
-      nfc: text is normalized to NFC before.
-      add_bos: whether `bos_token` begins a text where the file does not say.
+      whole_words: whether a piece that is a token stays whole, regardless of the merges.
+      nfc: whether text is first normalized to NFC.
+      add_bos: whether `bos_token` begins a text if the file does not say so.
     """
 
     make: Callable[[], pre_tokenizers.PreTokenizer]
@@ -47,7 +47,7 @@ class _Splitting(NamedTuple):
 
 
 def _by_regex(digits: str) -> Callable[[], pre_tokenizers.PreTokenizer]:
-    """The splitting of Llama 3 and Qwen2, which differ in how many digits stay together."""
+    """Returns the splitting of Llama 3 or Qwen2, which differ in how many digits stay together."""
     regex = (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits
         + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -71,7 +71,7 @@ def _digits_apart() -> pre_tokenizers.PreTokenizer:
 
 _LLAMA3 = _Splitting(_by_regex(r"\p{N}{1,3}"), whole_words=True, add_bos=True)
 _QWEN2 = _Splitting(_by_regex(r"\p{N}"), nfc=True)
-# By the name in `tokenizer.ggml.pre`. The first of several names of one splitting is written.
+# Keys are names in `tokenizer.ggml.pre`. Exports write the first name of a splitting.
 SPLITTINGS = {
     "llama-bpe": _LLAMA3,
     "llama3": _LLAMA3,
@@ -84,11 +84,11 @@ SPLITTINGS = {
 
 
 def tokenizer_from_gguf(header: Header) -> Tokenizer:
-    """The tokenizer that a file describes, with its special tokens, stop ids and chat template.
+    """Builds the tokenizer that a file describes, with special tokens, stop ids and chat template.
 
     Raises:
-      ValueError: a field that is missing or malformed, or a tokenizer of another kind than
-        byte-level BPE with one of `SPLITTINGS`; one line that names the file.
+      ValueError: if a field is missing or malformed, or the tokenizer is not byte-level BPE with
+        one of `SPLITTINGS`; the message is one line that names the file.
     """
     kind = header.text(f"{_PREFIX}model")
     if kind != BYTE_LEVEL_BPE:
@@ -116,13 +116,14 @@ def tokenizer_from_gguf(header: Header) -> Tokenizer:
 
 
 def fields_of_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
-    """The fields that describe a tokenizer, by their whole names.
+    """Returns the GGUF fields of a tokenizer by their full names.
 
     Args:
-      vocab_size: of the model; ids that no token has are written as unused.
+      tokenizer: the tokenizer to describe.
+      vocab_size: vocabulary size of the model; ids without a token are written as unused.
 
     Raises:
-      ValueError: a tokenizer that llama.cpp has no name for.
+      ValueError: if llama.cpp cannot express the tokenizer.
     """
     state = json.loads(tokenizer.backend.to_str())
     vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)
@@ -160,7 +161,7 @@ def fields_of_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]
 def _further_stops(
     tokenizer: Tokenizer, tokens: Sequence[str], types: Sequence[int], eos: int
 ) -> dict[str, int]:
-    """Fields for the ids that end a response besides `eos` and those that do by their name."""
+    """Returns fields for stop ids other than `eos` and the tokens in `_STOP_NAMES`."""
     further = [
         number
         for number in tokenizer.stop_ids
@@ -246,7 +247,7 @@ def _special_tokens(header: Header, tokens: Sequence[str]) -> dict[str, str]:
 
 
 def _stop_ids(header: Header, tokens: Sequence[str], types: Sequence[int]) -> list[int]:
-    """Ids that end a response besides the `eos_token`."""
+    """Returns the ids that end a response besides the `eos_token`."""
     stated = [_token_id(header, field, len(tokens)) for field in _FURTHER_STOPS]
     named = [
         number
@@ -262,7 +263,7 @@ def _add_bos_and_eos(
     special: Mapping[str, str],
     splitting: _Splitting,
 ) -> None:
-    """What the tokenizer itself puts around a text; see `Tokenizer.encode_prompts`."""
+    """Sets the tokens that the tokenizer puts around a text; see `Tokenizer.encode_prompts`."""
     parts, used = ["$A"], []
     for name, default, place in (("bos", splitting.add_bos, 0), ("eos", False, 2)):
         if not header.flag(f"{_PREFIX}add_{name}_token", default):
@@ -279,7 +280,7 @@ def _add_bos_and_eos(
 
 
 def _name_of_splitting(state: Mapping[str, Any]) -> str:
-    """llama.cpp's name for how a tokenizer splits text.
+    """Returns llama.cpp's name for the way a tokenizer splits text.
 
     Args:
       state: the tokenizer's parsed `tokenizer.json`.
@@ -292,7 +293,7 @@ def _name_of_splitting(state: Mapping[str, Any]) -> str:
     ]
     if model["type"] != "BPE" or unusual:
         raise ValueError(
-            "the tokenizer cannot be written as GGUF: it is no plain byte-level BPE"
+            "the tokenizer cannot be written as GGUF: it is not plain byte-level BPE"
             f" ({', '.join([model['type'], *unusual])})"
         )
     for added in state["added_tokens"]:
@@ -321,7 +322,7 @@ def _name_of_splitting(state: Mapping[str, Any]) -> str:
 
 
 def _trained_here() -> pre_tokenizers.PreTokenizer:
-    """The splitting of `models.tokens.tokenizer.train_bpe`."""
+    """Returns the splitting of `models.tokens.tokenizer.train_bpe`."""
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(tokenizers.Regex(r" ?\d"), "isolated"),
@@ -331,11 +332,11 @@ def _trained_here() -> pre_tokenizers.PreTokenizer:
 
 
 def _digits_stand_alone(vocabulary: Mapping[str, int], added: Set[str]) -> bool:
-    """Whether GPT-2's splitting gives the same tokens as `_trained_here`, for decimal digits 0-9.
+    """Returns whether GPT-2's splitting gives the same tokens as `_trained_here` for digits 0-9.
 
-    GPT-2 keeps digits together, and of white space before a digit it splits off the last character.
-    That makes no difference where no token joins a digit to more than the space before it, and none
-    of several characters of white space ends in another one than a plain space.
+    GPT-2 keeps digits together and splits off the last character of white space before a digit. The
+    tokens are still the same if no token joins a digit to more than the space before it, and every
+    token of several white-space characters ends in a plain space.
     """
     space, *others = (_CHARACTER_OF_BYTE[ord(character)] for character in " \t\n\r\v\f")
     for token in vocabulary.keys() - added:
@@ -351,7 +352,7 @@ def _state(part: Any) -> Any:
 
 
 def _plain(state: Any) -> Any:
-    """A pre-tokenizer's state without what does not change its pieces."""
+    """Returns a pre-tokenizer's state without the fields that do not change its pieces."""
     if isinstance(state, Mapping):
         return {key: _plain(value) for key, value in state.items() if key != "trim_offsets"}
     return [_plain(each) for each in state] if isinstance(state, list) else state

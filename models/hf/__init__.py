@@ -1,1 +1,1 @@
-"""Checkpoints in the layout of Hugging Face `transformers`, read and written without it."""
+"""Reads and writes checkpoints in the layout of Hugging Face `transformers`, without needing it."""

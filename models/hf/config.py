@@ -1,4 +1,4 @@
-"""`ModelConfig` from and to the `config.json` of a Hugging Face checkpoint."""
+"""Converts `ModelConfig` from and to the `config.json` of a Hugging Face checkpoint."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ from models.hf.families.family import (
     refusal,
 )
 
-# What is on top of the decoder. A classifier of one label is a scalar head: that of tokens has a
-# bias, that of sequences has none.
+# The heads that a decoder may have. A classifier with one label is a scalar head: the token
+# classifier has a bias, the sequence classifier has none.
 CAUSAL_LM = "ForCausalLM"
 TOKEN_CLASSIFICATION = "ForTokenClassification"
 SEQUENCE_CLASSIFICATION = "ForSequenceClassification"
 
-# Switches of the reference implementation for which this decoder knows one setting only.
+# Switches of the reference implementation for which this decoder supports a single setting.
 _ONLY = {
     "hidden_act": "silu",
     "attention_bias": False,
@@ -31,7 +31,7 @@ _ONLY = {
     "quantization_config": None,
 }
 
-# Kind of scaling -> its class, and our names of its numbers with theirs.
+# Kind of rotary scaling -> its class, and our field names -> the names in config.json.
 _ROPE_SCALING = {
     "llama3": (
         RopeScaling,
@@ -56,24 +56,22 @@ _ROPE_SCALING = {
 }
 
 
-def config_from_hf(
-    fields: Mapping[str, Any], head: str = CAUSAL_LM, **changes: Any
-) -> ModelConfig:
-    """The decoder that a parsed `config.json` describes.
+def config_from_hf(fields: Mapping[str, Any], head: str = CAUSAL_LM, **changes: Any) -> ModelConfig:
+    """Returns the `ModelConfig` that a parsed `config.json` describes.
 
-    Both spellings of the rotary settings are read: `rope_theta` with `rope_scaling`, and the
-    `rope_parameters` of transformers 5. The dtypes are not taken from the file: they are a matter
-    of the run, not of the checkpoint.
+    The function reads both spellings of the rotary settings: `rope_theta` with `rope_scaling`, and
+    the `rope_parameters` of transformers 5. It ignores the file's dtypes, because the run chooses
+    the dtypes, not the checkpoint.
 
     Args:
       fields: the parsed file.
-      head: what the checkpoint must have on top of the decoder, such as `CAUSAL_LM`.
-      **changes: fields of `ModelConfig` to set otherwise, e.g. `dtype="bfloat16"`.
+      head: the head that the checkpoint must have, such as `CAUSAL_LM`.
+      **changes: fields of `ModelConfig` that override the file, e.g. `dtype="bfloat16"`.
 
     Raises:
-      ValueError: a missing field, or a setting that the decoder does not implement.
+      ValueError: if a field is missing or the decoder does not implement a setting.
     """
-    name = fields.get("model_type")
+    name: Any = fields.get("model_type")  # `get_family` refuses what is not a known name.
     family = get_family(name)
     for architecture in names_of(fields, "architectures"):
         if architecture != family.class_name + head:
@@ -114,10 +112,12 @@ def config_from_hf(
 
 
 def config_to_hf(config: ModelConfig, head: str = CAUSAL_LM) -> dict[str, Any]:
-    """The fields of a `config.json` that `transformers` (4 and 5) and vLLM read; no token ids.
+    """Returns the `config.json` fields that `transformers` (4 and 5) and vLLM read.
+
+    Token ids are not among them; `models.hf.export` adds those.
 
     Raises:
-      ValueError: switches that the family's reference implementation does not have.
+      ValueError: if `config` sets a switch that the family's reference implementation lacks.
     """
     family = get_family(config.family)
     for feature in FEATURES:
@@ -141,7 +141,7 @@ def config_to_hf(config: ModelConfig, head: str = CAUSAL_LM) -> dict[str, Any]:
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.rope_dim,  # So it is called for latent attention too.
+        "head_dim": config.rope_dim,  # Latent attention uses the same field name.
         "hidden_act": "silu",
         "max_position_embeddings": config.max_length,
         "rms_norm_eps": config.norm_eps,
@@ -151,13 +151,13 @@ def config_to_hf(config: ModelConfig, head: str = CAUSAL_LM) -> dict[str, Any]:
         "torch_dtype": config.param_dtype,
     }
     if head != CAUSAL_LM:
-        # One label, from which transformers knows the width of the head.
+        # transformers derives the width of the head from the number of labels, which is one.
         fields |= {"id2label": {"0": "score"}, "label2id": {"score": 0}, "classifier_dropout": 0.0}
     return fields | family.write(config)
 
 
 def _refuse_sliding_window(fields: Mapping[str, Any], num_layers: int) -> None:
-    # Published Qwen configs name a window that they do not use; only one in use is refused.
+    # Published Qwen configs name a window but do not use it; refuse only a window in use.
     if layer_types := names_of(fields, "layer_types"):
         if other := sorted(set(layer_types) - {"full_attention"}):
             raise refusal("layer_types", other[0], "full_attention")

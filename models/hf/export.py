@@ -38,34 +38,33 @@ def export_model(
 ) -> Path:
     """Writes config, weights, tokenizer, chat template and stop ids, all or nothing.
 
-    Every process of a multi-host run calls this; the first one writes. One weights file is held
-    in host memory at a time.
+    Every process of a multi-host run must call this; process 0 writes. The host holds one weights
+    file in memory at a time. A manifest of checksums (`models.manifest`) is written too;
+    `models.hf.load` compares the files with it.
 
-    A caveat: for `model_type: qwen2`, AutoTokenizer of transformers 5 ignores how `tokenizer.json`
-    splits text and applies Qwen2's rules; a tokenizer trained here loads there unchanged by
+    For `model_type: qwen2`, AutoTokenizer of transformers 5 ignores how `tokenizer.json` splits
+    text and applies Qwen2's rules instead. A tokenizer trained here loads unchanged there through
     `PreTrainedTokenizerFast`, or with any other family.
 
-    A manifest of checksums is written along (`models.manifest`), which `models.hf.load` compares.
-
     Args:
-      directory: what to create. It appears, or is replaced, by a rename at the end.
-      config: of the model.
-      params: its parameters, as NumPy arrays or sharded in any way.
-      tokenizer: saved along, with the `generation_config.json` that it came with, in which
-        `eos_token_id` are its stop ids.
-      dtype: of the weights in the file; None is `config.param_dtype`.
-      max_shard_bytes: the weights are split into files of at most this size (a single tensor may
-        be larger).
-      overwrite: replace a directory that exists.
-      scalar_head: the model where the parameters are those of a `ScalarModel`; written as a
-        classifier of one label, see `models.hf.load.load_scalar_model`.
+      directory: the directory to create. A rename at the end makes it appear or replaces it.
+      config: the config of the model.
+      params: the parameters, as NumPy arrays or as JAX arrays with any sharding.
+      tokenizer: saved with the weights, together with its `generation_config.json`, whose
+        `eos_token_id` then lists the tokenizer's stop ids.
+      dtype: dtype of the weights in the file; None means `config.param_dtype`.
+      max_shard_bytes: largest size of one weights file (a single tensor may exceed it).
+      overwrite: whether to replace an existing directory.
+      scalar_head: the `ScalarModel` if `params` belong to one; it is written as a classifier with
+        one label, see `models.hf.load.load_scalar_model`.
 
     Returns:
       The directory.
 
     Raises:
-      FileExistsError: the directory exists and `overwrite` is not set.
-      ValueError: a config that no Hugging Face architecture has, or a tokenizer with more tokens.
+      FileExistsError: if the directory exists and `overwrite` is not set.
+      ValueError: if no Hugging Face architecture fits `config`, or the tokenizer has more tokens
+        than the model's vocabulary.
     """
     directory = Path(directory)
     if directory.exists() and not overwrite:
@@ -83,15 +82,17 @@ def export_model(
     shards = _plan(model, max_shard_bytes)
 
     writer = jax.process_index() == 0
+    scratch, old = (directory.with_name(f".{directory.name}.{x}") for x in ("part", "old"))
     if writer:
-        scratch, old = (directory.with_name(f".{directory.name}.{x}") for x in ("part", "old"))
-        for left in (scratch, old):  # By a process that was killed while it exported.
+        for left in (scratch, old):  # Left by a process that was killed during an export.
             shutil.rmtree(left, ignore_errors=True)
         scratch.mkdir(parents=True)
     try:
-        # Gathering is a collective, so it happens on every process.
+        # Gathering is a collective operation, so every process takes part.
         for name, tensors in shards.items():
-            arrays = {key: gather(params, *where) for key, *where in tensors}
+            arrays = {
+                key: gather(params, rule, index, stored) for key, rule, index, stored in tensors
+            }
             if writer:
                 save_file(arrays, scratch / name, metadata={"format": "pt"})
         if writer:
@@ -118,7 +119,7 @@ def export_model(
 def _plan(
     model: Model, max_shard_bytes: int
 ) -> dict[str, list[tuple[str, TensorRule, tuple[int, ...], np.dtype]]]:
-    """File name -> the `(tensor name, rule, index, dtype)` it holds."""
+    """Returns, for each file name, the `(tensor name, rule, index, dtype)` of its tensors."""
     files: list[list] = [[]]
     used = 0
     for name, shape, rule, index in stored_tensors(model):
@@ -142,7 +143,7 @@ def _index(model: Model, shards: dict[str, list]) -> dict[str, Any]:
 
 
 def gather(params: Any, rule: TensorRule, index: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """One stored tensor, whole, on this host."""
+    """Returns one stored tensor as a whole on this host."""
     array = leaf(params, rule.path)
     if isinstance(array, np.ndarray):
         return rule.to_hf(array[index].astype(dtype))

@@ -1,4 +1,4 @@
-"""Weights in 8-bit floats with a scale for each block, as DeepSeek-V3 is published."""
+"""Reads weights in 8-bit floats with a scale for each block, as DeepSeek-V3 publishes them."""
 
 import json
 import struct
@@ -12,30 +12,35 @@ import numpy as np
 # Rows and columns that share a scale (DeepSeek-V3, arXiv:2412.19437, section 3.3.2).
 BLOCK = 128
 DTYPE = "F8_E4M3"
-# The scales of `x.weight` are `x.weight_scale_inv`, and multiply it in spite of their name.
+# The scales of `x.weight` are `x.weight_scale_inv`; despite this name they multiply it.
 SUFFIX = "_scale_inv"
 
 
 def read_header(file: Path) -> tuple[int, dict[str, Any]]:
-    """Where the data of a safetensors file begin, in bytes, and what it says of each tensor."""
+    """Returns the byte offset of a safetensors file's data, and the header by tensor name."""
     with file.open("rb") as opened:
         size = struct.unpack("<Q", opened.read(8))[0]
         return 8 + size, json.loads(opened.read(size))
 
 
 class ScaledTensor:
-    """A stored matrix `[out, in]` with its scales, which reads as its float32 product by slices.
+    """A stored matrix `[out, in]` with its scales; slicing it returns their float32 product.
 
-    Both are read lazily. safetensors' own slices know no 8-bit floats of NumPy, hence the mapping.
+    Matrix and scales are read lazily. The matrix is memory-mapped, because safetensors' slices do
+    not support 8-bit floats in NumPy.
 
     Raises:
-      ValueError: scales whose shape is not one for each block of the matrix.
+      ValueError: if the scales do not have one entry for each block of the matrix.
     """
 
     def __init__(self, file: Path, header: tuple[int, dict[str, Any]], name: str, scales: Any):
-        """Args:
-        header: of the file, see `read_header`.
-        scales: the stored tensor of them, sliced when indexed.
+        """Opens one matrix of a file.
+
+        Args:
+          file: the safetensors file.
+          header: its header, see `read_header`.
+          name: name of the matrix in the file.
+          scales: the stored tensor of scales, read when it is sliced.
         """
         start, tensors = header
         self._shape, self._scales = tuple(tensors[name]["shape"]), scales
@@ -48,9 +53,11 @@ class ScaledTensor:
             )
 
     def get_shape(self) -> Sequence[int]:
+        """Returns the shape of the tensor."""
         return self._shape
 
     def get_dtype(self) -> str:
+        """Returns the name that safetensors gives the dtype of what is read."""
         return "F32"
 
     def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
@@ -61,7 +68,7 @@ class ScaledTensor:
             np.arange(start, stop) // BLOCK - part.start
             for (start, stop), part in zip(bounds, blocks, strict=True)
         )
-        # Mapped for this one read: a process may not hold as many mappings as there are tensors.
+        # The map lasts for this read only: a process may not hold a map for every tensor.
         values = np.memmap(
             self._file, ml_dtypes.float8_e4m3fn, "r", offset=self._offset, shape=self._shape
         )

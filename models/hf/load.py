@@ -38,9 +38,9 @@ from models.tokens.tokenizer import Tokenizer
 
 _DTYPES = ("F32", "BF16", "F16")
 
-# What checkpoints hold beyond the weights: rotary frequencies, saved by old versions of
-# transformers, a copy of the tied embedding under the head's name, and, as layers behind the last
-# one, DeepSeek-V3's for the prediction of further tokens.
+# Checkpoints may hold tensors that the decoder does not need: rotary frequencies from old versions
+# of transformers, a copy of the tied embedding under the head's name, and layers after the last
+# one, with which DeepSeek-V3 predicts further tokens.
 _ROTARY = re.compile(r".*rotary_emb\.inv_freq")
 _LAYER = re.compile(r"model\.layers\.(\d+)\..*")
 _NUMBERS = re.compile(r"model\.layers\.(\d{1,9})\.(?:mlp\.experts\.(\d{1,9})\.)?")
@@ -61,14 +61,14 @@ class LoadedModel(NamedTuple, Generic[LoadedT]):
 def load_scalar_model(
     source: str | os.PathLike, mesh: Mesh | None = None, **changes: Any
 ) -> LoadedModel[ScalarModel]:
-    """Config, weights and tokenizer of a verifier or reward model: a `ScalarModel`.
+    """Loads the `ScalarModel` of a verifier or reward model, with its weights and its tokenizer.
 
-    It is stored as a `...ForTokenClassification` (with a bias) or `...ForSequenceClassification`
-    (without) of one label.
+    The checkpoint must be a `...ForTokenClassification` (with a bias) or a
+    `...ForSequenceClassification` (without) with one label.
 
     Raises:
-      OSError, ValueError: one line that says what is missing or does not fit; a checkpoint without
-        a scalar head, too.
+      OSError, ValueError: if a part is missing or does not fit, or the checkpoint has no scalar
+        head; the message is one line.
     """
     directory = resolve(source)
     fields = read_json(directory / "config.json")
@@ -76,14 +76,14 @@ def load_scalar_model(
     architecture = str(architectures[0] if isinstance(architectures, list) else architectures)
     heads = [h for h in (TOKEN_CLASSIFICATION, SEQUENCE_CLASSIFICATION) if architecture.endswith(h)]
     labels = fields.get("id2label") or (0, 1)
-    # transformers leaves out the default, 2.
+    # transformers leaves `id2label` out for its default of 2 labels.
     labels = len(labels) if isinstance(labels, Sized) else 0
     if not heads or labels != 1:
         what = f"{labels} labels" if heads else f"architecture {architecture}"
         raise ValueError(
-            f"{directory} is no model with a scalar head ({what}): give one that was trained as a "
-            f"verifier or reward model, a {TOKEN_CLASSIFICATION} or {SEQUENCE_CLASSIFICATION} of 1 "
-            "label"
+            f"{directory} is not a model with a scalar head ({what}): give one that was trained as"
+            f" a verifier or reward model, a {TOKEN_CLASSIFICATION} or {SEQUENCE_CLASSIFICATION} of"
+            " 1 label"
         )
     config = _config(directory, fields, heads[0], changes)
     tokenizer = load_tokenizer(directory, config)
@@ -92,7 +92,7 @@ def load_scalar_model(
 
 
 def load_tokenizer(source: str | os.PathLike, config: ModelConfig) -> Tokenizer:
-    """The tokenizer of a checkpoint; raises `ValueError` where it does not fit the model."""
+    """Loads the tokenizer of a checkpoint; raises `ValueError` if it does not fit the model."""
     directory = resolve(source)
     tokenizer = Tokenizer.from_directory(directory)
     try:
@@ -103,13 +103,13 @@ def load_tokenizer(source: str | os.PathLike, config: ModelConfig) -> Tokenizer:
 
 
 def load_config(source: str | os.PathLike, **changes: Any) -> ModelConfig:
-    """The `ModelConfig` of a checkpoint, with fields changed; see `config_from_hf`.
+    """Loads the `ModelConfig` of a checkpoint; `changes` override fields.
 
-    A checkpoint that ties the head to the embedding in `config.json`, but holds a head of its own
-    with other values, gets `tie_embeddings=False`, as in transformers 5, and a warning.
+    If `config.json` ties the head to the embedding but the weights hold a head with other values,
+    the result has `tie_embeddings=False`, as in transformers 5, and the function warns.
 
     Raises:
-      OSError, ValueError: a malformed field, or more layers than the weights have.
+      OSError, ValueError: if a field is malformed or claims more layers than the weights have.
     """
     directory = resolve(source)
     config = _config(directory, read_json(directory / "config.json"), CAUSAL_LM, changes)
@@ -127,7 +127,7 @@ def load_config(source: str | os.PathLike, **changes: Any) -> ModelConfig:
 
 
 def load_dtype(source: str | os.PathLike) -> str:
-    """The dtype that most of a checkpoint's weights are stored in, as `export_model` takes it."""
+    """Returns the most common dtype of a checkpoint's weights, as `export_model` takes it."""
     with contextlib.ExitStack() as stack:
         return stored_dtype(open_tensors(resolve(source), stack))
 
@@ -145,7 +145,7 @@ def _config(
 
 
 def _check_layers(directory: Path, config: ModelConfig) -> None:
-    """Bounds what would be as large as `config.json` says by what the weights hold."""
+    """Refuses a `config.json` that claims more layers or experts than the weights hold."""
     numbers = [_NUMBERS.match(name) for name in tensor_names(directory)]
     found = [(int(n[1]), int(n[2] or 0)) for n in numbers if n]
     layers, experts = (1 + max((pair[i] for pair in found), default=-1) for i in (0, 1))
@@ -160,19 +160,20 @@ def _check_layers(directory: Path, config: ModelConfig) -> None:
 
 
 def load_params(source: str | os.PathLike, config: ModelConfig, mesh: Mesh | None = None) -> Any:
-    """The parameters of a checkpoint, in `config.param_dtype`, sharded over `mesh`.
+    """Loads the parameters of a checkpoint in `config.param_dtype`, sharded over `mesh`.
 
-    Every name, shape and dtype is checked before anything is read. Then one shard at a time is
-    read, checked to be finite, cast and put on its devices, so that a host holds no more than its
-    largest shard.
+    The function checks every name, shape and dtype before it reads any weights. It then reads one
+    shard at a time, checks that its values are finite, casts it and puts it on its devices, so that
+    a host never holds more than its largest shard.
 
     Args:
       source: a directory or `hf://org/name`.
-      config: what the checkpoint must hold.
-      mesh: where the weights go, laid out by `models.sharding`; None is the first device.
+      config: the config that the checkpoint must match.
+      mesh: the devices for the weights, laid out by `models.sharding`; None means the first device.
 
     Raises:
-      OSError, ValueError: the file, tensor or field that is missing or does not fit.
+      OSError, ValueError: if a file, tensor or field is missing or does not fit; the message names
+        it.
     """
     return _load(resolve(source), LanguageModel(config), mesh)
 
@@ -189,13 +190,13 @@ def _load(directory: Path, model: Model, mesh: Mesh | None) -> Any:
 
 
 def place_tensors(model: Model, tensors: Mapping[str, Any], mesh: Mesh | None = None) -> Any:
-    """The parameters of a model from stored tensors, read one shard at a time.
+    """Builds the parameters of a model from stored tensors, which it reads one shard at a time.
 
     Args:
-      model: whose parameters they are.
-      tensors: name in a Hugging Face checkpoint -> what is read when it is sliced; complete, and of
-        the right shapes.
-      mesh: where the weights go, laid out by `models.sharding`; None is the first device.
+      model: the model that gets the parameters.
+      tensors: name in a Hugging Face checkpoint -> tensor that is read when it is sliced. All names
+        must be there, with the right shapes.
+      mesh: the devices for the weights, laid out by `models.sharding`; None means the first device.
     """
     if mesh is None:
         one = SingleDeviceSharding(jax.devices()[0])
@@ -242,7 +243,7 @@ def _check_tensors(directory: Path, model: Model, tensors: Mapping[str, Any]) ->
     for problem, names in (("lacks", set(expected) - set(tensors)), ("has unexpected", extra)):
         if names:
             raise ValueError(
-                f"{directory} {problem} {_listed(sorted(names))}; its weights are not those of "
+                f"{directory} {problem} {_listed(sorted(names))}; its weights do not belong to "
                 "the model that config.json describes"
             )
     for name, shape in expected.items():
@@ -270,9 +271,10 @@ def _load_array(
     sharding: jax.sharding.Sharding,
 ) -> jax.Array:
     # `jax.make_array_from_callback` would hold all shards of this host before it moves one, and
-    # read a shard anew for each of its replicas.
-    devices_of: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
+    # would read a shard again for each of its replicas.
+    devices_of: dict[tuple, list[Any]] = {}  # Bounds of a shard -> the devices that hold it.
     for device, index in sharding.addressable_devices_indices_map(abstract.shape).items():
+        assert index is not None  # JAX knows an index for every addressable device.
         bounds = tuple(s.indices(n)[:2] for s, n in zip(index, abstract.shape, strict=True))
         devices_of.setdefault(bounds, []).append(device)
     arrays = []
@@ -294,11 +296,11 @@ def _read_shard(
     first = [part.start for part in lead]
     for row in np.ndindex(*shard.shape[: rule.stacked]):
         name = rule.name([start + number for start, number in zip(first, row, strict=True)])
-        with np.errstate(over="ignore"):  # What overflows is refused below.
+        with np.errstate(over="ignore"):  # The check below refuses values that overflow.
             shard[row] = rule.read(tensors[name], shape, rest)
         if not bits_are_finite(shard[row]):
             raise ValueError(
                 f"the weights {name} hold values that are not finite in {abstract.dtype}; the"
-                " checkpoint is damaged, or of a training that diverged"
+                " checkpoint is damaged, or its training diverged"
             )
     return shard

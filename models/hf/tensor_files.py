@@ -1,4 +1,4 @@
-"""Opens the safetensors files of a checkpoint, and answers questions about what they hold."""
+"""Opens the safetensors files of a checkpoint and inspects their contents."""
 
 import collections
 import contextlib
@@ -19,19 +19,19 @@ INDEX_FILE = "model.safetensors.index.json"
 
 # safetensors' names of dtypes -> ours.
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-# Rows of a matrix that are compared at a time.
+# Rows of a matrix that `differs` compares at a time.
 _ROWS = 4096
-# Where the exponent of a float lies: all its bits set is infinite or no number.
+# Bits of a float's exponent; if all are set, the value is infinite or NaN.
 _EXPONENT = {"float32": 0x7F80_0000, "bfloat16": 0x7F80, "float16": 0x7C00}
 
 
 def has_weights(directory: Path) -> bool:
-    """Whether the directory holds weights in one of the two forms that are read."""
+    """Returns whether the directory holds a single weights file or the index of several."""
     return any((directory / name).exists() for name in (WEIGHTS_FILE, INDEX_FILE))
 
 
 def tensor_names(directory: Path) -> set[str]:
-    """Names of all tensors of a checkpoint; reads the index, or the header of the one file."""
+    """Returns the names of all tensors, from the index or from the header of the single file."""
     if not (directory / WEIGHTS_FILE).exists():
         return set(_weight_map(directory))
     with contextlib.ExitStack() as stack:
@@ -39,11 +39,11 @@ def tensor_names(directory: Path) -> set[str]:
 
 
 def open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any]:
-    """Name -> lazily read tensor, of all files of the checkpoint; nothing is read yet.
+    """Returns all tensors of a checkpoint by name; each is read only when it is sliced.
 
     Raises:
-      OSError, ValueError: a file that is missing, damaged, or outside the directory, or a tensor
-        that two files hold.
+      OSError, ValueError: if a file is missing, damaged or outside the directory, or if two files
+        hold the same tensor.
     """
     tensors: dict[str, Any] = {}
     files_of: dict[str, Path] = {}
@@ -60,7 +60,7 @@ def open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any]
             tensors[key], files_of[key] = handle.get_slice(key), directory / name
     header_of = functools.cache(float8.read_header)
     for key in [key for key, tensor in tensors.items() if tensor.get_dtype() == float8.DTYPE]:
-        # Of another file, perhaps.
+        # The scales may be in another file than the matrix.
         if (scales := tensors.pop(key + float8.SUFFIX, None)) is not None:
             file = files_of[key]
             tensors[key] = float8.ScaledTensor(file, header_of(file), key, scales)
@@ -68,7 +68,7 @@ def open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any]
 
 
 def stored_dtype(tensors: Mapping[str, Any]) -> str:
-    """The dtype that most tensors have; scaled 8-bit floats count as bfloat16, which holds them."""
+    """Returns the most common dtype; scaled 8-bit floats count as bfloat16, which can hold them."""
     counts = collections.Counter(
         "bfloat16"
         if isinstance(tensor, float8.ScaledTensor)
@@ -79,7 +79,7 @@ def stored_dtype(tensors: Mapping[str, Any]) -> str:
 
 
 def differs(tensors: Mapping[str, Any], one: str, other: str) -> bool:
-    """Whether two matrices are both there and differ; reads up to the first rows that do."""
+    """Returns whether both matrices exist and differ; stops reading at the first difference."""
     if one not in tensors or other not in tensors:
         return False
     a, b = tensors[one], tensors[other]
@@ -92,12 +92,12 @@ def differs(tensors: Mapping[str, Any], one: str, other: str) -> bool:
 
 
 def bits_are_finite(array: np.ndarray) -> bool:
-    """Whether all values of a float array are finite, by their bits: fast for bfloat16, too."""
+    """Returns whether all values of a float array are finite; reads the bits, which is fast."""
     mask = _EXPONENT.get(array.dtype.name)
     if mask is None:
         return bool(np.all(np.isfinite(array)))
     bits = np.ascontiguousarray(array).view(np.uint32 if mask > 0xFFFF else np.uint16).reshape(-1)
-    # In pieces, whose masks stay in the processor's cache.
+    # Work in pieces so that the masks stay in the processor's cache.
     size = 1 << 18
     return not any(
         np.any((bits[start : start + size] & mask) == mask) for start in range(0, len(bits), size)
@@ -116,13 +116,13 @@ def _files(directory: Path) -> list[str]:
 
 
 def _weight_map(directory: Path) -> dict[str, str]:
-    """Name of each tensor -> its file, a name without a folder."""
+    """Returns the file name (without a folder) of each tensor."""
     path = directory / INDEX_FILE
     files = read_json(path).get("weight_map")
     if not isinstance(files, dict) or not files:
         raise ValueError(f"{path}: weight_map={files!r:.80} is not an object of file names")
     for name in set(map(str, files.values())):
-        # Only files beside the index: others may be anything that this user can read.
+        # Only files beside the index are read; a path could point to any file of this user.
         if os.path.basename(name) != name or name in ("", ".", "..") or "\0" in name:
             raise ValueError(f"{path}: {name!r:.80} is not the name of a file beside it")
     for key, name in files.items():

@@ -1,4 +1,4 @@
-"""One table between the tensors of a Hugging Face checkpoint and the parameters of our decoder."""
+"""Maps the tensors of a Hugging Face checkpoint to the parameters of our decoder and back."""
 
 import dataclasses
 import math
@@ -17,15 +17,16 @@ from models.scalar_head import ScalarModel
 
 @dataclasses.dataclass(frozen=True)
 class TensorRule:
-    """How one of our parameters is stored.
+    """Describes how a checkpoint stores one of our parameters.
 
     Attributes:
       path: keys of the parameter in our tree.
-      hf_name: name of the tensor; one with `{layer}` is a slice of a parameter stacked over layers,
-        one with `{expert}` too of one stacked over layers and experts.
-      axes: for each axis of the stored tensor, which of our axes (those of one slice) it flattens.
-        A linear layer is stored `[out, in]` and ours are `[in..., out...]`, so a query kernel
-        `[D, N, H]` stored as `[N * H, D]` reads `((1, 2), (0,))`.
+      hf_name: name of the tensor. A name with `{layer}` is one slice of a parameter that is stacked
+        over layers; a name with `{expert}` too is stacked over layers and experts.
+      axes: for each axis of the stored tensor, the axes of our slice that it flattens. A linear
+        layer is stored as `[out, in]` and ours is `[in..., out...]`, so a query kernel `[D, N, H]`
+        that is stored as `[N * H, D]` has axes `((1, 2), (0,))`.
+      first_layer: number of the layer in the checkpoint that is the first of our stack.
     """
 
     path: tuple[str, ...]
@@ -35,30 +36,30 @@ class TensorRule:
 
     @property
     def stacked(self) -> int:
-        """Leading axes of the parameter that are not in the stored tensor."""
+        """Returns the number of leading axes of the parameter that the stored tensor lacks."""
         return ("{layer}" in self.hf_name) + ("{expert}" in self.hf_name)
 
     def name(self, index: Sequence[int]) -> str:
-        """Name of the tensor that holds `parameter[index]`, an index of the stacked axes."""
+        """Returns the name of the tensor for `parameter[index]`; `index` is over stacked axes."""
         layer, expert, *_ = (*index, 0, 0)
         return self.hf_name.format(layer=self.first_layer + layer, expert=expert)
 
     def hf_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the stored tensor for one slice of this shape."""
+        """Returns the shape of the stored tensor for a slice of our parameter with this shape."""
         return tuple(math.prod(shape[axis] for axis in group) for group in self.axes)
 
     def to_hf(self, array: np.ndarray) -> np.ndarray:
-        """One slice of the parameter as it is stored."""
+        """Converts one slice of the parameter to the stored layout."""
         order = [axis for group in self.axes for axis in group]
         return np.ascontiguousarray(array.transpose(order).reshape(self.hf_shape(array.shape)))
 
     def read(self, stored: Any, shape: Sequence[int], index: Sequence[slice]) -> np.ndarray:
-        """`slice[index]` of the parameter, reading no more of the file than that block needs.
+        """Returns the block `index` of one slice, and reads only the rows that hold the block.
 
         Args:
-          stored: the tensor in the file, sliced when indexed (safetensors' `get_slice`).
-          shape: shape of the whole slice.
-          index: one slice for each of its axes.
+          stored: the tensor in the file, read when it is indexed (safetensors' `get_slice`).
+          shape: shape of the whole slice of the parameter.
+          index: one Python slice for each axis of `shape`.
         """
         bounds = [part.indices(size)[:2] for part, size in zip(index, shape, strict=True)]
         file_index, block_shape, rest = [], [], []
@@ -75,16 +76,16 @@ class TensorRule:
 
 
 def head_of(model: Model) -> str:
-    """What `transformers` calls the head of this model."""
+    """Returns the suffix of the `transformers` class for the head of this model."""
     if not isinstance(model, ScalarModel):
         return CAUSAL_LM
     return TOKEN_CLASSIFICATION if model.bias else SEQUENCE_CLASSIFICATION
 
 
 def tensor_rules(config: ModelConfig, head: str = CAUSAL_LM) -> tuple[TensorRule, ...]:
-    """The tensors of a checkpoint with this config, in the order in which they are written."""
+    """Returns the rules for all tensors of a checkpoint, in the order of writing."""
     family = get_family(config.family)
-    rules = [("embedding", "model.embed_tokens.weight", MATRIX, 0)]
+    rules: list[tuple[Any, ...]] = [("embedding", "model.embed_tokens.weight", MATRIX, 0)]
     for stack, layers in config.stacks.items():
         block = [
             ("attention_norm.scale", "input_layernorm.weight", VECTOR),
@@ -108,7 +109,7 @@ def tensor_rules(config: ModelConfig, head: str = CAUSAL_LM) -> tuple[TensorRule
 def stored_tensors(
     model: Model,
 ) -> Iterator[tuple[str, tuple[int, ...], TensorRule, tuple[int, ...]]]:
-    """`(name, stored shape, rule, index of the slice)` of every tensor of a checkpoint."""
+    """Yields `(name, stored shape, rule, index of the slice)` for every tensor of a checkpoint."""
     for rule in tensor_rules(model.config, head_of(model)):
         shape = leaf(model.abstract_params, rule.path).shape
         for index in np.ndindex(*shape[: rule.stacked]):
@@ -116,7 +117,7 @@ def stored_tensors(
 
 
 def leaf(tree: Any, path: Sequence[str]) -> Any:
-    """The leaf of a nested dict at this path."""
+    """Returns the leaf of a nested dict at this path."""
     for key in path:
         tree = tree[key]
     return tree

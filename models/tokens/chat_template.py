@@ -1,7 +1,7 @@
-"""Renders the jinja chat templates of HF tokenizers, within bounds of time and memory.
+"""Renders the jinja chat templates of HF tokenizers, with limits of time and memory.
 
 A template is a program that comes with a checkpoint. It runs in jinja's sandbox, in a worker
-process with limits: one that loops for ever or builds a huge text ends in a `ValueError`.
+process with limits: a template that loops forever or builds a huge text raises a `ValueError`.
 """
 
 import atexit
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 # Limits of one rendering: processor time, address space of the worker, length of the text. A chat
-# template takes milliseconds. The wall clock only bounds what the processor time does not.
+# template takes milliseconds. The limit on wall time catches a worker that waits without computing.
 CPU_SECONDS = 3.0
 WALL_SECONDS = 120.0
 MEMORY_BYTES = 512 * 2**20
@@ -31,12 +31,13 @@ def render(template: str, *, name: str = "chat template", **variables: Any) -> s
 
     Args:
       template: jinja source.
-      name: what error messages call the template, such as its file.
-      **variables: what the template sees; values that JSON can hold.
+      name: name of the template in error messages, such as its file.
+      **variables: variables of the template, with values that JSON can hold.
 
     Raises:
-      ValueError: the template is malformed, reaches out of the sandbox, calls `raise_exception`,
-        fails, or exceeds a limit. One line, with the template's line where one is known.
+      ValueError: if the template is malformed, reaches out of the sandbox, calls
+        `raise_exception`, fails, or exceeds a limit. The message is one line and names the
+        template's line if that is known.
     """
     try:
         request = json.dumps([template, variables])
@@ -50,7 +51,7 @@ def render(template: str, *, name: str = "chat template", **variables: Any) -> s
 
 
 class _Worker:
-    """The worker process. It starts with the first request, and anew after one that killed it."""
+    """The worker process; it starts at the first request and again after a request killed it."""
 
     def __init__(self):
         self._process: subprocess.Popen | None = None
@@ -66,7 +67,7 @@ class _Worker:
                 line = _read_line(process.stdout.fileno(), WALL_SECONDS)
             except BrokenPipeError:
                 line = b""
-            except BaseException:  # A reply that nobody waits for must not answer the next request.
+            except BaseException:  # Its late reply must not answer the next request.
                 self.stop()
                 raise
             if line:
@@ -79,7 +80,7 @@ class _Worker:
     def stop(self) -> None:
         if self._process is not None and self._owner == os.getpid():
             self._process.stdin.close()
-            # A worker that was killed by a signal is left to say which one.
+            # Wait first, so that the exit status of a killed worker shows the signal.
             try:
                 self._process.wait(timeout=1)
             except subprocess.TimeoutExpired:
@@ -101,7 +102,7 @@ class _Worker:
 
 
 def _read_line(file: int, seconds: float) -> bytes:
-    """One line from a pipe; empty where it ends, or where the time is over, before a line does."""
+    """Reads one line from a pipe; returns nothing if the pipe or the time ends first."""
     parts, deadline = [], time.monotonic() + seconds
     while not (parts and parts[-1].endswith(b"\n")):
         if not select.select([file], [], [], max(0.0, deadline - time.monotonic()))[0]:

@@ -1,7 +1,7 @@
-"""Renders chat templates in a process of its own, which may hang or be killed.
+"""Renders chat templates in a separate process, which may hang or be killed.
 
-Run as a script by `models.tokens.chat_template`. It reads one JSON request a line from standard
-input and writes one JSON reply a line. It imports nothing of the project, so it starts fast.
+Run as a script by `models.tokens.chat_template`. It reads one JSON request per line from
+standard input and writes one JSON reply per line. It imports no project code, so it starts fast.
 """
 
 import datetime
@@ -25,7 +25,7 @@ class _Generation(Extension):
 
     def parse(self, parser):
         line = next(parser.stream).lineno
-        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body, lineno=line)
 
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _answer(request: str, max_characters: int) -> dict[str, Any]:
-    """`{"text": ...}`, or `{"error": ..., "line": ...}`; the line is of the template, or None."""
+    """Returns `{"text": ...}` or `{"error": ..., "line": ...}` (the template's line or None)."""
     try:
         template, variables = json.loads(request)
         text = _compile(template).render(**variables)
@@ -54,7 +54,7 @@ def _answer(request: str, max_characters: int) -> dict[str, Any]:
         return {"error": error.message, "line": error.lineno}
     except MemoryError:
         return {"error": "it needs too much memory"}
-    except Exception as error:  # Templates can raise whatever Python can.
+    except Exception as error:  # Templates can raise any exception.
         return _described(error)
     if len(text) > max_characters:
         return {"error": f"its text has {len(text)} characters; at most {max_characters} are taken"}
@@ -62,7 +62,7 @@ def _answer(request: str, max_characters: int) -> dict[str, Any]:
 
 
 def _described(error: Exception) -> dict[str, Any]:
-    """The error in one line, and the line of the template where it arose."""
+    """Returns the error in one line, and the line of the template that raised it."""
     line, step = None, error.__traceback__
     while step is not None:
         if step.tb_frame.f_code.co_filename == "<template>":

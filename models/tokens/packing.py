@@ -1,4 +1,4 @@
-"""Several sequences in a row: where each goes, and the arrays that result."""
+"""Packs sequences into rows of fixed length: chooses their places and builds the arrays."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where sequences lie: number i fills `[offset[i], offset[i] + length[i])` of `row[i]`.
+    """Places of sequences: number i fills `[offset[i], offset[i] + length[i])` of `row[i]`.
 
     Attributes:
       row, offset, length: int64 `[N]`.
       segment: int64 `[N]`, 1 for the first sequence of a row, 2 for the second, ...
-      num_rows: rows in all.
+      num_rows: total number of rows.
     """
 
     row: np.ndarray
@@ -24,17 +24,17 @@ class Placement:
 
 
 def place(lengths: Sequence[int] | np.ndarray, row_length: int) -> Placement:
-    """Packs by best fit, longest sequences first: each goes to the fullest row it still fits in.
+    """Places sequences by best fit, longest first: each goes to the fullest row that has room.
 
     Best-fit decreasing needs at most 11/9 of the fewest possible rows, and one more (Johnson et
     al., 1974). Ties are settled by order, so the same lengths always give the same placement.
 
     Raises:
-      ValueError: a sequence is empty or longer than a row.
+      ValueError: if a sequence is empty or longer than a row.
     """
     lengths = _checked(lengths, row_length)
     row, offset, segment = (np.zeros(len(lengths), np.int64) for _ in range(3))
-    # Bit s of `spaces` tells that some row has exactly s columns left; `rows[s]` lists them.
+    # Bit s of `spaces` is set if some row has exactly s free columns; `rows[s]` lists such rows.
     spaces, rows = 0, [[] for _ in range(row_length + 1)]
     num_rows, used = 0, []
     for i in np.argsort(-lengths, kind="stable").tolist():
@@ -57,7 +57,7 @@ def place(lengths: Sequence[int] | np.ndarray, row_length: int) -> Placement:
 
 
 def place_apart(lengths: Sequence[int] | np.ndarray, row_length: int) -> Placement:
-    """One sequence a row, in the given order. Raises as `place` does."""
+    """Places one sequence in each row, in the given order; raises like `place`."""
     lengths = _checked(lengths, row_length)
     count = len(lengths)
     return Placement(
@@ -71,20 +71,22 @@ def pack(
     row_length: int,
     num_rows: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Lays sequences out in rows.
+    """Copies sequences into rows.
 
     Args:
-      sequences: each a dict of arrays of one length, all with the same keys: `tokens`,
-        `loss_weights`, and whatever else belongs to a token, be it numbers or arrays.
-      num_rows: rows of the result, the last ones empty; None for as many as are needed.
+      sequences: dicts with the same keys, each of arrays of one length: `tokens`,
+        `loss_weights`, and any other number or array for each token.
+      placement: places of the sequences, from `place` or `place_apart`.
+      row_length: tokens of a row.
+      num_rows: rows of the result, the last ones empty; None means as many as needed.
 
     Returns:
       The same arrays as `[num_rows, row_length, ...]`, zero where there is no token, with
       `positions` (from 0 in each sequence) and `segment_ids`. The first token of a sequence gets
-      weight 0 in `loss_weights`: nothing of its sequence predicts it.
+      weight 0 in `loss_weights`, because no token of its sequence predicts it.
 
     Raises:
-      ValueError: more rows are needed than `num_rows`.
+      ValueError: if the placement needs more rows than `num_rows`.
     """
     num_rows = placement.num_rows if num_rows is None else num_rows
     if num_rows < placement.num_rows:

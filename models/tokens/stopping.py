@@ -1,4 +1,4 @@
-"""Stop strings for a compiled sampler: string matching as a table over tokens."""
+"""Finds stop strings in a compiled sampler, by a table of transitions over tokens."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class TokenAutomaton:
-    """Finds strings in generated text, whatever tokens it is made of.
+    """Finds strings in generated text, no matter how tokens split them.
 
-    An Aho-Corasick automaton over bytes, with every token's bytes already walked: one lookup
-    per token on the device. The last state is reached by, and after, any match.
+    It is an Aho-Corasick automaton over bytes. The table already walks the bytes of every token, so
+    the device needs one lookup for each token. Any match leads to the last state, which is final.
 
     Attributes:
       transitions: `[states, V]` int16, the state after reading a token in a state.
@@ -25,7 +25,7 @@ class TokenAutomaton:
         """Compiles `strings` for a vocabulary given as the bytes of each token.
 
         Raises:
-          ValueError: no strings, or an empty one.
+          ValueError: if there are no strings or one is empty.
         """
         patterns = [s.encode() for s in strings]
         if not patterns or not all(patterns):
@@ -37,18 +37,18 @@ class TokenAutomaton:
         for i in range(lengths.max(initial=0)):
             # Tokens that still have an i-th byte take one more step from every state.
             ids = np.flatnonzero(lengths > i)
-            byte = np.array([token_bytes[t][i] for t in ids])
+            byte = np.array([token_bytes[int(t)][i] for t in ids])
             table[:, ids] = by_byte[table[:, ids], byte]
         return cls(table.astype(np.int16))
 
     @classmethod
     def of(cls, strings: Sequence[str], tokenizer: Any, vocab_size: int) -> "TokenAutomaton":
-        """`build` for a model of so many tokens; `tokenizer.token_bytes` tells their bytes."""
+        """Compiles `strings` for a tokenizer and a model with `vocab_size` tokens."""
         return cls.build(strings, [tokenizer.token_bytes(i) for i in range(vocab_size)])
 
 
 def _byte_automaton(patterns: Sequence[bytes]) -> np.ndarray:
-    """`[states, 256]` transitions; state 0 is the start, the last one absorbs every match."""
+    """Returns `[states, 256]` transitions; state 0 starts, the last one absorbs every match."""
     prefixes = sorted({p[:i] for p in patterns for i in range(len(p))}, key=len)
     index = {prefix: i for i, prefix in enumerate(prefixes)}
     accept = len(prefixes)

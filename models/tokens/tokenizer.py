@@ -1,4 +1,4 @@
-"""Tokenizers in Hugging Face layout: load, train, encode, decode, chat templates. Free of JAX."""
+"""Loads, trains and applies tokenizers in Hugging Face layout, with chat templates; without JAX."""
 
 import functools
 import json
@@ -41,13 +41,15 @@ class Tokenizer:
         template_name: str = "chat template",
         generation: Mapping[str, Any] | None = None,
     ):
-        """Args:
-        backend: maps text to ids.
-        config: fields of `tokenizer_config.json`; those named `*_token` are the special tokens.
-        template: jinja source of the chat template.
-        stop_ids: ids that end a response, besides the `eos_token`.
-        template_name: what errors call the template, such as its file.
-        generation: fields of `generation_config.json`, kept for the export.
+        """Wraps a `tokenizers` tokenizer.
+
+        Args:
+          backend: maps text to ids.
+          config: fields of `tokenizer_config.json`; fields named `*_token` are special tokens.
+          template: jinja source of the chat template.
+          stop_ids: ids that end a response, besides the `eos_token`.
+          template_name: name of the template in errors, such as its file.
+          generation: fields of `generation_config.json`, kept for the export.
         """
         backend.no_padding()
         backend.no_truncation()
@@ -66,14 +68,14 @@ class Tokenizer:
 
     @classmethod
     def from_directory(cls, source: str | os.PathLike) -> "Tokenizer":
-        """The tokenizer of a checkpoint directory or `hf://org/name`.
+        """Loads the tokenizer of a checkpoint directory or `hf://org/name`.
 
-        The chat template is `chat_template.jinja`, or else the one in `tokenizer_config.json` (of
-        several named ones, the one called "default"). Stop ids are the `eos_token` and the
+        The chat template comes from `chat_template.jinja`, or else from `tokenizer_config.json`
+        (if that has several, the one named "default"). Stop ids are the `eos_token` and the
         `eos_token_id`s of `generation_config.json`, or else of `config.json`.
 
         Raises:
-          OSError, ValueError: one line that says which file is missing or malformed.
+          OSError, ValueError: if a file is missing or malformed; the message is one line.
         """
         files = read_tokenizer_files(resolve(source))
         return cls(
@@ -102,22 +104,23 @@ class Tokenizer:
 
     @property
     def backend(self) -> tokenizers.Tokenizer:
-        """What maps text to ids; not to be changed."""
+        """Returns the `tokenizers` object that maps text to ids; do not change it."""
         return self._backend
 
     @functools.cached_property
     def vocab_size(self) -> int:
-        """One more than the largest id. A model may have a larger, padded vocabulary."""
+        """Returns the largest id plus one. A model may have a larger, padded vocabulary."""
         return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def check_fits(self, model_vocab_size: int) -> None:
         """Checks that a model with this vocabulary can embed what the tokenizer produces.
 
-        Added tokens that the model cannot embed are allowed while no text holds them: `encode`
-        refuses one that does.
+        Added tokens that the model cannot embed are allowed; `encode` refuses a text that contains
+        one.
 
         Raises:
-          ValueError: the tokenizer's own tokens, or one with a role, are beyond the vocabulary.
+          ValueError: if a token of the tokenizer's own vocabulary, or one with a role, is beyond
+            the model's vocabulary.
         """
         if self.vocab_size <= model_vocab_size:
             return
@@ -139,7 +142,7 @@ class Tokenizer:
         self._embedded = model_vocab_size
 
     def token_id(self, token: str) -> int:
-        """The id of a token by its text. Raises `ValueError` where it is not one token."""
+        """Returns the id of a token by its text; raises `ValueError` if there is no such token."""
         token_id = self._backend.token_to_id(token)
         if token_id is None:
             raise ValueError(f"the tokenizer has no token {token!r}; use one that has, or add it")
@@ -147,31 +150,31 @@ class Tokenizer:
 
     @property
     def eos_id(self) -> int:
-        """The id that ends a sequence. Raises `ValueError` where none is declared."""
+        """Returns the id that ends a sequence; raises `ValueError` if none is declared."""
         return self._special_id("eos_token")
 
     @property
     def bos_id(self) -> int:
-        """The id that begins a sequence. Raises `ValueError` where none is declared."""
+        """Returns the id that begins a sequence; raises `ValueError` if none is declared."""
         return self._special_id("bos_token")
 
     @property
     def pad_id(self) -> int:
-        """The id that fills rows up; `eos_id` where none is declared.
+        """Returns the id that fills up rows; `eos_id` if none is declared.
 
-        Nothing may be inferred from this id: what is padding is told by `segment_ids`, since in
-        many tokenizers it is also the id that ends a response.
+        Use `segment_ids`, not this id, to find padding: in many tokenizers the same id also ends a
+        response.
         """
         return self._special_id("pad_token" if "pad_token" in self.special_tokens else "eos_token")
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """All ids that end a response, `eos_id` first. Raises `ValueError` where there is none."""
+        """Returns all ids that end a response, `eos_id` first; raises `ValueError` without any."""
         eos = () if "eos_token" not in self.special_tokens and self._stop_ids else (self.eos_id,)
         return tuple(dict.fromkeys(eos + self._stop_ids))
 
     def special_ids(self) -> dict[str, Any]:
-        """`bos_token_id`, `eos_token_id` and `pad_token_id` as HF config files hold them."""
+        """Returns `bos_token_id`, `eos_token_id` and `pad_token_id` as in HF config files."""
         ids: dict[str, Any] = {
             f"{kind}_token_id": self._special_id(f"{kind}_token")
             for kind in ("bos", "pad")
@@ -182,22 +185,23 @@ class Tokenizer:
         return ids
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text that goes on; special tokens written in it become their ids.
+        """Encodes a text that continues a sequence; special tokens in it become their ids.
 
-        What begins a sequence is encoded by `encode_prompts`.
+        Use `encode_prompts` for a text that begins a sequence.
 
         Raises:
-          ValueError: the text is not valid Unicode, or holds a token that the model cannot embed.
+          ValueError: if the text is not valid Unicode or contains a token that the model cannot
+            embed.
         """
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts, in parallel."""
+        """Encodes many texts in parallel, each as `encode` does."""
         try:
             encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError:
             raise ValueError(_not_text(texts)) from None
-        except BaseException as error:  # So does a panic of the library derive from.
+        except BaseException as error:  # A panic of the library derives from it.
             if type(error).__name__ != "PanicException":
                 raise
             raise ValueError(f"the tokenizer cannot encode a text: {error}") from None
@@ -213,12 +217,12 @@ class Tokenizer:
         return ids
 
     def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts that begin a sequence: prompts, rendered chats, whole documents.
+        """Encodes texts that begin a sequence: prompts, rendered chats, whole documents.
 
-        In front is what the tokenizer itself puts there: by `add_bos_token` where
-        `tokenizer_config.json` has it (DeepSeek), else by its post-processor (Llama 3). A text that
-        begins with a special token, such as a rendered chat, brings its own beginning and gets no
-        other. Nothing is put behind.
+        The tokenizer's opening tokens come first: `add_bos_token` decides if
+        `tokenizer_config.json` has it (DeepSeek), else the post-processor does (Llama 3). A text
+        that already begins with a special token, such as a rendered chat, gets no other opening.
+        Nothing is appended.
         """
         front, special = self._front
         return [
@@ -227,15 +231,15 @@ class Tokenizer:
         ]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
-        """Text of ids. Bytes that are no whole UTF-8 character become U+FFFD."""
+        """Decodes ids to text; bytes that do not form a whole UTF-8 character become U+FFFD."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The UTF-8 bytes that one token adds to a text.
+        """Returns the UTF-8 bytes that one token adds to a text.
 
-        Exact for byte-level BPE (Llama 3, Qwen) and for tokens that stand for one byte; otherwise
-        what the token decodes to when another precedes it. Empty for ids that no token has, as in
-        the padded part of a model's vocabulary.
+        The result is exact for byte-level BPE (Llama 3, Qwen) and for tokens that stand for one
+        byte. Otherwise it is the text that the token decodes to after another token. It is empty
+        for ids without a token, as in the padded part of a model's vocabulary.
         """
         if (added := self._added_tokens.get(token_id)) is not None:
             return added.encode()
@@ -256,15 +260,15 @@ class Tokenizer:
         add_generation_prompt: bool = False,
         **variables: Any,
     ) -> str:
-        """The text of a conversation, for `encode_prompts`.
+        """Renders a conversation as text for `encode_prompts`.
 
         Args:
           messages: dicts with `role` ("system", "user", "assistant") and `content`.
-          add_generation_prompt: end with what opens an assistant turn.
-          **variables: for the template, e.g. `tools` or `enable_thinking`.
+          add_generation_prompt: whether to append the opening of an assistant turn.
+          **variables: further variables of the template, e.g. `tools` or `enable_thinking`.
 
         Raises:
-          ValueError: there is no template, it is malformed, it refuses these messages, or it
+          ValueError: if there is no template, or it is malformed, refuses these messages or
             exceeds the limits of `models.tokens.chat_template`.
         """
         if self.template is None:
@@ -282,7 +286,7 @@ class Tokenizer:
         )
 
     def template_reads(self, variable: str) -> bool:
-        """Whether the chat template's source names a variable."""
+        """Returns whether the chat template's source names a variable."""
         return bool(re.search(rf"\b{re.escape(variable)}\b", self.template or ""))
 
     def _special_id(self, kind: str) -> int:
@@ -292,10 +296,10 @@ class Tokenizer:
 
     @functools.cached_property
     def _front(self) -> tuple[list[int], frozenset[int]]:
-        """What begins a sequence, and the ids of all special tokens."""
+        """Returns the opening tokens of a sequence, and the ids of all special tokens."""
         if isinstance(add_bos := self._config.get("add_bos_token"), bool):
-            # As transformers 4 has it for the classes that write this field. Version 5 looks at the
-            # post-processor only, which in DeepSeek's files does not add the BOS.
+            # This follows transformers 4 for the classes that write this field. Version 5 reads
+            # only the post-processor, which does not add the BOS in DeepSeek's files.
             front = [self.bos_id] if add_bos and "bos_token" in self.special_tokens else []
         else:
             bare, whole = (
@@ -308,7 +312,7 @@ class Tokenizer:
         added = self._backend.get_added_tokens_decoder()
         special = {token_id for token_id, token in added.items() if token.special}
         roles = {self._backend.token_to_id(text) for text in self.special_tokens.values()}
-        return front, frozenset(special | roles | set(front) - {None})
+        return front, frozenset(special | {role for role in roles if role is not None} | set(front))
 
     @functools.cached_property
     def _added_tokens(self) -> dict[int, str]:
@@ -336,20 +340,22 @@ def train_bpe(
 ) -> Tokenizer:
     """Trains byte-level BPE (arXiv:1508.07909, over bytes as GPT-2) with digits split one by one.
 
-    Every text can be encoded, and decodes to itself. The same texts in any order give the same
-    tokenizer.
+    The tokenizer can encode every text and decodes it exactly. The order of the texts does not
+    change the result.
 
     Args:
       texts: the corpus.
-      vocab_size: largest number of tokens, special ones and the 256 bytes included. A small corpus
-        may offer fewer.
+      vocab_size: largest number of tokens, including special tokens and the 256 bytes. A small
+        corpus may give fewer.
       special_tokens: control tokens such as `<|im_start|>`; decoding may skip them.
-      text_tokens: strings that are one token each and yet plain text, such as `<think>`.
-      eos_token: ends a sequence; a special token, as are `bos_token` and `pad_token`.
+      text_tokens: strings that become one token each but stay plain text, such as `<think>`.
+      eos_token: token that ends a sequence.
+      bos_token: token that begins a sequence, or None.
+      pad_token: token that fills up rows, or None; these three are special tokens.
       template: jinja source of the chat template.
 
     Raises:
-      ValueError: no texts, or a `vocab_size` without room for bytes and listed tokens.
+      ValueError: if there are no texts, or `vocab_size` has no room for bytes and listed tokens.
     """
     named = {"eos_token": eos_token, "bos_token": bos_token, "pad_token": pad_token}
     named = {kind: token for kind, token in named.items() if token is not None}
@@ -363,7 +369,7 @@ def train_bpe(
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            # A digit may take the space before it along, so that " 7" costs one token.
+            # A digit may include the space before it, so that " 7" is one token.
             pre_tokenizers.Split(tokenizers.Regex(r" ?\d"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
@@ -394,7 +400,7 @@ def _nonempty(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _not_text(texts: Sequence[Any]) -> str:
-    """Why the library refuses one of these texts."""
+    """Says why the library refuses one of these texts."""
     for text in texts:
         if not isinstance(text, str):
             return f"{text!r:.80} is a {type(text).__name__}; only text can be tokenized"

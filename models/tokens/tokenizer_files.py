@@ -26,13 +26,13 @@ _TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerFiles:
-    """What a directory says about its tokenizer.
+    """The tokenizer files of a directory, parsed.
 
     Attributes:
       backend: maps text to ids; the tokens that only `tokenizer_config.json` names are added.
       config: fields of `tokenizer_config.json` and `special_tokens_map.json`.
       template: jinja source of the chat template, or None.
-      template_name: where the template is from, for error messages.
+      template_name: source of the template, for error messages.
       stop_ids: ids that end a response, besides the `eos_token`.
       generation: fields of `generation_config.json`.
     """
@@ -48,11 +48,12 @@ class TokenizerFiles:
 def read_tokenizer_files(directory: Path) -> TokenizerFiles:
     """Reads the tokenizer files of a directory.
 
-    A `tokenizer.json` that was not seen before is first tried out in a process with limits, since
-    a hostile one can hang or abort the process that loads it.
+    The function first tries out an unknown `tokenizer.json` in a process with limits, because a
+    hostile file can hang or abort the process that loads it.
 
     Raises:
-      OSError, ValueError: one line that names the file that is missing or malformed.
+      OSError, ValueError: if a file is missing or malformed; the message is one line that names
+        it.
     """
     path = directory / TOKENIZER_FILE
     if not path.exists():
@@ -83,27 +84,27 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
 
 
 def mark_checked(path: Path) -> None:
-    """Records that a `tokenizer.json` needs no trial, such as one that was just saved."""
+    """Records that a `tokenizer.json`, such as one just saved, needs no trial."""
     try:
         marker = _marker(path)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
     except OSError:
-        pass  # Without a cache every load pays for a trial.
+        pass  # Without a cache every load repeats the trial.
 
 
 def content_of(value: Any) -> str | None:
-    """The text of a special token, which config files hold as text or as a dict."""
+    """Returns the text of a special token, which config files hold as a string or a dict."""
     if isinstance(value, Mapping):
         value = value.get("content")
     return value if isinstance(value, str) else None
 
 
 def portable_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `tokenizer_config.json` that transformers 4 can read as well as 5."""
+    """Returns the `tokenizer_config.json` fields in a form that transformers 4 and 5 can read."""
     config = dict(config)
     if config.get("tokenizer_class") == "TokenizersBackend":
-        # What transformers 5 writes and 4 does not know; both know its old name.
+        # transformers 5 writes this name, which 4 does not know; both know the old one.
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(extra := config.get("extra_special_tokens"), list):
         # In transformers 4 this field is an object, and the list has another name; 5 reads both.
@@ -121,12 +122,12 @@ def _marker(path: Path) -> Path:
 
 
 def _try_out(path: Path) -> None:
-    """Raises `ValueError` where loading the file, or encoding with it, fails or exceeds limits."""
+    """Raises `ValueError` if loading the file or encoding with it fails or exceeds limits."""
     try:
         if _marker(path).exists():
             return
     except (OSError, RuntimeError):
-        pass  # No home directory, perhaps.
+        pass  # For example, there is no home directory.
     # Published files of 35 MB need less than 1 GiB.
     memory_bytes = 768 * 2**20 + 40 * path.stat().st_size
     try:
@@ -175,7 +176,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], path: 
         if (found := backend.token_to_id(content)) != index:
             raise ValueError(
                 f"{path}: added_tokens_decoder gives {content!r} the id {index}, but in"
-                f" {TOKENIZER_FILE} it has {found}; mend one of them"
+                f" {TOKENIZER_FILE} it has {found}; correct one of them"
             )
     backend.add_special_tokens(
         [
@@ -187,7 +188,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], path: 
 
 
 def _more_special_tokens(config: Mapping[str, Any]) -> list[str]:
-    """Special tokens without a role; transformers 4 and 5 have different names for them."""
+    """Returns special tokens without a role; their field differs in transformers 4 and 5."""
     values: list[Any] = []
     for field in ("additional_special_tokens", "extra_special_tokens"):
         value = config.get(field)
@@ -196,7 +197,7 @@ def _more_special_tokens(config: Mapping[str, Any]) -> list[str]:
 
 
 def _template(directory: Path, config: Mapping[str, Any]) -> tuple[str | None, str]:
-    """The chat template and where it is from: a file of its own, or a field of the config."""
+    """Returns the chat template and its source: a separate file or a field of the config."""
     path = directory / TEMPLATE_FILE
     if path.exists():
         try:
@@ -219,7 +220,7 @@ def _template(directory: Path, config: Mapping[str, Any]) -> tuple[str | None, s
 
 
 def _token_ids(value: Any, name: str, vocabulary: int) -> tuple[int, ...]:
-    """Token ids from a number, a list of numbers, or null."""
+    """Reads token ids from a number, a list of numbers, or null."""
     ids = value if isinstance(value, list) else [] if value is None else [value]
     for token_id in ids:
         if isinstance(token_id, bool) or not isinstance(token_id, int):

@@ -1,7 +1,7 @@
-"""Loads a `tokenizer.json` and encodes hostile texts, in a process that may be killed for it.
+"""Tries out a `tokenizer.json` on hostile texts, in a process that may be killed.
 
-Run as a script by `models.tokens.tokenizer_files`, with the file and the address space that it may
-use. The exit status is 0 if all went well; else standard output says in one line what went wrong.
+`models.tokens.tokenizer_files` runs this script with the file and a limit of address space. The
+exit status is 0 on success; otherwise standard output names the fault in one line.
 """
 
 import json
@@ -13,15 +13,15 @@ from typing import Any
 import tokenizers
 
 CPU_SECONDS = 20
-# Long enough for a regular expression that tries every way to split a run to exceed all limits.
+# Long enough that a regular expression with exponential backtracking exceeds all limits.
 _RUN = 2000
 _CHARACTERS = "aA0 \n\t!-_.é你"
-# More would take long; published tokenizers have fewer in their patterns.
+# More would take too long; published tokenizers have fewer characters in their patterns.
 _MOST_CHARACTERS = 200
 
 
 def main() -> int:
-    """Tries the file out; returns the exit status."""
+    """Tries out the file and returns the exit status."""
     path, memory_bytes = sys.argv[1], int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -42,17 +42,17 @@ def main() -> int:
 
 
 def _probes(state: Any) -> list[str]:
-    """Runs of each character, also of those that the file's patterns name, and their mixtures."""
+    """Returns runs of each character, including those in the file's patterns, and mixtures."""
     parts = {key: state.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")}
     named = sorted(set("".join(_strings(parts))) - set(_CHARACTERS))
     characters = [*_CHARACTERS, *named[:_MOST_CHARACTERS]]
-    # What would end a match stands behind each run, but not next to it.
+    # Characters that may end a match follow each run, but not directly.
     end = "\0" + "".join(characters)
     return ["", *(character * _RUN + end for character in characters), end * 20]
 
 
 def _strings(value: Any) -> list[str]:
-    """All strings in a nest of JSON values."""
+    """Returns all strings in nested JSON values."""
     if isinstance(value, str):
         return [value]
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

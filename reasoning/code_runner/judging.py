@@ -118,14 +118,13 @@ def check_unit_tests(tests: Sequence[UnitTest]) -> type:
 
 
 def decode(answer: str) -> Any:
-    """Returns the value in a line that `harness.encode` made, of at most `_LONGEST_READ`
-    characters.
+    """Returns the value in a line that `harness.encode` made.
 
-    Hostile text is safe here: building a set of colliding numbers takes quadratic time, so longer
-    lines are refused.
+    A line of more than `_LONGEST_READ` characters is refused, because the text is hostile: building
+    a set of colliding numbers takes quadratic time.
 
     Raises:
-      ValueError: the line holds no value; the message says what happened instead.
+      ValueError: the line holds no value or is too long; the message says what happened instead.
     """
     if len(answer) > _LONGEST_READ:
         raise ValueError(f"gave a value of {len(answer)} characters, {answer[:_SHOWN]}...")

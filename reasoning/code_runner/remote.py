@@ -1,5 +1,6 @@
-"""Runs programs in a remote sandbox over HTTP (SandboxFusion or Piston), behind the interface of
-`ProgramRunner`.
+"""Runs programs in a remote sandbox over HTTP: SandboxFusion or Piston.
+
+It has the interface of the local runner (`ProgramRunner`).
 """
 
 import dataclasses

@@ -84,11 +84,10 @@ class TestResult:
 
 @dataclasses.dataclass(frozen=True)
 class ExpressionResult:
-    """The value of an expression, which is plain data. If `ok` is False, the reason says why there
-    is none.
+    """The value of an expression, which is plain data, or the reason why there is none.
 
-    A value whose text has more than about 10,000 characters is refused: the text is untrusted, and
-    rebuilding a large value can take quadratic time.
+    `ok` says which of the two it is. A value whose text has more than about 10,000 characters is
+    refused: the text is untrusted, and rebuilding a large value can take quadratic time.
     """
 
     ok: bool

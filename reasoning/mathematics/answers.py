@@ -58,7 +58,7 @@ def extract_answer(text: str, options: GradingOptions = DEFAULT) -> str | None:
 
     It takes the first of these that the text has, and the last place of that kind: the content of
     `<answer>` (if several blocks differ, are nested or are not closed, there is no answer);
-    `\\boxed{...}`; the text after "####"; the text after "A:", "Answer:" or "the answer is", on
+    `\boxed{...}`; the text after "####"; the text after "A:", "Answer:" or "the answer is", on
     that line or the next; the last formula or number with everything written together with it.
     Inside `<answer>`, it looks only for a box or an announcement; otherwise the whole content is
     the answer, so two numbers are no answer. Takes time linear in the length of the text.
@@ -98,17 +98,16 @@ def _answer_blocks(text):
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Returns the content of the last `\\boxed{...}` with balanced braces, the outermost of
-    nested ones.
+    r"""Returns the content of the last `\boxed{...}` with balanced braces.
+
+    Of nested boxes, the outermost one counts.
     """
     boxes = _boxes(text)
     return text[boxes[-1][1] : boxes[-1][2]].strip() if boxes else None
 
 
 def _boxes(text):
-    """Returns (start, start of the content, end of the content) of the outermost boxes, in
-    order.
-    """
+    """Returns (start, start of content, end of content) of the outermost boxes, in order."""
     boxes, opened = [], []
     for match in _BOX_OR_BRACE.finditer(text):
         token = match.group()
@@ -124,9 +123,7 @@ def _boxes(text):
 
 
 def _boxed(text, options):
-    """Returns the boxed answer: the last of several boxes, or all that are joined to it as
-    a list.
-    """
+    """Returns the boxed answer: the last box, or the list of all boxes that are joined to it."""
     boxes = _boxes(text)
     if not boxes:
         return None

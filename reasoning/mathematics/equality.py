@@ -172,10 +172,9 @@ def points(variables: Iterable[str], whole: bool = False) -> Iterator[dict[str, 
 
 
 def proportional(one: Tree, other: Tree, variables: frozenset[str]) -> Value | None:
-    """Returns the factor c with `one` = c * `other` everywhere, or None if there is no such
-    constant.
+    """Returns the factor c with `one` = c * `other` everywhere.
 
-    The result is also None if one of them is zero everywhere.
+    The result is None if there is no such constant, or if one of them is zero everywhere.
     """
     real, other_ratios = [], []
     for point in points(variables, whole="'bound'" in str((one, other))):

@@ -115,8 +115,9 @@ def compare_numerals(expected: str, given: str) -> bool | None:
 
 
 def spelled_number(text: str) -> str:
-    """Returns the digits of a number in English words ("one hundred twenty-one"), or the text
-    itself.
+    """Returns the digits of a number in English words, or the text itself.
+
+    It reads words such as "one hundred twenty-one".
     """
     words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).lower().replace("-", " ").split()
     negative = words[:1] in (["minus"], ["negative"])

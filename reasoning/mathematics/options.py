@@ -11,7 +11,7 @@ class GradingOptions:
     `docs/grading.md` shows an example of each.
 
     Attributes:
-      boxes: which of several `\\boxed{...}` is the answer. "joined": boxes with only "and", "or" or
+      boxes: which of several `\boxed{...}` is the answer. "joined": boxes with only "and", "or" or
         a comma between them are one list, otherwise the last box counts; "last": the last box
         always counts.
       prose_in_tags: whether to look for the answer in a sentence between `<answer>` tags. If not,

@@ -160,7 +160,7 @@ def _equal_equations(sides, others):
 
 
 def _difference(sides):
-    r"""Returns left minus right; for an equation with \\pm, the product of both differences."""
+    r"""Returns left minus right; for an equation with \pm, the product of both differences."""
     variants = zip(*(_both_signs(side) for side in sides))
     trees = [
         ("add", [parse(left), ("negate", parse(right))]) for left, right in dict.fromkeys(variants)

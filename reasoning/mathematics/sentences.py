@@ -91,8 +91,9 @@ def only_number(sentence: str) -> str | None:
 
 
 def mathematics(text: str) -> list[str]:
-    """Returns the formulas, and the numbers with everything written together with them, in
-    order.
+    """Returns the formulas and numbers of a text, in order.
+
+    A number includes everything that is written together with it.
     """
     found, end = [], 0
     pieces = list(_pieces(text))
@@ -111,9 +112,7 @@ def mathematics(text: str) -> list[str]:
 
 
 def _pieces(text):
-    """Yields (start, text, whether it is a formula) for all formulas and all words between
-    spaces.
-    """
+    """Yields (start, text, whether it is a formula) for all formulas and other words."""
     word_start, word_end = 0, -1
     for match in _MATH.finditer(text):
         piece = match.group()

@@ -58,9 +58,7 @@ def looks_like_set(text: str) -> bool:
 
 
 def compare_sets(expected: str, given: str) -> bool | None:
-    """Says whether two texts name the same set of real numbers; None if one of them names
-    no set.
-    """
+    """Says whether two texts name the same set of real numbers; None if one names no set."""
     try:
         one, other = read_set(expected), read_set(given)
     except (Unreadable, Undefined):

@@ -132,8 +132,9 @@ class _Comparison:
         return signs == ["="] and any(side[:1] in ("(", "[") and "," in side for side in sides)
 
     def match(self, expected, given):
-        """Says whether the elements pair up. Equality is transitive, so the first match is
-        enough.
+        """Says whether the elements pair up.
+
+        Equality is transitive, so the first match of each element is enough.
         """
         left = list(given)
         for element in expected:
@@ -151,9 +152,7 @@ class _Comparison:
             return False
 
     def same_matrix(self, reference, answer):
-        """Says whether two matrices are the same entry by entry; None if neither text is a
-        matrix.
-        """
+        """Says whether two matrices are equal entry by entry; None if neither is a matrix."""
         one, other = _MATRIX.fullmatch(reference), _MATRIX.fullmatch(answer)
         if not one and not other:
             return None
@@ -212,7 +211,7 @@ class _Comparison:
         return self.same(*texts)
 
     def same_approximation(self, reference, answer):
-        r"""Compares an answer such as "2/3 \\approx 0.667" with a reference.
+        r"""Compares an answer such as "2/3 \approx 0.667" with a reference.
 
         The exact value must be the reference, and the decimals must be that value, rounded.
         """
@@ -258,9 +257,7 @@ class _Comparison:
         return same_expression(left, right)
 
     def is_decimal_of(self, decimal, exact, min_significant):
-        """Says whether `decimal` is a decimal number, and is the number `exact` rounded to its
-        digits.
-        """
+        """Says whether `decimal` is a decimal number, namely `exact` rounded to its digits."""
         quantity = parse_quantity(decimal)
         if quantity is None or quantity.decimals is None:
             return False
@@ -287,8 +284,9 @@ def reference_number(quantity: Quantity) -> str:
 
 
 def _pure(text, quantity):
-    """Returns a text that the expression reader understands, even if only the number
-    reader does.
+    """Returns a text in a form that the expression reader understands.
+
+    Some quantities are understood only by the number reader.
     """
     return reference_number(quantity) if quantity and not quantity.base else text
 
@@ -309,7 +307,7 @@ def _is_result(side, options):
 
 
 def _is_pm_equation(text):
-    r"""Says whether both signs of \\pm belong to one curve, as in y = \\pm\\sqrt{1-x^2}."""
+    r"""Says whether both signs of \pm belong to one curve, as in y = \pm\sqrt{1-x^2}."""
     if r"\pm" not in text or "=" not in text or "," in text:
         return False
     sides, signs = split_relation(text)
@@ -368,7 +366,7 @@ _MEMBER = re.compile(r"\\?[A-Za-z]\w*\\in(?![A-Za-z])")
 
 
 def _without_membership(reference, answer):
-    r"""Drops "x \\in" on either side; on both sides only if they have the same name."""
+    r"""Drops "x \in" on either side; on both sides only if they have the same name."""
     name, other = _MEMBER.match(reference), _MEMBER.match(answer)
     if name and other and name.group() != other.group():
         return reference, answer

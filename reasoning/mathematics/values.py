@@ -29,12 +29,11 @@ class Undefined(ArithmeticError):
 
 
 def evaluate(trees: Sequence[Tree], point: Mapping[str, Value]) -> tuple[list[Value], int]:
-    """Returns the values of trees whose symbols have the values of `point`, and the number of
-    digits.
+    """Returns the values of trees at a point, and the number of digits computed.
 
-    A symbol that is neither a constant nor in `point` gets a value of its own, the same each time
-    (`point[""]` chooses another). An expression that equals only itself, such as f(2), gets one
-    too.
+    Symbols have the values of `point`. A symbol that is neither a constant nor in `point` gets a
+    value of its own, the same each time (`point[""]` chooses another). An expression that equals
+    only itself, such as f(2), gets one too.
 
     Raises:
       Undefined: there is a division by zero or the like.
@@ -134,9 +133,7 @@ class _Evaluation:
         return self._own_value(name, [self.of(argument) for argument in arguments])
 
     def _own_value(self, name, arguments):
-        """Returns a number that depends on the name, the arguments and the point, and on
-        nothing else.
-        """
+        """Returns a number that depends only on the name, the arguments and the point."""
         with mpmath.workdps(30):
             parts = [str(mpmath.nstr(+_number(argument), 20)) for argument in arguments]
         text = "|".join([str(self.point.get("", "")), name, *parts])

@@ -1,5 +1,4 @@
-"""Verifies mathematical answers: simple ones in this process, the rest in workers that can be
-killed.
+"""Verifies mathematical answers: simple ones in this process, the rest in killable workers.
 
 Most answers are decided in this process, by text and exact fractions. The rest (expressions, sets,
 intervals, matrices, equations) goes to `reasoning.mathematics.symbolic` in worker processes, under
@@ -48,12 +47,12 @@ _NAMED = re.compile(
 def verify_math(reference: str, answer: str, options: GradingOptions = DEFAULT) -> Verdict:
     r"""Verifies that `answer` means the same as `reference`.
 
-    - Numbers are compared by value: 0.5 = 1/2 = \\frac12 = 50%. Thousands separators, currencies
+    - Numbers are compared by value: 0.5 = 1/2 = \frac12 = 50%. Thousands separators, currencies
     and Unicode digits are read. A unit may be missing on either side; two units must be the same.
     "50%" equals both 50 and 0.5. A decimal may stand for a repeating fraction or an irrational
     number if it is that number to six significant digits; no integer stands for another number.
     - A number must be worked out: "9*2" is no answer to 18 ("9*2 = 18" is).
-    - Words are compared by their letters, in any case: \\text{Evelyn} = evelyn, (C) = C.
+    - Words are compared by their letters, in any case: \text{Evelyn} = evelyn, (C) = C.
     - Tuples and intervals are compared in order and with their brackets; sets and lists without
     order.
     - Everything else is compared by value at many points, exactly or to many digits.
@@ -165,7 +164,7 @@ def _is_unit(word):
 
 
 def _enclosed_quantity(text):
-    r"""Returns the quantity in a text, through brackets and \\text{...} around the whole of it."""
+    r"""Returns the quantity in a text, through brackets and \text{...} around the whole of it."""
     for _ in range(4):
         quantity = parse_quantity(text)
         enclosed = _ENCLOSED.fullmatch(text)

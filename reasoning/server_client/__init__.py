@@ -1,3 +1,1 @@
-"""The client of a model behind an OpenAI-compatible server, with the generator and the judge that
-use it.
-"""
+"""The client of a model behind an OpenAI-compatible server, its generator and its judge."""

@@ -184,10 +184,10 @@ class ApiClient:
     def events(
         self, path: str, body: Mapping[str, Any], *, prompt_tokens: int, completion_tokens: int
     ) -> Iterator[Mapping[str, Any]]:
-        """Yields the parts of an answer as the server sends them (server-sent events). It does not
-        retry.
+        """Yields the parts of an answer as the server sends them (server-sent events).
 
-        If the server cannot stream, it sends a whole answer, which is then the only part.
+        It does not retry. If the server cannot stream, it sends a whole answer, which is then the
+        only part.
 
         Args:
           path: the path below the address of the API.
@@ -246,9 +246,7 @@ class ApiClient:
         return self._redactor.line(text)
 
     def _exchange(self, method, path, encoded, longest):
-        """Returns the decoded answer if it is whole; raises `_Failure` or `ServerError`
-        otherwise.
-        """
+        """Returns the decoded answer if it is whole; else raises `_Failure` or `ServerError`."""
         try:
             reply = self._http.exchange(
                 method, self.url + path, encoded, timeout_s=self._timeout_s, longest=longest
@@ -339,8 +337,9 @@ def _message(body: bytes) -> str | bytes:
 
 
 def _retry_after(value: str | None) -> float:
-    """Returns the seconds that a Retry-After header asks for: a number or a date (RFC 9110,
-    10.2.3).
+    """Returns the seconds that a Retry-After header asks for (RFC 9110, 10.2.3).
+
+    The header holds a number or a date.
     """
     if value is None:
         return 0.0

@@ -48,8 +48,9 @@ class Prices:
 
 
 def load_prices(path: str | os.PathLike[str], model: str) -> Prices:
-    """Reads the prices of a model from a JSON table: `{"model": {"prompt": 0.5, "completion": 2},
-    ...}`.
+    """Reads the prices of a model from a JSON table.
+
+    The table has the form `{"model": {"prompt": 0.5, "completion": 2}, ...}`.
 
     Raises:
       FileNotFoundError, ValueError: the file, the model or its numbers are missing; the message is
@@ -231,9 +232,7 @@ class RateLimiter:
             self._not_before = max(self._not_before, time.monotonic() + seconds)
 
     def _try(self, tokens):
-        """Returns the seconds to wait before the next try, or 0 after counting the request
-        as sent.
-        """
+        """Counts a request as sent and returns 0, or returns the seconds until the next try."""
         with self._lock:
             now = time.monotonic()
             while self._sent and self._sent[0][0] <= now - _MINUTE_S:

@@ -169,9 +169,7 @@ class HttpClient:
             return await _collect(await anext(pieces), pieces, longest)
 
     async def _pieces(self, method, url, body, timeout_s) -> AsyncGenerator[Any, None]:
-        """Yields the response before its body is read, then the bytes of the body as they
-        arrive.
-        """
+        """Yields the response with its body unread, then the bytes of the body as they arrive."""
         connect_error, any_error, url_error = self._errors
         try:
             async with asyncio.timeout(timeout_s):
@@ -212,8 +210,9 @@ def _reply(response, body: bytes, is_cut: bool) -> Reply:
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
-    """Returns the trusted certificates. They are cached, since reading them takes as long as a
-    hundred requests.
+    """Returns the trusted certificates.
+
+    They are cached, because reading them takes as long as a hundred requests.
     """
     import httpx
 

@@ -1,6 +1,4 @@
-"""Samples from a server over HTTP: vLLM, SGLang, or any server with OpenAI's completions
-interface.
-"""
+"""Samples from a server over HTTP: vLLM, SGLang, or any other with OpenAI's interface."""
 
 import concurrent.futures
 import dataclasses
@@ -184,9 +182,7 @@ class OpenAIGenerator:
         return results
 
     def chat(self, conversations: Sequence[Messages], **arguments: Any) -> list[list[Completion]]:
-        """Samples from conversations, each a list of `{"role", "content"}`; otherwise like
-        `generate`.
-        """
+        """Samples from conversations like `generate`, each a list of `{"role", "content"}`."""
         return self.generate(conversations, **arguments)
 
     def stream_chat(
@@ -197,8 +193,9 @@ class OpenAIGenerator:
         sampling: SamplingParams = SamplingParams(),
         seed: int = 0,
     ) -> Iterator[str]:
-        """Yields the text of one reply to a conversation as it arrives, with its chain in think
-        tags.
+        """Yields the text of one reply to a conversation as it arrives.
+
+        A chain of thought stands in think tags.
 
         Raises:
           ServerError: the server refused, or the reply broke off.
@@ -309,9 +306,7 @@ class _Job:
     fields: Mapping[str, Any]
 
     def run(self, request: Request, halt: threading.Event) -> list[Completion]:
-        """Returns all samples of a request, with several requests if the server gives fewer at
-        a time.
-        """
+        """Returns all samples of a request; asks again if the server gives fewer at a time."""
         samples: list[Completion] = []
         while len(samples) < self.num_samples:
             missing = self.num_samples - len(samples)

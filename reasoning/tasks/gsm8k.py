@@ -79,7 +79,5 @@ class Gsm8k(MathTask):
 
 
 def final_number(solution: str) -> str:
-    """Returns the text after "####" in a reference solution, or the whole text without
-    that mark.
-    """
+    """Returns the text after "####" in a reference solution, or the text without that mark."""
     return solution.rpartition("####")[2].strip()

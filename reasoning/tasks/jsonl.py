@@ -12,11 +12,11 @@ _QUESTION_FIELDS = ("prompt", "question", "problem")
 
 
 class Jsonl(MathTask):
-    """Problems from records with `prompt` (or `question`) and `answer`; other fields become
-    metadata.
+    """Problems from JSONL records with `prompt` (or `question`) and `answer`.
 
-    Answers are verified as mathematics or words (`reasoning.mathematics.verifier`). Without a file
-    of test problems, one problem in ten is held out for test, by a hash of its question.
+    Other fields become metadata. Answers are verified as mathematics or words
+    (`reasoning.mathematics.verifier`). Without a file of test problems, one problem in ten is held
+    out for test, by a hash of its question.
 
     Args:
       name: the spec.

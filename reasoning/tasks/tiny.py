@@ -67,8 +67,9 @@ class TinyTask(Task):
         return planted_errors.planted_errors(self._domain, problems, rng)
 
     def extract(self, response: str) -> str | None:
-        """Returns the content of the answer block, or else the last line, which ends untagged
-        solutions.
+        """Returns the content of the answer block, or else the last line.
+
+        Solutions without tags end with the answer.
         """
         if (answer := parse_response(response).answer) is not None:
             return answer

@@ -104,8 +104,7 @@ class _Word:
 def script_share(
     sentences: Sequence[Sequence[_Word]], script: str, known: frozenset[str]
 ) -> float | None:
-    """Returns the share of words that are in a script, or in "chinese" or "japanese"; None without
-    words.
+    """Returns the share of words that are in a script; None if there are no words.
 
     Names, short quotations and words of the question do not count as foreign, as long as they are
     no more than the words in the script itself.

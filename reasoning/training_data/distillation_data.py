@@ -1,5 +1,4 @@
-"""Prepares the data that a student is taught with: mixes sources, removes texts of the evaluation,
-and puts short chains first.
+"""Prepares the data of a student: mixes sources, drops texts of the evaluation, orders by length.
 
 Records are dicts with a chat under `messages`, as `reasoning.training_data.teacher_data` writes
 them. The packing decides what happens to a chain that is too long for a row

@@ -254,9 +254,7 @@ def _verdicts(rows):
 
 
 def _whole_text(item, sample):
-    """Returns a response with the beginning that its prompt or the server's chat template
-    gave it.
-    """
+    """Returns a response with the beginning that the prompt or the chat template gave it."""
     text = sample["text"].strip()
     if isinstance(item.prompt, str):
         text = whole_response(item.prompt, text).strip()

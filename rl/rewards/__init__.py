@@ -1,4 +1,4 @@
-"""Rewards: one file each, and `combine.RewardSet`, which weighs and evaluates them.
+"""Rewards, one file each, and `combine.RewardSet`, which evaluates and weights them.
 
 A reward is `fn(prompt: str, completion: str, problem: Problem) -> RewardResult`. To add one, write
 it in a file of its own and name it in one of the two tables of `rl.rewards.combine`.
@@ -11,11 +11,11 @@ from reasoning.problem import Problem
 
 @dataclasses.dataclass(frozen=True)
 class RewardResult:
-    """What a completion earns.
+    """The score of a completion.
 
     Attributes:
-      score: finite.
-      reason: why, in words.
+      score: a finite number.
+      reason: explanation of the score in words.
     """
 
     score: float
@@ -27,10 +27,10 @@ class Sample:
     """A completion to be rewarded.
 
     Attributes:
-      prompt: the text the completion continues, after the prompt template.
+      prompt: the text that the completion continues, after the prompt template.
       completion: the sampled text, without special tokens.
-      problem: what was asked.
-      num_tokens: length of the completion in tokens, the end-of-sequence token included.
+      problem: the problem that the prompt asks.
+      num_tokens: length of the completion in tokens, including the end-of-sequence token.
     """
 
     prompt: str

@@ -16,20 +16,22 @@ _task = functools.cache(get_task)
 class AccuracyReward:
     """1 if the verifier of the problem's task accepts the answer, else 0.
 
-    Verifiers keep their own limits of time and memory, in worker processes where they need them.
+    Verifiers enforce their own limits of time and memory, in worker processes if they need them.
 
     Attributes:
-      require_format: read the answer from the answer block of a well-formed response only; anything
-        else earns 0. Else it is found leniently (`Task.extract`: last box, last number,
-        ...), though never inside the think block.
+      require_format: if set, read the answer only from the answer block of a well-formed response;
+        any other response earns 0. Otherwise `Task.extract` searches leniently (last box, last
+        number, ...), but never inside the think block.
     """
 
     require_format: bool = False
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         return self.score_batch([Sample(prompt, completion, problem, num_tokens=0)])[0]
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         grades = grade_completions(
             [sample.problem for sample in samples],
             [sample.prompt for sample in samples],

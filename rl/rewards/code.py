@@ -20,12 +20,12 @@ class CodeReward:
     any earns 0.
 
     Attributes:
-      require_format: read the program from the answer block of a well-formed response only. Else it
-        is found leniently, though never inside the think block. Which code blocks are the program,
-        `reasoning.code_runner.programs.find_program` says.
-      partial: the share of tests passed, instead of all or nothing. A program that answers some
-        tests by rote then earns something too.
-      workers: programs that are run at a time.
+      require_format: if set, read the program only from the answer block of a well-formed response.
+        Otherwise the search is lenient, but never inside the think block.
+        `reasoning.code_runner.programs.find_program` selects the code blocks.
+      partial: earn the share of passed tests instead of all or nothing. A program that hard-codes
+        some results then earns something too.
+      workers: number of programs that run at a time.
     """
 
     require_format: bool = False
@@ -33,10 +33,12 @@ class CodeReward:
     workers: int = 2
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         return self.score_batch([Sample(prompt, completion, problem, num_tokens=0)])[0]
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
-        results: list[RewardResult | None] = [None] * len(samples)
+        """Returns one result for each sample, in order."""
+        results = [RewardResult(0.0, "")] * len(samples)  # Each place is set below.
         jobs, places = [], []
         for i, sample in enumerate(samples):
             tests = [parse_unit_test(record) for record in sample.problem.metadata.get("tests", ())]

@@ -1,6 +1,6 @@
-"""Several rewards, weighed and evaluated together.
+"""Combines several weighted rewards and evaluates them together.
 
-This module is imported by worker processes: nothing here imports JAX.
+Worker processes import this module, so it must not import JAX.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from rl.rewards.repetition import RepetitionReward
 from rl.rewards.self_check import SelfCheckReward
 from rl.rewards.user import WORKER_MEMORY_MB, UserReward
 
-# Rewards of one completion's text, called in worker processes under the time limit. Classes whose
-# instances are rewards; their dataclass fields are the options. Imported by the workers.
+# Rewards of one completion's text. Worker processes import and call them under the time limit. Each
+# instance of a class is a reward; its dataclass fields are the options.
 TEXT_REWARDS = {
     "format": FormatReward,
     "language": LanguageReward,
@@ -33,9 +33,9 @@ TEXT_REWARDS = {
     "self_check": SelfCheckReward,
 }
 
-# Rewards of whole batches, `score_batch(samples) -> results`, called in this process: they need
-# token counts or a model, or have workers of their own. Named by place, so that the workers need
-# not import what they import.
+# Rewards of whole batches, `score_batch(samples) -> results`. This process calls them, because they
+# need token counts or a model, or have their own workers. The values are names, not classes, so
+# that the workers need not import these modules.
 BATCH_REWARDS = {
     "accuracy": "rl.rewards.accuracy:AccuracyReward",
     "code": "rl.rewards.code:CodeReward",
@@ -48,19 +48,19 @@ BATCH_REWARDS = {
 }
 
 
-# The largest size of a reward. Means and variances of larger ones lose their meaning in float32.
+# Largest magnitude of a reward; means and variances of larger ones are meaningless in float32.
 LARGEST = 1e9
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What a batch of n completions earned.
+    """The rewards of a batch of n completions.
 
     Attributes:
       total: float64 `[n]`, the weighted sum.
       by_reward: reward name -> float64 `[n]`, unweighted.
       reasons: reward name -> n reasons.
-      notes: what the user should be told, a line each: calls that were killed and count as 0.
+      notes: warnings for the user, a line each: calls that were killed and so count as 0.
     """
 
     total: np.ndarray
@@ -70,17 +70,17 @@ class Scores:
 
 
 class RewardSet:
-    """Evaluates weighted rewards on batches of completions. A context manager: it owns processes.
+    """Evaluates weighted rewards on batches; a context manager, since it owns worker processes.
 
     Args:
-      spec: which rewards with which weights and options, see `parse_rewards`.
-      num_workers: worker processes.
-      timeout_s: hard limit of one text or user's reward on one completion, in seconds; a call that
-        is killed for it scores 0.
+      spec: the rewards with their weights and options, see `parse_rewards`.
+      num_workers: number of worker processes.
+      timeout_s: hard limit in seconds for one text reward or user's reward on one completion; a
+        call that exceeds it is killed and scores 0.
       memory_mb: hard limit of a worker's address space in MiB; a call that exceeds it scores 0.
 
     Raises:
-      ValueError: `spec` is wrong; in one line, before anything is evaluated.
+      ValueError: if `spec` is wrong; the message is one line and comes before any evaluation.
     """
 
     def __init__(
@@ -103,14 +103,15 @@ class RewardSet:
 
     @property
     def weights(self) -> dict[str, float]:
+        """Returns the weight of each reward by its name."""
         return {name: weight for name, (weight, _) in self._rewards.items()}
 
     def score(self, samples: Sequence[Sample]) -> Scores:
         """Rewards each completion.
 
         Raises:
-          ValueError: a reward raised an exception, returned no number of up to `LARGEST`, or was
-            killed in every call: a fault of the reward, which would spoil the training unseen.
+          ValueError: if a reward raised an exception, returned no number of up to `LARGEST`, or was
+            killed in every call. Such a faulty reward would spoil the training silently.
         """
         evaluated = self._evaluate(samples)
         notes = _told_of_killed(evaluated)
@@ -134,14 +135,12 @@ class RewardSet:
         return Scores(total, by_reward, reasons, notes)
 
     def check(self, prompt: str, problem: Problem) -> None:
-        """Tries every reward on an empty completion and on a perfect one, before the long work.
+        """Tries every reward on an empty and on a perfect completion, before the long work starts.
 
         Raises:
-          ValueError: a reward raises, returns no finite number, or exceeds a limit.
+          ValueError: if a reward raises, returns no finite number, or exceeds a limit.
         """
-        perfect = without_opening(
-            prompt, f"<think> </think> <answer>{problem.answer}</answer>"
-        )
+        perfect = without_opening(prompt, f"<think> </think> <answer>{problem.answer}</answer>")
         samples = [Sample(prompt, text, problem, num_tokens=1) for text in ("", perfect)]
         for name, column in self._evaluate(samples).items():
             for result in column:
@@ -152,6 +151,7 @@ class RewardSet:
                     )
 
     def close(self) -> None:
+        """Ends the worker processes."""
         self._pool.close()
 
     def __enter__(self) -> "RewardSet":
@@ -161,7 +161,7 @@ class RewardSet:
         self.close()
 
     def _evaluate(self, samples):
-        """Reward name -> a RewardResult or `_Killed` for each sample."""
+        """Returns, by reward name, a `RewardResult` or `_Killed` for each sample."""
         described = {
             name: json.dumps(_describe(reward))
             for name, (_, reward) in self._rewards.items()
@@ -190,21 +190,21 @@ class RewardSet:
 def parse_rewards(spec: str | Mapping[str, Any]) -> dict[str, tuple[float, Any]]:
     """Builds rewards from a config.
 
-    A spec is a mapping of reward to weight, or to a mapping of its options with `weight` (1 if not
-    given) among them, or the same as text, for the command line:
+    A spec maps each reward to its weight, or to a mapping of its options, which may include
+    `weight` (default 1). On the command line, a spec is the same as text:
 
         {"accuracy": {"weight": 1.0, "require_format": True}, "format": 0.2}
         "accuracy?require_format=true,format=0.2,path/to/my_rewards.py:fn?weight=0.5"
 
-    A reward is a name from `TEXT_REWARDS` or `BATCH_REWARDS`, or a function in a file. A weight of
-    0 is for rewards that are only to be watched. The option `tasks=NAME+NAME` limits a reward to
+    A reward is a name from `TEXT_REWARDS` or `BATCH_REWARDS`, or a function in a file. Give
+    weight 0 to rewards that are only measured. The option `tasks=NAME+NAME` limits a reward to
     the problems of some tasks.
 
     Returns:
-      Reward name (of a user's reward: the function's) -> (weight, reward).
+      Reward name (for a user's reward, the name of its function) -> (weight, reward).
 
     Raises:
-      ValueError: an unknown reward or option, a bad value, a faulty file; in one line.
+      ValueError: if a reward or option is unknown, a value is bad or a file is faulty; one line.
     """
     items = _split_text(spec) if isinstance(spec, str) else list(spec.items())
     rewards = {}
@@ -233,7 +233,7 @@ def parse_rewards(spec: str | Mapping[str, Any]) -> dict[str, tuple[float, Any]]
 
 
 def user_rewards(spec: str | Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a spec that is a user's own functions; see `parse_rewards`."""
+    """Returns the part of a spec that names a user's own functions; see `parse_rewards`."""
     items = _split_text(spec) if isinstance(spec, str) else list(spec.items())
     return {key: options for key, options in items if ":" in key}
 
@@ -255,7 +255,7 @@ def _split_text(spec):
 
 
 def _literal(text):
-    """A number or true/false where it reads as one, else the text."""
+    """Parses a number or true/false; returns any other text unchanged."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -263,7 +263,7 @@ def _literal(text):
 
 
 def _build(key, options):
-    """The name and the reward that a key of the spec stands for."""
+    """Returns the name and the reward for a key of the spec."""
     if ":" in key:
         path, _, function = key.rpartition(":")
         if options:
@@ -301,20 +301,20 @@ def _is_text(reward):
 
 @dataclasses.dataclass(frozen=True)
 class _Killed:
-    """In place of the result of a call that exceeded a limit."""
+    """Replaces the result of a call that exceeded a limit."""
 
     reason: str
 
 
 @dataclasses.dataclass(frozen=True)
 class _Raised:
-    """In place of the result of a call that raised."""
+    """Replaces the result of a call that raised."""
 
     error: str
 
 
 def _describe(reward):
-    """A text reward as plain data, from which a worker makes it again."""
+    """Describes a text reward as plain data, from which a worker rebuilds it."""
     if isinstance(reward, OnTasks):
         return {"tasks": reward.tasks, "reward": _describe(reward.reward)}
     if isinstance(reward, UserReward):
@@ -341,7 +341,7 @@ def _score_text(description, prompt, completion, problem):
         result = _reward_of(description)(prompt, completion, Problem(*problem))
         return [float(result.score), str(result.reason)]
     except MemoryError:
-        raise  # The pool's matter.
+        raise  # The pool handles it.
     except SystemExit as error:
         return f"sys.exit({error.code!r}){_place(description, error)}: return a number instead"
     except Exception as error:
@@ -349,24 +349,24 @@ def _score_text(description, prompt, completion, problem):
 
 
 def _result(reply):
-    """What a worker's reply stands for."""
+    """Converts a worker's reply to a result."""
     if isinstance(reply, _Killed):
         return reply
     return _Raised(reply) if isinstance(reply, str) else RewardResult(*reply)
 
 
 def _place(description, error):
-    """Where in the user's file an error arose; nothing for the project's own rewards."""
+    """Returns the place of an error in the user's file; empty for the project's own rewards."""
     reward = _reward_of(description)
-    reward = getattr(reward, "reward", reward)  # Of a reward that applies to some tasks only.
+    reward = getattr(reward, "reward", reward)  # Unwraps `OnTasks`.
     return reward.place(error) if isinstance(reward, UserReward) else ""
 
 
 def _told_of_killed(evaluated):
-    """A line for each reward of which calls were killed.
+    """Returns a line for each reward with killed calls.
 
     Raises:
-      ValueError: all its calls were.
+      ValueError: if all calls of a reward were killed.
     """
     notes = []
     for name, column in evaluated.items():
@@ -376,7 +376,7 @@ def _told_of_killed(evaluated):
         if len(reasons) == len(column) > 1:
             raise ValueError(
                 f"reward {name!r} gave no result in any of {len(column)} calls: {reasons[0]}; make"
-                " it faster or smaller, or see why its process ends"
+                " it faster or smaller, or find out why its process ends"
             )
         notes.append(
             f"reward {name!r} gave no result in {len(reasons)} of {len(column)} calls, which count"
@@ -386,7 +386,7 @@ def _told_of_killed(evaluated):
 
 
 def _fault(result):
-    """What is wrong with a result, or None."""
+    """Returns the fault of a result, or None."""
     if isinstance(result, _Raised):
         return f"failed with {result.error}"
     if isinstance(result, RewardResult) and not math.isfinite(result.score):

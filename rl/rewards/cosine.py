@@ -10,17 +10,17 @@ from rl.rewards.accuracy import AccuracyReward
 
 @dataclasses.dataclass(frozen=True)
 class CosineReward:
-    """Accuracy whose worth depends on the length: right answers rather short, wrong ones rather
-    long.
+    """Rewards accuracy by length: short right answers and long wrong answers earn more.
 
-    For a completion of t < T tokens the reward falls or rises from its value at no length to that
-    at full length along half a cosine: end + (start - end) (1 + cos(pi t / T)) / 2. A completion
-    that uses the whole budget earns `exceeded`. Defaults are the paper's.
+    For a completion of t < T tokens, the reward moves from its value at t = 0 to its value at t = T
+    along half a cosine: end + (start - end) (1 + cos(pi t / T)) / 2. A completion that uses the
+    whole budget earns `exceeded`. Defaults are the paper's.
 
     Attributes:
       max_tokens: T, the generation budget.
-      right_short, right_long: for a right answer, at t = 0 and at t = T.
-      wrong_short, wrong_long: for a wrong one.
+      right_short, right_long: reward of a right answer at t = 0 and at t = T.
+      wrong_short, wrong_long: the same for a wrong answer.
+      exceeded: reward of a completion that uses the whole budget.
       require_format: see `AccuracyReward`.
     """
 
@@ -45,7 +45,7 @@ class CosineReward:
             )
 
     def value(self, right: bool, tokens: int) -> float:
-        """The reward of a right or wrong answer of so many tokens."""
+        """Returns the reward of a right or wrong answer with this many tokens."""
         if tokens >= self.max_tokens:
             return self.exceeded
         ends = (self.right_short, self.right_long), (self.wrong_short, self.wrong_long)
@@ -53,6 +53,7 @@ class CosineReward:
         return end + (start - end) * (1 + math.cos(math.pi * tokens / self.max_tokens)) / 2
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         accuracy = AccuracyReward(require_format=self.require_format).score_batch(samples)
         return [
             RewardResult(

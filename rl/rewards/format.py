@@ -9,8 +9,9 @@ from rl.rewards import RewardResult
 
 @dataclasses.dataclass(frozen=True)
 class FormatReward:
-    """1 for a well-formed response, else 0; by rule, see `reasoning.response.parse_response`."""
+    """1 for a well-formed response, else 0; `reasoning.response.parse_response` has the rule."""
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         response = parse_response(whole_response(prompt, completion))
         return RewardResult(float(response.well_formed), response.reason)

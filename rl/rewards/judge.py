@@ -1,7 +1,7 @@
-"""Rewards given by an LLM: how well a response keeps the format, and a free-form answer.
+"""Rewards from an LLM judge, for the format of a response or for its free-form answer.
 
-For answers that no rule can verify (DeepSeek-R1, arXiv:2501.12948, 2.3.4, uses reward models there)
-and for formats that are more than tags. A judge is a server's model, or a checkpoint at hand:
+Use them for answers that no rule can verify (where DeepSeek-R1, arXiv:2501.12948, 2.3.4, uses
+reward models) and for formats beyond tags. The judge is a model on a server or a local checkpoint:
 
     judge_answer?server=http://localhost:8000&model=Qwen/Qwen2.5-72B-Instruct
     judge_format?checkpoint=DIR&weight=0.2
@@ -23,18 +23,18 @@ from rl.rewards import RewardResult, Sample
 
 @dataclasses.dataclass(frozen=True)
 class _JudgeReward:
-    """What the two rewards share.
+    """Common options of the two rewards.
 
     Attributes:
       server: url of a server with OpenAI's interface.
-      model: as the server calls it.
+      model: the server's name of the model.
       checkpoint: directory or `hf://` name of a model, instead of a server.
       api_key_env: environment variable that holds the server's key.
-      max_new_tokens: of a judge's reply.
-      max_chars: of what is judged.
+      max_new_tokens: largest length of a judge's reply.
+      max_chars: largest length of the judged text.
 
     Raises:
-      ValueError: neither or both of server and checkpoint, or a server without a model.
+      ValueError: if neither or both of server and checkpoint are given, or a server lacks a model.
     """
 
     server: str = ""
@@ -62,9 +62,10 @@ class _JudgeReward:
 
 @dataclasses.dataclass(frozen=True)
 class JudgeFormatReward(_JudgeReward):
-    """How well a response keeps to the format, 0..1; a long one is shown without its middle."""
+    """Scores a response's format, 0..1; the judge sees a long response without its middle."""
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         texts = [whole_response(sample.prompt, sample.completion) for sample in samples]
         cases = [{"response": self._shown(text)} for text in texts]
         found = self._judge(FORMAT_RUBRIC).assess(cases)
@@ -79,13 +80,14 @@ class JudgeFormatReward(_JudgeReward):
 
 @dataclasses.dataclass(frozen=True)
 class JudgeAnswerReward(_JudgeReward):
-    """How well the final answer agrees with the reference, 0..1.
+    """Scores how well the final answer agrees with the reference, 0..1.
 
-    The answer is the answer block, or without tags what follows the chain; the chain itself is
-    never shown. Without an answer, or with one that is too long, it is 0, and nobody is asked.
+    The answer is the answer block, or without tags the text after the chain. The judge never sees
+    the chain. A missing or too long answer earns 0 without a call of the judge.
     """
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         results = [RewardResult(0.0, "there is no single answer to judge") for _ in samples]
         cases = {}
         for i, sample in enumerate(samples):
@@ -105,14 +107,14 @@ class JudgeAnswerReward(_JudgeReward):
 
 
 def _answer(response: str) -> str:
-    """The text to be judged; empty where answer blocks are repeated, nested or not closed."""
+    """Returns the text to judge; empty if answer blocks are repeated, nested or not closed."""
     visible = after_chain(response)
     if "<answer>" in visible or "</answer>" in visible:
         return parse_response(response).answer or ""
     return visible.strip()
 
 
-# What a judge needs: its generator, its prompt template, and whether a prompt fits.
+# Parts of a judge: generator, prompt template, and a test whether a prompt fits.
 _Parts = tuple[Generator, Callable[[str], str], Callable[[str], bool]]
 
 
@@ -125,7 +127,7 @@ def _of_server(server: str, model: str, api_key_env: str) -> _Parts:
 
 @functools.cache
 def _of_checkpoint(checkpoint: str, max_new_tokens: int) -> _Parts:
-    """Kept, so that the weights are loaded and the sampler compiled once."""
+    """Loads the judge; cached so that weights load and the sampler compiles only once."""
     model, params, tokenizer = load_model(checkpoint)
 
     def template(instruction: str) -> str:

@@ -12,15 +12,16 @@ from rl.rewards import RewardResult
 class LanguageReward:
     """The share of the chain's words that are in the language of the question, 0..1.
 
-    Only a well-formed response has a chain that counts, and a chain without a word that tells a
-    language earns 0: to say nothing is no way to be consistent.
+    Only the chain of a well-formed response counts. A chain whose words show no language earns 0,
+    so that an empty chain does not count as consistent.
     """
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         response = parse_response(whole_response(prompt, completion))
         if not response.well_formed:
             return RewardResult(0.0, f"not well formed: {response.reason}")
-        share = consistency(response.chain, problem)
+        share = consistency(response.chain or "", problem)
         if share is None:
-            return RewardResult(0.0, "no word of the chain tells its language")
+            return RewardResult(0.0, "no word of the chain shows its language")
         return RewardResult(share, f"{share:.0%} of the words are in the question's language")

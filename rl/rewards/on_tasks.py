@@ -1,4 +1,4 @@
-"""Rewards that apply to the problems of some tasks only, such as helpfulness to small talk."""
+"""Limits rewards to the problems of some tasks, for instance helpfulness to small talk."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rl.rewards import RewardResult, Sample
 
 @dataclasses.dataclass(frozen=True)
 class OnTasks:
-    """A text reward for the problems of some tasks; others earn 0 by it.
+    """Applies a text reward to the problems of some tasks; other problems earn 0.
 
     Attributes:
       reward: the text reward.
@@ -21,6 +21,7 @@ class OnTasks:
     tasks: tuple[str, ...]
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         if not _applies(problem, self.tasks):
             return _not_asked(problem)
         return self.reward(prompt, completion, problem)
@@ -28,12 +29,13 @@ class OnTasks:
 
 @dataclasses.dataclass(frozen=True)
 class BatchOnTasks:
-    """The same for a reward of whole batches, which sees the others' samples not at all."""
+    """Applies a batch reward to the problems of some tasks; it never sees other samples."""
 
     reward: Any
     tasks: tuple[str, ...]
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         chosen = [sample for sample in samples if _applies(sample.problem, self.tasks)]
         scored = iter(self.reward.score_batch(chosen) if chosen else ())
         return [

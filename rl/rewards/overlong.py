@@ -12,7 +12,7 @@ from rl.rewards import RewardResult, Sample
 class OverlongReward:
     """0 up to `max_tokens - buffer_tokens`, then falling linearly to -1 at `max_tokens` and beyond.
 
-    A completion that was cut off at the budget has `max_tokens` tokens and so gets -1.
+    A completion that was cut off at the budget has `max_tokens` tokens and so earns -1.
 
     Attributes:
       max_tokens: the generation budget, L_max in the paper (there 20,480).
@@ -29,12 +29,13 @@ class OverlongReward:
                 f" max_tokens={self.max_tokens}"
             )
 
-    def penalties(self, lengths) -> np.ndarray:
-        """Int array of completion lengths in tokens -> float64 array of that shape, in [-1, 0]."""
+    def penalties(self, lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Maps completion lengths in tokens to float64 penalties in [-1, 0] of the same shape."""
         free = self.max_tokens - self.buffer_tokens
         return np.clip((free - np.asarray(lengths, np.float64)) / self.buffer_tokens, -1.0, 0.0)
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         lengths = [sample.num_tokens for sample in samples]
         free = self.max_tokens - self.buffer_tokens
         return [

@@ -1,7 +1,7 @@
-"""Preference rewards by reward models (DeepSeek-R1, arXiv:2501.12948, 2.3.4).
+"""Preference rewards from reward models (DeepSeek-R1, arXiv:2501.12948, 2.3.4).
 
-Helpfulness looks at the final answer only, so that it does not meddle with the reasoning;
-harmlessness at the whole response, the chain included.
+Helpfulness scores only the final answer, so that it does not influence the reasoning; harmlessness
+scores the whole response, including the chain.
 """
 
 import abc
@@ -21,20 +21,21 @@ from rl.rewards import RewardResult, Sample
 class _PreferenceReward(abc.ABC):
     """Sigmoid of a Bradley-Terry reward model's value, 0..1; 0 for a response without the format.
 
-    A bounded reward leaves less to gain from a text that fools the model. What is longer than its
-    context earns 0 too.
+    The bound limits the gain from a text that fools the reward model. A response that is longer
+    than the model's context earns 0 too.
 
     Attributes:
-      checkpoint: directory of the reward model, a scalar model as
-        `train.objectives.reward_model` makes it.
+      checkpoint: directory of the reward model, a scalar model that
+        `train.objectives.reward_model` trains.
     """
 
     checkpoint: str
 
     def score_batch(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Returns one result for each sample, in order."""
         tokenizer, scorer = _load(self.checkpoint)
         responses = [parse_response(whole_response(s.prompt, s.completion)) for s in samples]
-        # The chat goes on behind the prompt as it does for the policy.
+        # The response follows the prompt exactly as in the policy's chat.
         prompts = tokenizer.encode_prompts([sample.prompt for sample in samples])
         read = tokenizer.encode_batch(
             [self.shown(sample, response) for sample, response in zip(samples, responses)]
@@ -59,25 +60,27 @@ class _PreferenceReward(abc.ABC):
 
     @abc.abstractmethod
     def shown(self, sample: Sample, response: Response) -> str:
-        """What the reward model reads behind the prompt."""
+        """Returns the text that the reward model reads after the prompt."""
 
 
 class HelpfulReward(_PreferenceReward):
-    """How much the final answer is preferred."""
+    """Scores how helpful the final answer is."""
 
     def shown(self, sample: Sample, response: Response) -> str:
+        """Returns the final answer alone."""
         return f" {response.answer}"
 
 
 class HarmlessReward(_PreferenceReward):
-    """How harmless the whole response is."""
+    """Scores how harmless the whole response is."""
 
     def shown(self, sample: Sample, response: Response) -> str:
+        """Returns the whole completion, chain included."""
         return sample.completion
 
 
 @functools.cache
 def _load(checkpoint: str):
-    """Kept, so that weights are loaded and programs compiled once."""
+    """Loads the reward model; cached so that weights load and programs compile only once."""
     model, params, tokenizer = load_scalar_model(checkpoint)
     return tokenizer, SequenceScorer(model, params)

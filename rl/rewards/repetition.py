@@ -1,4 +1,4 @@
-"""Repetition penalty: the share of a completion's n-grams that it has said before.
+"""Repetition penalty: the share of a completion's n-grams that occurred before in it.
 
 As in "Demystifying Long Chain-of-Thought Reasoning in LLMs" (arXiv:2502.03373, appendix), where a
 length reward was hacked by repetition.
@@ -16,7 +16,7 @@ class RepetitionReward:
     """Minus the share of n-grams that occur earlier in the completion, in [-1, 0].
 
     Attributes:
-      ngram: words of an n-gram; a text of fewer words cannot repeat one.
+      ngram: number of words in an n-gram; a shorter text cannot repeat one.
     """
 
     ngram: int = 4
@@ -26,5 +26,6 @@ class RepetitionReward:
             raise ValueError(f"repetition: ngram={self.ngram} must be at least 1")
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         share = repeated_share(completion, self.ngram)
         return RewardResult(-share, f"{share:.0%} of its {self.ngram}-grams are repeated")

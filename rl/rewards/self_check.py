@@ -1,4 +1,4 @@
-"""Whether a chain checks itself: to be watched, with weight 0; as a reward it invites chatter."""
+"""Measures whether a chain checks itself; give it weight 0, since rewarding it invites chatter."""
 
 import dataclasses
 
@@ -13,6 +13,7 @@ class SelfCheckReward:
     """1 if the chain has a reflective word (`reasoning.text_measures.reflection`), else 0."""
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         response = parse_response(whole_response(prompt, completion))
         count = count_self_checks(response.chain or "")
         return RewardResult(float(count > 0), f"{count} reflective words")

@@ -1,4 +1,4 @@
-"""A user's own reward, given as `path/to/my_rewards.py:fn`."""
+"""Runs a user's own reward function, given as `path/to/my_rewards.py:fn`."""
 
 import dataclasses
 import functools
@@ -13,9 +13,9 @@ from reasoning.problem import Problem
 from reasoning.workers.pool import WorkerPool
 from rl.rewards import RewardResult
 
-# Seconds that a file may take to load with all that it imports.
+# Time limit in seconds for loading a file with all its imports.
 LOAD_SECONDS = 120.0
-# Address space of a process that evaluates rewards.
+# Address space in MiB of a process that evaluates rewards.
 WORKER_MEMORY_MB = 1024
 
 
@@ -23,17 +23,17 @@ WORKER_MEMORY_MB = 1024
 class UserReward:
     """`fn(prompt, completion, problem)` of a Python file; returns a number or a `RewardResult`.
 
-    Holds the place only, which a worker can be told: each worker process loads the file for itself,
-    once. The process that trains never does, since a file may exit, crash or wait for ever. The file
-    may import its neighbours.
+    The object holds only the path and the name, which can be sent to a worker. Each worker process
+    loads the file once for itself. The training process never loads it, because a file may exit,
+    crash or hang. The file may import its neighbours.
 
     Attributes:
-      path: the file, made absolute.
-      function: its function.
+      path: the file; it becomes an absolute path.
+      function: name of the function in the file.
 
     Raises:
-      ValueError: no such file or function, the file does not load, or the function cannot be called
-        with (prompt, completion, problem).
+      ValueError: if there is no such file or function, the file does not load, or the function
+        does not accept (prompt, completion, problem).
     """
 
     path: str
@@ -45,6 +45,7 @@ class UserReward:
             raise ValueError(fault)
 
     def __call__(self, prompt: str, completion: str, problem: Problem) -> RewardResult:
+        """Rewards one completion."""
         result = _load(self.path, self.function)(prompt, completion, problem)
         score, reason = (
             (result.score, result.reason) if isinstance(result, RewardResult) else (result, "")
@@ -57,7 +58,7 @@ class UserReward:
             raise ValueError("it returned an integer that is too large for a float") from None
 
     def place(self, error: BaseException) -> str:
-        """` (at FILE:LINE)`, the last line of the user's own folder that an error went through."""
+        """Returns ` (at FILE:LINE)`, the last line in the user's folder that an error passed."""
         return _place(error, self.path)
 
 
@@ -71,7 +72,7 @@ def _place(error: BaseException, path: str) -> str:
 
 
 def _fault_of(path: str, function: str) -> str | None:
-    """What is wrong with a reward's file, found in a process that may be lost; or None."""
+    """Returns the fault of a reward's file, or None; checks it in a process that may die."""
     if not Path(path).is_file():
         return f"reward file {path} does not exist: check the path"
     with WorkerPool(

@@ -5,8 +5,8 @@
 Each job is run once undisturbed. Then it is started, killed by SIGKILL, SIGTERM, SIGINT or two
 SIGINTs at a random moment, started again, and so on; when it has been killed a few times it is left
 to end. Its weights, samples, labels, measurements and logs (but times) must be those of the
-undisturbed run, bit for bit; exit codes must be those of `launch.parts.endings`; and no process may be
-left. Prints a line for each kill and a table; exits 1 where something differed.
+undisturbed run, bit for bit; exit codes must be those of `launch.parts.endings`; and no process may
+be left. Prints a line for each kill and a table; exits 1 where something differed.
 
 Jobs: `rl` (pretraining and RL), `sft`, `verifiers`, `search`, `distill` (all its arms).
 """

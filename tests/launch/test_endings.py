@@ -91,7 +91,7 @@ def test_the_same_command_refuses_at_once_and_a_later_stage_refuses(files, stopp
 
 def test_the_last_good_checkpoint_is_taken_if_the_user_says_so(files, stopped, tmp_path):
     workdir = Path(shutil.copytree(stopped[0], tmp_path / "run"))
-    with pytest.raises(ValueError, match="--accept_stopped=sftt is unknown; choose of sft"):
+    with pytest.raises(ValueError, match="--accept_stopped=sftt is unknown; choose from sft"):
         run_sft.run(diverging(files), workdir, ["sftt"])
     run_sft.run(diverging(files), workdir, ["sft"])
     stop = endings.read_stop(workdir / "sft")
@@ -272,7 +272,7 @@ def test_a_signal_outside_of_training_ends_with_75(number):
         process.send_signal(number)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert told == f"interrupted: {number.name}; the same command goes on from here\n"
+    assert told == f"interrupted: {number.name}; the same command continues from here\n"
 
 
 def test_a_second_sigint_ends_at_once_even_within_a_computation():

@@ -79,9 +79,7 @@ def configured(files, student="student/model", methods=ARMS, **changes):
         section.max_new_tokens = 12
     for section in (config.sequence, config.logit, config.on_policy, config.rl_only):
         section.optimizer.warmup_steps = 0
-    config.evaluation.update(
-        {"problems": 4, "max_new_tokens": 8, "rows": 8}
-    )
+    config.evaluation.update({"problems": 4, "max_new_tokens": 8, "rows": 8})
     config.update_from_flattened_dict(changes)
     return config
 

@@ -229,7 +229,7 @@ def test_what_does_not_fit_is_found_before_anything_is_asked(files, server, tmp_
         ({"server": server.url, "model": ["other"]}, "has no model 'other'"),
         (
             {"server": server.url, "model": [MODEL], "methods": ["direct"]},
-            "direct goes on with responses",
+            "direct continues responses",
         ),
     ]:
         with pytest.raises((ValueError, OSError), match=fault):

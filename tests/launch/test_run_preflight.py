@@ -114,7 +114,7 @@ def test_mistakes_are_one_line():
     for topology in ("v5p", "v5p:4x", "cpu:eight"):
         with pytest.raises(ValueError, match="write GENERATION:SHAPE, such as v5p:4x4x4"):
             run_preflight.prepare(topology)
-    with pytest.raises(ValueError, match="'v9:2x2' cannot be had.*pip install libtpu"):
+    with pytest.raises(ValueError, match="'v9:2x2' is not available.*pip install libtpu"):
         run_preflight._devices("v9:2x2")
     with pytest.raises(ValueError, match="one of the known sizes by --model"):
         run_preflight._model_config("runs/no/such/checkpoint")

@@ -321,7 +321,7 @@ def test_sft_learns_from_a_file_and_exports(files, tmp_path):
     with pytest.raises(ValueError, match="row_length=4096 exceeds the model's context of"):
         run_sft.run(config, tmp_path / "long")
     config.row_length = 320
-    for data, fault in [("", "no data"), (str(tmp_path / "none.jsonl"), "no such file")]:
+    for data, fault in [("", "no data"), (str(tmp_path / "none.jsonl"), "does not exist")]:
         config.data = data
         with pytest.raises((ValueError, OSError), match=fault):
             run_sft.run(config, tmp_path / "another")

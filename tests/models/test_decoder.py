@@ -1,4 +1,4 @@
-"""Properties of the decoder that no reference implementation is needed for."""
+"""Tests properties of the decoder that need no reference implementation."""
 
 import functools
 

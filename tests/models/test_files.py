@@ -1,4 +1,4 @@
-"""Files that are whole or not there, JSON that names its file, and checksums of folders."""
+"""Tests atomic writes, errors of JSON that name the file, and checksums of folders."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Token log-probs against a float64 NumPy softmax, and what is held while they are computed."""
+"""Tests token log-probs against a float64 NumPy softmax, and the memory that they need."""
 
 import functools
 import re

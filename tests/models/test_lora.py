@@ -1,4 +1,4 @@
-"""Adapters: what they compute, what is trained, where they live, and the model they merge into."""
+"""Tests LoRA adapters: results, trained parameters, sharding, and merging into the base model."""
 
 import functools
 import types
@@ -31,7 +31,11 @@ CONFIGS = {
     "llama": BASE.replace(family="llama", qkv_bias=False),
     "qwen3": BASE.replace(family="qwen3", qkv_bias=False, qk_norm=True, tie_embeddings=True),
     "deepseek_v3": BASE.replace(
-        family="deepseek_v3", qkv_bias=False, num_layers=3, num_kv_heads=4, head_dim=6,
+        family="deepseek_v3",
+        qkv_bias=False,
+        num_layers=3,
+        num_kv_heads=4,
+        head_dim=6,
         latent=LatentAttention(kv_rank=6, q_rank=8, nope_dim=4, rope_dim=2, value_dim=4),
         experts=Experts(
             num_experts=4, per_token=2, mlp_dim=8, groups=2, groups_per_token=1, first_layer=1

@@ -1,4 +1,4 @@
-"""The scalar head: its numbers, its parameters, and checkpoints with it."""
+"""Tests the scalar head: its values, its parameters, and checkpoints that hold one."""
 
 import json
 
@@ -146,14 +146,17 @@ def test_checkpoints_without_a_scalar_head_are_refused(tmp_path):
     tokenizer = train_bpe(["a"], 258, pad_token="<pad>")
     model = LanguageModel(CONFIG)
     export_model(tmp_path / "lm", CONFIG, random_params(model), tokenizer)
-    with pytest.raises(ValueError, match="no model with a scalar head .*Qwen3ForCausalLM"):
+    with pytest.raises(ValueError, match="not a model with a scalar head .*Qwen3ForCausalLM"):
         load_scalar_model(tmp_path / "lm")
     fields = json.loads((tmp_path / "lm" / "config.json").read_text())
     fields["architectures"] = ["Qwen3ForTokenClassification"]
     (tmp_path / "lm" / "config.json").write_text(json.dumps(fields))
     with pytest.raises(ValueError, match="2 labels"):
         load_scalar_model(tmp_path / "lm")
+    # Without checksums, which the edited config no longer fits.
+    (tmp_path / "lm" / "MANIFEST.sha256").unlink()
     fields["id2label"] = {"0": "score"}
     (tmp_path / "lm" / "config.json").write_text(json.dumps(fields))
+    (tmp_path / "lm" / "MANIFEST.sha256").unlink()  # It names the edited config.json damaged.
     with pytest.raises(ValueError, match="lacks tensors score.bias, score.weight"):
         load_scalar_model(tmp_path / "lm")

@@ -1,4 +1,4 @@
-"""The sharding table: what it maps an array to, and that a recipe can override its entries."""
+"""Tests how the sharding table splits arrays, and that a recipe can override its entries."""
 
 import jax
 import pytest
@@ -52,7 +52,10 @@ def test_a_config_gives_the_rules():
     ("changes", "message"),
     [
         ({"head": None}, "sharding rule 'head' is unknown; the logical axes are layers, embed"),
-        ({"mlp": "tensors"}, "mlp='tensors': 'tensors' is not a mesh axis; the axes are data, fsdp"),
+        (
+            {"mlp": "tensors"},
+            "mlp='tensors': 'tensors' is not a mesh axis; the axes are data, fsdp",
+        ),
         ({"mlp": ("fsdp", "x")}, "'x' is not a mesh axis"),
     ],
 )

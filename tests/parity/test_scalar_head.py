@@ -67,6 +67,4 @@ def test_both_directions(name, bias, tmp_path):
     export_model(tmp_path / "ours", config, params, TOKENIZER, scalar_head=model)
     again = theirs(tmp_path / "ours", bias, tokens, positions)
     np.testing.assert_array_equal(again, expected)
-    jax.tree.map(
-        np.testing.assert_array_equal, load_scalar_model(tmp_path / "ours").params, params
-    )
+    jax.tree.map(np.testing.assert_array_equal, load_scalar_model(tmp_path / "ours").params, params)

@@ -60,7 +60,8 @@ SUMS = [
 FACTS = [Problem("tiny_words", "three", "3", {"language": "en"}), Problem("tiny_words", "4 =", "4")]
 TEXTS = {
     "Q one": [right("1"), right("9")],  # half right, two English words each
-    "Q two": ["#### 2", right("2", "so wait now")],  # both right, one without tags; English, should be German
+    # Both are right, one has no tags; they are English and should be German.
+    "Q two": ["#### 2", right("2", "so wait now")],
     "Q three": ["no idea", right("3") + " 3"],  # the second is right, its format is not
     "Q 4 =": [right("4"), ""],
 }

@@ -55,9 +55,7 @@ def test_variables_reach_the_chat_template():
 def test_worked_examples_precede_the_question(tokenizer):
     plain = get_template("plain", tokenizer)
     prompt = few_shot(plain, [("1?", " so 1"), ("2?", " so 2")])("3?")
-    assert prompt == (
-        "User: 1?\nAssistant: so 1\nUser: 2?\nAssistant: so 2\nUser: 3?\nAssistant:"
-    )
+    assert prompt == ("User: 1?\nAssistant: so 1\nUser: 2?\nAssistant: so 2\nUser: 3?\nAssistant:")
     with pytest.raises(ValueError, match="without examples"):
         few_shot(plain, [])
 

@@ -357,7 +357,7 @@ def test_bad_settings():
         LearnerConfig(prompts=4, rows=8, row_length=8, microbatches=3)
     with pytest.raises(ValueError, match="coefficient is 0.001 but there is no reference policy"):
         source(ScriptedSampler(varied), "grpo")
-    with pytest.raises(ValueError, match="tis_cap needs recompute_old=True"):
+    with pytest.raises(ValueError, match="tis_cap=.* needs recompute_old=True"):
         source(ScriptedSampler(varied), overrides={"loss": {"tis_cap": 2.0}})
 
 
@@ -368,7 +368,8 @@ def test_a_constant_reward_is_told_of_ever_more_rarely():
     assert watch.update(np.eye(2)) is None and watch.batches == 0
     notes = [watch.update(np.full((2, 2), 1.0)) for _ in range(5)]
     assert notes[:4] == [None] * 4
-    assert notes[4].startswith("all rewards of 5 rollout batches in a row were 1: nothing is learned")
+    expected = "all rewards of 5 rollout batches in a row were 1: nothing is learned"
+    assert notes[4].startswith(expected)
 
 
 def test_the_source_tells_of_rewards_and_remembers_over_a_resume():

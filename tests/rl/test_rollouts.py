@@ -124,9 +124,7 @@ def test_the_trainer_agrees_with_the_sampler(rollouts, advantages, weights):
 
 def test_completions_without_weight_are_left_out_and_not_missed(rollouts, advantages, weights):
     silent = np.random.default_rng(2).random(weights.shape) < 0.5
-    fewer, spans = pack_rollouts(
-        rollouts, advantages, np.where(silent, 0.0, weights), ROWS, LENGTH
-    )
+    fewer, spans = pack_rollouts(rollouts, advantages, np.where(silent, 0.0, weights), ROWS, LENGTH)
     assert len(spans) == (~silent).sum()
     tokens = sum(
         len(rollouts.prompt_ids[i]) + rollouts.lengths[i, g] for i, g in np.argwhere(~silent)

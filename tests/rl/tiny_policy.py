@@ -25,8 +25,15 @@ ROWS, LENGTH = 16, 24
 QUICK = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 MODEL = LanguageModel(
     ModelConfig(
-        family="qwen3", vocab_size=264, embed_dim=16, num_layers=2, num_heads=4, num_kv_heads=2,
-        head_dim=8, mlp_dim=32, qk_norm=True,
+        family="qwen3",
+        vocab_size=264,
+        embed_dim=16,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        mlp_dim=32,
+        qk_norm=True,
     )  # fmt: skip
 )
 TOKENIZER = train_bpe(["a"], 258, eos_token="<eos>", pad_token="<pad>")

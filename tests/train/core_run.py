@@ -1,4 +1,4 @@
-"""Run by test_cores.py: `python core_run.py CORES`; trains a little and prints a hash of the weights.
+"""Trains a little and prints a hash of the weights; test_cores.py runs `core_run.py CORES`.
 
 The products are of such a size that XLA divides their sums among its threads.
 """

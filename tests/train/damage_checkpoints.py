@@ -4,7 +4,7 @@
 
 A tiny run is trained half way, with three checkpoints on disk. The newest one is damaged; then the
 same run is started again. It must name the damage, go on from an older checkpoint, and end with the
-weights of an undisturbed run, bit for bit. Of an export (`hf/`) each damage must be refused at load.
+weights of an undisturbed run, bit for bit. Loading must refuse an export (`hf/`) with any damage.
 Prints a table; exits 1 where other weights passed.
 
 A case is `harmless` where nothing was named and the weights are right: Orbax writes two files after
@@ -83,9 +83,10 @@ def of_folders(directory: Path) -> Iterator[tuple[str, Damage]]:
     for path in sorted(directory.iterdir()):
         if path.is_dir():
             yield "folder deleted", lambda d, n=path.name: shutil.rmtree(d / n)
-    yield "checkpoint emptied", lambda d: [
-        shutil.rmtree(p) if p.is_dir() else p.unlink() for p in d.iterdir()
-    ]
+    yield (
+        "checkpoint emptied",
+        lambda d: [shutil.rmtree(p) if p.is_dir() else p.unlink() for p in d.iterdir()],
+    )
 
 
 def damage_checkpoints(

@@ -21,8 +21,16 @@ from train.step import make_train_step
 
 MODEL = LanguageModel(
     ModelConfig(
-        family="qwen3", vocab_size=32, embed_dim=16, num_layers=2, num_heads=4, num_kv_heads=2,
-        head_dim=8, mlp_dim=32, qk_norm=True, tie_embeddings=True,
+        family="qwen3",
+        vocab_size=32,
+        embed_dim=16,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        mlp_dim=32,
+        qk_norm=True,
+        tie_embeddings=True,
     )  # fmt: skip
 )
 # Experts are split over `tensor`, and their tokens over the other axes.
@@ -66,9 +74,7 @@ TOLERANCE = 1e-5
 
 _rng = np.random.default_rng(0)
 PARAMS, TEACHER, EXPERT_PARAMS = (
-    jax.tree.map(
-        lambda x: _rng.normal(0.1, 0.3, x.shape).astype(np.float32), model.abstract_params
-    )
+    jax.tree.map(lambda x: _rng.normal(0.1, 0.3, x.shape).astype(np.float32), model.abstract_params)
     for model in (MODEL, MODEL, EXPERTS)
 )
 

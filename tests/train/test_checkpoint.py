@@ -136,7 +136,7 @@ def test_another_model_optimizer_or_config_is_refused(tmp_path, trained):
 
 
 def test_bad_arguments(tmp_path, trained):
-    with pytest.raises(ValueError, match="keep=0: at least the latest"):
+    with pytest.raises(ValueError, match="keep=0: it must be at least 1"):
         Checkpointer(tmp_path, keep=0)
     with pytest.raises(ValueError, match="best_mode='most' is unknown"):
         Checkpointer(tmp_path, best_mode="most")

@@ -1,4 +1,4 @@
-"""What a seed gives on another number of cores: the same, if XLA is told how many threads to use."""
+"""A seed gives the same weights on any number of cores if XLA is told how many threads to use."""
 
 import os
 import subprocess

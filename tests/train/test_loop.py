@@ -282,7 +282,7 @@ def test_new_batch_shapes_are_noticed():
         return {name: x[:, :columns] for name, x in batch.items()}
 
     state, step, source = parts()
-    with pytest.raises(ValueError, match=r"step 4 got a batch of a new shape, \(4, 15\)"):
+    with pytest.raises(ValueError, match=r"step 4 got a batch of the new shape \(4, 15\)"):
         run(state, step, Wrapped(source, growing), num_steps=20)
     state, step, source = parts()
     assert run(state, step, Wrapped(source, growing), num_steps=6, max_batch_shapes=2).step == 6
@@ -395,7 +395,7 @@ def test_a_checkpoint_without_its_companion_is_passed_over(tmp_path):
                     checkpoint_every=2)
             )  # fmt: skip
     assert source.states[0] == 2  # From the older one.
-    assert "checkpoint 4 is not used: its companion is gone. That of step 2 is" in said[0]
+    assert "checkpoint 4 is not used: its companion is gone. Checkpoint 2 is used" in said[0]
     state, step, source = parts()
     whole = run(state, step, source, num_steps=6)
     jax.tree.map(np.testing.assert_array_equal, weights(results[1].state), weights(whole.state))

@@ -19,9 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 def start(script, *arguments, devices):
     # The second flag halves the time to compile.
-    flags = (
-        f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    )
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     return subprocess.Popen(
         [sys.executable, Path(__file__).with_name(script), *map(str, arguments)],
         cwd=ROOT,

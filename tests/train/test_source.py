@@ -86,7 +86,8 @@ def test_policies_for_long_examples():
     some = examples(10) + [{"tokens": np.full(30, 99), "loss_weights": np.ones(30)}]
     with pytest.raises(
         ValueError,
-        match="example 10 has 30 tokens, longer than row length 16 .1 of 11 are.: raise it, or",
+        match="example 10 has 30 tokens, longer than row length 16 .1 of 11 are.:"
+        " raise row_length,",
     ):
         source(examples=some)
     counts = {}

@@ -1,1 +1,1 @@
-"""Training objectives: a loss and its batches each, for the one train step."""
+"""Training objectives: each module has a loss and makes its batches, for the one train step."""

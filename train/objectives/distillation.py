@@ -5,15 +5,16 @@ logits / temperature, the token loss is
 
     D_beta(p, q) = KL(p | m) / (1 - beta) + KL(q | m) / beta,    m = beta p + (1 - beta) q
 
-the generalised Jensen-Shannon divergence of GKD (arXiv:2306.13649, eq. 1) over beta (1 - beta).
-With that scale it meets the two KL divergences at its ends and is defined as them there: beta = 0
-is forward KL(p | q), which covers all that the teacher does, beta = 1 reverse KL(q | p), which
-seeks its modes. The paper's divergence goes to 0 at both ends, where its users (TRL, say) switch to
-the KLs; a loss of theirs at beta = 0.5 is a quarter of this one. Losses are not multiplied by
-temperature^2, as Hinton et al. (arXiv:1503.02531) do to keep the gradient's size.
+This is the generalised Jensen-Shannon divergence of GKD (arXiv:2306.13649, eq. 1) divided by
+beta (1 - beta). With that scale it approaches the two KL divergences at its ends, and is defined as
+them there: beta = 0 is forward KL(p | q), which covers all modes of the teacher; beta = 1 is
+reverse KL(q | p), which seeks single modes. The paper's divergence goes to 0 at both ends, where
+implementations such as TRL switch to the KLs; their loss at beta = 0.5 is a quarter of this one.
+Losses are not multiplied by temperature^2, unlike in Hinton et al. (arXiv:1503.02531), who thereby
+keep the gradient's size.
 
-The teacher is either computed along (`make_loss`), or its k most likely tokens were stored with
-the data (`top_logprobs`, `make_top_loss`).
+Either the teacher runs along with the student (`make_loss`), or its k most likely tokens are stored
+with the data (`top_logprobs`, `make_top_loss`).
 """
 
 import math
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 from models.logprobs import align, map_columns
 from train.step import Batch, LossFn
 
-# Least probability of all tokens but the teacher's k together: what rounding leaves unknown of it.
+# Least probability of all tokens outside the teacher's k together; rounding hides smaller ones.
 LEAST_TAIL = 1e-6
 
 
@@ -37,21 +38,21 @@ def make_loss(
     temperature: float = 1.0,
     chunk: int | None = None,
 ) -> LossFn:
-    """`loss_fn(params, batch, teacher_params)`: the sum of loss_weights * D_beta.
+    """Returns `loss_fn(params, batch, teacher_params)`: the sum of loss_weights * D_beta.
 
-    Made for `make_train_step(..., constants=teacher_params)`. Batches are those of
-    `train.objectives.sft`. The models must share their tokens; where one pads its vocabulary
-    further (as sizes of Qwen2.5 do), the entries that only one has are left out of both softmaxes. Metrics: `tokens`, how many are
-    trained on.
+    It is made for `make_train_step(..., constants=teacher_params)`. Batches are those of
+    `train.objectives.sft`. The models must share their tokens. If one pads its vocabulary further
+    (as some sizes of Qwen2.5 do), the entries that only one has are left out of both softmaxes.
+    Metrics: `tokens`, the number of trained tokens.
 
     Args:
       student, teacher: each a `LanguageModel`.
       beta: from 0, forward KL, to 1, reverse KL; see the module's docstring.
-      temperature: that both models' logits are divided by.
+      temperature: divides both models' logits.
       chunk: columns whose logits, of both models, exist at a time; see `map_columns`.
 
     Raises:
-      ValueError: beta or temperature out of range.
+      ValueError: beta or temperature is out of range.
     """
     _check(beta, temperature)
 
@@ -77,17 +78,17 @@ def make_loss(
 def make_top_loss(
     student: Any, *, beta: float = 0.0, temperature: float = 1.0, chunk: int | None = None
 ) -> LossFn:
-    """`loss_fn(params, batch)`: as `make_loss`, from the teacher's k most likely tokens.
+    """Returns `loss_fn(params, batch)` like `make_loss`, from the teacher's k likeliest tokens.
 
-    Batches have two more arrays, as `top_logprobs` gives them at the same temperature: entry
-    [b, t] is of the distribution that predicts `tokens[b, t]`.
+    Batches have two more arrays, which `top_logprobs` makes at the same temperature. Entry [b, t]
+    belongs to the distribution that predicts `tokens[b, t]`.
 
       teacher_ids: int32 `[rows, length, k]`, distinct token ids.
       teacher_logprobs: float32 `[rows, length, k]`.
 
-    All other tokens count as one outcome, in the teacher and in the student, so that the student
-    learns how much goes to them and nothing about which. This is a lower bound of the whole
-    divergence (merging outcomes never raises one) and equals it at k = V.
+    All other tokens count as one outcome, in the teacher and in the student. So the student learns
+    their total probability, and nothing about single ones. This is a lower bound of the whole
+    divergence (merging outcomes never raises a divergence) and equals it at k = V.
 
     Raises:
       ValueError: beta or temperature out of range.
@@ -96,7 +97,7 @@ def make_top_loss(
 
     def loss_fn(params, batch):
         hidden = student.hidden(params, batch["tokens"], batch["positions"], batch["segment_ids"])
-        # To the columns that predict.
+        # Shifts the entries to the columns that predict.
         ids, logprobs = (
             jnp.roll(batch[name], -1, axis=1) for name in ("teacher_ids", "teacher_logprobs")
         )
@@ -131,18 +132,18 @@ def top_logprobs(
     vocab: int | None = None,
     chunk: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """The teacher's k most likely tokens at every place, for `make_top_loss`; traceable.
+    """Returns the teacher's k most likely tokens at every place, for `make_top_loss`; traceable.
 
     Args:
       batch: tokens, positions and segment_ids, `[rows, length]`.
-      vocab: entries of the vocabulary that the student has, if fewer.
+      vocab: size of the student's vocabulary, if that is smaller.
 
     Returns:
       Ids (int32) and log-probs (float32), each `[rows, length, k]`, of the distribution that
-      predicts the token at that place. Those of a sequence's first token mean nothing.
+      predicts the token at that place. The entries of a sequence's first token mean nothing.
 
     Raises:
-      ValueError: a k that is not within 1..V.
+      ValueError: k is not within 1..V.
     """
     size: int = vocab or teacher.config.vocab_size
     if not 1 <= k <= size:
@@ -160,12 +161,12 @@ def top_logprobs(
 
 
 def shared_vocab(student: Any, teacher: Any) -> int:
-    """Entries of the vocabulary that both models have."""
+    """Returns the number of vocabulary entries that both models have."""
     return min(student.config.vocab_size, teacher.config.vocab_size)
 
 
 def _divergence(teacher: jax.Array, student: jax.Array, beta: float) -> jax.Array:
-    """D_beta over the last axis of log-probabilities; see the module's docstring."""
+    """Returns D_beta over the last axis of log-probabilities; see the module's docstring."""
 
     def kl(log_p, log_q):
         return jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)
@@ -188,6 +189,6 @@ def _weighted(columns_BT, batch):
 
 def _check(beta, temperature):
     if not 0 <= beta <= 1:
-        raise ValueError(f"beta={beta} is not within 0 (forward KL) and 1 (reverse KL)")
+        raise ValueError(f"beta={beta}: it must be from 0 (forward KL) to 1 (reverse KL)")
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}: it must be positive")

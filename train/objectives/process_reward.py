@@ -1,12 +1,12 @@
-"""Verifiers of reasoning: the probability that a solution so far is right, step by step.
+"""Trains verifiers, which predict the probability that a solution so far is right.
 
-A process reward model (PRM) is labelled at the token that ends each step (arXiv:2305.20050,
-arXiv:2312.08935); an outcome reward model (ORM) by whether the whole solution is right
-(arXiv:2110.14168). Both are logistic regressions on the values of a scalar head: one loss, other
-labels.
+A process reward model (PRM) has a label at the token that ends each step (arXiv:2305.20050,
+arXiv:2312.08935). An outcome reward model (ORM) has one label: whether the whole solution is right
+(arXiv:2110.14168). Both are logistic regressions on the values of a scalar head, with one loss and
+different labels.
 
-To tell right from wrong a verifier has to know what is right. So it may also go on learning to
-write right solutions (arXiv:2110.14168, section 4.2, the joint objective): see `with_language`.
+A verifier has to know right solutions to judge others. So it may also keep learning to write right
+solutions (arXiv:2110.14168, section 4.2, the joint objective); see `with_language`.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,21 @@ from models.logprobs import token_logprobs
 from train.data import Example
 from train.step import LossFn, Metrics
 
-# Where an outcome is labelled.
+# The tokens that carry the label of an outcome.
 PLACES = ("last", "all")
 
 
 def make_loss(model: Any) -> LossFn:
-    """`loss_fn(params, batch)`: sum(loss_weights * cross-entropy of label and sigmoid(value)).
+    """Returns `loss_fn(params, batch)`: sum(loss_weights * cross-entropy(label, sigmoid(value))).
 
-    Batches hold tokens, positions, segment_ids, loss_weights and labels, each `[rows, length]`;
-    labels lie in [0, 1], hard or soft, and count where there is a loss weight. With normalized
-    weights the loss is a mean, in nats. Where a batch has language_weights, it gains
-    sum(language_weights * -log p(token)). Metrics, to be finished by `mean_metrics`: `labels`, how
-    many there are; `agreement`, of how many the value is on the label's side of one half;
-    `tokens`, how many were read; `nll`, where language is learned, the mean of -log p(token).
+    Batches hold tokens, positions, segment_ids, loss_weights and labels, each `[rows, length]`.
+    Labels lie in [0, 1], hard or soft, and count where there is a loss weight. With normalized
+    weights the loss is a mean, in nats. If a batch has language_weights, the loss gains
+    sum(language_weights * -log p(token)).
+
+    Metrics, which `mean_metrics` finishes: `labels`, their number; `agreement`, the number of
+    values on their label's side of one half; `tokens`, the number of tokens read; with
+    language_weights also `nll`, the mean of -log p(token).
 
     Args:
       model: a `ScalarModel`.
@@ -65,7 +67,7 @@ def make_loss(model: Any) -> LossFn:
 
 
 def mean_metrics(metrics: Metrics) -> Metrics:
-    """For `make_train_step(finalize=...)`: turns `agreement` into a share, `nll` into a mean."""
+    """Turns `agreement` into a share and `nll` into a mean; for `make_train_step(finalize=...)`."""
     metrics = dict(metrics)
     metrics["agreement"] /= jnp.maximum(metrics["labels"], 1.0)
     if "nll" in metrics:
@@ -79,16 +81,16 @@ def process_example(
     step_ends: Sequence[int],
     labels: Sequence[float],
 ) -> Example:
-    """A solution whose steps are labelled, as a training example.
+    """Makes a training example of a solution whose steps are labelled.
 
     Args:
-      token_ids: of the response.
+      prompt_ids: tokens of the prompt.
+      token_ids: tokens of the response.
       step_ends: ascending indices into `token_ids` of the tokens that end a step.
       labels: one in [0, 1] for each step.
 
     Raises:
-      ValueError: ends that are out of range or order, or labels that are not one in [0, 1] for
-        each.
+      ValueError: ends are out of range or order, or there is not one label in [0, 1] for each.
     """
     ends, values = np.asarray(step_ends, np.int64), np.asarray(labels, np.float32)
     if ends.shape != values.shape or not ends.size:
@@ -113,16 +115,19 @@ def process_example(
 def outcome_example(
     prompt_ids: Sequence[int], token_ids: Sequence[int], label: float, at: str = "all"
 ) -> Example:
-    """A solution with one label, as a training example.
+    """Makes a training example of a solution with one label.
 
     Args:
-      at: `all` asks for the outcome at every token of the response: a value function, which
-        arXiv:2110.14168 (section 4.3) finds to generalise better than the verdict alone, and
-        which can score unfinished solutions too. `last` asks at the last token only. Either way a
-        solution has a loss weight of 1 in all, so that long ones count no more than short ones.
+      prompt_ids: tokens of the prompt.
+      token_ids: tokens of the response.
+      label: 1 if the solution is right, 0 if it is wrong.
+      at: `all` puts the label at every token of the response. This trains a value function, which
+        generalises better than the verdict alone (arXiv:2110.14168, section 4.3) and can score
+        unfinished solutions. `last` puts the label at the last token only. Either way the loss
+        weights of a solution add up to 1, so long solutions count no more than short ones.
 
     Raises:
-      ValueError: an unknown place, an empty response or a label outside [0, 1].
+      ValueError: the place is unknown, the response is empty, or the label lies outside [0, 1].
     """
     if at not in PLACES:
         raise ValueError(f"at={at!r} is unknown; choose {' or '.join(PLACES)}")
@@ -133,15 +138,20 @@ def outcome_example(
 
 
 def with_language(example: Example, response: int, share: float, right: bool) -> Example:
-    """An example of which the response, where it is right, is also learned to be written.
+    """Adds `language_weights` to an example, so that the model also learns to write it if right.
 
-    The weights of its tokens are equal, and `share` times those of its labels in all.
+    The response's tokens have equal weights, which add up to `share` times the loss weights of its
+    labels. A wrong response gets weights of 0.
 
     Args:
+      example: from `process_example` or `outcome_example`.
       response: index of the response's first token.
+      share: total language weight, relative to the loss weights.
+      right: whether the response is right.
 
     Raises:
-      ValueError: a negative share, or no prompt, whose last token predicts the response's first.
+      ValueError: the share is negative, or there is no prompt or no response. (The prompt's last
+        token predicts the response's first.)
     """
     if share < 0:
         raise ValueError(f"share={share}: it must be at least 0")

@@ -1,11 +1,11 @@
-"""Reward model from preferences: of two responses to a prompt, the chosen one is to score higher.
+"""Trains a reward model on preferences: it learns to score the chosen response higher.
 
-Bradley-Terry: P(chosen preferred) = sigmoid(r(chosen) - r(rejected)), each reward the value at the
-last token (arXiv:2203.02155, eq. 1), optionally with a margin that a clear preference must exceed
-(arXiv:2307.09288, eq. 2).
+The model is Bradley-Terry: P(chosen preferred) = sigmoid(r(chosen) - r(rejected)). A reward is the
+value at the last token (arXiv:2203.02155, eq. 1). Optionally the difference must exceed a margin,
+which is larger for clear preferences (arXiv:2307.09288, eq. 2).
 
-A pair is one sequence to the packer and two to the model: the chosen sequence, then the rejected
-one. So both are in the same row, and packing, microbatches and sharding never part them.
+The packer sees a pair as one sequence, the model as two: the chosen sequence, then the rejected
+one. So both are in one row, and packing, microbatches and sharding never separate them.
 """
 
 import os
@@ -23,16 +23,17 @@ from train.step import LossFn, Metrics
 
 
 def make_loss(model: Any) -> LossFn:
-    """`loss_fn(params, batch)`: sum(loss_weights * -log sigmoid(r_chosen - r_rejected - margin)).
+    """Returns `loss_fn(params, batch)`, with sigmoids of differences between rewards.
 
-    Batches hold tokens, positions, segment_ids, loss_weights, member_starts and margins, each
-    `[rows, length]`, as packed from `encode_pairs`: the loss weight of a pair stands at its last
-    token, where the rejected response ends. Metrics, to be finished by `mean_metrics`: `pairs`,
-    `accuracy` (the share of pairs in which the chosen response scores higher) and `reward_gap`
-    (the mean of r_chosen - r_rejected); and `tokens` read.
+    The loss is sum(loss_weights * -log sigmoid(r_chosen - r_rejected - margin)). Batches hold
+    tokens, positions, segment_ids, loss_weights, member_starts and margins, each `[rows, length]`,
+    packed from `encode_pairs`. The loss weight of a pair is at its last token, where the rejected
+    response ends. Metrics, which `mean_metrics` finishes: `pairs`, their number; `accuracy`, the
+    share of pairs in which the chosen response scores higher; `reward_gap`, the mean of
+    r_chosen - r_rejected; `tokens`, the number of tokens read.
 
     Args:
-      model: a `ScalarModel`, without bias: it would cancel.
+      model: a `ScalarModel` without bias, since a bias would cancel.
     """
 
     def loss_fn(params, batch):
@@ -63,13 +64,13 @@ def make_loss(model: Any) -> LossFn:
 
 
 def mean_metrics(metrics: Metrics) -> Metrics:
-    """For `make_train_step(finalize=...)`: turns sums over pairs into means."""
+    """Turns sums over pairs into means; for `make_train_step(finalize=...)`."""
     pairs = jnp.maximum(metrics["pairs"], 1.0)
     return metrics | {name: metrics[name] / pairs for name in ("accuracy", "reward_gap")}
 
 
 def load_pairs(path: str | os.PathLike, tokenizer: Tokenizer) -> list[Example]:
-    """All records of a JSONL file as examples; see `encode_pairs`."""
+    """Reads all records of a JSONL file as examples; see `encode_pairs`."""
     wheres, records = zip(*read_records(path), strict=True)
     return encode_pairs(records, tokenizer, wheres=wheres)
 
@@ -82,19 +83,23 @@ def encode_pairs(
 ) -> list[Example]:
     """Tokenizes preference pairs, for a `PackedSource` whose rows hold both members of a pair.
 
-    A record is {"prompt", "chosen", "rejected"}, all text; or the prompt a list of messages and the
-    responses text or lists of messages; or only "chosen" and "rejected", two whole conversations.
-    An optional "margin" is a number that the rewards are to differ by.
+    A record has "prompt", "chosen" and "rejected". All three may be text; or the prompt is a list
+    of messages, and the responses are text or lists of messages. Without a prompt, "chosen" and
+    "rejected" are two whole conversations. An optional "margin" is the number by which the rewards
+    should differ.
 
     Args:
+      records: the pairs.
+      tokenizer: the model's tokenizer.
       wheres: names of the records for error messages.
 
     Returns:
-      Dicts of `tokens`, `loss_weights`, `member_starts` (in the rejected sequence, where it starts;
-      in the chosen one 0) and `margins`, of one length each.
+      Dicts of `tokens`, `loss_weights`, `member_starts` and `margins`, of one length.
+      `member_starts` is 0 in the chosen sequence, and in the rejected one the index of its start.
 
     Raises:
-      ValueError: a record of no such kind, equal responses, or a margin that is not a number.
+      ValueError: a record has none of these forms, its responses are equal, or its margin is no
+        number.
     """
     wheres = wheres or [f"record {i}" for i in range(len(records))]
     members: dict[str, list] = {"chosen": [], "rejected": []}
@@ -125,7 +130,7 @@ def encode_pairs(
 
 
 def _member(record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """One of the two sequences, as `encode_records` takes it."""
+    """Returns one of the two sequences as a record for `encode_records`."""
     if name not in record:
         raise ValueError(
             f"has the fields {', '.join(sorted(record)) or 'none'}; a preference needs 'prompt', "
@@ -149,7 +154,7 @@ def _member(record: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _until_last_trained(example: Example) -> np.ndarray:
-    """Tokens up to the one that ends the response; a template may add a newline behind it."""
+    """Returns the tokens up to the one that ends the response, without a newline behind it."""
     last = int(np.flatnonzero(example["loss_weights"])[-1])
     return example["tokens"][: last + 1]
 

@@ -9,11 +9,11 @@ from train.step import LossFn
 
 
 def make_loss(model: Any, *, chunk: int | None = None) -> LossFn:
-    """`loss_fn(params, batch)` for `make_train_step`: the sum of loss_weights * -log p(token).
+    """Returns `loss_fn(params, batch)`: the sum of loss_weights * -log p(token).
 
-    Batches hold tokens, positions, segment_ids and loss_weights, each `[rows, length]`. With
-    normalized weights the loss is the mean over trained tokens in nats, and its exponential the
-    perplexity. Metrics: `tokens`, how many are trained on.
+    It is made for `make_train_step`. Batches hold tokens, positions, segment_ids and loss_weights,
+    each `[rows, length]`. With normalized weights the loss is the mean over trained tokens in nats,
+    and its exponential is the perplexity. Metrics: `tokens`, the number of trained tokens.
 
     Args:
       model: a `LanguageModel`.

@@ -1,4 +1,4 @@
-"""A teacher's k most likely tokens at every trained token of a data set: computed once, kept."""
+"""Computes and stores a teacher's k most likely tokens at every trained token of a data set."""
 
 import functools
 import os
@@ -33,17 +33,21 @@ def compute(
     temperature: float = 1.0,
     vocab: int | None = None,
 ) -> list[Example]:
-    """The examples with `teacher_ids` and `teacher_logprobs`, `[length, k]`, for `make_top_loss`.
+    """Returns the examples with `teacher_ids` and `teacher_logprobs`, `[length, k]` each.
 
-    Where a token is not trained on they are 0.
+    They are made for `make_top_loss`, and 0 at tokens that are not trained on.
 
     Args:
-      params: the teacher's, on `mesh`.
-      rows, row_length: shape of the packed batches that the teacher goes through.
+      teacher: a `LanguageModel`.
+      params: the teacher's parameters, on `mesh`.
+      examples: the data set.
+      k: tokens to keep at each place.
+      mesh: the devices.
+      rows, row_length: shape of the packed batches that the teacher reads.
       temperature, vocab: see `top_logprobs`.
 
     Raises:
-      ValueError: an example is longer than a row, or a k out of range.
+      ValueError: an example is longer than a row, or k is out of range.
     """
     placement = place([len(example["tokens"]) for example in examples], row_length)
     packed = pack(examples, placement, row_length, -(-placement.num_rows // rows) * rows)
@@ -71,7 +75,7 @@ def compute(
 
 
 def save(path: str | os.PathLike, examples: Sequence[Example]) -> None:
-    """Writes what `compute` added to a `.npz` file, whole or not at all."""
+    """Writes the arrays that `compute` added into a `.npz` file, whole or not at all."""
     path = Path(path)
     arrays: dict[str, Any] = {
         name: np.concatenate([e[name][e["loss_weights"] > 0] for e in examples]) for name in KEYS
@@ -81,10 +85,10 @@ def save(path: str | os.PathLike, examples: Sequence[Example]) -> None:
 
 
 def load(path: str | os.PathLike, examples: Sequence[Example]) -> list[Example]:
-    """The examples with what was saved of them.
+    """Returns the examples with the arrays that `save` has written for them.
 
     Raises:
-      ValueError: the file is damaged, or of other examples.
+      ValueError: the file is damaged, or belongs to other examples.
     """
     try:
         with np.load(path) as file:
@@ -97,8 +101,8 @@ def load(path: str | os.PathLike, examples: Sequence[Example]) -> list[Example]:
     ends = np.cumsum([mask.sum() for mask in masks])
     if ends[-1] != len(arrays[KEYS[0]]):
         raise ValueError(
-            f"{path} holds {len(arrays[KEYS[0]])} tokens but the data {ends[-1]}: it is of other"
-            " data; remove it"
+            f"{path} holds {len(arrays[KEYS[0]])} tokens but the data {ends[-1]}: it belongs to"
+            " other data; remove it"
         )
     result = []
     for example, mask, end in zip(examples, masks, ends, strict=True):

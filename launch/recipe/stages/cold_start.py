@@ -1,7 +1,8 @@
-"""Cold start: SFT of the base model on long, readable chains that R1-Zero wrote.
+"""Cold start: fine-tunes the base model on long, readable chains that R1-Zero wrote.
 
-As DeepSeek-R1's authors gathered theirs (arXiv:2501.12948, 2.3.1): R1-Zero is asked, bare or behind
-worked examples that check themselves, and what is right and readable is kept, put into one format.
+The data are gathered like those of DeepSeek-R1 (arXiv:2501.12948, 2.3.1). R1-Zero answers problems,
+with or without worked examples that check themselves in the prompt. Right and readable responses
+are kept and put into one format.
 """
 
 from pathlib import Path
@@ -19,7 +20,7 @@ from reasoning.training_data.curation import Readability, VerifiedSample, curate
 
 
 def _prompts(work: Workspace, problems: list[Problem]) -> list[str]:
-    """Each problem behind worked examples of its task, in its language; bare where shots are 0."""
+    """Puts worked examples of the same task and language before each problem, `shots` of them."""
     template = get_template(work.config.template, work.tokenizer)
     if not work.config.cold_start.shots:
         return [template(problem.question) for problem in problems]
@@ -35,6 +36,7 @@ def _prompts(work: Workspace, problems: list[Problem]) -> list[str]:
 
 
 def check(work: Workspace) -> None:
+    """Raises `ValueError` if a prompt leaves no room for its response."""
     config = work.config.cold_start
     prompts = _prompts(work, world.training_problems(work, config.problems))
     stages.check_prompts(work, prompts, config.max_new_tokens)
@@ -47,7 +49,7 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
         work, stages.load_stage(work, "r1_zero"), _prompts(work, problems), config, "cold start"
     )
     candidates = sampling.verify(work, problems, texts)
-    # Long chains are wanted, so of each problem the longest are taken.
+    # The cold start needs long chains, so the longest of each problem come first.
     candidates.sort(key=lambda each: -len(each.response))
     kept, counts = curate(
         candidates,
@@ -61,6 +63,7 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    """Collects R1-Zero's chains and fine-tunes the base model on them; returns its report."""
     config = work.config.cold_start.sft
     return sampling.train_base(work, directory, config, lambda: _collect(work, directory))
 

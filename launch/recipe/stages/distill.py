@@ -1,4 +1,4 @@
-"""Distillation: R1-Zero's reasoning in a student of a quarter of its size, by every method."""
+"""Distils R1-Zero's reasoning into a student of a quarter of its size, by every method."""
 
 import dataclasses
 from pathlib import Path
@@ -20,6 +20,7 @@ def _student(work: Workspace, directory: Path) -> Workspace:
 
 
 def check(work: Workspace) -> None:
+    """Raises `ValueError` for settings that the distillation cannot run with."""
     config = work.config.distill
     problems = world.training_problems(work, config.problems)
     student = _student(work, work.stage_directory("distill"))
@@ -27,6 +28,7 @@ def check(work: Workspace) -> None:
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    """Runs every arm of the distillation; returns their reports."""
     config, student = work.config.distill, _student(work, directory)
     pretrain = config.base.pretrain
 

@@ -1,4 +1,4 @@
-"""RL for all scenarios: rules where they reach, preferences elsewhere.
+"""RL for all scenarios: rules reward verifiable tasks, preferences reward the rest.
 
 DeepSeek-R1 (arXiv:2501.12948, 2.3.4): verifiable rewards for math, code and logic; a reward model
 for the helpfulness of final answers, and one for the harmlessness of whole responses.
@@ -33,11 +33,12 @@ def _plan(work: Workspace, reward_models: dict[str, Any]) -> ReinforcePlan:
 
 
 def check(work: Workspace) -> None:
-    _plan(work, {})  # Reward models there are none yet.
+    """Raises `ValueError` for settings that the RL cannot run with."""
+    _plan(work, {})  # There are no reward models yet.
 
 
 def _train_reward_models(work: Workspace, params: Any, directory: Path) -> dict[str, Any]:
-    """Trains the two reward models; returns the accuracy of each on pairs held out."""
+    """Trains the two reward models; returns the accuracy of each on held-out pairs."""
     config = work.config.r1
     template = get_template(work.config.template, work.tokenizer)
 
@@ -70,6 +71,7 @@ def _train_reward_models(work: Workspace, params: Any, directory: Path) -> dict[
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    """Trains two reward models, then the policy against them and rules; returns the report."""
     params = stages.load_stage(work, "rejection_sft")
     measured = _train_reward_models(work, params, directory)
     rewards = {
@@ -84,11 +86,11 @@ def run(work: Workspace, directory: Path) -> dict[str, Any]:
 
 
 def _win_rate(work: Workspace, directory: Path) -> dict[str, Any] | None:
-    """How often replies to small talk beat those of before this RL, by the evaluation's rule.
+    """Returns how often replies to small talk beat those from before this RL.
 
-    Each reply to a question is compared with each of the other model. The rule is not what the
-    helpfulness model was trained on, so what pleases that model alone does not win. None where
-    there is no small talk in the evaluation.
+    Each reply to a question is compared with each reply of the other model, by the evaluation's
+    rule. The helpfulness model was not trained on that rule, so replies that please only this model
+    do not win. Returns None if the evaluation has no small talk.
     """
     problems = stages.evaluation_problems(work.config.evaluation, work.seed)
     if "chat" not in problems:

@@ -1,4 +1,4 @@
-"""Reasoning RL from the cold start: accuracy, format and language consistency.
+"""Reasoning RL from the cold start: rewards accuracy, format and language consistency.
 
 DeepSeek-R1 (arXiv:2501.12948, 2.3.2).
 """

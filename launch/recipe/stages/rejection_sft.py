@@ -1,8 +1,9 @@
 """Rejection sampling and SFT of the base model (DeepSeek-R1, arXiv:2501.12948, 2.3.3).
 
-The RL checkpoint answers training problems several times; right, readable chains in one language
-are kept. Beside them stand knowledge and small talk, as the base model itself writes them: of its
-samples those that are right, or at least not rude. Both in the paper's proportion, 600k to 200k.
+The RL checkpoint answers training problems several times; right and readable chains in one language
+are kept. To these come knowledge and small talk from the base model's own samples: recollections
+that are right, and replies that are not rude. The two kinds are mixed in the paper's proportion,
+600k to 200k.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ PROPORTION = 3
 
 
 def check(work: Workspace) -> None:
+    """Raises `ValueError` if a prompt leaves no room for its response."""
     config = work.config.rejection_sft
     template = get_template(work.config.template, work.tokenizer)
     for part in (config.reasoning, config.general):
@@ -56,7 +58,7 @@ def _reasoning(
 
 
 def _general(work: Workspace, clean: Decontaminator) -> tuple[list[VerifiedSample], dict[str, int]]:
-    """Knowledge and small talk in the base model's words."""
+    """Samples knowledge and small talk from the base model."""
     config = work.config.rejection_sft
     problems = world.training_problems(work, config.general.problems)
     template = get_template(work.config.template, work.tokenizer)
@@ -77,7 +79,7 @@ def _general(work: Workspace, clean: Decontaminator) -> tuple[list[VerifiedSampl
 
 
 def _judged(candidate: VerifiedSample) -> VerifiedSample:
-    """Small talk need not be good, only inoffensive; a recollection must be of the answer."""
+    """Judges small talk by its being inoffensive; a recollection must hold the told answer."""
     if candidate.problem.task == "tiny_chat":
         return dataclasses.replace(candidate, correct=not chat.is_harmful(candidate.response))
     chain = parse_response(candidate.response).chain
@@ -101,6 +103,7 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    """Collects samples and fine-tunes the base model on them; returns its report."""
     config = work.config.rejection_sft.sft
     return sampling.train_base(work, directory, config, lambda: _collect(work, directory))
 

@@ -1,4 +1,4 @@
-"""Inference-time scaling: every search method on the hard split, at equal compute."""
+"""Measures inference-time scaling: every search method on the hard split, at equal compute."""
 
 import json
 import random
@@ -30,9 +30,12 @@ from reasoning.verifiers.rule import RuleVerifier
 
 
 def check(work: Workspace) -> None:
+    """Raises an error if a budget of 1 is missing, or the corpus asks a search problem."""
     config = work.config.search
     if 1 not in config.budgets:
-        raise ValueError(f"search.budgets={tuple(config.budgets)}: 1 must be among them")
+        raise ValueError(
+            f"search.budgets={tuple(config.budgets)}: add 1, with which all are compared"
+        )
     asked = world.asked_in(work)
     for problem in _problems(config, "test", config.problems, work.seed):
         if problem.question in asked:
@@ -61,7 +64,7 @@ def _policy(work: Workspace, params: Any) -> Policy:
 
 
 def _prompted(work: Workspace, template: Any) -> dict[str, Entry]:
-    """The other ways to prompt, to be compared with `direct` and `cot`."""
+    """Returns the other ways to prompt, for comparison with `direct` and `cot`."""
     config = work.config.search
     examples = []
     for problem in _problems(config, "train", config.shots, work.seed):
@@ -76,6 +79,7 @@ def _prompted(work: Workspace, template: Any) -> dict[str, Entry]:
 
 
 def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
+    """Measures every method at every budget; returns one record for each."""
     config = work.config.search
     policy = _policy(work, stages.load_stage(work, "r1_zero"))
     trained = work.stage_directory("verifiers")
@@ -92,7 +96,7 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     entries |= prompted
     budgets = list(config.budgets)
 
-    # Training problems of the same levels, which RL has not seen either.
+    # These are training problems of the same levels, which RL has not seen either.
     calibration = _problems(config, "train", config.calibration, work.seed + 1)
     arms = adaptive_budgets(budgets, config.tree_arms)
     calibrated = search.compare(

@@ -1,4 +1,4 @@
-"""Process and outcome reward models of R1-Zero, trained on its own labelled solutions."""
+"""Trains process and outcome reward models of R1-Zero on its own labelled solutions."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from launch.recipe import Stage
 
 
 def plan(work: Workspace) -> VerifierPlan:
+    """Plans the verifiers of the config; raises `ValueError` for settings that do not work."""
     return verifier_training.plan_verifiers(work, work.config.verifiers)
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
+    """Labels R1-Zero's solutions and trains the verifiers on them; returns their figures."""
     params = stages.load_stage(work, "r1_zero")
     return verifier_training.train_verifiers(work, params, plan(work), directory)
 

@@ -1,4 +1,4 @@
-"""Model families that checkpoints are exchanged as, one file each.
+"""The model families whose checkpoints this project reads and writes, one file for each family.
 
 To add one (Mistral, Gemma, ...), write `models/hf/families/NAME.py` with a `FAMILY`, where NAME is
 the `model_type` of its `config.json`, and add NAME to `models.config.FAMILIES`. The file says what
@@ -13,10 +13,10 @@ from models.hf.families.family import Family
 
 
 def get_family(name: str) -> Family:
-    """The family of this `model_type`.
+    """Returns the family of a `model_type`.
 
     Raises:
-      ValueError: there is none.
+      ValueError: if no family has this name.
     """
     if name not in FAMILIES:
         raise ValueError(
@@ -26,5 +26,5 @@ def get_family(name: str) -> Family:
 
 
 def owners(feature: str) -> list[str]:
-    """The families that have a feature of `family.FEATURES`."""
+    """Returns the names of the families that have a feature from `family.FEATURES`."""
     return [name for name in FAMILIES if feature in get_family(name).features]

@@ -1,4 +1,4 @@
-"""DeepSeek-V3 and R1 (arXiv:2412.19437): multi-head latent attention and a mixture of experts."""
+"""DeepSeek-V3 and R1 (arXiv:2412.19437): multi-head latent attention, a mixture of experts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,16 +21,16 @@ from models.hf.families.family import (
     refusal,
 )
 
-# Switches of the reference implementation for which this decoder knows one setting only.
+# Switches of the reference implementation for which this decoder supports a single setting.
 _ONLY = {
     "moe_layer_freq": 1,
     "scoring_func": "sigmoid",
     "topk_method": "noaux_tc",
     "rope_interleave": True,
 }
-# The one form of quantized weights that is read; see `models.hf.float8`.
+# The only form of quantized weights that we read; see `models.hf.float8`.
 _FLOAT8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [float8.BLOCK] * 2}
-# Our names and theirs.
+# Our field names -> the names in config.json.
 _LATENT = {
     "kv_rank": "kv_lora_rank",
     "q_rank": "q_lora_rank",
@@ -80,8 +80,8 @@ def _read(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _write(config: ModelConfig) -> dict[str, Any]:
     fields = {hf: getattr(config.latent, ours) for ours, hf in _LATENT.items()}
     fields |= {hf: getattr(config.experts, ours) for ours, hf in _EXPERTS.items()}
-    # transformers writes none of these; vLLM and the publisher's own code read them. There are no
-    # layers that predict further tokens.
+    # transformers does not write these fields, but vLLM and the publisher's own code read them. We
+    # export no layers that predict further tokens.
     return fields | _ONLY | {"attention_bias": False, "num_nextn_predict_layers": 0}
 
 
@@ -128,6 +128,6 @@ FAMILY = Family(
     features=frozenset({"latent", "experts"}),
     rope_scaling="yarn",
     ignores=frozenset({"quantization_config"}),
-    # Those that predict further tokens (multi-token prediction).
+    # DeepSeek's checkpoints hold extra layers for multi-token prediction.
     further_layers=True,
 )

@@ -1,4 +1,4 @@
-"""Qwen2 and Qwen2.5 (arXiv:2412.15115): as Llama, with biases of queries, keys and values."""
+"""Qwen2 and Qwen2.5 (arXiv:2412.15115): like Llama, with biases for queries, keys and values."""
 
 from models.hf.families.family import Family, grouped_query_layer, read_head_dim
 
@@ -8,6 +8,6 @@ FAMILY = Family(
     write=lambda config: {"use_sliding_window": False},
     layer=grouped_query_layer,
     features=frozenset({"qkv_bias"}),
-    # Its biases are fixed; transformers itself does not read the field.
+    # The family always has biases; transformers does not read this field either.
     ignores=frozenset({"attention_bias"}),
 )

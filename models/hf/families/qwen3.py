@@ -1,4 +1,4 @@
-"""Qwen3 (arXiv:2505.09388): as Llama, with normalized queries and keys."""
+"""Qwen3 (arXiv:2505.09388): like Llama, with normalized queries and keys."""
 
 import functools
 

@@ -1,3 +1,4 @@
-"""The code that runs inside the sandbox. It uses only the standard library; `zygote.main` starts it
-in a process of its own.
+"""The code that runs inside the sandbox, in a process that `zygote.main` serves.
+
+It uses only the standard library.
 """

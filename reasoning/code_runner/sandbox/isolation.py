@@ -49,7 +49,7 @@ class SeccompOnly:
             importlib.import_module(name)
 
     def open_scratch(self, limits: Mapping[str, Any]) -> None:
-        """Makes the scratch folder; called in a program's supervisor, just before it forks the
+        """Makes the scratch folder; called in a program's supervisor before it forks the
         program.
         """
 
@@ -106,10 +106,10 @@ class Landlock(SeccompOnly):
 
 
 class MountView(SeccompOnly):
-    """Isolates by namespaces: own files with an empty scratch folder, no network, no other
-    processes.
+    """Isolates by namespaces: own files with an empty scratch folder, and no network.
 
-    If the kernel has Landlock, it enforces the same rules for files a second time.
+    The program sees no other processes. If the kernel has Landlock, it enforces the same rules for
+    files a second time.
 
     Args:
       new_user: also make a user namespace, which a user other than root needs.
@@ -127,9 +127,7 @@ class MountView(SeccompOnly):
         self.threads = not (new_user and os.geteuid() == 0)
 
     def enter(self) -> None:
-        """Moves the zygote into namespaces with a view of a few files. Called once, in the
-        zygote.
-        """
+        """Moves the zygote into namespaces with few files; called once, in the zygote."""
         self._folders = readable_folders()
         namespaces.enter(self._new_user)
         namespaces.build_view(self._folders)

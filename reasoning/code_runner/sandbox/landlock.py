@@ -1,5 +1,6 @@
-"""Limits access to files by path with Landlock (landlock(7), Linux 5.13 and later), which needs no
-privilege.
+"""Limits access to files by path with Landlock, which needs no privilege.
+
+See landlock(7); Linux has it from version 5.13 on.
 """
 
 import ctypes
@@ -21,8 +22,10 @@ _FOR_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE  # rights that a rule o
 
 
 def device_rules(devices: Mapping[str, bool]) -> list[tuple[str, int]]:
-    """Returns the rules for devices, from a dict that says of each path whether it may be written
-    to.
+    """Returns the rules for devices.
+
+    Args:
+      devices: maps each path to whether it may be written to.
     """
     return [
         (path, READ_FILE | WRITE_FILE if writable else READ_FILE)

@@ -1,5 +1,6 @@
-"""Gives a process an almost empty view of the machine: its own mounts, network, processes, IPC and
-host name (namespaces(7)).
+"""Gives a process an almost empty view of the machine, by namespaces(7).
+
+The process gets its own mounts, network, processes, IPC and host name.
 """
 
 import ctypes

@@ -136,9 +136,7 @@ def _load_argument(index, high_word=False):
 
 
 def _if(code, value, then):
-    """Emits `then` (one instruction, a return) for the case that A equals `value` or shares a bit
-    with it.
-    """
+    """Emits the return `then` for the case that A equals `value`, or shares a bit with it."""
     return [_instruction(code, value, 0, 1), then]
 
 
@@ -191,8 +189,9 @@ def build_filter(machine: str, own_pid: int, *, files: str, threads: bool) -> by
 
 @functools.lru_cache
 def fixed_part(machine: str, files: str, threads: bool) -> bytes:
-    """Returns the part of `build_filter` that is the same for every program; the zygote builds it
-    once.
+    """Returns the part of `build_filter` that is the same for every program.
+
+    The zygote builds it once.
     """
     architecture, column = MACHINES[machine]
     allowed = dict(ALWAYS)
@@ -239,8 +238,9 @@ def fixed_part(machine: str, files: str, threads: bool) -> bytes:
 
 
 def _conditions(machine, blocks):
-    """Yields a block for each call. It ends in a return; after the blocks, A still holds the call's
-    number.
+    """Yields a block for each call, which ends in a return.
+
+    After the blocks, A still holds the number of the call.
     """
     column = MACHINES[machine][1]
     for name, block in blocks.items():

@@ -103,9 +103,7 @@ def _run_as_supervisor(client, isolation, limits):
 
 
 def _fork_program(isolation, limits):
-    """Starts the process that will run the program. It isolates itself at once and waits for the
-    task.
-    """
+    """Starts the process of the program, which isolates itself at once and waits for the task."""
     pipes = [os.pipe() for _ in range(5)]
     theirs = [ends[1] if number in (1, 2, 4) else ends[0] for number, ends in enumerate(pipes)]
     ours = [ends[0] if number in (1, 2, 4) else ends[1] for number, ends in enumerate(pipes)]
@@ -118,8 +116,9 @@ def _fork_program(isolation, limits):
 
 
 def _run_as_program(pipes, isolation, limits):
-    """Runs the program with descriptors 0 to 2; 3 brings requests and 4 takes answers. Does not
-    return.
+    """Runs the program in this process. Does not return.
+
+    Descriptors 0 to 2 belong to the program, 3 brings requests and 4 takes answers.
     """
     exit_code = 1
     try:

@@ -96,7 +96,7 @@ class _Reader:
                 return value
 
     def mixed(self, value, fraction):
-        r"""Reads a number before \\frac: a mixed number if all parts are whole, else a product."""
+        r"""Reads a number before \frac: a mixed number if all parts are whole, else a product."""
         whole = value[0] == "number" and value[1].denominator == 1
         parts = fraction[0] == "divide" and fraction[1:]
         if whole and parts and all(part[0] == "number" for part in parts):
@@ -147,7 +147,7 @@ class _Reader:
                 return base
 
     def argument(self, depth):
-        r"""Reads the argument of ^ or \\frac: a group, or one token with its sign."""
+        r"""Reads the argument of ^ or \frac: a group, or one token with its sign."""
         if self.next == "{":
             return self.group("{", "}", depth)
         if self.next == "(":
@@ -254,9 +254,7 @@ class _Reader:
         return ("divide", top, self.argument(depth))
 
     def derivative(self):
-        r"""Reads \\frac{dy}{dx} and \\frac{d^2y}{dx^2} as names, because they are no quotients of
-        products.
-        """
+        r"""Reads \frac{dy}{dx} and \frac{d^2y}{dx^2} as names, since they are no quotients."""
         end = next((i for i in range(self.at, len(self.tokens)) if self.tokens[i][1] == "}"), None)
         if end is None:
             return None
@@ -350,8 +348,9 @@ class _Reader:
         return ("symbol", name)
 
     def subscript(self, depth):
-        """Returns a name for x_1 or x_{max}; a tree for a_n and a_{n+1}, which may run over
-        a sum.
+        """Returns a name for x_1 or x_{max}, and a tree for a_n and a_{n+1}.
+
+        A tree may contain the variable of a sum.
         """
         if self.next != "{":
             kind, token = self.tokens[self.at]

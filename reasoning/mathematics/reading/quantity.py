@@ -101,8 +101,9 @@ def parse_quantity(text: str) -> Quantity | None:
 
 
 def _goes_with_money(text, currency):
-    """Says whether the words after "$5" fit: its own name, "per day" or "total" do; "$5 cents"
-    does not.
+    """Says whether the words after "$5" fit the currency.
+
+    Its own name, "per day" and "total" do; "$5 cents" does not.
     """
     unit = read_unit(text)
     names = set(CURRENCIES.values()) | {"cent"}
@@ -110,9 +111,7 @@ def _goes_with_money(text, currency):
 
 
 def _number(match):
-    """Returns (value, decimals, significant digits) of a matched number without its sign,
-    or None.
-    """
+    """Returns (value, decimals, significant digits) of a match without its sign, or None."""
     up, down = match["up"] or match["up2"], match["down"] or match["down2"]
     if up:
         whole = match["whole"] or match["whole2"]
@@ -171,8 +170,9 @@ def is_float(decimal: Quantity, exact: Fraction) -> bool:
 
 
 def terminates(fraction: Fraction) -> bool:
-    """Says whether a fraction is a finite decimal: its denominator has only the prime factors 2
-    and 5.
+    """Says whether a fraction is a finite decimal.
+
+    Its denominator then has only the prime factors 2 and 5.
     """
     denominator = fraction.denominator
     for prime in (2, 5):
@@ -192,7 +192,7 @@ _TRAILING_UNIT = re.compile(
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    r"""Splits `"8\\pi\\text{ cm}"` into `("8\\pi", "cm")`; the unit is empty if there is none.
+    r"""Splits `"8\pi\text{ cm}"` into `("8\pi", "cm")`; the unit is empty if there is none.
 
     It takes off only units of measure and money, because other words may change the text before
     them.

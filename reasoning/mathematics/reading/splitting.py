@@ -12,8 +12,10 @@ _CONNECTIVE = re.compile(r"\\text\{ ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?!
 
 
 def split_at(text: str, sign: re.Pattern[str]) -> tuple[list[str], list[str]]:
-    """Returns the parts of a text between matches of `sign` outside all brackets, and those
-    matches.
+    """Splits a text at the matches of `sign` outside all brackets.
+
+    Returns:
+      The parts and the matches.
 
     Raises:
       Unreadable: brackets do not balance. Their kinds may differ, as in [0,1).
@@ -91,7 +93,7 @@ def inner_elements(text: str) -> list[str]:
 
 
 def with_signs(text: str) -> list[str]:
-    r"""Returns both values of "a \\pm b"."""
+    r"""Returns both values of "a \pm b"."""
     if r"\pm" not in text and r"\mp" not in text:
         return [text.strip()]
     signs = (("+", "-"), ("-", "+"))
@@ -100,7 +102,5 @@ def with_signs(text: str) -> list[str]:
 
 
 def split_relation(text: str) -> tuple[list[str], list[str]]:
-    """Returns the sides and signs of a chain of equations or inequalities; one side if it
-    is none.
-    """
+    """Returns the sides and signs of a chain of relations; a single side if it is none."""
     return split_at(text, RELATION)

@@ -129,8 +129,9 @@ _LOOSE_SPACE = re.compile(r"(?<![A-Za-z0-9,]) | (?![A-Za-z0-9])|(?<=,) (?!\d)")
 
 
 def canonical(text: str) -> str:
-    r"""Returns the text in one spelling, without `$...$`, `\\boxed{...}`, Markdown and full stops
-    around it.
+    r"""Returns the text in one spelling.
+
+    It also removes `$...$`, `\boxed{...}`, Markdown and full stops around the text.
     """
     text = _plain_characters(text)
     text = unwrap(text)
@@ -162,9 +163,7 @@ def canonical(text: str) -> str:
 
 
 def _plain_face(match):
-    r"""Returns a number or symbol in another typeface as itself, and anything else as
-    \\text{...}.
-    """
+    r"""Returns a number or symbol in another typeface as itself; else \text{...}."""
     face, held = match.group().split("{", 1)[0], match[1]
     inner = held.strip()
     if re.fullmatch(r"[-+]?[\d.,/]*\d[\d.,/]*|/", inner):
@@ -224,9 +223,7 @@ def closing_brace(text: str, opening: int) -> int | None:
 
 
 def _plain_characters(text):
-    """Returns the text with ASCII digits and signs for Unicode look-alikes, without control
-    characters.
-    """
+    """Replaces Unicode look-alikes by ASCII digits and signs; removes control characters."""
     text = _CONTROL.sub("", text)
     if text.isascii():
         return text

@@ -73,7 +73,7 @@ def read_unit(text: str, known_only: bool = False) -> str | None:
     r"""Returns one spelling of the unit after a number; "" for nothing, None if it is no unit.
 
     Args:
-      text: the rest of a canonical text after the number, such as `"\\text{ cm}^2"`.
+      text: the rest of a canonical text after the number, such as `"\text{ cm}^2"`.
       known_only: accept only units of measure and money, no other nouns ("apples").
     """
     if not text.strip():
@@ -119,8 +119,9 @@ def read_unit(text: str, known_only: bool = False) -> str | None:
 
 
 def agree(one: str, other: str) -> bool:
-    """Says whether two units of `read_unit` are the same; the thing that money pays for does not
-    count.
+    """Says whether two units of `read_unit` are the same.
+
+    The thing that money pays for does not count.
     """
     if one == other:
         return True

@@ -34,8 +34,16 @@ TOKENIZER = train_bpe(
 )  # fmt: skip
 MODEL = LanguageModel(
     ModelConfig(
-        family="qwen3", vocab_size=304, embed_dim=16, num_layers=1, num_heads=2, num_kv_heads=1,
-        head_dim=8, mlp_dim=16, qk_norm=True, max_length=256,
+        family="qwen3",
+        vocab_size=304,
+        embed_dim=16,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=8,
+        mlp_dim=16,
+        qk_norm=True,
+        max_length=256,
     )  # fmt: skip
 )
 

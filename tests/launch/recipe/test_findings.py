@@ -43,7 +43,7 @@ def test_differences_are_paired_by_seed_and_left_out_where_a_stage_is_missing(tm
 
 
 def test_steps_to_reach_what_r1_zero_arrives_at(tmp_path):
-    """R1-Zero rises by 0.01 a step to 0.5, its last ten to 0.455 in the mean; 0.9 of that is 0.41."""
+    """R1-Zero rises by 0.01 a step to 0.5; its last ten steps average 0.455; 0.9 of it is 0.41."""
     write_metrics(tmp_path / "r1_zero", [i / 100 for i in range(1, 51)])
     write_metrics(tmp_path / "reasoning_rl", [0.2] * 5 + [0.5] * 20)
     # Means of ten steps up to step s: s / 100 - 0.045, so 0.4095 is reached at 46.

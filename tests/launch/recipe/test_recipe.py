@@ -245,7 +245,7 @@ def test_pairs_for_the_reward_models(work):
     assert min(places["answer"], places["chain"]) > 5
 
 
-def test_reward_models_learn_their_pairs_and_are_kept(work, tmp_path):
+def test_reward_models_learn_their_pairs_and_are_kept(work):
     talk = get_task("tiny_chat").problems("train", 40, 0)
     formatted = [[corpus.tagged([], problem.answer)] for problem in talk]
     pairs = preferences.harmless_pairs(work, talk, formatted)
@@ -258,7 +258,7 @@ def test_reward_models_learn_their_pairs_and_are_kept(work, tmp_path):
         made.append(len(pairs))
         return pairs
 
-    directory = tmp_path / "harmless"
+    directory = work.stage_directory("reward_models") / "harmless"
     for _ in range(2):
         figure = preferences.train_reward_model(work, params, make, config, directory)
     assert made == [len(pairs)] and figure["n"] == 4
@@ -335,8 +335,12 @@ def test_reports_of_seeds_are_combined_by_their_figures():
         return {
             "r1": {"wall_seconds": x, "metrics": {"math/pass@1": mean_with_ci([x, x])}},
             "search": [
-                {"method": "vote", "budget": 4, "tokens": 10 * x,
-                 "accuracy": mean_with_ci([x / 2, x / 2])}
+                {
+                    "method": "vote",
+                    "budget": 4,
+                    "tokens": 10 * x,
+                    "accuracy": mean_with_ci([x / 2, x / 2]),
+                }
             ],
         }
 

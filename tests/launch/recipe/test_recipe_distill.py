@@ -35,7 +35,7 @@ def work(tmp_path_factory):
     config = schema.load(TinyConfig, config)
     (work,) = world.open_workspaces(config, folder, 1)
     params = work.model.init(jax.random.key(0))
-    stages.publish(work, work.stage_directory("r1_zero"), params)
+    stages.run_stage(work, "r1_zero", {}, lambda directory: stages.publish(work, directory, params))
     return work
 
 

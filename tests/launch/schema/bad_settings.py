@@ -190,7 +190,7 @@ CASES: list[Case] = [
             "model": (" ",),
         },
     ),
-    ("sft", {"data": ""}, "config.data", "there are no data"),
+    ("sft", {"data": ""}, "config.data", "is empty: give a JSONL file"),
     *_each(
         "teacher",
         {

@@ -1,4 +1,4 @@
-"""Sums and maxima along rows, in the lanes that a CPU takes them in and without."""
+"""Tests sums and maxima along rows, computed with and without the lanes that a CPU uses."""
 
 import jax
 import jax.numpy as jnp

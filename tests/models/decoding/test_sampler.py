@@ -1,4 +1,4 @@
-"""The sampler against the plain forward pass, and against itself under other schedules."""
+"""Tests the sampler against the plain forward pass, and that its schedule changes nothing."""
 
 import jax
 import jax.numpy as jnp
@@ -72,9 +72,7 @@ def test_greedy_is_the_argmax_of_the_full_forward_pass(sampler, params, forward)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_logprobs_equal_those_of_a_fresh_forward_pass(
-    model, params, sampler, forward, temperature
-):
+def test_logprobs_equal_those_of_a_fresh_forward_pass(model, params, sampler, forward, temperature):
     out = sampler(params, PROMPTS, jax.random.key(2), SamplingParams(temperature=temperature))
     for i, prompt in enumerate(PROMPTS):
         for g in range(3):
@@ -119,7 +117,8 @@ def test_first_token_frequencies_match_the_softmax(model, params, forward):
 
 
 @pytest.mark.parametrize(
-    "params_", [dict(top_k=3), dict(top_p=0.7), dict(min_p=0.2), dict(top_k=5, top_p=0.9, min_p=0.05)]
+    "params_",
+    [dict(top_k=3), dict(top_p=0.7), dict(min_p=0.2), dict(top_k=5, top_p=0.9, min_p=0.05)],
 )  # fmt: skip
 @pytest.mark.parametrize("vocab", [7, 48, 1000])
 def test_filters_keep_what_their_definitions_say_in_the_right_proportions(params_, vocab):
@@ -213,7 +212,8 @@ def test_automaton_equals_searching_the_text():
 
 def test_no_recompilation_within_a_bucket_or_when_knobs_change(model, params):
     sampler = Sampler(model, slots=2, group=2, max_new_tokens=4, stop_ids=[EOS])
-    for prompts, temperature in (([[1, 2]] * 3, 1.0), ([[3] * 16, [4]] * 2, 0.3), ([[7] * 9] * 4, 0.0)):
+    cases = (([[1, 2]] * 3, 1.0), ([[3] * 16, [4]] * 2, 0.3), ([[7] * 9] * 4, 0.0))
+    for prompts, temperature in cases:
         sampler(params, prompts, jax.random.key(0), SamplingParams(temperature=temperature))
     assert sampler.compilations == 1
 

@@ -1,4 +1,4 @@
-"""The check that sampler and trainer are one model: right samples pass, wrong ones do not."""
+"""Tests that the check of the sampler passes right samples and refuses wrong ones."""
 
 import jax
 import numpy as np

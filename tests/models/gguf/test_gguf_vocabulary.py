@@ -215,5 +215,7 @@ def test_the_post_processor_of_llama_3_is_kept(tmp_path):
     )
     after = through_a_file(before, tmp_path / "t.gguf")
     line = "Fox 123456"
-    assert after.encode_prompts([line]) == before.encode_prompts([line])
+    framed = before.encode_prompts([line])
+    assert framed[0][0] == before.bos_id
+    assert after.encode_prompts([line]) == framed
     assert np.array_equal(after.encode(line), before.encode(line))

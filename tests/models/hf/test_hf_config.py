@@ -278,7 +278,8 @@ def test_export_refuses_what_the_family_does_not_have(family, switches):
 
 def test_export_refuses_experts_of_another_family():
     for change in ({"family": "llama"}, {"latent": None}, {"experts": None}):
-        with pytest.raises(ValueError, match="no Hugging Face equivalent; (latent|experts) belongs to deepseek_v3"):
+        message = "no Hugging Face equivalent; (latent|experts) belongs to deepseek_v3"
+        with pytest.raises(ValueError, match=message):
             config_to_hf(named_config("deepseek-v3", **change))
 
 

@@ -37,9 +37,7 @@ def test_slices_are_those_of_the_whole_product(tmp_path):
         assert tuple(tensor.get_shape()) == (300, 200)
         for rows in (slice(None), slice(0, 128), slice(100, 290), slice(299, 300)):
             for columns in (slice(None), slice(127, 129), slice(128, 200)):
-                np.testing.assert_allclose(
-                    tensor[rows, columns], whole[rows, columns], rtol=1e-6
-                )
+                np.testing.assert_allclose(tensor[rows, columns], whole[rows, columns], rtol=1e-6)
 
 
 def quantized_copy(tmp_path):

@@ -236,7 +236,8 @@ def test_sources(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_source.huggingface_hub, "snapshot_download", download)
     assert checkpoint_source.resolve("hf://Qwen/Qwen2.5-0.5B@main") == tmp_path
     assert (asked["repository"], asked["revision"]) == ("Qwen/Qwen2.5-0.5B", "main")
-    assert checkpoint_source.resolve("hf://Qwen/Qwen2.5-0.5B") == tmp_path and asked["revision"] is None
+    assert checkpoint_source.resolve("hf://Qwen/Qwen2.5-0.5B") == tmp_path
+    assert asked["revision"] is None
 
 
 def test_hub_without_network_names_the_remedy(tmp_path, monkeypatch):

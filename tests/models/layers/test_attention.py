@@ -1,4 +1,4 @@
-"""Packed attention against its formula, with all scores at once and block by block."""
+"""Tests packed attention against its formula, with all scores at once and block by block."""
 
 import jax
 import jax.numpy as jnp

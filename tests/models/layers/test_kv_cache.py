@@ -1,4 +1,4 @@
-"""Attention over the sampler's cache against sums written out in NumPy, and its live blocks."""
+"""Tests attention over the KV cache against sums written out in NumPy, and its live blocks."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Latent attention: written out head by head in NumPy, and cached as latents."""
+"""Tests latent attention against NumPy, written out head by head, and its cache of latents."""
 
 import dataclasses
 import math
@@ -126,9 +126,7 @@ def test_yarn_keeps_fast_pairs_and_slows_others():
 @pytest.fixture(scope="module", params=["yarn", "no_q_rank"])
 def setup(request):
     model = LanguageModel(CONFIGS[request.param])
-    params = jax.tree.map(
-        lambda x: x * 1.5 + 0.1 * (x == 0), model.init(jax.random.key(0))
-    )
+    params = jax.tree.map(lambda x: x * 1.5 + 0.1 * (x == 0), model.init(jax.random.key(0)))
 
     @jax.jit
     def log_softmax(tokens):
@@ -184,9 +182,7 @@ def test_unrolled_layers_of_both_kinds_give_the_same_logits(setup):
         )
 
     laid_out = jax.jit(lambda params: logits(unrolled.for_loop(params, 9)))(params)
-    expected = model.logits(
-        params, model.hidden(params, tokens, positions, jnp.ones_like(tokens))
-    )
+    expected = model.logits(params, model.hidden(params, tokens, positions, jnp.ones_like(tokens)))
     np.testing.assert_allclose(laid_out, expected, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Experts against loops written out in NumPy, one token and one expert at a time."""
+"""Tests the mixture of experts against NumPy loops over single tokens and experts."""
 
 import dataclasses
 
@@ -133,9 +133,7 @@ def test_no_token_is_dropped_where_all_want_the_same_expert():
 
 def test_experts_that_are_all_the_same_are_one_mlp():
     """Weights sum to one, so a mixture of copies of an MLP is the MLP."""
-    config = CONFIG.replace(
-        experts=Experts(num_experts=4, per_token=3, mlp_dim=6, num_shared=0)
-    )
+    config = CONFIG.replace(experts=Experts(num_experts=4, per_token=3, mlp_dim=6, num_shared=0))
     graph, state = drawn(MoE(config, nnx.Rngs(0)))
     params = nnx.to_pure_dict(state)
     dense_graph, dense_state = drawn(MLP(config, nnx.Rngs(0), 6), seed=3)
@@ -178,9 +176,7 @@ def test_gradients_are_those_of_all_experts_masked():
         jax.jit(jax.grad(lambda p, x, f=f: jnp.sum(jnp.sin(f(p, x))), (0, 1)))(params, x)
         for f in (ours, masked)
     ]
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-4), *gradients
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-4), *gradients)
     assert not gradients[0][0]["router"]["bias"].any()
     assert gradients[0][0]["router"]["kernel"].any()
 

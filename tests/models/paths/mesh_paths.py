@@ -38,9 +38,7 @@ def search(mesh, config=CONFIG):
         models[0], prompts=P, capacity=R, width=M, max_new_tokens=W, step_tokens=T,
         stop_ids=[], delimiter=None,
     )  # fmt: skip
-    scorer = PathScorer(
-        models[1], prompts=P, capacity=R, width=M, max_new_tokens=W, step_tokens=T
-    )
+    scorer = PathScorer(models[1], prompts=P, capacity=R, width=M, max_new_tokens=W, step_tokens=T)
     with jax.set_mesh(mesh):
         params, verifier = (
             jax.device_put(
@@ -56,9 +54,7 @@ def search(mesh, config=CONFIG):
             into = np.stack([rng.permutation(R)[:M] for _ in range(P)])
             key = jax.random.key(number)
             state, steps = sampler.extend(params, state, parents, into, key)
-            pool, values = scorer.extend(
-                verifier, pool, parents, into, steps.tokens, steps.lengths
-            )
+            pool, values = scorer.extend(verifier, pool, parents, into, steps.tokens, steps.lengths)
             found.append((steps.tokens, steps.logprobs, values.last, parents, into))
             parents = np.take_along_axis(into, rng.integers(0, M, (P, M)), 1)
     suffix = state.pool.paths[0]

@@ -1,4 +1,4 @@
-"""Values of steps against a full forward pass of the same scalar model."""
+"""Tests the values of steps against a full forward pass of the same scalar model."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,11 @@ def make_params(config):
 
 def make_scorer(config=CONFIG, places=PLACES):
     return PathScorer(
-        ScalarModel(config), prompts=4, capacity=places, width=WIDTH, max_new_tokens=LONGEST,
+        ScalarModel(config),
+        prompts=4,
+        capacity=places,
+        width=WIDTH,
+        max_new_tokens=LONGEST,
         step_tokens=14,
     )
 
@@ -104,9 +108,7 @@ def test_old_pools_stay_and_nothing_recompiles(params):
     everywhere = np.tile(np.arange(WIDTH), (4, 1))
     everywhere[3] = -1  # There are three prompts.
     pool = scorer.start(params, PROMPTS)
-    pool, first = scorer.extend(
-        params, pool, np.full((4, WIDTH), -1), everywhere, tokens, lengths
-    )
+    pool, first = scorer.extend(params, pool, np.full((4, WIDTH), -1), everywhere, tokens, lengths)
     _, expected = scorer.extend(params, pool, everywhere, everywhere, tokens, lengths)
     compilations = scorer.compilations
     other = pool
@@ -126,7 +128,10 @@ def test_old_pools_stay_and_nothing_recompiles(params):
         ({"lengths": np.zeros((4, WIDTH), int)}, "a step has 0 tokens; it must have 1..8"),
         ({"lengths": np.full((4, WIDTH), 9)}, "a step has 9 tokens; it must have 1..8"),
         ({"tokens": np.full((4, WIDTH, 8), VOCAB)}, "outside the verifier's vocabulary of 48"),
-        ({"parents": np.full((4, WIDTH), 2)}, "place 2 of prompt 0 holds no path; it cannot be extended"),
+        (
+            {"parents": np.full((4, WIDTH), 2)},
+            "place 2 of prompt 0 holds no path; it cannot be extended",
+        ),
     ],
 )  # fmt: skip
 def test_bad_steps_are_named(params, changes, message):

@@ -1,4 +1,4 @@
-"""Paths against the plain forward pass: what a search forks and extends is what it would recompute."""
+"""Tests that forked and extended paths give the results of a full forward pass."""
 
 import dataclasses
 import itertools
@@ -244,9 +244,7 @@ def test_all_continuations_by_total_logprob_are_exhaustive_search():
         owners = [(ids, *beam[ids]) for ids in beam] * (rows // len(beam))
         parents = np.array([[place for _, place, _ in owners]])
         key = jax.random.key(level)
-        state, steps = sampler.extend(
-            params, state, parents, np.arange(rows)[None], key, sampling
-        )
+        state, steps = sampler.extend(params, state, parents, np.arange(rows)[None], key, sampling)
         beam = {}
         for row, (ids, _, total) in enumerate(owners):
             token, logprob = int(steps.tokens[0, row, 0]), float(steps.logprobs[0, row, 0])
@@ -307,9 +305,7 @@ def test_places_are_read_before_any_is_written(sampler, params):
     for row in (0, 1):
         ids = [*PROMPTS[0], *first.tokens[0, 1 - row], *steps.tokens[0, row]]
         at = np.arange(len(ids) - 5, len(ids) - 1)
-        np.testing.assert_allclose(
-            forward(ids)[at, ids[-4:]], steps.logprobs[0, row], atol=1e-4
-        )
+        np.testing.assert_allclose(forward(ids)[at, ids[-4:]], steps.logprobs[0, row], atol=1e-4)
 
 
 def test_draws_depend_on_key_row_and_token_number_alone(sampler, params):
@@ -413,10 +409,16 @@ def test_bfloat16_is_as_near_to_a_fresh_forward_pass_as_its_rounding(reports):
     [
         ({"parents": np.full((4, 2), ROOT)}, r"parents has shape \(4, 2\)"),
         ({"into": [[5, -1, -1]] + [[-1] * 3] * 3}, "into names place 5; places are 0..4, or -1"),
-        ({"into": [[1, 2, 1]] + [[-1] * 3] * 3}, "two paths of prompt 0 would be stored in place 1"),
+        (
+            {"into": [[1, 2, 1]] + [[-1] * 3] * 3},
+            "two paths of prompt 0 would be stored in place 1",
+        ),
         ({"parents": [[4, 0, 0]] + [[0] * 3] * 3}, "place 4 of prompt 0 holds no path"),
         ({"into": [[-1] * 3] * 3 + [[0, -1, -1]]}, "place -1 of prompt 3 holds no path"),
-        ({"parents": [[1, 0, 0]] + [[0] * 3] * 3}, "place 1 of prompt 0 has ended; it cannot be extended"),
+        (
+            {"parents": [[1, 0, 0]] + [[0] * 3] * 3},
+            "place 1 of prompt 0 has ended; it cannot be extended",
+        ),
     ],
 )
 def test_bad_requests_are_named(params, changes, message):

@@ -260,6 +260,9 @@ def test_saving_and_loading(trained, tmp_path):
 
 def test_tokenizers_load_without_jax():
     """Data workers tokenize; they should not pay for JAX."""
-    code = "import sys, models.tokens.tokenizer; sys.exit('jax' in sys.modules or 'torch' in sys.modules)"
+    code = (
+        "import sys, models.tokens.tokenizer;"
+        " sys.exit('jax' in sys.modules or 'torch' in sys.modules)"
+    )
     root = Path(__file__).parents[3]
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0

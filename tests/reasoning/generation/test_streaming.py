@@ -36,8 +36,11 @@ def test_the_chunks_are_the_response(model, chunk):
         )[0][0]
         chunks = list(
             stream(
-                JaxStepGenerator(*model), prompt,
-                max_new_tokens=40, chunk_tokens=chunk, sampling=GREEDY,
+                JaxStepGenerator(*model),
+                prompt,
+                max_new_tokens=40,
+                chunk_tokens=chunk,
+                sampling=GREEDY,
             )  # fmt: skip
         )
         assert "".join(chunks) == expected.text

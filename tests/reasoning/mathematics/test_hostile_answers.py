@@ -194,10 +194,10 @@ def test_good_answers_among_endless_ones_are_still_right():
 
 def test_the_grader_imports_nothing_that_evaluates_text():
     program = (
-        "import sys; sys.path[:] = %r\n"
+        f"import sys; sys.path[:] = {sys.path!r}\n"
         "import reasoning.mathematics.verifier, reasoning.mathematics.symbolic\n"
         "print(*{'math_verify', 'latex2sympy2_extended', 'numpy'} & set(sys.modules))"
-    ) % sys.path
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

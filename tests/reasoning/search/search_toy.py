@@ -21,7 +21,8 @@ PROBLEMS = [Problem("toy", "first?", "abc", {"n": 0}), Problem("toy", "second?",
 
 
 def leaves():
-    return ["".join(f"{letter}\n" for letter in each) for each in itertools.product(LETTERS, repeat=DEPTH)]
+    words = itertools.product(LETTERS, repeat=DEPTH)
+    return ["".join(f"{letter}\n" for letter in word) for word in words]
 
 
 def random_scores(seed):

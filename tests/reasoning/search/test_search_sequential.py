@@ -69,9 +69,7 @@ def test_thinking_is_extended_and_then_answered():
         "<think> 4 </think><answer>4</answer>", " no 5 </think>", " 3|", " 3</answer> and more"
     )
     result = search(BudgetForcing("Wait"), script, 3)
-    assert result.response == (
-        "<think> 4  Wait no 5  Wait 3</think><answer> 3</answer>"
-    )
+    assert result.response == ("<think> 4  Wait no 5  Wait 3</think><answer> 3</answer>")
     assert (result.answer, result.chain) == ("3", "4  Wait no 5  Wait 3")
     assert script.prompts[1] == "Q: 1 + 2\nA:<think> 4  Wait"
     assert script.prompts[-1].endswith(CLOSING)
@@ -92,9 +90,7 @@ def test_the_context_limits_the_turns():
     generator = Script("<think> 4 </think>", " 4</answer>")
     small = policy(generator)
     config = type("Config", (), {"max_length": 280, "flops_per_token": lambda self, n: 1.0})()
-    (result,) = BudgetForcing()(
-        Policy(**{**small.__dict__, "model": config}), None, PROBLEMS, 50
-    )
+    (result,) = BudgetForcing()(Policy(**{**small.__dict__, "model": config}), None, PROBLEMS, 50)
     assert result.answer == "4" and len(generator.prompts) == 2
 
 
@@ -111,7 +107,8 @@ def test_a_chain_that_never_closes_is_answered_not_left_as_garbage(method):
 
 
 def test_explicit_and_hidden_reasoning_are_apart():
-    result = search(Prompting(), Script("<think>\n 1 and 2 makes 3\n</think><answer> 3</answer>"), 1)
+    script = Script("<think>\n 1 and 2 makes 3\n</think><answer> 3</answer>")
+    result = search(Prompting(), script, 1)
     assert (result.chain, result.answer) == ("1 and 2 makes 3", "3")
     assert "makes" not in result.answer
 

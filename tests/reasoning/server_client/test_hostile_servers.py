@@ -136,7 +136,7 @@ def _finish(reason):
 ECHOES = {
     "body": answer(f"Incorrect API key provided: {KEY}.", "401 No"),
     "message": answer(json.dumps({"error": {"message": f"key {KEY} is bad"}}), "400 No"),
-    "body in JSON": answer('{"error": "%s' % KEY.replace("/", r"\/"), "500 Oh"),
+    "body in JSON": answer('{"error": "' + KEY.replace("/", r"\/"), "500 Oh"),
     "body in a URL": answer("see https://x/?key=sk%2Fvery%2Bsecret-0123456789", "403 No"),
     "status line": answer("", f"401 Bad key {KEY}"),
     "status line that is none": f"HTTP/1.1 {KEY}\r\n\r\n".encode(),

@@ -43,7 +43,7 @@ def test_best_of_n_without_logprobs_stops_with_that_error():
 
 
 def test_self_certainty_is_the_divergence_of_uniform_guessing_from_the_policy():
-    """From the logits of each response by itself, without packing, summed out over the vocabulary."""
+    """Computes it from the logits of each response alone, unpacked, over the whole vocabulary."""
     tokenizer = train_bpe(["a"], 258, eos_token="<eos>", pad_token="<pad>")
     config = ModelConfig(
         family="llama", vocab_size=264, embed_dim=16, num_layers=2, num_heads=2, num_kv_heads=1,

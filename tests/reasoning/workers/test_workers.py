@@ -154,7 +154,7 @@ def test_closing_leaves_no_process_behind():
 
 def test_workers_end_with_a_parent_that_is_killed():
     program = (
-        "import sys; sys.path[:] = %r\n"
+        f"import sys; sys.path[:] = {sys.path!r}\n"
         "import threading, time\nfrom tests.reasoning.workers import pool_functions\n"
         "from reasoning.workers.pool import WorkerPool\n"
         "pool = WorkerPool(pool_functions.misbehave, 1, timeout_s=60)\n"
@@ -162,7 +162,7 @@ def test_workers_end_with_a_parent_that_is_killed():
         "threading.Thread(target=pool, args=('loop',), daemon=True).start()\n"
         "print(pool._process.pid, flush=True)\n"
         "time.sleep(60)\n"
-    ) % sys.path
+    )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     supervisor = int(parent.stdout.readline())
     time.sleep(0.2)

@@ -41,8 +41,16 @@ CASES = [
     (response("easy", fenced(RIGHT).replace("```", "~~~")), 1, 1),
     (response("easy", fenced(RIGHT).replace("```", "````")), 1, 1),
     (response("easy", fenced(RIGHT).replace("\n", "\r\n")), 1, 1),
-    (response("easy", fenced("def plus(a, b):\n    return a + b") + "\nand\n"
-              + fenced("def add(a, b):\n    return plus(a, b)")), 1, 1),
+    (
+        response(
+            "easy",
+            fenced("def plus(a, b):\n    return a + b")
+            + "\nand\n"
+            + fenced("def add(a, b):\n    return plus(a, b)"),
+        ),
+        1,
+        1,
+    ),
     (response("easy", f"{fenced(RIGHT)}\n{fenced(SECOND_ONLY)}"), 0, 0),
     # A program in the chain is not an answer.
     (response(fenced(RIGHT), ""), 0, 0),

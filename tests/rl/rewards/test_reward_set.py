@@ -209,7 +209,10 @@ def score_of(spec, count=4, **options):
     [
         ("def fn(p, c, q):\n    x = 1\n    return 1 / (x - 1)\n", "ZeroDivisionError: .*mine.py:3"),
         ("import sys\ndef fn(p, c, q):\n    sys.exit(3)\n", r"sys.exit\(3\) \(at .*mine.py:3"),
-        ("def fn(p, c, q):\n    return 1e308 * (-1) ** len(c)\n", r"returned 1e\+308, beyond ±1e\+09"),
+        (
+            "def fn(p, c, q):\n    return 1e308 * (-1) ** len(c)\n",
+            r"returned 1e\+308, beyond ±1e\+09",
+        ),
         ("def fn(p, c, q):\n    return 10 ** 400\n", "integer that is too large for a float"),
         ("def fn(p, c, q):\n    return float('nan')\n", "returned nan, which is not a finite"),
         ("import os\ndef fn(p, c, q):\n    os._exit(0)\n", "no result in any of 4 calls: its proc"),

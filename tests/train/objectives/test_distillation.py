@@ -246,7 +246,7 @@ def test_chunked_logits_of_both_models_never_exist_whole():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"beta": 1.5}, r"beta=1.5 is not within 0 \(forward KL\) and 1 \(reverse KL\)"),
+        ({"beta": 1.5}, r"beta=1.5: it must be from 0 \(forward KL\) to 1 \(reverse KL\)"),
         ({"temperature": 0.0}, "temperature=0.0: it must be positive"),
     ],
 )
@@ -254,5 +254,5 @@ def test_bad_arguments(arguments, message):
     for make in (make_loss, make_top_loss):
         with pytest.raises(ValueError, match=message):
             make(*[Table()] * (1 + (make is make_loss)), **arguments)
-    with pytest.raises(ValueError, match="k=12 is not within 1..11, the size of the vocabulary"):
+    with pytest.raises(ValueError, match="k=12: it must be from 1 to 11"):
         top_logprobs(Table(), TEACHER, batch(), V + 1)

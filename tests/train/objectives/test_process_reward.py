@@ -56,9 +56,7 @@ def test_loss_and_gradient_equal_the_formula_on_sequences_read_alone(kind, packe
     lengths = [len(example["tokens"]) for example in examples]
     placement = (place if packed else place_apart)(lengths, 20)
     batch = pack(examples, placement, 20, num_rows=12)
-    metrics, gradient = sgd_update(
-        make_loss, batch, accumulate=accumulate, finalize=mean_metrics
-    )
+    metrics, gradient = sgd_update(make_loss, batch, accumulate=accumulate, finalize=mean_metrics)
     loss, kernel, bias, agreement, labels = oracle(examples)
     assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-5)
     np.testing.assert_allclose(gradient["kernel"][:, 0], kernel, atol=2e-6)
@@ -76,9 +74,7 @@ def test_language_adds_the_weighted_log_probabilities_of_right_responses(packed,
         places.append(range(len(solution[0]), len(example["tokens"])) if i % 3 else ())
     placement = (place if packed else place_apart)([len(e["tokens"]) for e in examples], 20)
     batch = pack(examples, placement, 20, num_rows=12)
-    metrics, gradient = sgd_update(
-        make_loss, batch, accumulate=accumulate, finalize=mean_metrics
-    )
+    metrics, gradient = sgd_update(make_loss, batch, accumulate=accumulate, finalize=mean_metrics)
     embedding = np.float64(scalar_params()["embedding"])
     weighted, sums, total = 0.0, [], 0.0
     for example, written in zip(examples, places):

@@ -11,8 +11,14 @@ from train.objectives import teacher_logprobs
 
 MODEL = LanguageModel(
     ModelConfig(
-        family="llama", vocab_size=14, embed_dim=8, num_layers=1, num_heads=2, num_kv_heads=1,
-        head_dim=4, mlp_dim=12,
+        family="llama",
+        vocab_size=14,
+        embed_dim=8,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=4,
+        mlp_dim=12,
     )  # fmt: skip
 )
 RNG = np.random.default_rng(0)
