@@ -11,6 +11,7 @@ them. `--thinking` shows the chain of thought, hides it, or sums it up in one li
 of input ends the program. Ctrl-C ends a reply.
 """
 
+import signal
 from pathlib import Path
 
 from absl import flags
@@ -23,6 +24,9 @@ HELP = "/reset forgets all turns, /thinking show|hide|summary, /quit; Ctrl-C end
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
+    # Here Ctrl-C ends a reply, however often, and not the program.
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run(
         model=_MODEL.value, server=_SERVER.value, api_key_env=_KEY.value, system=_SYSTEM.value,
         thinking=_THINKING.value, max_new_tokens=_MOST.value, temperature=_TEMPERATURE.value,

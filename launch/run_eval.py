@@ -26,23 +26,25 @@ from launch.parts import runtime
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
-    if not run(**{name: flags.FLAGS[name].value for name in _OWN}):
-        sys.exit(75)
+    run(**{name: flags.FLAGS[name].value for name in _OWN})
 
 
 def run(
     *, model, server, api_key_env, tasks, problems, methods, template, dtype, prm, orm,
     max_new_tokens, step_tokens, typical_tokens, temperature, top_p, rows, aggregation,
     wait, seed, workdir,
-) -> bool:  # fmt: skip
-    """Runs the job that the module describes; returns whether it is complete."""
+) -> None:  # fmt: skip
+    """Runs the job that the module describes.
+
+    Raises:
+      Interrupted: a signal ended it; the same call continues from there.
+    """
     # JAX may start only here: `run_main` has set XLA's flags.
     from launch.jobs import evaluation
     from launch.jobs.asked import LocalModel, ServerModel
     from launch.parts.report import write_report
     from models.decoding.sampling import SamplingParams
     from reasoning.tasks import get_task
-    from train.preemption import Stopper
 
     start = time.monotonic()
     chosen = evaluation.parse_methods(methods, bool(prm), bool(orm))
@@ -61,35 +63,39 @@ def run(
     else:
         models = [LocalModel(name, template, dtype) for name in model]
     evaluation.check(models, held_out, chosen, max_new_tokens)
+    shown = {"models": model, "tasks": tasks, "methods": methods, "seed": seed}
     with runtime.working_directory(workdir) as directory:
         runtime.keep_compiled(directory)
-
-        def load_verifiers(tokenizer):
-            return _load_verifiers(prm, orm, tokenizer, settings.delimiter)
-
-        records = []
-        with Stopper(lambda line: print(line, file=sys.stderr)) as stopper:
-            for each in models:
-                found = evaluation.evaluate(
-                    each, held_out, chosen, settings, directory / "responses", load_verifiers,
-                    lambda: stopper.signal_name is not None,
-                )  # fmt: skip
-                if found is None:
-                    print(
-                        f"interrupted: {stopper.signal_name}; the same command continues from here"
-                    )
-                    return False
-                records += found
-        shown = {"models": model, "tasks": tasks, "methods": methods, "seed": seed}
-        write_report(
-            directory / "report.json",
-            {"settings": shown, "wall_seconds": time.monotonic() - start, "evaluations": records},
-        )
+        records = _evaluate(
+            models, held_out, chosen, settings, directory / "responses",
+            lambda tokenizer: _load_verifiers(prm, orm, tokenizer, settings.delimiter),
+        )  # fmt: skip
+        path, graded = directory / "report.json", directory / "graded.jsonl"
+        seconds = time.monotonic() - start
+        write_report(path, {"settings": shown, "wall_seconds": seconds, "evaluations": records})
         evaluation.print_table(records)
-        count = evaluation.write_graded(directory / "responses", directory / "graded.jsonl")
-        print(f"report: {directory / 'report.json'}")
-        print(f"graded: {directory / 'graded.jsonl'}, {count} responses")
-        return True
+        count = evaluation.write_graded(directory / "responses", graded)
+    print(f"report: {path}")
+    print(f"graded: {graded}, {count} responses")
+
+
+def _evaluate(models, tasks, methods, settings, directory, load_verifiers):
+    """Returns the records of all models; raises `Interrupted` if a signal comes in between."""
+    from launch.jobs import evaluation
+    from launch.parts.endings import Interrupted
+    from train.preemption import Stopper
+
+    records = []
+    with Stopper(lambda line: print(line, file=sys.stderr)) as stopper:
+        for model in models:
+            found = evaluation.evaluate(
+                model, tasks, methods, settings, directory, load_verifiers,
+                lambda: stopper.signal_name is not None,
+            )  # fmt: skip
+            if found is None:
+                raise Interrupted(stopper.signal_name)
+            records += found
+    return records
 
 
 def _load_verifiers(prm, orm, tokenizer, delimiter):

@@ -85,7 +85,7 @@ class Conversation:
                 CHAT_TEMPLATE, messages=messages, add_generation_prompt=True,
                 **({"eos_token": ""} | tokenizer.special_tokens),
             )  # fmt: skip
-        room = config.max_length - len(tokenizer.encode(prompt))
+        room = config.max_length - len(tokenizer.encode_prompts([prompt])[0])
         if room < 1:
             raise ValueError(
                 f"the conversation fills the context of {config.max_length} tokens; type /reset"

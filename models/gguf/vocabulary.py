@@ -149,9 +149,10 @@ def fields_of_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]
             fields[field] = tokenizer.token_id(tokenizer.special_tokens[token])
     eos = fields.setdefault("eos_token_id", tokenizer.stop_ids[0])
     fields |= _further_stops(tokenizer, tokens, types, eos)
-    framed = tokenizer.backend.encode("", add_special_tokens=True).ids
-    fields["add_bos_token"] = framed[:1] == [fields.get("bos_token_id")]
-    fields["add_eos_token"] = framed[-1:] == [eos] and len(framed) > fields["add_bos_token"]
+    before, (fronted,) = tokenizer.encode("a"), tokenizer.encode_prompts(["a"])
+    framed = tokenizer.backend.encode("a", add_special_tokens=True).ids
+    fields["add_bos_token"] = fronted == [fields.get("bos_token_id"), *before]
+    fields["add_eos_token"] = framed[-len(before) - 1 :] == [*before, eos]
     fields["add_space_prefix"] = False
     named = {f"{_PREFIX}{field}": value for field, value in fields.items()}
     return named if tokenizer.template is None else named | {TEMPLATE: tokenizer.template}
@@ -262,7 +263,7 @@ def _add_bos_and_eos(
     special: Mapping[str, str],
     splitting: _Splitting,
 ) -> None:
-    """Sets the tokens that `encode(..., add_special_tokens=True)` puts around a text."""
+    """Sets the tokens that the tokenizer puts around a text; see `Tokenizer.encode_prompts`."""
     parts, used = ["$A"], []
     for name, default, place in (("bos", splitting.add_bos, 0), ("eos", False, 2)):
         if not header.flag(f"{_PREFIX}add_{name}_token", default):

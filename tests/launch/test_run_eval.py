@@ -11,6 +11,7 @@ from launch import run_eval
 from launch.jobs import evaluation
 from launch.jobs.asked import LocalModel, ServerModel, WholeResponses
 from launch.jobs.evaluation import Method, parse_methods
+from launch.parts.endings import Interrupted
 from models.gguf.export import export_gguf
 from models.hf.export import export_model
 from models.scalar_head import ScalarModel
@@ -70,9 +71,8 @@ def server(monkeypatch):
 def evaluate(files, workdir, **changes):
     tasks = [f"jsonl:{files / 'train.jsonl'}?test={files / 'test.jsonl'}"]
     known = {"tasks": tasks, "workdir": str(workdir)} | DEFAULTS | changes
-    complete = run_eval.run(**known)
-    report = workdir / "report.json"
-    return complete, json.loads(report.read_text()) if report.exists() else None
+    run_eval.run(**known)
+    return json.loads((workdir / "report.json").read_text())
 
 
 def records(path):
@@ -80,11 +80,10 @@ def records(path):
 
 
 def test_figures_are_those_of_the_answers(files, server, tmp_path):
-    complete, report = evaluate(
+    report = evaluate(
         files, tmp_path, model=[MODEL], server=server.url,
         methods=["greedy", "sampled@3", "majority@3", "oracle@2"],
     )  # fmt: skip
-    assert complete
     by = {each["method"]: each for each in report["evaluations"]}
     # Of one sample the odd are wrong, of three a third; the vote and the oracle find the right one.
     assert by["greedy"]["accuracy"] == share_with_ci(COUNT // 2, COUNT)
@@ -104,11 +103,11 @@ def test_figures_are_those_of_the_answers(files, server, tmp_path):
 def test_a_server_that_continues_text_is_searched_by_steps(files, server, tmp_path):
     server.answer = lambda prompt, i: " one\n<answer>1</answer>"
     methods = ["budget_forcing@2", "greedy"]
-    complete, report = evaluate(
+    report = evaluate(
         files, tmp_path, model=[MODEL], server=server.url, methods=methods, template="plain",
         problems=3,
     )  # fmt: skip
-    assert complete and [each["method"] for each in report["evaluations"]] == [
+    assert [each["method"] for each in report["evaluations"]] == [
         "budget_forcing", "greedy",
     ]  # fmt: skip
     assert all("chat" not in path for path, *_ in server.requests)
@@ -125,10 +124,9 @@ def whole(files, tmp_path_factory):
     """An evaluation that nothing disturbed, of one model in two kinds of files."""
     workdir = tmp_path_factory.mktemp("whole")
     models = [str(files / "hf"), f"gguf:{files / 'model.gguf'}"]
-    complete, report = evaluate(
+    report = evaluate(
         files, workdir, model=models, methods=METHODS, prm=str(files / "prm"), problems=6
     )
-    assert complete
     return workdir, report
 
 
@@ -169,20 +167,20 @@ def test_an_interrupted_run_goes_on_to_the_same_answers(files, whole, tmp_path, 
 
     arguments = {"model": [str(files / "hf")], "methods": METHODS, "prm": str(files / "prm")}
     monkeypatch.setattr(preemption, "Stopper", StopsAt(7))
-    assert evaluate(files, tmp_path, **arguments, problems=6) == (False, None)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        evaluate(files, tmp_path, **arguments, problems=6)
+    assert not (tmp_path / "report.json").exists()
     # A kill has cut a line, too.
     log = next((tmp_path / "responses").rglob("greedy.jsonl"))
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(lines[:-1]) + lines[-1][:20])
     monkeypatch.undo()
-    complete, report = evaluate(files, tmp_path, **arguments, problems=6)
-    assert complete and report["evaluations"] == whole[1]["evaluations"][: len(METHODS)]
+    report = evaluate(files, tmp_path, **arguments, problems=6)
+    assert report["evaluations"] == whole[1]["evaluations"][: len(METHODS)]
     # Nothing is asked twice, nor is a model opened for what is done.
     monkeypatch.setattr(LocalModel, "open", None)
-    assert (
-        evaluate(files, tmp_path, **arguments, problems=6)[1]["evaluations"]
-        == (report["evaluations"])
-    )
+    again = evaluate(files, tmp_path, **arguments, problems=6)
+    assert again["evaluations"] == report["evaluations"]
 
 
 def test_logs_of_other_settings_or_weights_are_not_mixed(files, tmp_path):

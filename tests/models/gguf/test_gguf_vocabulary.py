@@ -88,7 +88,7 @@ def test_a_tokenizer_of_each_kind_is_the_same_behind_a_file(name, tmp_path):
     for line in samples():
         ids = before.encode(line)
         assert after.encode(line) == ids, repr(line)
-        assert after.backend.encode(line, add_special_tokens=True).ids == ids
+        assert after.encode_prompts([line]) == [ids]
         assert after.decode(ids) == before.decode(ids)
     assert after.special_tokens == before.special_tokens
     assert set(after.stop_ids) == set(before.stop_ids)
@@ -132,20 +132,18 @@ def test_bos_and_eos_are_added_as_the_file_says(tmp_path):
     bos, eos = tokenizer.bos_id, tokenizer.eos_id
     flags = {f"{P}add_bos_token": True, f"{P}add_eos_token": True}
     both = through_a_file(tokenizer, tmp_path / "both.gguf", **flags)
-    assert both.backend.encode("a", add_special_tokens=True).ids == [
-        bos,
-        *tokenizer.encode("a"),
-        eos,
-    ]
+    framed = both.backend.encode("a", add_special_tokens=True).ids
+    assert framed == [bos, *tokenizer.encode("a"), eos]
+    assert both.encode_prompts(["a"]) == [[bos, *tokenizer.encode("a")]]
     assert both.encode("a") == tokenizer.encode("a")
     fields = fields_of_tokenizer(both, 440)
     assert fields[f"{P}add_bos_token"] and fields[f"{P}add_eos_token"]
     # Llama 3 has a BOS where the file does not say; the others have none.
     silent = {f"{P}add_bos_token": None, f"{P}add_eos_token": None}
     llama = through_a_file(KINDS["llama-bpe"](), tmp_path / "llama.gguf", **silent)
-    assert llama.backend.encode("a", add_special_tokens=True).ids[0] == llama.bos_id
+    assert llama.encode_prompts(["a"])[0][0] == llama.bos_id
     qwen = through_a_file(tokenizer, tmp_path / "qwen.gguf", **silent)
-    assert qwen.backend.encode("a", add_special_tokens=True).ids == qwen.encode("a")
+    assert qwen.encode_prompts(["a"]) == [qwen.encode("a")]
 
 
 def test_a_token_in_plain_text_is_read_as_its_bytes(tmp_path):
@@ -217,7 +215,7 @@ def test_the_post_processor_of_llama_3_is_kept(tmp_path):
     )
     after = through_a_file(before, tmp_path / "t.gguf")
     line = "Fox 123456"
-    framed = before.backend.encode(line, add_special_tokens=True).ids
-    assert framed[0] == before.bos_id
-    assert after.backend.encode(line, add_special_tokens=True).ids == framed
+    framed = before.encode_prompts([line])
+    assert framed[0][0] == before.bos_id
+    assert after.encode_prompts([line]) == framed
     assert np.array_equal(after.encode(line), before.encode(line))

@@ -17,7 +17,8 @@ def test_a_bad_checkpoint_gives_one_line(name, tmp_path):
 
 @pytest.mark.parametrize("name", bad.TEMPLATES)
 def test_a_bad_template_gives_one_line_in_bounded_time(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(chat_template, "CPU_SECONDS", 2.0)  # Memory runs out first, even on a busy machine.
+    # At 2 s a template that doubles runs out of memory first, even on a busy machine.
+    monkeypatch.setattr(chat_template, "CPU_SECONDS", 2.0)
     source, value = bad.TEMPLATES[name]
     start = time.process_time()
     error = bad.rendering(tmp_path, source)

@@ -67,7 +67,9 @@ def test_saved_and_loaded_they_are_the_same(tmp_path):
         assert one.keys() == other.keys()
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
-    with pytest.raises(ValueError, match="top.npz holds 28 tokens but the data 23: it belongs to other"):
+    with pytest.raises(
+        ValueError, match="top.npz holds 28 tokens but the data 23: it belongs to other"
+    ):
         teacher_logprobs.load(tmp_path / "top.npz", EXAMPLES[1:])
 
 
