@@ -1,10 +1,12 @@
 """The optimizer's settings that every recipe starts from; not a recipe by itself."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
-def get_optimizer(schedule: str, **changes) -> ConfigDict:
+def get_optimizer(schedule: str, **changes: Any) -> ConfigDict:
     """AdamW; what is None is as `train/optimizer.py` has it, or of another optimizer."""
     config = ConfigDict(
         {
