@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +10,6 @@ import numpy as np
 
 from models.decoder import LanguageModel
 from models.logprobs import token_logprobs
-from reasoning.problem import Problem
 from rl.advantages import (
     group_advantages,
     informative_groups,
@@ -19,7 +18,8 @@ from rl.advantages import (
     zero_advantage_groups,
 )
 from rl.losses import PolicyLossConfig, policy_loss
-from rl.reference import ReferenceRenewal
+from rl.problem_stream import ProblemStream
+from rl.reference import ReferenceRenewal, completed
 from rl.rollouts import Rollouts, RolloutSampler, full_rows_first, pack_rollouts
 from rl.variants import Variant
 from train.source import Source
@@ -80,57 +80,14 @@ def make_policy_loss(
     return loss_fn
 
 
-class ConstantReward:
-    """Detects rewards that stay the same for all completions, batch after batch.
-
-    Such rewards give no advantage, so the policy learns nothing. Rewards may be constant for a
-    while, for example before a policy earns anything, so this class warns and does not stop the
-    run. It warns after `patience` batches and each time that their number has doubled.
-    """
-
-    def __init__(self, patience: int = 10):
-        self.batches, self._patience = 0, patience
-
-    def update(self, rewards: np.ndarray) -> str | None:
-        """Takes the rewards `[P, G]` of a batch; returns a warning for the user, or None."""
-        if np.ptp(rewards) > 0:
-            self.batches = 0
-            return None
-        self.batches += 1
-        times, rest = divmod(self.batches, self._patience)
-        if rest or times & (times - 1):
-            return None
-        return (
-            f"all rewards of {self.batches} rollout batches in a row were {rewards.flat[0]:g}:"
-            " nothing is learned from them; see samples.jsonl for the scores and their reasons, and"
-            " try easier problems or another reward"
-        )
-
-
-class ProblemStream:
-    """Passes over the problems endlessly and reshuffles each pass; its state is one counter."""
-
-    def __init__(self, problems: Sequence[Problem], seed: int):
-        if not problems:
-            raise ValueError("there are no training problems: check the task and its split")
-        self._problems, self._seed, self.taken = list(problems), seed, 0
-
-    def take(self, count: int) -> list[Problem]:
-        """Returns the next `count` problems."""
-        taken = []
-        for _ in range(count):
-            epoch, index = divmod(self.taken, len(self._problems))
-            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._problems))
-            taken.append(self._problems[order[index]])
-            self.taken += 1
-        return taken
-
-
 class PolicySource(Source):
     """Samples rollouts with the current parameters and packs them into batches.
 
     Args:
-      reference_params: parameters of the reference policy; required if the variant has a KL term.
+      model: the model that is trained. Its `base` samples, with weights that are merged once for
+        all rollouts of a step.
+      reference_params: parameters of the reference policy, without those that it shares with the
+        policy (`rl.reference.completed`); required if the variant has a KL term.
       renewal: schedule that replaces the reference by the trained policy; None means never.
 
     Attributes:
@@ -156,8 +113,12 @@ class PolicySource(Source):
                 f"the KL coefficient is {variant.loss.beta} but there is no reference policy: give "
                 "reference_params or set beta=0"
             )
-        if variant.loss.tis_cap is not None and not config.recompute_old:
-            raise ValueError(f"tis_cap={variant.loss.tis_cap} needs recompute_old=True: set it")
+        if variant.loss.corrects and not config.recompute_old:
+            raise ValueError(
+                f"tis_cap={variant.loss.tis_cap}, mask_low={variant.loss.mask_low},"
+                f" mask_high={variant.loss.mask_high} needs recompute_old=True: set it"
+            )
+        self._merge = model.merge
         self._rollouts, self._problems = rollout_sampler, problems
         self._variant, self._config, self._seed = variant, config, seed
         self._reference = reference_params
@@ -165,7 +126,6 @@ class PolicySource(Source):
         self._batches_drawn = 0
         self._metrics: dict[str, float] = {}
         self._notes: list[str] = []
-        self._constant = ConstantReward()
         self.last: Rollouts | None = None
 
         temperature = rollout_sampler.sampling.temperature
@@ -190,7 +150,9 @@ class PolicySource(Source):
         self._notes = []
         spent = {"sample": 0.0, "reward": 0.0, "tokens": 0}
         clock = time.perf_counter()
-        rollouts, metrics = self._informative_rollouts(state.params, spent)
+        self._rollouts.generator.params = self._merge(state.params)
+        rollouts, metrics = self._informative_rollouts(spent)
+        self._rollouts.generator.params = None  # Merged weights would take memory in training.
         self.last = rollouts
         batches = self._batches(state.params, rollouts)
         prepare = time.perf_counter() - clock - spent["sample"] - spent["reward"]
@@ -208,37 +170,40 @@ class PolicySource(Source):
         return self._metrics
 
     def notes(self) -> list[str]:
-        """Returns warnings about the latest rewards: killed calls, or one reward for all."""
+        """Returns warnings about the latest rewards, such as killed calls."""
         return self._notes
 
-    def _draw(self, params, spent) -> Rollouts:
+    def _draw(self, spent) -> Rollouts:
         problems = self._problems.take(self._config.prompts)
         seed = int(np.random.default_rng([self._seed, self._batches_drawn]).integers(2**31))
         self._batches_drawn += 1
         start = time.perf_counter()
-        self._rollouts.generator.params = params
         rollouts = self._rollouts.generate(problems, seed)
         sampled = time.perf_counter()
         rollouts = self._rollouts.score(rollouts)
         self._notes += rollouts.notes
-        if note := self._constant.update(rollouts.rewards):
-            self._notes.append(note)
+        taught = ~zero_advantage_groups(self._filter_scores(rollouts))
+        self._problems.learned_from(rollouts.problems, taught)
         spent["sample"] += sampled - start
         spent["reward"] += time.perf_counter() - sampled
         spent["tokens"] += int(rollouts.lengths.sum())
         return rollouts
 
-    def _informative_rollouts(self, params, spent):
-        rollouts = self._draw(params, spent)
+    def _informative_rollouts(self, spent):
+        rollouts = self._draw(spent)
         # Metrics cover all sampled problems: a selection would misrepresent the policy.
         metrics = rollouts.metrics()
         metrics["zero_advantage_groups"] = float(zero_advantage_groups(rollouts.rewards).mean())
+        if (accuracy := rollouts.by_reward.get("accuracy")) is not None:
+            metrics["groups_all_right"] = float((accuracy.min(axis=1) >= 1).mean())
+            metrics["groups_all_wrong"] = float((accuracy.max(axis=1) <= 0).mean())
+        metrics |= self._problems.metrics()
         if not self._variant.dynamic_sampling:
             return rollouts, metrics
         wanted, draws = self._config.prompts, 1
         kept = rollouts.select(informative_groups(self._filter_scores(rollouts)))
         while len(kept.problems) < wanted and draws <= self._config.max_resamples:
-            more = self._draw(params, spent)
+            more = self._draw(spent)
             kept = kept.join(more.select(informative_groups(self._filter_scores(more))))
             draws += 1
         # Fill up with other groups: a group without advantage costs nothing, and a group whose
@@ -261,7 +226,7 @@ class PolicySource(Source):
     def _minibatch(self, params, rollouts: Rollouts) -> dict[str, np.ndarray]:
         variant, config = self._variant, self._config
         kl_in = variant.loss.kl_in if variant.loss.beta > 0 else None
-        rewards = self._penalised(rollouts) if kl_in == "reward" else rollouts.rewards
+        rewards = self._penalised(params, rollouts) if kl_in == "reward" else rollouts.rewards
         advantages = group_advantages(rewards, variant.advantage)
         lengths = rollouts.lengths
         budget = self._rollouts.max_new_tokens if variant.aggregation == "constant" else None
@@ -274,16 +239,17 @@ class PolicySource(Source):
         if config.recompute_old:
             batch["old_logprobs"] = self._trainer_logprobs(params, batch)
         if kl_in == "loss":
-            batch["reference_logprobs"] = self._trainer_logprobs(self._reference, batch)
+            reference = completed(self._reference, params)
+            batch["reference_logprobs"] = self._trainer_logprobs(reference, batch)
         return full_rows_first(batch, config.microbatches)
 
-    def _penalised(self, rollouts: Rollouts) -> np.ndarray:
+    def _penalised(self, params, rollouts: Rollouts) -> np.ndarray:
         """Returns rewards minus the KL to the reference policy, summed over each completion."""
         ones = np.ones_like(rollouts.rewards)
         batch, spans = pack_rollouts(
             rollouts, ones, ones, self._config.rows, self._config.row_length
         )
-        logprobs = self._trainer_logprobs(self._reference, batch)
+        logprobs = self._trainer_logprobs(completed(self._reference, params), batch)
         lengths = rollouts.lengths.ravel()
         mask = np.arange(lengths.max()) < lengths[:, None]
         policy, reference = np.zeros(mask.shape), np.zeros(mask.shape)
@@ -301,19 +267,17 @@ class PolicySource(Source):
         blocked = {name: x.reshape(blocks, rows // blocks, -1) for name, x in inputs.items()}
         return np.asarray(self._logprobs(params, blocked)).reshape(rows, -1)
 
-    def state_dict(self) -> Mapping[str, int]:
-        """Returns the counters that a checkpoint must hold to resume this source."""
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state that a checkpoint must hold to resume this source."""
         state = {
             "batches_drawn": self._batches_drawn,
-            "problems_taken": self._problems.taken,
-            "constant_batches": self._constant.batches,
+            **self._problems.state_dict(),
         }
         return state | (self._renewal.state_dict() if self._renewal is not None else {})
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self._batches_drawn = int(state["batches_drawn"])
-        self._problems.taken = int(state["problems_taken"])
-        self._constant.batches = int(state["constant_batches"])
+        self._problems.load_state_dict(state)
         if self._renewal is not None:
             self._reference = self._renewal.restored(self._reference, state)

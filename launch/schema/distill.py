@@ -1,7 +1,6 @@
 """The schema of distillation: `launch.run_distill`, and the stage `distill` of the tiny recipe."""
 
 import dataclasses
-import re
 import string
 from collections.abc import Iterator, Mapping
 from typing import Annotated
@@ -14,6 +13,7 @@ from launch.schema.sections import (
     Counts,
     Dtype,
     ExportDtype,
+    Lora,
     MaxNewTokens,
     Microbatches,
     Ngram,
@@ -144,22 +144,6 @@ class DistillThenRl(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Lora(Section):
-    """Low-rank adapters; see `models/lora.py`."""
-
-    rank: Annotated[int, Setting("rank of the adapters; 0 trains all parameters", least=0)]
-    alpha: Annotated[float, Setting("alpha / rank scales the change", above=0)]
-    targets: Annotated[str, Setting("path regex of the adapted kernels")]
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Yields (field, fault) for what is wrong with several fields together."""
-        try:
-            re.compile(self.targets)
-        except re.error as error:
-            yield "targets", f"is no regular expression: {error}"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Base(Section):
     """A student from scratch."""
 
@@ -186,6 +170,8 @@ class Distilling(Section):
         for i, method in enumerate(self.methods):
             if method in self.methods[:i]:
                 yield "methods", f"names {method} twice"
+        if self.rl_only.lora.rank:
+            yield "rl_only.lora.rank", "must be 0: lora.rank is that of every arm"
 
     @property
     def trained(self) -> list[str]:
