@@ -113,13 +113,13 @@ class Diagnosis:
         """Looks for a policy that its first updates have damaged."""
         if not 3 <= self._iterations <= EARLY or "reward" not in self._first:
             return
-        # The mean of two iterations against one: samples of a group are alike, so the number of
-        # problems decides the error.
-        before, now = self._first["reward"], self._mean("reward", 2)
-        error = self._first.get("reward_std", 0.0) * math.sqrt(1.5 / self._settings.prompts)
-        fell = now < 0.5 * before and before - now > 2 * error
-        collapsed = now <= 0.1 * before and before - now > error
-        entropy, noise = self._first.get("entropy", 0.0), self._mean("entropy", 2)
+        # The standard error of the difference between one iteration and the mean of three. Samples
+        # of a group are alike, so the number of problems decides it.
+        before, now = self._first["reward"], self._mean("reward", 3)
+        error = self._first.get("reward_std", 0.0) * math.sqrt(4 / 3 / self._settings.prompts)
+        fell = now < 0.5 * before and before - now > 3 * error
+        collapsed = now < 0.15 * before and before - now > 1.5 * error
+        entropy, noise = self._first.get("entropy", 0.0), self._mean("entropy", 3)
         wild = entropy > 0 and noise > 2 * entropy and noise > 1.0 and now <= before
         if not (fell or collapsed or wild):
             return

@@ -22,7 +22,7 @@ import numpy as np
 
 from launch.jobs import adapters, responses, training
 from launch.jobs.distillation_checks import check_lengths, check_vocabulary, named
-from launch.parts import flops, stages
+from launch.parts import flops, report, stages
 from launch.parts.stages import Workspace
 from launch.schema import as_dict
 from launch.schema.distill import METHODS, Distilling, Logit, OnPolicy, OnResponses
@@ -399,7 +399,7 @@ def distill(
             "params": sizes.get(name, work.model.config.num_params),
             "train_flops": result.get("train_flops", 0.0),
             "metrics": result["metrics"],
-            **{key: result[key] for key in ("stopped",) if key in result},
+            **{key: result[key] for key in report.LISTED if key in result},
         }
         for name, result in results.items()
     }

@@ -1,5 +1,4 @@
-"""Keeps what `rl.diagnosis` finds in a training: printed, in the stage's folder, and in its report.
-"""
+"""Prints what `rl.diagnosis` finds in a training, and keeps it for the stage's report."""
 
 import dataclasses
 import json

@@ -149,7 +149,7 @@ def run_stage(
         warnings = [
             warning
             for path in sorted(directory.rglob(WARNINGS_FILE))
-            for warning in read_json(path, "remove it", list)
+            for warning in read_json(path, "remove it", (list,))
         ]
         if warnings:
             report["warnings"] = warnings

@@ -105,7 +105,7 @@ class Reinforcement(Section):
     diagnosis: Annotated[
         str,
         Setting(
-            "what the run does about what keeps it from learning: warn, or stop where no step helps",
+            "what a run does when it sees why it does not learn; stop: end if it cannot recover",
             choices=("warn", "stop"),
         ),
     ] = "warn"

@@ -202,7 +202,7 @@ def test_on_policy_gradient_is_reinforce(name):
     rng = np.random.default_rng(5)
     completions = oracle.random_completions(rng, [3, 5, 2])
     for c in completions:
-        c.old = c.logprobs
+        c.old = c.behaviour = c.logprobs
     batch, logprobs, places = pack(
         completions, weights_for(completions, variant.aggregation), [[0, 1], [2]], rng
     )
