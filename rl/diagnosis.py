@@ -13,6 +13,8 @@ from typing import Any
 WINDOW = 5
 # A learning rate that is too high shows in the first iterations; later drops have other causes.
 EARLY = 20
+# Iterations that a finding must last to be told a second time.
+AGAIN = 10
 # Causes that no further step mends; they may stop a run.
 FATAL = ("learning_rate", "entropy")
 
@@ -55,7 +57,8 @@ class Settings:
 class Diagnosis:
     """A guard (`train.run_log.Guard`) that warns, and stops a run only if it is told to.
 
-    A finding is told when it first shows, and again when it has lasted twice as long.
+    A finding is told when it first shows, again when it has lasted `AGAIN` iterations, and then each
+    time that it has lasted twice as long.
 
     Args:
       settings: see `Settings`.
@@ -91,7 +94,7 @@ class Diagnosis:
             self._shown[kind] = self._shown.get(kind, 0) + 1
             if self._shown[kind] < self._next.get(kind, 1):
                 continue
-            self._next[kind] = 2 * self._shown[kind]
+            self._next[kind] = max(AGAIN, 2 * self._shown[kind])
             finding = Finding(step, kind, message)
             self.findings.append(finding)
             self._record(self.findings)

@@ -3,10 +3,26 @@
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
+from models.decoding.sampling import SamplingParams
+from models.sharding import make_mesh
+from reasoning.generation.jax_generator import JaxGenerator
+from reasoning.problem import Problem
 from rl.diagnosis import Diagnosis, Settings
+from rl.learner import LearnerConfig, PolicySource, make_policy_loss
+from rl.losses import mean_metrics
+from rl.problem_stream import ProblemStream
+from rl.rewards.combine import Scores
+from rl.rollouts import RolloutSampler
+from rl.variants import get_variant
+from tests.rl import tiny_policy
+from train.loop import run
+from train.optimizer import make_optimizer
+from train.state import state_from_params
+from train.step import make_train_step
 
 SETTINGS = Settings(prompts=32, group=8, max_new_tokens=96, temperature=1.0, learning_rate=1e-5)
 HEALTHY = {
@@ -115,9 +131,9 @@ def test_without_a_reward_for_accuracy_there_is_still_no_signal():
 
 
 def test_a_finding_that_lasts_is_told_ever_more_rarely():
-    findings = found(trace(45, noise=0.0, truncated=0.8))[0]
+    findings = found(trace(50, noise=0.0, truncated=0.8))[0]
     # The window is full after iteration 5, which ends with update 10.
-    assert findings == [(2 * (4 + n), "truncated") for n in (1, 2, 4, 8, 16, 32)]
+    assert findings == [(2 * (4 + n), "truncated") for n in (1, 10, 20, 40)]
 
 
 def test_it_warns_within_ten_iterations_and_stops_where_that_was_asked():
@@ -140,6 +156,58 @@ def test_a_policy_that_becomes_noise_has_too_high_a_rate():
 def test_a_late_drop_is_not_blamed_on_the_rate():
     lines = trace(60, noise=0.0, reward=lambda t: 0.4 if t < 0.6 else 0.0)
     assert "learning_rate" not in {kind for _, kind in found(lines)[0]}
+
+
+class EndsInTime:
+    """Rewards completions that end by themselves, but not before their third token."""
+
+    def score(self, samples):
+        ended = np.array([float(3 <= s.num_tokens < tiny_policy.MAX_NEW) for s in samples])
+        reasons = {"accuracy": ["" for _ in samples]}
+        return Scores(ended, {"accuracy": ended}, reasons)
+
+
+def trained(learning_rate):
+    """Findings of ten real steps of GRPO."""
+    model, mesh = tiny_policy.MODEL, make_mesh({"data": 1}, jax.devices()[:1])
+    optimizer = make_optimizer({"learning_rate": learning_rate}, model.abstract_params, 10)
+    variant = get_variant("dr_grpo")
+    step = make_train_step(
+        make_policy_loss(model, variant.loss, tiny_policy.TEMPERATURE),
+        optimizer,
+        mesh,
+        normalize_weights=False,
+        finalize=mean_metrics,
+    )
+    sampler = RolloutSampler(
+        JaxGenerator(model, None, tiny_policy.TOKENIZER, rows=128),
+        lambda question: f"{question}:",
+        EndsInTime(),
+        group=4,
+        max_new_tokens=tiny_policy.MAX_NEW,
+        sampling=SamplingParams(temperature=tiny_policy.TEMPERATURE),
+    )
+    source = PolicySource(
+        model,
+        sampler,
+        ProblemStream([Problem("sum", f"{i} + {i}", "") for i in range(64)], seed=0),
+        variant,
+        LearnerConfig(prompts=32, rows=128, row_length=tiny_policy.LENGTH),
+        seed=0,
+    )
+    settings = Settings(32, 4, tiny_policy.MAX_NEW, tiny_policy.TEMPERATURE, learning_rate)
+    diagnosis = Diagnosis(settings, say=lambda line: None)
+    params = jax.tree.map(lambda x: x.copy(), tiny_policy.params())
+    state = state_from_params(model, params, optimizer, mesh)
+    run(state, step, source, num_steps=10, guards=[diagnosis], log_every=1)
+    return diagnosis.findings
+
+
+def test_a_real_run_at_too_high_a_rate_says_so_within_ten_steps():
+    first = trained(0.5)[0]
+    assert first.kind == "learning_rate" and first.step <= 10
+    assert "the reward fell from" in first.message and "learning_rate=0.05" in first.message
+    assert trained(1e-3) == []
 
 
 def test_it_goes_on_after_a_resume_as_if_undisturbed():
