@@ -57,8 +57,8 @@ class Settings:
 class Diagnosis:
     """A guard (`train.run_log.Guard`) that warns, and stops a run only if it is told to.
 
-    A finding is told when it first shows, again when it has lasted `AGAIN` iterations, and then each
-    time that it has lasted twice as long.
+    A finding is told when it first shows, again when it has lasted `AGAIN` iterations, and then
+    each time that it has lasted twice as long.
 
     Args:
       settings: see `Settings`.

@@ -78,7 +78,7 @@ class PolicyLossConfig:
         """Whether the loss needs `old_logprobs` beside those of the sampler."""
         return any(x is not None for x in (self.tis_cap, self.mask_low, self.mask_high))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, choices in (
             ("objective", OBJECTIVES),
             ("ratio_level", RATIO_LEVELS),

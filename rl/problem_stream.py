@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from models.seeds import derive_seed
 from reasoning.problem import Problem
 
 
@@ -33,7 +34,8 @@ class ProblemStream:
 
     def _next(self) -> int:
         epoch, index = divmod(self.taken, len(self._problems))
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._problems))
+        rng = np.random.default_rng(derive_seed(self._seed, "epoch", epoch))
+        order = rng.permutation(len(self._problems))
         self.taken += 1
         return int(order[index])
 
@@ -72,7 +74,7 @@ class AdaptiveStream(ProblemStream):
         """Returns the next `count` problems that are not at rest."""
         taken = []
         while len(taken) < count:
-            draw = np.random.default_rng([self._seed, self.taken, 1]).random()
+            draw = np.random.default_rng(derive_seed(self._seed, "rest", self.taken)).random()
             index = self._next()
             if draw < max(0.5 ** self._streaks.get(index, 0), self._least):
                 taken.append(self._problems[index])

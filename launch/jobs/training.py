@@ -390,7 +390,7 @@ def _reinforce(
             log_every=1,
             show=("reward", "accuracy", "format", "response_tokens"),
         )
-        generator.params = None
+        generator.release()
     return _finished(work, directory, result)
 
 
