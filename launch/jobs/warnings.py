@@ -25,9 +25,11 @@ def make_diagnosis(config: Reinforcement, directory: Path) -> Diagnosis:
     path = directory / WARNINGS_FILE
 
     def record(findings: Sequence[Finding]) -> None:
-        if leads:
+        if leads and findings:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps([dataclasses.asdict(each) for each in findings]))
+        elif leads:
+            path.unlink(missing_ok=True)
 
     def say(line: str) -> None:
         if leads:
