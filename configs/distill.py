@@ -75,6 +75,8 @@ def get_config() -> ConfigDict:
             "temperature": 1.0,
             # Of the batches; the others are of the teacher's responses (lambda of GKD).
             "on_policy_share": 1.0,
+            # The share of sequence's training that comes first; 0 starts cold.
+            "warm_start": 0.0,
             "steps": 200,
             "prompts": 64,
             "group": 1,

@@ -42,6 +42,8 @@ from train.step import LossFn, make_train_step
 # The stages of a distillation that train.
 TRAINED = ("base", "rl_only", *METHODS, "distill_then_rl")
 
+# The folder of the SFT that comes before on-policy distillation.
+WARM_START = "warm_start"
 TOP_FILE = "teacher_logprobs.npz"
 # More steps than any schedule needs: checks an optimizer before the number of steps is known.
 UNKNOWN_STEPS = 10**9
@@ -137,8 +139,15 @@ class Distillation:
         return params, self._cost(examples, config) + passes * seen
 
     def on_policy(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
-        """Trains on the teacher's distributions at the student's tokens; see `sequence`."""
+        """Trains on the teacher's distributions at the student's tokens; see `sequence`.
+
+        With `warm_start`, a share of the method `sequence` comes first, so that the student's own
+        samples are worth the teacher's attention from the beginning.
+        """
         config, work = self.config.on_policy, self.work
+        warmed = 0.0
+        if config.warm_start:
+            params, warmed = self.sequence(params, directory / WARM_START, config.warm_start)
         steps = max(1, round(share * config.steps))
         optimizer = make_optimizer(config.optimizer.settings(), work.model.abstract_params, steps)
         step = make_train_step(
@@ -191,7 +200,8 @@ class Distillation:
         context = trained / (2 * steps * config.prompts * config.group)
         student = work.model.config.flops_per_token(context)
         teacher = self.teacher.work.model.config.flops_per_token(context)
-        return params, sampled * student + trained * (flops.UPDATE * student + teacher)
+        spent = sampled * student + trained * (flops.UPDATE * student + teacher)
+        return params, warmed + spent
 
     def rl_only(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
         """Trains by RL with verifiable rewards, without the teacher; see `sequence`."""

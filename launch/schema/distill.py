@@ -115,6 +115,10 @@ class OnPolicy(Section):
         float,
         Setting("share of on-policy batches; the others hold teacher responses", least=0, most=1),
     ]
+    warm_start: Annotated[
+        float,
+        Setting("share of sequence's own training that comes first; 0 starts cold", least=0),
+    ] = 0.0
     steps: Annotated[int, Setting("updates", unit="steps", least=1)]
     prompts: Annotated[int, Setting("problems in a batch", unit="problems", least=1)]
     group: Annotated[int, Setting("completions per problem", least=1)]
@@ -188,7 +192,11 @@ class Distilling(Section):
 
     def parts(self, arm: str) -> tuple[str, ...]:
         """Returns the names of the sections that say how an arm trains."""
-        return (self.distill_then_rl.method, "rl_only") if arm == "distill_then_rl" else (arm,)
+        if arm == "distill_then_rl":
+            return (*self.parts(self.distill_then_rl.method), "rl_only")
+        if arm == "on_policy" and self.on_policy.warm_start:
+            return ("on_policy", "sequence")
+        return (arm,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

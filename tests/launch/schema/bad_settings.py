@@ -241,6 +241,7 @@ CASES: list[Case] = [
             "logit.top_k": (0,),
             "on_policy.beta": (7.0,),
             "on_policy.on_policy_share": (1.5,),
+            "on_policy.warm_start": (-0.5,),
             "on_policy.steps": (0,),
             "on_policy.prompts": (0,),
             "on_policy.row_length": (3000,),
