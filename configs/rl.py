@@ -66,6 +66,9 @@ def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
     config.minibatches = 4
     config.epochs = 1
     config.recompute_old = True
+    # 1 samples the next rollouts during the update, with weights that are one iteration old; this
+    # needs an importance correction, such as loss.tis_cap=2.
+    config.staleness = 0
     # Each completion has a row, so that the longest fit; empty rows cost nothing.
     completions = config.get_ref("prompts") * config.get_ref("group")
     completions //= config.get_ref("minibatches")

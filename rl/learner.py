@@ -18,6 +18,7 @@ from rl.advantages import (
     token_weights,
     zero_advantage_groups,
 )
+from rl.ahead import Ahead
 from rl.losses import PolicyLossConfig, policy_loss
 from rl.problem_stream import ProblemStream
 from rl.reference import ReferenceRenewal, completed
@@ -40,6 +41,12 @@ class LearnerConfig:
       row_length: tokens of a row, at least the longest prompt plus the longest completion.
       recompute_old: whether the trainer recomputes log-probs before the first update, so that the
         ratios are free of the sampler's rounding (truncated importance sampling needs this).
+      staleness: 0 samples with the weights in training; 1 samples with those of one iteration
+        before, while the update runs. That needs an importance correction in the loss.
+      fresh_every: with staleness, the first iteration after each multiple of so many updates is
+        sampled with the weights in training. A run that is resumed at such a step goes on as if
+        undisturbed, without the older weights.
+      overlap: whether sampling and updates run at a time, with staleness (`rl.ahead`).
       max_resamples: extra rollout batches in a step after which dynamic sampling gives up.
     """
 
@@ -51,8 +58,16 @@ class LearnerConfig:
     epochs: int = 1
     recompute_old: bool = False
     max_resamples: int = 4
+    staleness: int = 0
+    fresh_every: int = 1
+    overlap: bool = False
 
     def __post_init__(self) -> None:
+        if self.staleness not in (0, 1) or self.fresh_every < 1:
+            raise ValueError(
+                f"staleness={self.staleness}, fresh_every={self.fresh_every}: staleness is 0 or 1,"
+                " fresh_every at least 1"
+            )
         if self.prompts % self.minibatches:
             raise ValueError(
                 f"prompts={self.prompts} cannot be split into {self.minibatches} equal minibatches"
@@ -119,6 +134,13 @@ class PolicySource(Source):
                 f"tis_cap={variant.loss.tis_cap}, mask_low={variant.loss.mask_low},"
                 f" mask_high={variant.loss.mask_high} needs recompute_old=True: set it"
             )
+        if config.staleness and not variant.loss.corrects:
+            raise ValueError(
+                f"staleness={config.staleness} needs an importance correction: set tis_cap,"
+                " mask_low or mask_high"
+            )
+        self._ahead = Ahead(self._sample, config.overlap) if config.staleness else None
+        self._saved: dict[str, Any] | None = None
         self._merge = model.merge
         self._rollouts, self._problems = rollout_sampler, problems
         self._variant, self._config, self._seed = variant, config, seed
@@ -148,23 +170,39 @@ class PolicySource(Source):
         """Samples the next rollouts and returns the batches of their optimizer steps."""
         if self._renewal is not None:
             self._reference = self._renewal.renewed(self._reference, state.params, int(state.step))
-        self._notes = []
-        spent = {"sample": 0.0, "reward": 0.0, "tokens": 0}
+        drawn = self._ahead.take() if self._ahead is not None else None
+        stale = drawn is not None
+        rollouts, self._metrics, self._notes = drawn or self._sample(self._merge(state.params))
+        self.last = rollouts
         clock = time.perf_counter()
-        self._rollouts.generator.params = self._merge(state.params)
+        batches = self._batches(state.params, rollouts)
+        self._metrics["seconds/prepare"] = time.perf_counter() - clock
+        if self._ahead is not None:
+            self._metrics["stale"] = float(stale)
+            # A checkpoint has the counters from before the rollouts that are begun here.
+            self._saved = self._counters()
+            before, every = int(state.step), self._config.fresh_every
+            if (before + len(batches)) // every == before // every:
+                self._ahead.start(self._merge(state.params))
+        return batches
+
+    def close(self) -> None:
+        """Ends what still samples in the background."""
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def _sample(self, params) -> tuple[Rollouts, dict[str, float], list[str]]:
+        """Returns rollouts of one iteration, their metrics and notes."""
+        spent: dict[str, Any] = {"sample": 0.0, "reward": 0.0, "tokens": 0, "notes": []}
+        self._rollouts.generator.params = params
         rollouts, metrics = self._informative_rollouts(spent)
         self._rollouts.generator.params = None  # Merged weights would take memory in training.
-        self.last = rollouts
-        batches = self._batches(state.params, rollouts)
-        prepare = time.perf_counter() - clock - spent["sample"] - spent["reward"]
         metrics |= {
             "seconds/sample": spent["sample"],
             "seconds/reward": spent["reward"],
-            "seconds/prepare": prepare,
             "tokens_per_second/sample": spent["tokens"] / spent["sample"],
         }
-        self._metrics = metrics
-        return batches
+        return rollouts, metrics, spent["notes"]
 
     def metrics(self) -> Mapping[str, float]:
         """Returns times, rewards and lengths of the latest rollouts, before dynamic sampling."""
@@ -182,7 +220,7 @@ class PolicySource(Source):
         rollouts = self._rollouts.generate(problems, seed)
         sampled = time.perf_counter()
         rollouts = self._rollouts.score(rollouts)
-        self._notes += rollouts.notes
+        spent["notes"] += rollouts.notes
         taught = ~zero_advantage_groups(self._filter_scores(rollouts))
         self._problems.learned_from(rollouts.problems, taught)
         spent["sample"] += sampled - start
@@ -269,7 +307,14 @@ class PolicySource(Source):
         return np.asarray(self._logprobs(params, blocked)).reshape(rows, -1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state that a checkpoint must hold to resume this source."""
+        """Returns the state that a checkpoint must hold to resume this source.
+
+        Rollouts that were begun ahead are not part of it: a resumed source samples them again, with
+        the weights that it then gets.
+        """
+        return self._counters() if self._saved is None else self._saved
+
+    def _counters(self) -> dict[str, Any]:
         state = {
             "batches_drawn": self._batches_drawn,
             **self._problems.state_dict(),
@@ -278,6 +323,7 @@ class PolicySource(Source):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned."""
+        self._saved = None
         self._batches_drawn = int(state["batches_drawn"])
         self._problems.load_state_dict(state)
         if self._renewal is not None:

@@ -4,6 +4,7 @@ Each training has two parts: a plan, and the training itself. A plan holds every
 weights; making it finds the mistakes in config, data and rewards.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from launch.jobs import adapters, warnings
+from launch.parts import runtime
 from launch.parts.endings import Interrupted, Stop, Stopped, read_stop
 from launch.parts.stages import Workspace, check_prompts
 from launch.schema import as_dict
@@ -22,6 +24,7 @@ from launch.schema.rl import Reinforcement
 from launch.schema.sections import Packed, Pretraining
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
+from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
 from reasoning.training_data.distillation_data import short_first
@@ -239,6 +242,9 @@ def plan_reinforce(
         epochs=config.epochs,
         recompute_old=config.recompute_old,
         max_resamples=config.max_resamples,
+        staleness=config.staleness,
+        fresh_every=config.checkpoint_every,
+        overlap=runtime.programs_may_overlap(),
     )
     num_steps = config.num_steps(len(problems))
     model = adapters.adapted(work, config.lora).model
@@ -339,10 +345,15 @@ def _reinforce(
             best_metric="reward",
             split=split,
         ) as checkpointer,
+        contextlib.ExitStack() as stack,
     ):
         if (stop := read_stop(directory)) is not None:
             return _last_good(work, directory, stop, checkpointer, state)
         generator = work.generator(config.sampler_rows)
+        if config.staleness:  # Evaluations may use that one while this one samples.
+            generator = JaxGenerator(
+                work.model.base, None, work.tokenizer, rows=config.sampler_rows
+            )
         source = PolicySource(
             work.model,
             RolloutSampler(
@@ -372,6 +383,12 @@ def _reinforce(
         # A run with nothing but a user's rewards has no format to watch.
         measured = {"reward", "entropy", *reward_set.weights}
         rules = {name: rule for name, rule in DEFAULT_RULES.items() if name in measured}
+        stack.callback(source.close)
+        guards = [CollapseGuard(rules), warnings.make_diagnosis(config, directory)]
+        if not config.staleness:
+            # Older weights differ from the trainer's by more than rounding. The generator still
+            # compares the sampler with a forward pass of the weights that it samples with.
+            guards.append(SamplerGuard(work.model.config.dtype))
         result = run(
             state,
             plan.step,
@@ -382,11 +399,7 @@ def _reinforce(
             checkpointer=checkpointer,
             checkpoint_every=config.checkpoint_every,
             hooks=hooks,
-            guards=[
-                CollapseGuard(rules),
-                SamplerGuard(work.model.config.dtype),
-                warnings.make_diagnosis(config, directory),
-            ],
+            guards=guards,
             log_every=1,
             show=("reward", "accuracy", "format", "response_tokens"),
         )

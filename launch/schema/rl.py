@@ -120,6 +120,15 @@ class Reinforcement(Section):
             least=1,
         ),
     ] = None
+    staleness: Annotated[
+        int,
+        Setting(
+            "1 samples during the update, with weights one iteration old",
+            unit="iterations",
+            least=0,
+            most=1,
+        ),
+    ] = 0
     diagnosis: Annotated[
         str,
         Setting(
@@ -232,6 +241,12 @@ class Reinforcement(Section):
                 "recompute_old",
                 f"must be true with tis_cap={variant.loss.tis_cap},"
                 f" mask_low={variant.loss.mask_low}, mask_high={variant.loss.mask_high}",
+            )
+        if self.staleness and not variant.loss.corrects:
+            yield (
+                "staleness",
+                "needs an importance correction: set loss.tis_cap=2 and recompute_old=true, or take"
+                " variant=icepop",
             )
         if variant.loss.beta == 0 and self.reference_every is not None:
             yield (

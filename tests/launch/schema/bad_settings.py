@@ -113,6 +113,7 @@ CASES: list[Case] = [
             "loss.beta": (-1.0,),
             "loss.tis_cap": (0.0,),
             "diagnosis": ("off",),
+            "staleness": (1, 2, -1),
             "loss.mask_low": (-0.1, 1.0),
             "loss.mask_high": (1.0,),
             "loss.correction_level": ("word",),
