@@ -156,7 +156,7 @@ class LoraModel(LanguageModel):
 
     @functools.cached_property
     def _merge_kernels(self):
-        axes = flatten_dict(self.logical_axes)
+        axes: Any = flatten_dict(self.logical_axes)
 
         def merge(pairs):
             merged = {}
