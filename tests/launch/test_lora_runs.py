@@ -67,7 +67,8 @@ def test_the_sampler_has_the_base_models_tree_merged_once_a_rollout(files, finis
 
 def test_the_kl_is_to_the_base_model_and_begins_at_nothing(finished):
     lines = _records(finished[0] / "rl" / "metrics.jsonl")
-    assert lines[0]["reference_kl"] == 0.0 and lines[-1]["reference_kl"] > 1e-6
+    # Two programs compute the two sides, so rounding may remain.
+    assert lines[0]["reference_kl"] < 1e-12 < 1e-6 < lines[-1]["reference_kl"]
     # The trainer, which has adapters, and the sampler, with merged weights, agree.
     assert all(line["first_sampler_gap_max"] < 1e-3 for line in lines)
 
