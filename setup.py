@@ -47,6 +47,8 @@ setup(
         # Requests to servers that may hang at any point: its asynchronous client can be left at one
         # deadline over connection, headers, body and trailers, which urllib's cannot.
         "httpx>=0.27",
+        # Text features and logistic regression of the router that chooses how to answer a query.
+        "scikit-learn>=1.5",
         # Progress bars with ETA and tables in the terminal.
         "rich>=13",
         "matplotlib>=3.8",

@@ -1,18 +1,20 @@
 """The optimizer's settings that every recipe starts from; not a recipe by itself."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
-def get_optimizer(schedule: str, **changes) -> ConfigDict:
-    """AdamW; what is None is as `train/optimizer.py` has it, or of another optimizer."""
+def get_optimizer(schedule: str, **changes: Any) -> ConfigDict:
+    """Returns settings of AdamW with changes; None takes the default of `train/optimizer.py`."""
     config = ConfigDict(
         {
             "name": "adamw",
             "learning_rate": 1e-5,
             "schedule": schedule,
             "warmup_steps": 0,
-            # Of the schedule wsd.
+            # For the schedule wsd only.
             "decay_steps": placeholder(int),
             "final_fraction": placeholder(float),
             "weight_decay": 0.0,

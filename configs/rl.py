@@ -1,4 +1,4 @@
-"""What every config of RL with verifiable rewards shares; not a recipe by itself.
+"""Settings that every config of RL with verifiable rewards shares; not a recipe by itself.
 
 `get_section` has the fields of one RL training, as `launch/schema/rl.py` describes them. A recipe
 adds what is trained on what.
@@ -14,7 +14,7 @@ MICROBATCH_ROWS = 8
 
 
 def get_algorithm(variant: str) -> ConfigDict:
-    """The algorithm, and all that may differ from it; None is as the variant has it."""
+    """Returns a variant and every setting that may override it; None takes the variant's."""
     return ConfigDict(
         {
             "variant": variant,
@@ -37,18 +37,18 @@ def get_algorithm(variant: str) -> ConfigDict:
             },
             "dynamic_sampling": placeholder(bool),
             "max_resamples": 4,
-            # The reference of the KL term becomes the current policy every so many steps.
+            # The reference of the KL term is renewed from the policy every so many steps.
             "reference_every": placeholder(int),
         }
     )
 
 
 def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
-    """One RL training on one accelerator; `row_length` leaves a prompt 512 tokens."""
+    """Returns one RL training on one accelerator; `row_length` leaves 512 tokens for a prompt."""
     config = get_algorithm("grpo")
     config.rewards = rewards
     config.reward_workers = 4
-    # Of one reward on one completion.
+    # Limits of one reward on one completion.
     config.reward_timeout_s = 5.0
     config.reward_memory_mb = 1024
 
@@ -57,18 +57,18 @@ def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
     config.max_new_tokens = 512
     config.temperature = 1.0
     config.sampler_rows = 640
-    # Updates a rollout batch gives, and how often it is gone through.
+    # Updates per pass over a rollout batch, and passes over it.
     config.minibatches = 4
     config.epochs = 1
     config.recompute_old = True
-    # A row for each completion, so that the longest fit; rows that stay empty cost nothing.
+    # Each completion has a row, so that the longest fit; empty rows cost nothing.
     completions = config.get_ref("prompts") * config.get_ref("group")
     completions //= config.get_ref("minibatches")
     config.microbatches = (completions + MICROBATCH_ROWS - 1) // MICROBATCH_ROWS
     config.rows = config.get_ref("microbatches") * MICROBATCH_ROWS
     config.row_length = config.get_ref("max_new_tokens") + 512
 
-    # None is as many as `data_epochs` passes over the training problems take.
+    # None takes as many steps as `data_epochs` passes over the training problems need.
     config.steps = placeholder(int)
     config.data_epochs = 15.0
     config.optimizer = optimizer.get_optimizer(

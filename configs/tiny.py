@@ -2,8 +2,8 @@
 
     python -m launch.run_r1 --config=configs/tiny.py --workdir=runs/tiny
 
-`--config=configs/tiny.py:smoke` is the same path in under a minute, for tests: it shows nothing but
-that everything runs.
+`--config=configs/tiny.py:smoke` runs the same code in under a minute, for tests. Its model is too
+small to learn anything.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
-    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
+    # Entries that replace those of the table in `models/sharding.py`: logical axis -> mesh axes.
     config.sharding = ConfigDict()
     config.template = "plain"
 
@@ -48,22 +48,22 @@ def get_config(arg: str = "") -> ConfigDict:
     config.pretrain = _pretrain(smoke)
 
     reasoning = {"tiny_math": 3072, "tiny_logic": 512, "tiny_code": 1024}
-    # A weight of 0 is for what is only watched.
+    # A reward of weight 0 is only logged.
     only = "tiny_math+tiny_logic+tiny_code"
     verified = f"accuracy?require_format=true&tasks={only},format=0.2"
-    # Of other questions RL sees a few, and rewards their format alone.
+    # RL also sees a few other questions, for which only the format is rewarded.
     others = {"tiny_knowledge": 128, "tiny_chat": 64}
     config.r1_zero = _rl(smoke, reasoning | others, f"{verified},language=0,self_check=0", 150)
 
     config.cold_start = ConfigDict(
         {
             "problems": {"tiny_math": 300, "tiny_logic": 300, "tiny_code": 300},
-            # Worked examples in the prompt. None while the corpus has no sheets: a model that has
-            # never seen two problems on a page, nor so long a page, solves nothing behind them.
+            # Worked examples in the prompt. There are none, because a page of the corpus has one
+            # problem: a model that has never seen two problems on a page does not learn from them.
             "shots": 0,
             **_sampling(smoke, samples=4),
-            # Kept of a problem at most; and the words in a row that nothing kept may share with a
-            # question of the evaluation.
+            # At most this many samples are kept per problem. Samples that share this many
+            # consecutive words with a question of the evaluation are dropped.
             "per_problem": 2,
             "ngram": 13,
             "sft": _sft(smoke),
@@ -93,12 +93,12 @@ def get_config(arg: str = "") -> ConfigDict:
             "harmless_problems": {"tiny_math": 50, "tiny_logic": 50, "tiny_code": 50},
             "sampling": _sampling(smoke, samples=8),
             "reward_model": _sft(smoke),
-            # Weights of the two reward models, and what they are for.
+            # The two reward models: their weights, and the tasks that they judge.
             "helpful": {"weight": 1.0, "tasks": "tiny_chat"},
             "harmless": {"weight": 0.2},
             "rl": _rl(
                 smoke,
-                # Greetings are few, and one problem in eight is to be one.
+                # There are few greetings, but one problem in eight shall be one.
                 {"tiny_math": 160, "tiny_logic": 160, "tiny_code": 112, "tiny_chat": 64},
                 {
                     "accuracy": {"weight": 1.0, "require_format": True, "tasks": only},
@@ -111,7 +111,7 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    # `:search` is the whole comparison, for `launch.run_search`, with verifiers that saw more.
+    # `:search` is the full comparison of `launch.run_search`; its verifiers see more problems.
     full = arg == "search"
     levels = {8: 2400, 9: 9600} if full else {8: 12, 9: 12} if smoke else {8: 200, 9: 600}
     config.verifiers = ConfigDict(
@@ -120,16 +120,16 @@ def get_config(arg: str = "") -> ConfigDict:
             "solutions": 2 if smoke or full else 3,
             "completions": 2 if smoke or full else 4,
             "max_new_tokens": 112,
-            # Solutions go wrong in more ways than those that are searched; what can be made of
-            # their steps is asked as the search would go on.
+            # Solutions are sampled hotter than in the search, so that they contain more kinds of
+            # errors; completions of their steps are sampled as in the search.
             "temperature": 1.0,
             "completion_temperature": 0.7,
             "delimiter": "\n",
             "chunk": 128,
             "sampler_rows": 64 if smoke else 512,
             "outcome_at": "last",
-            # Sums of so many terms are more than RL has seen: to judge them is learned with writing
-            # them.
+            # RL has not seen sums of so many terms. The verifiers learn to judge them better if
+            # they also learn to write them.
             "language_share": 3.5,
             "bench_problems": 8 if smoke else 200,
             "rows": 8,
@@ -147,7 +147,7 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
 
-    # Sums of two terms more than RL has seen, by R1-Zero.
+    # R1-Zero searches on sums with two more terms than RL has seen.
     config.search = ConfigDict(
         {
             "task": "tiny_math?low=9&high=9",

@@ -12,11 +12,13 @@ from configs import distill, optimizer
 def get_section(
     smoke: bool, pretrain: ConfigDict, rl: ConfigDict, problems: dict[str, int]
 ) -> ConfigDict:
-    """Args:
-    smoke: the same path in seconds.
-    pretrain: how the student's base model is trained.
-    rl: the RL that distillation is compared with.
-    problems: how many of each task are asked.
+    """Returns the settings of the student and of every method that teaches it.
+
+    Args:
+      smoke: run in seconds, for tests.
+      pretrain: how the student's base model is trained.
+      rl: the RL that distillation is compared with.
+      problems: the number of problems of each task that the teacher is asked.
     """
     config = ConfigDict({"lora": distill.get_config().lora})
     config.methods = ("rl_only", "sequence", "logit", "on_policy", "distill_then_rl")
@@ -44,7 +46,7 @@ def get_section(
     config.data = ConfigDict(
         {
             "responses": "",
-            # Left out is what shares so many words in a row with the evaluation.
+            # Data that share this many consecutive words with the evaluation are dropped.
             "ngram": 13,
             "samples": 1,
             "form": "tags",
@@ -68,7 +70,7 @@ def get_section(
             "max_new_tokens": 96,
             "sampling_temperature": 1.0,
             "sampler_rows": 8 if smoke else 32,
-            # A row for each completion, so that the longest fit.
+            # Each completion has a row, so that the longest fit.
             "rows": 8 if smoke else 32,
             "row_length": 128,
             "microbatches": 1 if smoke else 4,
@@ -78,7 +80,7 @@ def get_section(
         }
     )
     config.rl_only = rl
-    # As in the paper, RL comes on top of a complete distillation.
+    # As in the paper, RL follows a complete distillation.
     config.distill_then_rl = ConfigDict({"method": "sequence", "share": 1.0, "rl_share": 0.6})
     return config
 

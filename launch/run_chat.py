@@ -12,11 +12,16 @@ of input ends the program. Ctrl-C ends a reply.
 """
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from launch.parts import runtime
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 HELP = "/reset forgets all turns, /thinking show|hide|summary, /quit; Ctrl-C ends a reply"
 
@@ -35,9 +40,21 @@ def main(argv: list[str]) -> None:
 
 
 def run(
-    *, model, server="", api_key_env="", system="", thinking="show", max_new_tokens=1024,
-    temperature=0.7, top_p=1.0, seed=0, dtype="auto", workdir="runs/chat", console=None, read=input,
-) -> None:  # fmt: skip
+    *,
+    model: str,
+    server: str = "",
+    api_key_env: str = "",
+    system: str = "",
+    thinking: str = "show",
+    max_new_tokens: int = 1024,
+    temperature: float = 0.7,
+    top_p: float = 1.0,
+    seed: int = 0,
+    dtype: str = "auto",
+    workdir: str = "runs/chat",
+    console: "Console | None" = None,
+    read: Callable[[], str] = input,
+) -> None:
     """Runs the conversation that the module describes."""
     # JAX may start only here: `run_main` has set XLA's flags.
     from rich.console import Console

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from launch import schema
 from launch.parts import runtime
@@ -28,7 +29,9 @@ def main(argv: list[str]) -> None:
     run(config, _WORKDIR.value, _SEEDS.value, _ACCEPT_STOPPED.value)
 
 
-def run(config, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()) -> None:
+def run(
+    config: ConfigDict, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()
+) -> None:
     """Runs the job that the module describes.
 
     Raises:

@@ -16,6 +16,7 @@ continues a run that was interrupted or killed; it may name more models, tasks a
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -30,10 +31,28 @@ def main(argv: list[str]) -> None:
 
 
 def run(
-    *, model, server, api_key_env, tasks, problems, methods, template, dtype, prm, orm,
-    max_new_tokens, step_tokens, typical_tokens, temperature, top_p, rows, aggregation,
-    wait, seed, workdir,
-) -> None:  # fmt: skip
+    *,
+    model: Sequence[str],
+    server: str,
+    api_key_env: str,
+    tasks: Sequence[str],
+    problems: int,
+    methods: Sequence[str],
+    template: str,
+    dtype: str,
+    prm: str,
+    orm: str,
+    max_new_tokens: int,
+    step_tokens: int,
+    typical_tokens: int,
+    temperature: float,
+    top_p: float,
+    rows: int,
+    aggregation: str,
+    wait: str,
+    seed: int,
+    workdir: str,
+) -> None:
     """Runs the job that the module describes.
 
     Raises:

@@ -11,6 +11,7 @@ the trained model. The same command continues an interrupted run.
 from collections.abc import Sequence
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from launch import schema
 from launch.parts import runtime
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> None:
     run(runtime.read_config(_CONFIG, RlConfig), _WORKDIR.value, _ACCEPT_STOPPED.value)
 
 
-def run(config, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
+def run(config: ConfigDict, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
     """Runs the job that the module describes."""
     config = schema.load(RlConfig, config)
     # JAX may start only here: `run_main` has set XLA's flags.

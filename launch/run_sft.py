@@ -10,6 +10,7 @@
 from collections.abc import Sequence
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from launch import schema
 from launch.parts import runtime
@@ -22,7 +23,7 @@ def main(argv: list[str]) -> None:
     run(runtime.read_config(_CONFIG, SftConfig), _WORKDIR.value, _ACCEPT_STOPPED.value)
 
 
-def run(config, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
+def run(config: ConfigDict, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
     """Runs the job that the module describes."""
     config = schema.load(SftConfig, config)
     if not config.data:

@@ -15,6 +15,7 @@ import json
 import time
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from launch import schema
 from launch.parts import runtime
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
     )
 
 
-def run(config, workdir: str, estimate_only: bool = False) -> None:
+def run(config: ConfigDict, workdir: str, estimate_only: bool = False) -> None:
     """Runs the job that the module describes."""
     config = schema.load(TeacherConfig, config)
     with runtime.working_directory(workdir) as directory:

@@ -120,7 +120,7 @@ class Experts:
     scale: float = 1.0
     first_layer: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_experts % self.groups or self.num_experts < 2 * self.groups:
             raise ValueError(
                 f"{self.num_experts} experts do not divide into groups={self.groups} of at least 2"
@@ -197,7 +197,7 @@ class ModelConfig:
     remat: str = "none"
     scan_unroll: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, part in (("latent", LatentAttention), ("experts", Experts)):
             fields = getattr(self, name)
             if not isinstance(fields, part | None):  # It is a mapping from a config file.

@@ -43,7 +43,7 @@ class LoraConfig:
     alpha: float = 32.0
     targets: str = r"(dense_)?layers/(attention|mlp|mlp/shared)/\w+/kernel"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"LoRA rank={self.rank}: it must be at least 1")
         if not self.alpha > 0:

@@ -48,7 +48,7 @@ class AdvantageConfig:
     unbiased_std: bool = True
     std_epsilon: float = 1e-4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:
             raise ValueError(
                 f"unknown advantage estimator {self.estimator!r}: choose one of"

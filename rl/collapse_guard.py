@@ -27,7 +27,7 @@ class CliffRule:
     min_height: float = 0.2
     floor: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.keep < 1 or not self.min_height > 0 or not math.isfinite(self.floor):
             raise ValueError(
                 f"{self}: keep must lie between 0 and 1, min_height must be positive and floor"

@@ -10,6 +10,7 @@ import numpy as np
 
 from models.decoder import LanguageModel
 from models.logprobs import token_logprobs
+from models.seeds import derive_seed
 from reasoning.problem import Problem
 from rl.advantages import (
     group_advantages,
@@ -51,7 +52,7 @@ class LearnerConfig:
     recompute_old: bool = False
     max_resamples: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.prompts % self.minibatches:
             raise ValueError(
                 f"prompts={self.prompts} cannot be split into {self.minibatches} equal minibatches"
@@ -120,7 +121,8 @@ class ProblemStream:
         taken = []
         for _ in range(count):
             epoch, index = divmod(self.taken, len(self._problems))
-            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._problems))
+            rng = np.random.default_rng(derive_seed(self._seed, "epoch", epoch))
+            order = rng.permutation(len(self._problems))
             taken.append(self._problems[order[index]])
             self.taken += 1
         return taken
@@ -213,7 +215,7 @@ class PolicySource(Source):
 
     def _draw(self, params, spent) -> Rollouts:
         problems = self._problems.take(self._config.prompts)
-        seed = int(np.random.default_rng([self._seed, self._batches_drawn]).integers(2**31))
+        seed = derive_seed(self._seed, "rollouts", self._batches_drawn)
         self._batches_drawn += 1
         start = time.perf_counter()
         self._rollouts.generator.params = params

@@ -65,7 +65,7 @@ class PolicyLossConfig:
     kl_in: str = "loss"
     tis_cap: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, choices in (
             ("objective", OBJECTIVES),
             ("ratio_level", RATIO_LEVELS),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from models.seeds import derive_seed
 from rl.learner import ProblemStream
 from rl.rollouts import Rollouts, RolloutSampler, full_rows_first, pack_rollouts
 from train.source import Batch, PackedSource, Source
@@ -73,7 +74,7 @@ class OnPolicySource(Source):
 
     def next(self, state: Any) -> Batch:
         """Returns the next batch: a dict of `BATCH_KEYS`, each `[rows, row_length]`."""
-        rng = np.random.default_rng([self._seed, self._batches_drawn])
+        rng = np.random.default_rng(derive_seed(self._seed, self._batches_drawn))
         self._batches_drawn += 1
         if rng.random() >= self._share:
             batch = self._off_policy.next()

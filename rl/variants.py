@@ -28,7 +28,7 @@ class Variant:
     loss: PolicyLossConfig
     dynamic_sampling: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.aggregation not in AGGREGATIONS:
             raise ValueError(
                 f"unknown aggregation {self.aggregation!r}: choose one of {', '.join(AGGREGATIONS)}"

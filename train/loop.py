@@ -115,8 +115,9 @@ def run(
     for name, value in intervals.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: it must be at least 1")
+    logged: dict[str, Any] | None = None
     if checkpointer is not None and checkpointer.latest_step() is not None:
-        state = _resume(checkpointer, state, source, guards)
+        state, logged = _resume(checkpointer, state, source, guards)
     step = saved_step = int(state.step)
     source_state, reason, interrupted = source.state_dict(), None, False
     if writer is not None:
@@ -129,10 +130,16 @@ def run(
         stopper = stack.enter_context(Stopper(progress.say))
         feed = stack.enter_context(contextlib.closing(_Feed(source, step_fn.put)))
         log = RunLog(writer, progress, guards, max_skipped, num_steps, show)
+        if logged is not None:
+            log.load_state_dict(logged)
         shapes = _ShapeCheck(step_fn, max_batch_shapes)
 
         def save():
-            host_state = {"source": source_state, "guards": [g.state_dict() for g in guards]}
+            host_state = {
+                "source": source_state,
+                "guards": [g.state_dict() for g in guards],
+                "log": log.state_dict(),
+            }
             checkpointer.save(state, host_state, log.metrics_since_save())
 
         while step < num_steps and log.alarm is None:
@@ -178,7 +185,10 @@ def run(
         if reason is None and stopper.signal_name is not None:
             # The signal came during the last step. Whatever follows the training may take long.
             interrupted, reason = True, f"{stopper.signal_name} after step {step}"
-        log.write_all({})
+        if interrupted and checkpointer is not None:
+            log.write_closed()  # The checkpoint keeps the open window.
+        else:
+            log.write_all({})
         if writer is not None:
             writer.flush()
         if checkpointer is not None:
@@ -197,8 +207,8 @@ def run(
 
 def _resume(
     checkpointer: Checkpointer, state: TrainState, source: Source, guards: Sequence[Guard]
-) -> TrainState:
-    """Restores everything from the newest good checkpoint."""
+) -> tuple[TrainState, dict[str, Any] | None]:
+    """Restores everything from the newest good checkpoint; returns the log's state, too."""
     while True:
         restored, host_state = checkpointer.restore(state)
         try:
@@ -208,7 +218,7 @@ def _resume(
             continue
         for guard, saved in zip(guards, host_state["guards"], strict=True):
             guard.load_state_dict(saved)
-        return restored
+        return restored, host_state.get("log")
 
 
 class _Feed:

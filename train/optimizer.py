@@ -72,7 +72,7 @@ class OptimizerConfig:
         known = {key: value for key, value in mapping.items() if key in fields}
         return cls(**known, direction={k: v for k, v in mapping.items() if k not in fields})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name not in DIRECTIONS:
             raise ValueError(f"unknown optimizer {self.name!r}: choose {_list(DIRECTIONS)}")
         arguments = inspect.signature(DIRECTIONS[self.name]).parameters

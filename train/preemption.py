@@ -29,7 +29,7 @@ class Stopper:
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

@@ -11,7 +11,7 @@ import jax
 from train.metrics import MetricWriter
 from train.progress import Progress
 
-Iteration = tuple[int, list[dict[str, jax.Array]], Mapping[str, float]]
+Iteration = tuple[int, list[dict[str, Any]], Mapping[str, float]]
 
 
 class Guard(Protocol):
@@ -54,6 +54,7 @@ class RunLog:
         self._skipped_in_a_row = 0
         self._open: list[Iteration] = []
         self._closed: list[Iteration] = []
+        self._restored = 0  # Iterations of the open window that another process has run.
         self._waited, self._clock = 0.0, time.perf_counter()
         self._since_save: list[dict[str, float]] = []
         self._extra: dict[str, float] = {}
@@ -92,6 +93,27 @@ class RunLog:
         yield
         self._clock += time.perf_counter() - start
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the open window, JSON-able, for checkpoints.
+
+        An interrupted run does not write the window that it is in, since the line of an undisturbed
+        run covers the whole window. The run that resumes goes on with it.
+        """
+        fetched = jax.device_get([updates for _, updates, _ in self._open])
+        return {
+            "window": [
+                [step, _plain(updates), dict(source_metrics)]
+                for (step, _, source_metrics), updates in zip(self._open, fetched, strict=True)
+            ],
+            "skipped_in_a_row": self._skipped_in_a_row,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where `state_dict` was taken."""
+        self._open = [(step, updates, source) for step, updates, source in state["window"]]
+        self._restored = len(self._open)
+        self._skipped_in_a_row = state["skipped_in_a_row"]
+
     def metrics_since_save(self) -> dict[str, float]:
         """Returns means over the iterations since the last call, and evaluations at this step."""
         metrics = mean(self._since_save) | self._extra
@@ -107,11 +129,14 @@ class RunLog:
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         waited, self._waited = self._waited, 0.0
+        restored, self._restored = self._restored, 0
+        timed = max(1, len(window) - restored)
 
         iterations, tokens = [], 0.0
-        for (step, _, source_metrics), updates in zip(window, fetched, strict=True):
-            updates = [{name: float(x) for name, x in update.items()} for update in updates]
-            tokens += sum(update.get("tokens", 0.0) for update in updates)
+        for i, ((step, _, source_metrics), updates) in enumerate(zip(window, fetched, strict=True)):
+            updates = _plain(updates)
+            if i >= restored:
+                tokens += sum(update.get("tokens", 0.0) for update in updates)
             self._count_skipped(step - len(updates), updates)
             taken = [update for update in updates if not update["skipped"]]
             metrics = mean(taken or updates) | dict(source_metrics)
@@ -124,8 +149,8 @@ class RunLog:
 
         step = window[-1][0]
         line = mean(iterations) | {
-            "seconds/source": waited / len(window),
-            "seconds/train": (seconds - waited) / len(window),
+            "seconds/source": waited / timed,
+            "seconds/train": (seconds - waited) / timed,
         }
         if tokens:
             line["tokens_per_second/train"] = tokens / (seconds - waited)
@@ -148,6 +173,10 @@ class RunLog:
                     f" (loss {update['loss']}, gradient norm {update['grad_norm']}); what is not"
                     " finite is skipped: lower the learning rate, or look for bad weights or data"
                 )
+
+
+def _plain(updates: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    return [{name: float(x) for name, x in update.items()} for update in updates]
 
 
 def mean(records: Sequence[Mapping[str, float]]) -> dict[str, float]:

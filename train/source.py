@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from models.seeds import derive_seed
 from models.tokens.packing import Placement, pack, place, place_apart
 
 Batch = Mapping[str, np.ndarray]
@@ -182,7 +183,7 @@ class PackedSource(Source):
         return (place if self._packed else place_apart)(self._lengths[members], self._row_length)
 
     def _rng(self, epoch: int, purpose: int) -> np.random.Generator:
-        return np.random.default_rng([self._seed, epoch, purpose])
+        return np.random.default_rng(derive_seed(self._seed, epoch, purpose))
 
 
 def fitted(

@@ -62,7 +62,14 @@ class TrainStep:
     """A compiled train step; see `make_train_step`."""
 
     def __init__(
-        self, loss_fn, optimizer, mesh, accumulate, normalize_weights, finalize, constants
+        self,
+        loss_fn: LossFn,
+        optimizer: Optimizer,
+        mesh: Mesh,
+        accumulate: int,
+        normalize_weights: bool,
+        finalize: Callable[[Metrics], Metrics],
+        constants: Any,
     ):
         if accumulate < 1:
             raise ValueError(f"accumulate={accumulate}: it must be at least 1")

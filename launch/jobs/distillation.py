@@ -185,7 +185,7 @@ class Distillation:
             log_every=1,
         )
         params = training.fine_tune(work, params, plan, directory)
-        generator.params = None
+        generator.release()
         records = read_metrics(directory)
         sampled, trained = (
             sum(record[name] for record in records)

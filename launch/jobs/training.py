@@ -350,7 +350,7 @@ def reinforce(
             log_every=1,
             show=("reward", "accuracy", "format", "response_tokens"),
         )
-        generator.params = None
+        generator.release()
     return _finished(work, directory, result)
 
 

@@ -24,6 +24,7 @@ from launch.schema.tiny import Verifiers
 from models.hf.export import export_model
 from models.hf.load import LoadedModel, load_scalar_model
 from models.scalar_head import ScalarModel
+from models.seeds import derive_seed
 from reasoning.generation.step_splitter import StepSplitter
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
@@ -116,7 +117,7 @@ def _planted_errors(
         for i, part in enumerate(parts):
             part += process_bench.planted_errors(
                 task, problems[i * count : (i + 1) * count], template, work.tokenizer, splitter,
-                work.seed + i,
+                derive_seed(work.seed, "bench", i),
             )  # fmt: skip
     return parts
 

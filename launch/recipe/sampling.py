@@ -1,7 +1,6 @@
 """Draws samples of a checkpoint and verifies them, as training data."""
 
 import random
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from launch.parts import stages
 from launch.parts.stages import Workspace, check_prompts, evaluation_problems
 from launch.schema.sections import FineTuning, Sampling
 from models.decoding.sampling import SamplingParams
+from models.seeds import derive_seed
 from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
@@ -27,7 +27,7 @@ NEXT_PROBLEM = "\nUser:"
 
 def seed_of(work: Workspace, purpose: str) -> int:
     """Returns a seed for one purpose of a run."""
-    return zlib.crc32(f"{work.seed} {purpose}".encode()) >> 1
+    return derive_seed(work.seed, purpose)
 
 
 def rng_of(work: Workspace, purpose: str) -> random.Random:

@@ -40,7 +40,7 @@ Beta = Annotated[float, Setting("0 is forward KL, 1 reverse KL", least=0, most=1
 DivergenceTemperature = Annotated[
     float, Setting("temperature of the compared distributions", above=0)
 ]
-Share = Annotated[float, Setting("share of the method's own training", above=0)]
+Share = Annotated[float, Setting("share of the method's own training steps", above=0)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,14 +48,18 @@ class TeacherResponses(Section):
     """How to ask the teacher, and which form its responses must have."""
 
     responses: Annotated[
-        str, Setting("JSONL at hand, or A.jsonl=3,B.jsonl=1; '' asks the teacher", empty=True)
+        str,
+        Setting(
+            "JSONL of responses, or a mixture such as A.jsonl=3,B.jsonl=1; '' asks the teacher",
+            empty=True,
+        ),
     ]
     ngram: Ngram
     samples: Samples
     form: Annotated[
         str,
         Setting(
-            "what a response must look like",
+            "required form of a response",
             choices="reasoning.training_data.teacher_data:FORMS",
         ),
     ]
@@ -76,7 +80,10 @@ class OnResponses(Packed):
     microbatches: Microbatches
     too_long: TooLong
     curriculum: Annotated[
-        int, Setting("stages of ever longer examples in each epoch; 1 shuffles all", least=1)
+        int,
+        Setting(
+            "curriculum stages per epoch, from short to long examples; 1 shuffles all", least=1
+        ),
     ]
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -94,7 +101,7 @@ class Logit(OnResponses):
     temperature: DivergenceTemperature
     top_k: Annotated[
         int | None,
-        Setting("likeliest tokens that are stored; None is all", unit="tokens", least=1),
+        Setting("store only this many likeliest tokens; None stores all", unit="tokens", least=1),
     ]
 
 
@@ -105,11 +112,12 @@ class OnPolicy(Section):
     beta: Beta
     temperature: DivergenceTemperature
     on_policy_share: Annotated[
-        float, Setting("share of on-policy batches; others hold teacher responses", least=0, most=1)
+        float,
+        Setting("share of on-policy batches; the others hold teacher responses", least=0, most=1),
     ]
     steps: Annotated[int, Setting("updates", unit="steps", least=1)]
-    prompts: Annotated[int, Setting("problems of a batch", unit="problems", least=1)]
-    group: Annotated[int, Setting("completions of a problem", least=1)]
+    prompts: Annotated[int, Setting("problems in a batch", unit="problems", least=1)]
+    group: Annotated[int, Setting("completions per problem", least=1)]
     max_new_tokens: MaxNewTokens
     sampling_temperature: Temperature
     sampler_rows: SamplerRows
@@ -148,8 +156,8 @@ class Lora(Section):
     """Low-rank adapters; see `models/lora.py`."""
 
     rank: Annotated[int, Setting("rank of the adapters; 0 trains all parameters", least=0)]
-    alpha: Annotated[float, Setting("alpha / rank scales the change", above=0)]
-    targets: Annotated[str, Setting("path regex of the adapted kernels")]
+    alpha: Annotated[float, Setting("the adapter is scaled by alpha / rank", above=0)]
+    targets: Annotated[str, Setting("regular expression for the paths of adapted kernels")]
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields (field, fault) for what is wrong with several fields together."""
@@ -171,7 +179,7 @@ class Base(Section):
 class Distilling(Section):
     """The arms of a distillation and their shared settings; see `launch.jobs.distillation`."""
 
-    methods: Annotated[tuple[str, ...], Setting("arms that are run", choices=ARMS)]
+    methods: Annotated[tuple[str, ...], Setting("methods to run", choices=ARMS)]
     data: TeacherResponses
     sequence: OnResponses
     logit: Logit
@@ -218,20 +226,31 @@ class DistillConfig(Distilling, Run):
     example = "configs/distill.py"
 
     teacher: Annotated[
-        str, Setting("checkpoint; {seed} is the run's; '' leaves data.responses alone", empty=True)
+        str,
+        Setting(
+            "checkpoint; {seed} stands for the run's seed; '' uses data.responses only", empty=True
+        ),
     ]
-    student: Annotated[str, Setting("checkpoint; '' is made from scratch, see base", empty=True)]
+    student: Annotated[
+        str, Setting("checkpoint; '' trains a student from scratch (see base)", empty=True)
+    ]
     base: Base | None = None
     dtype: Dtype
     export_dtype: ExportDtype = "auto"
     remat: Remat
     task: Annotated[str, Setting("training problems", empty=True)]
     num_problems: Annotated[
-        int | None, Setting("problems of task, at random; None is all", unit="problems", least=1)
+        int | None,
+        Setting("problems of task to draw at random; None takes all", unit="problems", least=1),
     ]
     problems: Annotated[
         Mapping[str, int],
-        Setting("or several tasks, with how many of each", unit="problems", least=1, empty=True),
+        Setting(
+            "instead of task: several tasks, with the number of problems of each",
+            unit="problems",
+            least=1,
+            empty=True,
+        ),
     ]
 
     def check(self) -> Iterator[tuple[str, str]]:

@@ -30,13 +30,12 @@ class Advantage(Section):
     """How rewards become advantages; None takes the variant's value. See `rl/advantages.py`."""
 
     estimator: Annotated[
-        str | None, Setting("what a reward is compared with", choices="rl.advantages:ESTIMATORS")
+        str | None,
+        Setting("baseline that a reward is compared with", choices="rl.advantages:ESTIMATORS"),
     ] = None
-    unbiased_std: Annotated[
-        bool | None, Setting("divide squared deviations by group - 1; grpo only")
-    ] = None
+    unbiased_std: Annotated[bool | None, Setting("divide the variance by group - 1 (grpo)")] = None
     std_epsilon: Annotated[
-        float | None, Setting("added to the standard deviation; grpo only", least=0)
+        float | None, Setting("added to the standard deviation (grpo)", least=0)
     ] = None
 
 
@@ -44,26 +43,32 @@ class Advantage(Section):
 class Loss(Section):
     """The policy loss; None takes the variant's value. See `rl/losses.py`."""
 
-    objective: Annotated[str | None, Setting("what is clipped", choices="rl.losses:OBJECTIVES")] = (
-        None
-    )
+    objective: Annotated[
+        str | None, Setting("clipped objective", choices="rl.losses:OBJECTIVES")
+    ] = None
     ratio_level: Annotated[
-        str | None, Setting("level of the policy ratio", choices="rl.losses:RATIO_LEVELS")
+        str | None,
+        Setting(
+            "whether the policy ratio is per token or per sequence",
+            choices="rl.losses:RATIO_LEVELS",
+        ),
     ] = None
     clip_low: Annotated[float | None, Setting("lower clipping range", least=0)] = None
     clip_high: Annotated[float | None, Setting("upper clipping range", least=0)] = None
     dual_clip: Annotated[
-        float | None, Setting("bound of the loss where the advantage is negative", above=1)
+        float | None, Setting("bound on the loss where the advantage is negative", above=1)
     ] = None
     beta: Annotated[float | None, Setting("KL coefficient; 0 needs no reference", least=0)] = None
     kl_estimator: Annotated[
         str | None, Setting("estimator of the KL term", choices="rl.kl:KL_ESTIMATORS")
     ] = None
     kl_in: Annotated[
-        str | None, Setting("where the KL term stands", choices=("loss", "reward"))
+        str | None,
+        Setting("whether the KL term is in the loss or in the reward", choices=("loss", "reward")),
     ] = None
     tis_cap: Annotated[
-        float | None, Setting("cap of truncated importance sampling; None is none", above=0)
+        float | None,
+        Setting("cap of truncated importance sampling; None does not correct", above=0),
     ] = None
 
 
@@ -75,18 +80,31 @@ class Reinforcement(Section):
     advantage: Advantage = Advantage()
     aggregation: Annotated[
         str | None,
-        Setting("mean over tokens; None is the variant's", choices="rl.advantages:AGGREGATIONS"),
+        Setting(
+            "how token losses are averaged; None takes the variant's",
+            choices="rl.advantages:AGGREGATIONS",
+        ),
     ] = None
     loss: Loss = Loss()
     dynamic_sampling: Annotated[
-        bool | None, Setting("sample on until every group is informative; None is the variant's")
+        bool | None,
+        Setting("resample until every group has different rewards; None takes the variant's"),
     ] = None
     max_resamples: Annotated[
-        int, Setting("resamples of dynamic sampling in a step", unit="rollout batches", least=0)
+        int,
+        Setting(
+            "most rollout batches that dynamic sampling draws again in a step",
+            unit="rollout batches",
+            least=0,
+        ),
     ] = 4
     reference_every: Annotated[
         int | None,
-        Setting("the reference of the KL term is renewed; None is never", unit="steps", least=1),
+        Setting(
+            "steps between renewals of the KL reference; None never renews it",
+            unit="steps",
+            least=1,
+        ),
     ] = None
     rewards: Annotated[
         str | Mapping[str, Any], Setting("rewards with weights and options; see rl/rewards/")
@@ -100,24 +118,30 @@ class Reinforcement(Section):
     reward_memory_mb: Annotated[
         int, Setting("memory limit of a reward process", unit="MiB", least=64)
     ] = 1024
-    prompts: Annotated[int, Setting("problems of a rollout batch", unit="problems", least=1)]
-    group: Annotated[int, Setting("completions of a problem, compared with each other", least=2)]
+    prompts: Annotated[int, Setting("problems in a rollout batch", unit="problems", least=1)]
+    group: Annotated[
+        int, Setting("completions per problem, which are compared with each other", least=2)
+    ]
     max_new_tokens: MaxNewTokens
     temperature: Annotated[float, Setting("sampling temperature; completions must differ", above=0)]
     sampler_rows: SamplerRows
-    minibatches: Annotated[int, Setting("updates that a rollout batch is split into", least=1)]
+    minibatches: Annotated[int, Setting("updates per pass over a rollout batch", least=1)]
     epochs: Annotated[int, Setting("passes over a rollout batch", least=1)]
-    recompute_old: Annotated[bool, Setting("log-probs by the trainer before the first update")]
+    recompute_old: Annotated[
+        bool, Setting("recompute old log-probs with the trainer before the first update")
+    ]
     microbatches: Microbatches
     rows: Rows
     row_length: RowLength
     steps: Annotated[
         int | None,
-        Setting("updates; None follows data_epochs and the problems", unit="steps", least=1),
+        Setting(
+            "updates; None derives them from data_epochs and the problems", unit="steps", least=1
+        ),
     ] = None
     data_epochs: Annotated[
         float | None,
-        Setting("passes over the training problems, where steps is None", unit="passes", above=0),
+        Setting("passes over the training problems if steps is None", unit="passes", above=0),
     ] = None
     optimizer: Optimizer
     sample_every: Annotated[
@@ -216,7 +240,7 @@ class RlEvaluation(Evaluation):
     """The evaluation, with a smaller one during training."""
 
     problems_during: Annotated[
-        int, Setting("held-out problems of a domain during training", unit="problems", least=1)
+        int, Setting("held-out problems per domain during training", unit="problems", least=1)
     ]
 
 
@@ -227,16 +251,17 @@ class RlConfig(Reinforcement, Run):
     entry_point = "launch.run_rl"
     example = "configs/gsm8k_grpo.py"
 
-    model: Annotated[str, Setting("checkpoint: a folder, or hf://org/name")]
+    model: Annotated[str, Setting("checkpoint: a folder, hf://org/name, gguf:FILE or pip:PACKAGE")]
     dtype: Dtype
     export_dtype: ExportDtype = "auto"
     remat: Remat
     task: Annotated[str, Setting("where the problems come from, such as gsm8k or jsonl:FILE")]
     problems: Annotated[
-        int | None, Setting("training problems, at random; None is all", unit="problems", least=1)
+        int | None,
+        Setting("training problems to draw at random; None takes all", unit="problems", least=1),
     ]
     max_prompt_tokens: Annotated[
-        int, Setting("problems with longer prompts are left out", unit="tokens", least=1)
+        int, Setting("drop problems with longer prompts", unit="tokens", least=1)
     ]
     evaluate_every: Annotated[
         int, Setting("steps between evaluations during training", unit="steps", least=1)

@@ -29,7 +29,7 @@ Sharding = Annotated[
         empty=True,
     ),
 ]
-Seed = Annotated[int, Setting("every random draw follows from it", least=0)]
+Seed = Annotated[int, Setting("seed that every random draw is derived from", least=0)]
 Template = Annotated[
     str,
     Setting(
@@ -43,24 +43,24 @@ Counts = Annotated[
     Mapping[str, int], Setting("training problems by task", unit="problems", least=1)
 ]
 MaxNewTokens = Annotated[int, Setting("longest response", unit="tokens", least=1)]
-SamplerRows = Annotated[int, Setting("responses sampled at a time", unit="sequences", least=1)]
-Samples = Annotated[int, Setting("responses to each problem", least=1)]
+SamplerRows = Annotated[int, Setting("sequences sampled in parallel", unit="sequences", least=1)]
+Samples = Annotated[int, Setting("responses sampled for each problem", least=1)]
 Temperature = Annotated[float, Setting("sampling temperature; 0 is greedy", least=0)]
-Rows = Annotated[int, Setting("rows of a batch", unit="rows", least=1)]
-RowLength = Annotated[int, Setting("tokens of a row", unit="tokens", least=2)]
-Microbatches = Annotated[int, Setting("blocks that a batch goes through the model in", least=1)]
+Rows = Annotated[int, Setting("rows in a batch", unit="rows", least=1)]
+RowLength = Annotated[int, Setting("tokens in a row", unit="tokens", least=2)]
+Microbatches = Annotated[int, Setting("microbatches that a batch is split into", least=1)]
 CheckpointEvery = Annotated[int, Setting("steps between checkpoints", unit="steps", least=1)]
 LogEvery = Annotated[int, Setting("steps between lines of metrics.jsonl", unit="steps", least=1)]
 Ngram = Annotated[
     int | None,
     Setting(
-        "data that share so many words in a row with the evaluation are left out; None keeps all",
+        "drop data that share this many consecutive words with the evaluation; None keeps all",
         unit="words",
         least=1,
     ),
 ]
 TooLong = Annotated[
-    str, Setting("treatment of examples longer than a row", choices="train.source:TOO_LONG")
+    str, Setting("what to do with examples longer than a row", choices="train.source:TOO_LONG")
 ]
 
 
@@ -72,34 +72,39 @@ class Optimizer(Section):
     learning_rate: Annotated[float, Setting("peak learning rate", above=0)]
     schedule: Annotated[
         str,
-        Setting(
-            "course of the learning rate after the warm-up", choices="train.optimizer:SCHEDULES"
-        ),
+        Setting("learning-rate schedule after the warm-up", choices="train.optimizer:SCHEDULES"),
     ] = "constant"
-    warmup_steps: Annotated[
-        int, Setting("steps of rising learning rate", unit="steps", least=0)
-    ] = 0
+    warmup_steps: Annotated[int, Setting("warm-up steps", unit="steps", least=0)] = 0
     decay_steps: Annotated[
-        int | None, Setting("steps of falling learning rate, for wsd", unit="steps", least=1)
+        int | None, Setting("decay steps of the wsd schedule", unit="steps", least=1)
     ] = None
     final_fraction: Annotated[
-        float | None, Setting("share of the peak where the decay ends", least=0, most=1)
+        float | None, Setting("final learning rate as a share of the peak", least=0, most=1)
     ] = None
     clip_norm: Annotated[
-        float | None, Setting("largest norm of the gradients; None does not clip", above=0)
+        float | None,
+        Setting("clip the global gradient norm at this value; None does not clip", above=0),
     ] = 1.0
     weight_decay: Annotated[float, Setting("decoupled weight decay", least=0)] = 0.0
-    b1: Annotated[float | None, Setting("of adamw and lion", least=0, below=1)] = None
-    b2: Annotated[float | None, Setting("of adamw and lion", least=0, below=1)] = None
-    eps: Annotated[float | None, Setting("of adamw", above=0)] = None
-    mu_dtype: Annotated[
-        str | None, Setting("of adamw's first moment", choices=("float32", "bfloat16"))
+    b1: Annotated[
+        float | None, Setting("decay of the first moment (adamw, lion)", least=0, below=1)
     ] = None
-    decay_rate: Annotated[float | None, Setting("of adafactor", above=0, most=1)] = None
-    clip_threshold: Annotated[float | None, Setting("of adafactor", above=0)] = None
-    min_factored: Annotated[int | None, Setting("of adafactor", least=1)] = None
-    momentum: Annotated[float | None, Setting("of sgd", least=0, below=1)] = None
-    nesterov: Annotated[bool | None, Setting("of sgd")] = None
+    b2: Annotated[
+        float | None, Setting("decay of the second moment (adamw, lion)", least=0, below=1)
+    ] = None
+    eps: Annotated[float | None, Setting("added to the denominator (adamw)", above=0)] = None
+    mu_dtype: Annotated[
+        str | None, Setting("dtype of the first moment (adamw)", choices=("float32", "bfloat16"))
+    ] = None
+    decay_rate: Annotated[float | None, Setting("decay rate (adafactor)", above=0, most=1)] = None
+    clip_threshold: Annotated[float | None, Setting("clipping threshold (adafactor)", above=0)] = (
+        None
+    )
+    min_factored: Annotated[
+        int | None, Setting("smallest factored dimension (adafactor)", least=1)
+    ] = None
+    momentum: Annotated[float | None, Setting("momentum (sgd)", least=0, below=1)] = None
+    nesterov: Annotated[bool | None, Setting("Nesterov momentum (sgd)")] = None
     lr_rules: Annotated[
         tuple[Any, ...] | None,
         Setting("(path regex, multiplier of the learning rate) pairs; 0 freezes"),
@@ -155,7 +160,7 @@ class Packed(Section):
 class Pretraining(Packed):
     """Next-token prediction from scratch."""
 
-    documents: Annotated[int, Setting("documents of the corpus", unit="documents", least=1)]
+    documents: Annotated[int, Setting("documents in the corpus", unit="documents", least=1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,8 +197,8 @@ def differing_samples(samples: int, temperature: float) -> Iterator[tuple[str, s
 class Votes(Section):
     """Majority votes of many samples, beside the evaluation."""
 
-    stages: Annotated[tuple[str, ...], Setting("stages whose votes are counted", empty=True)]
-    domains: Annotated[tuple[str, ...], Setting("domains of `tasks`", empty=True)]
+    stages: Annotated[tuple[str, ...], Setting("stages after which votes are taken", empty=True)]
+    domains: Annotated[tuple[str, ...], Setting("domains of `tasks` that are voted on", empty=True)]
     samples: Annotated[int, Setting("votes for each problem", unit="votes", least=2)]
 
 
@@ -201,17 +206,19 @@ class Votes(Section):
 class Evaluation(Section):
     """The evaluation of a model before and after training."""
 
-    tasks: Annotated[Mapping[str, str], Setting("task by domain; '' is none", empty=True)]
+    tasks: Annotated[
+        Mapping[str, str], Setting("task of each domain; '' skips the domain", empty=True)
+    ]
     problems: Annotated[
         int | None,
-        Setting("held-out problems of a domain; None is all", unit="problems", least=1),
+        Setting("held-out problems per domain; None is all", unit="problems", least=1),
     ]
     samples: Samples
     max_new_tokens: MaxNewTokens
     temperature: Temperature
-    top_p: Annotated[float, Setting("nucleus of sampling; 1 samples from all", above=0, most=1)] = (
-        1.0
-    )
+    top_p: Annotated[
+        float, Setting("nucleus (top-p) sampling; 1 samples from all tokens", above=0, most=1)
+    ] = 1.0
     rows: SamplerRows
     votes: Votes | None = None
 
@@ -302,4 +309,4 @@ ExportDtype = Annotated[
         choices=(*DTYPES, "float16"),
     ),
 ]
-Remat = Annotated[str, Setting("activations that are computed again", choices=REMAT)]
+Remat = Annotated[str, Setting("which activations the backward pass recomputes", choices=REMAT)]

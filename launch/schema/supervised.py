@@ -25,7 +25,7 @@ class SftConfig(Packed, Run):
     entry_point = "launch.run_sft"
     example = "configs/sft.py"
 
-    model: Annotated[str, Setting("checkpoint: a folder, or hf://org/name")]
+    model: Annotated[str, Setting("checkpoint: a folder, hf://org/name, gguf:FILE or pip:PACKAGE")]
     dtype: Dtype
     export_dtype: ExportDtype = "auto"
     remat: Remat
@@ -36,7 +36,7 @@ class SftConfig(Packed, Run):
     beyond_context: Annotated[
         bool, Setting("allow rows longer than the context that the model was trained with")
     ] = False
-    task: Annotated[str, Setting("task of the evaluation; '' is none", empty=True)]
+    task: Annotated[str, Setting("task of the evaluation; '' evaluates nothing", empty=True)]
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields (field, fault) for what is wrong with several fields together."""

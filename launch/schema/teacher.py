@@ -22,20 +22,25 @@ class TeacherSource(Section):
     """The teacher: a server or a checkpoint."""
 
     server: Annotated[str, Setting("URL of a server with OpenAI's interface", empty=True)]
-    model: Annotated[str, Setting("what the server calls the model", empty=True)]
+    model: Annotated[str, Setting("name of the model on the server", empty=True)]
     api_key_env: Annotated[
-        str, Setting("environment variable with the key; '' sends none", empty=True)
+        str, Setting("environment variable that holds the API key; '' sends no key", empty=True)
     ]
     prices: Annotated[str, Setting("JSON file of prices per million tokens", empty=True)]
     max_cost: Annotated[
-        float | None, Setting("what may be spent; None is no limit", unit="as prices", least=0)
+        float | None,
+        Setting("most that may be spent; None sets no limit", unit="as prices", least=0),
     ]
-    requests_per_minute: Annotated[int | None, Setting("at most", least=1)]
-    tokens_per_minute: Annotated[int | None, Setting("at most", unit="tokens", least=1)]
+    requests_per_minute: Annotated[int | None, Setting("most requests per minute", least=1)]
+    tokens_per_minute: Annotated[
+        int | None, Setting("most tokens per minute", unit="tokens", least=1)
+    ]
     concurrency: Annotated[int, Setting("requests in flight", least=1, most=4096)]
     timeout_s: Annotated[float, Setting("time limit of one attempt", unit="seconds", above=0)]
-    attempts: Annotated[int, Setting("attempts at a request", least=1)]
-    checkpoint: Annotated[str, Setting("a folder, or hf://org/name", empty=True)]
+    attempts: Annotated[int, Setting("attempts per request", least=1)]
+    checkpoint: Annotated[
+        str, Setting("checkpoint: a folder, hf://org/name, gguf:FILE or pip:PACKAGE", empty=True)
+    ]
     rows: SamplerRows
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -61,23 +66,25 @@ class TeacherConfig(Recipe):
     example = "configs/teacher.py"
 
     seed: Seed
-    task: Annotated[str, Setting("problems with answers, such as gsm8k", empty=True)]
-    prompts: Annotated[str, Setting("or a JSONL file of prompts alone", empty=True)]
+    task: Annotated[str, Setting("task whose problems are asked, such as gsm8k", empty=True)]
+    prompts: Annotated[str, Setting("instead of task: a JSONL file of prompts", empty=True)]
     problems: Annotated[
-        int | None, Setting("how many, at random; None is all", unit="problems", least=1)
+        int | None, Setting("problems to draw at random; None takes all", unit="problems", least=1)
     ]
     template: Template
     form: Annotated[
         str,
         Setting(
-            "what a response must look like",
+            "required form of a response",
             choices="reasoning.training_data.teacher_data:FORMS",
         ),
     ]
-    num_samples: Annotated[int, Setting("responses to each problem", least=1)]
+    num_samples: Annotated[int, Setting("responses sampled for each problem", least=1)]
     max_new_tokens: MaxNewTokens
     temperature: Temperature
-    top_p: Annotated[float, Setting("of nucleus sampling; 1 samples from all", above=0, most=1)]
+    top_p: Annotated[
+        float, Setting("nucleus (top-p) sampling; 1 samples from all tokens", above=0, most=1)
+    ]
     teacher: TeacherSource
 
     def check(self) -> Iterator[tuple[str, str]]:

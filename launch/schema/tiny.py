@@ -20,15 +20,15 @@ from launch.schema.sections import (
     check_tasks,
 )
 
-PerProblem = Annotated[int, Setting("kept of a problem at most", unit="responses", least=1)]
+PerProblem = Annotated[int, Setting("most responses kept per problem", unit="responses", least=1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerTraining(Section):
     """The tokenizer, trained on the corpus."""
 
-    vocab_size: Annotated[int, Setting("of the tokenizer", unit="tokens", least=300)]
-    documents: Annotated[int, Setting("of the corpus", unit="documents", least=1)]
+    vocab_size: Annotated[int, Setting("vocabulary size", unit="tokens", least=300)]
+    documents: Annotated[int, Setting("corpus documents to train it on", unit="documents", least=1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,11 @@ class ColdStart(AskedSampling):
     shots: Annotated[int, Setting("worked examples in the prompt", least=0)]
     ngram: Annotated[
         int,
-        Setting("shared words in a row that count as the evaluation's", unit="words", least=1),
+        Setting(
+            "drop samples that share this many consecutive words with the evaluation",
+            unit="words",
+            least=1,
+        ),
     ]
     sft: FineTuning
 
@@ -64,7 +68,11 @@ class RejectionSft(Section):
     general: AskedSampling
     ngram: Annotated[
         int,
-        Setting("shared words in a row that count as the evaluation's", unit="words", least=1),
+        Setting(
+            "drop samples that share this many consecutive words with the evaluation",
+            unit="words",
+            least=1,
+        ),
     ]
     sft: FineTuning
 
@@ -73,8 +81,8 @@ class RejectionSft(Section):
 class PreferenceReward(Section):
     """A reward model's part in the reward."""
 
-    weight: Annotated[float, Setting("of the reward")]
-    tasks: Annotated[str | None, Setting("whose problems it rewards, joined by +")] = None
+    weight: Annotated[float, Setting("weight of the reward")]
+    tasks: Annotated[str | None, Setting("tasks that it rewards, joined by +")] = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,23 +108,36 @@ class Verifiers(FineTuning):
     """Verifiers from the policy's labelled solutions; see `launch/jobs/verifier_training.py`."""
 
     problems: Counts
-    solutions: Annotated[int, Setting("sampled for each problem", least=1)]
-    completions: Annotated[int, Setting("sampled from each step", least=1)]
+    solutions: Annotated[int, Setting("solutions sampled for each problem", least=1)]
+    completions: Annotated[int, Setting("completions sampled from each step", least=1)]
     max_new_tokens: MaxNewTokens
-    temperature: Annotated[float, Setting("of solutions; they must differ", above=0)]
-    completion_temperature: Annotated[
-        float | None, Setting("of completions; None is that of solutions", least=0)
+    temperature: Annotated[
+        float, Setting("sampling temperature of solutions, which must differ", above=0)
     ]
-    delimiter: Annotated[str, Setting("what ends a step", empty=True)]
-    chunk: Annotated[int, Setting("problems labelled together", unit="problems", least=1)]
+    completion_temperature: Annotated[
+        float | None,
+        Setting("sampling temperature of completions; None takes that of solutions", least=0),
+    ]
+    delimiter: Annotated[str, Setting("text that ends a step", empty=True)]
+    chunk: Annotated[int, Setting("problems labelled in one batch", unit="problems", least=1)]
     sampler_rows: SamplerRows
     outcome_at: Annotated[
-        str, Setting("where outcomes are learned", choices="train.objectives.process_reward:PLACES")
+        str,
+        Setting(
+            "tokens at which the outcome verifier learns",
+            choices="train.objectives.process_reward:PLACES",
+        ),
     ]
     language_share: Annotated[
-        float, Setting("of the loss, for writing right solutions; 0 is none", least=0)
+        float,
+        Setting(
+            "weight of an extra loss for predicting right solutions; 0 switches it off", least=0
+        ),
     ]
-    bench_problems: Annotated[int, Setting("of planted errors, by task", unit="problems", least=2)]
+    bench_problems: Annotated[
+        int,
+        Setting("problems per task of the benchmark with planted errors", unit="problems", least=2),
+    ]
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields (field, fault) for what is wrong with several fields together."""
@@ -135,24 +156,30 @@ class Verifiers(FineTuning):
 class Search(Section):
     """The comparison of search methods."""
 
-    task: Annotated[str, Setting("whose problems are searched")]
-    problems: Annotated[int, Setting("measured on", unit="problems", least=2)]
+    task: Annotated[str, Setting("task whose problems are searched")]
+    problems: Annotated[int, Setting("held-out problems to measure on", unit="problems", least=2)]
     calibration: Annotated[
-        int, Setting("training problems to fit the adaptive method on", unit="problems", least=2)
+        int,
+        Setting(
+            "training problems that the adaptive method is fitted on", unit="problems", least=2
+        ),
     ]
-    budgets: Annotated[tuple[int, ...], Setting("compared", unit="responses", least=1)]
+    budgets: Annotated[tuple[int, ...], Setting("budgets to compare", unit="responses", least=1)]
     tree_arms: Annotated[
-        tuple[int, ...], Setting("budgets of tree searches that are calibrated", least=1)
+        tuple[int, ...], Setting("budgets at which tree searches are calibrated", least=1)
     ]
-    pilots: Annotated[int, Setting("samples that difficulty is estimated from", least=1)]
+    pilots: Annotated[int, Setting("samples used to estimate a problem's difficulty", least=1)]
     aggregation: Annotated[
-        str, Setting("step scores become one", choices="reasoning.verifiers:AGGREGATIONS")
+        str,
+        Setting(
+            "how step scores are combined into one", choices="reasoning.verifiers:AGGREGATIONS"
+        ),
     ]
-    wait: Annotated[str, Setting("what budget forcing goes on with")]
-    shots: Annotated[int, Setting("worked examples of few-shot prompts", least=1)]
+    wait: Annotated[str, Setting("text that budget forcing continues with")]
+    shots: Annotated[int, Setting("worked examples in few-shot prompts", least=1)]
     max_new_tokens: MaxNewTokens
     step_tokens: Annotated[int, Setting("longest step", unit="tokens", least=1)]
-    typical_tokens: Annotated[int, Setting("of a response", unit="tokens", least=1)]
+    typical_tokens: Annotated[int, Setting("expected length of a response", unit="tokens", least=1)]
     temperature: Temperature
     rows: SamplerRows
 

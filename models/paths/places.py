@@ -38,7 +38,7 @@ class Layout:
     max_new_tokens: int
     step_tokens: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_sizes(**dataclasses.asdict(self))
 
     @property

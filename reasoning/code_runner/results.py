@@ -34,7 +34,7 @@ class Limits:
     threads: int = 16
     open_files: int = 64
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if (

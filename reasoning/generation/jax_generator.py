@@ -39,13 +39,17 @@ class JaxGenerator:
     def holding(self, params: Any) -> Iterator["JaxGenerator"]:
         """Returns a context in which this generator samples with `params`.
 
-        At its end the generator drops the parameters, so that training can use their memory.
+        At its end the generator drops the parameters; see `release`.
         """
         self.params = params
         try:
             yield self
         finally:
-            self.params = None
+            self.release()
+
+    def release(self) -> None:
+        """Drops the parameters, so that others can use their memory."""
+        self.params = None
 
     def generate(
         self,

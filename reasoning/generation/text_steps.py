@@ -6,6 +6,7 @@ import numpy as np
 
 from models.decoding.sampling import SamplingParams
 from models.paths.places import EMPTY, ROOT, at, check_places, check_sizes, put
+from models.seeds import derive_seed
 from reasoning.generation.generator import Completion, Generator
 from reasoning.generation.steps import HostPaths, PathText, Places, Step
 
@@ -86,7 +87,7 @@ class TextPaths(HostPaths):
                 max_new_tokens=int(limit),
                 sampling=sampling or self._sampling,
                 stop=[self._delimiter],
-                seed=int(np.random.SeedSequence([self._seed, seed, limit]).generate_state(1)[0]),
+                seed=derive_seed(self._seed, seed, int(limit)),
             )
             for row, (completion,) in zip(asked, groups, strict=True):
                 steps[row] = self._step(completion, lengths[row])

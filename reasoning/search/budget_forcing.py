@@ -34,7 +34,7 @@ class BudgetForcing:
 
     wait: str = "Wait"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.wait.strip():
             raise ValueError(f"wait={self.wait!r} is blank: give a word, such as 'Wait'")
 

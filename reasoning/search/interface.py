@@ -60,7 +60,7 @@ class Policy:
         """
         return opened_by(self.template("a question"))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("max_new_tokens", "step_tokens", "typical_tokens", "rows"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name}={value} must be at least 1")

@@ -28,7 +28,7 @@ class LookaheadSearch(BeamSearch):
     steps: int = 1
     greedy: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps < 1:
             raise ValueError(

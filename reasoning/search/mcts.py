@@ -79,7 +79,7 @@ class TreeSearch(StepSearch):
     exploration: float = 0.5
     short_step: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.exploration < 0:
             raise ValueError(f"exploration={self.exploration} must not be negative")

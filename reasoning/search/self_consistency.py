@@ -27,7 +27,7 @@ class SelfConsistency:
     weights: str = "count"
     aggregation: str = "last"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.weights not in WEIGHTS:
             raise ValueError(
                 f"weights={self.weights!r} is unknown; choose one of {', '.join(WEIGHTS)}"

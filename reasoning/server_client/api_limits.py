@@ -35,7 +35,7 @@ class Prices:
     prompt: float
     completion: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in (("prompt", self.prompt), ("completion", self.completion)):
             if not (isinstance(value, int | float) and 0 <= value < math.inf):
                 raise ValueError(

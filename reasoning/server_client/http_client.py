@@ -285,7 +285,7 @@ class Redactor:
         # The longest form comes first, because one form may contain another.
         self._forms = sorted(forms, key=len, reverse=True)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Redactor({len(self._forms)} forms)"
 
     def line(self, text: Any, most: int = 300) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import random
 from collections.abc import Mapping
 
+from models.seeds import derive_seed
 from reasoning.problem import Problem
 from reasoning.prompts import PLAIN
 from reasoning.response import tagged
@@ -157,5 +158,5 @@ def worked_example(rng: random.Random, task: str, language: Language) -> tuple[s
 
 def documents(count: int, seed: int) -> list[str]:
     """Returns `count` documents; none contains a question of the test split."""
-    rng = random.Random(f"corpus {seed}")
+    rng = random.Random(derive_seed(seed, "corpus"))
     return [document(rng) for _ in range(count)]

@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 
+from models.seeds import derive_seed
 from reasoning.problem import Problem
 from reasoning.tiny_world import domains
 from reasoning.tiny_world.language import LANGUAGES
@@ -66,7 +67,7 @@ def problems(
     """
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r} is unknown; choose train or test")
-    rng = random.Random(f"{task} {split} {seed}")
+    rng = random.Random(derive_seed(seed, task, split))
     low, high = levels or domains.levels_of(task)
     seen: set[str] = set()
     misses = 0

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from models.seeds import derive_seed
 from reasoning.training_data.curation import Decontaminator
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ def mix(sources: Mapping[str, Sequence[T]], shares: Mapping[str, float], seed: i
         raise ValueError(f"{empty[0]} holds no records to mix in: give it a share of 0")
     # This many records per unit of weight use up the scarcest source.
     rate = min(len(sources[name]) / share for name, share in wanted.items())
-    rng, mixture = np.random.default_rng([seed, 0]), []
+    rng, mixture = np.random.default_rng(derive_seed(seed, "mixture")), []
     for name, share in wanted.items():
         order = rng.permutation(len(sources[name]))
         # Each source gives at least one record, and rounding never exceeds the scarcest source.
@@ -70,7 +71,7 @@ def short_first(lengths: Sequence[int], stages: int, seed: int) -> np.ndarray:
     """
     if stages < 1:
         raise ValueError(f"curriculum of {stages} stages: give at least 1, which shuffles")
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng(derive_seed(seed, "curriculum"))
     by_length = np.argsort(lengths, kind="stable")
     parts = np.array_split(by_length, stages)
     return np.concatenate([rng.permutation(part) for part in parts])

@@ -15,6 +15,7 @@ import numpy as np
 
 from models.decoding.sampling import SamplingParams
 from models.files import read_json
+from models.seeds import derive_seed
 from reasoning.generation.generator import Completion
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.generation.step_splitter import StepSplitter
@@ -25,8 +26,6 @@ from reasoning.response import opened_by
 from reasoning.tasks import Task
 
 SETTINGS_FILE = "settings.json"
-# Seeds are folded with one of these purposes.
-_SOLUTIONS, _COMPLETIONS = 0, 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +59,7 @@ class LabelSettings:
     chunk: int = 64
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("solutions", "completions", "max_new_tokens", "chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: give at least 1")
@@ -172,7 +171,7 @@ def _label_chunk(generator, task, problems, prompts, splitter, settings, number)
         num_samples=settings.solutions,
         max_new_tokens=settings.max_new_tokens,
         sampling=SamplingParams(temperature=settings.temperature),
-        seed=_seed(settings.seed, task, number, _SOLUTIONS),
+        seed=derive_seed(settings.seed, task.name, number, "solutions"),
     )
     solutions = [(p, sample) for p, group in enumerate(samples) for sample in group]
     opened = [opened_by(prompt) for prompt in prompts]
@@ -202,7 +201,7 @@ def _label_chunk(generator, task, problems, prompts, splitter, settings, number)
             max_new_tokens=settings.max_new_tokens,
             limits=[settings.max_new_tokens - len(ids) for _, ids in first],
             sampling=SamplingParams(temperature=temperature),
-            seed=_seed(settings.seed, task, number, _COMPLETIONS),
+            seed=derive_seed(settings.seed, task.name, number, "completions"),
         )
         texts = [
             (problems[p], opened[p] + _joined(generator.tokenizer, ids, completion))
@@ -242,8 +241,3 @@ def _joined(tokenizer, prefix: Sequence[int], completion: Completion) -> str:
     """Decodes a prefix and its completion together, since a character may lie across the cut."""
     ids = [*prefix, *completion.token_ids]
     return tokenizer.decode(ids[:-1] if completion.finish == "stop" else ids)
-
-
-def _seed(seed: int, task: Task, chunk: int, purpose: int) -> int:
-    parts = [seed, *task.name.encode(), chunk, purpose]
-    return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)

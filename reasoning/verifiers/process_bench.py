@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from models.seeds import derive_seed
 from models.tokens.tokenizer import Tokenizer
 from reasoning.generation.generator import Completion
 from reasoning.generation.step_splitter import StepSplitter
@@ -66,7 +67,7 @@ def planted_errors(
     Raises:
       ValueError: the task has no worked solutions; see `Task.planted_errors`.
     """
-    solutions = task.planted_errors(problems, random.Random(f"planted errors {seed}"))
+    solutions = task.planted_errors(problems, random.Random(derive_seed(seed, "planted errors")))
     annotated = []
     for problem, solution in zip(problems, solutions, strict=True):
         prompt = template(problem.question)
@@ -141,7 +142,7 @@ def measure(
       ValueError: all solutions are right, or all are erroneous.
     """
     wrong, right = (_within(r, threshold) for r in _ranges(scores, first_errors))
-    rng = np.random.default_rng([seed, len(wrong), len(right)])
+    rng = np.random.default_rng(derive_seed(seed, len(wrong), len(right)))
     draws = [rng.choice(hits, (BOOTSTRAP_DRAWS, len(hits))).mean(1) for hits in (wrong, right)]
     low, high = np.quantile(_f1(*draws), [0.025, 0.975])
     return {

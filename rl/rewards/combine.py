@@ -157,7 +157,7 @@ class RewardSet:
     def __enter__(self) -> "RewardSet":
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def _evaluate(self, samples):

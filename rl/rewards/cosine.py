@@ -32,7 +32,7 @@ class CosineReward:
     exceeded: float = -10.0
     require_format: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ValueError(f"cosine: max_tokens={self.max_tokens} must be at least 1")
         if min(self.right_short, self.right_long) < max(

@@ -44,7 +44,7 @@ class _JudgeReward:
     max_new_tokens: int = 512
     max_chars: int = 16_000
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if bool(self.server) == bool(self.checkpoint):
             raise ValueError("a judge is one of server=URL and checkpoint=DIR: give one of them")
         if bool(self.server) != bool(self.model):

@@ -22,7 +22,7 @@ class OverlongReward:
     max_tokens: int
     buffer_tokens: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.buffer_tokens <= self.max_tokens:
             raise ValueError(
                 f"overlong: buffer_tokens={self.buffer_tokens} must lie between 1 and"

@@ -21,7 +21,7 @@ class RepetitionReward:
 
     ngram: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.ngram < 1:
             raise ValueError(f"repetition: ngram={self.ngram} must be at least 1")
 

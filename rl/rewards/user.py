@@ -39,7 +39,7 @@ class UserReward:
     path: str
     function: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(Path(self.path).expanduser().resolve()))
         if fault := _fault_of(self.path, self.function):
             raise ValueError(fault)

@@ -31,6 +31,10 @@ from safetensors.numpy import load_file
 
 from launch.parts.endings import RUN_AGAIN
 from launch.parts.lock import LOCK_FILE
+from reasoning.response import tagged
+from reasoning.tasks import get_task
+from reasoning.tiny_world import domains
+from reasoning.tiny_world.language import LANGUAGES
 
 ROOT = Path(__file__).parents[2]
 KILLS = ("SIGKILL", "SIGTERM", "SIGINT", "two SIGINTs")
@@ -73,6 +77,23 @@ def recipe(folder: Path, stages: str) -> tuple[str, ...]:
     }  # fmt: skip
     line = ["launch.run_r1", "--config=configs/tiny.py:smoke", f"--stages={stages}"]
     return (*line, *(f"--config.{name}={value}" for name, value in changes.items()))
+
+
+def taught(folder: Path) -> str:
+    """Writes worked solutions for the students of a distillation.
+
+    The recipe's small model gives no response that a student may imitate.
+    """
+    path, rng = folder / "worked.jsonl", random.Random(0)
+    problems = get_task("tiny_math").problems("train", 64, seed=0)
+    with open(path, "w", encoding="utf-8") as file:
+        for problem in problems:
+            language = LANGUAGES[problem.metadata["language"]]
+            *lines, answer = domains.solution_lines(problem, [language], rng)
+            turns = (("user", problem.question), ("assistant", tagged(lines, answer).strip()))
+            messages = [{"role": role, "content": text} for role, text in turns]
+            file.write(json.dumps({"messages": messages}) + "\n")
+    return f"--config.distill.data.responses={path}"
 
 
 def fine_tuning(folder: Path) -> tuple[str, ...]:
@@ -126,7 +147,7 @@ class Runner:
         self.whole = self._fresh("whole")
         code, self.seconds = self._run(self.whole, None)
         if code != 0:
-            raise RuntimeError(f"{name}: the undisturbed run ended with {code}")
+            raise RuntimeError(f"{name}: the undisturbed run ended with {code}\n{self._log()}")
 
     def chain(self, kills: list[str]) -> None:
         """Kills a fresh run so many times, lets it end, and compares."""
@@ -281,7 +302,10 @@ def run(jobs: list[str], kills: int, seed: int, folder: Path) -> dict[str, Outco
         needed = {"rl": {"verifiers", "search", "distill"}, "verifiers": {"search"}}
         if name not in jobs and not needed.get(name, set()) & set(jobs):
             continue
-        job = known.get(name) or Job(recipe(folder, stages), trained)
+        command = recipe(folder, stages)
+        if name == "distill":
+            command = (*command, taught(folder))
+        job = known.get(name) or Job(command, trained)
         runner = Runner(name, job, folder, rng)
         print(f"{name}: undisturbed, {runner.seconds:.1f} s", flush=True)
         if name in ("rl", "verifiers"):

@@ -148,6 +148,39 @@ def test_a_signal_saves_and_the_same_run_goes_on(tmp_path, depends_on_state, num
     assert signal.getsignal(number) is handler
 
 
+@pytest.mark.parametrize("depends_on_state", [False, True])
+@pytest.mark.parametrize("draw", [2, 4, 5, 9])
+def test_a_signal_within_a_window_of_the_log_does_not_cut_it(tmp_path, draw, depends_on_state):
+    def go(name, signal_at=None):
+        state, step, source = parts()
+        draws = []
+
+        def edit(batch, drawn):
+            draws.append(drawn)
+            if len(draws) == signal_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return [batch, dict(batch, tokens=batch["tokens"][::-1].copy())]
+
+        guard = Recorder()
+        with Checkpointer(tmp_path / name / "checkpoints") as checkpointer:
+            result = run(
+                state, step, Wrapped(source, edit, depends_on_state),
+                num_steps=24, log_every=8, checkpointer=checkpointer, checkpoint_every=24,
+                writer=MetricWriter(tmp_path / name), guards=[guard],
+            )  # fmt: skip
+        return result, guard.seen
+
+    whole, seen = go("whole")
+    first, seen_first = go("halves", signal_at=draw)
+    assert first.interrupted and first.step < 24
+    second, seen_again = go("halves")
+    # The guard sees each iteration once, when its window is written.
+    assert seen_again == seen and seen[: len(seen_first)] == seen_first
+    jax.tree.map(np.testing.assert_array_equal, weights(second.state), weights(whole.state))
+    lines = [timeless(read_metrics(tmp_path / name)) for name in ("whole", "halves")]
+    assert lines[0] == lines[1] and [line["step"] for line in lines[0]] == [8, 16, 24]
+
+
 def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path):
     """As after a kill: lines beyond the checkpoint, the last of them cut short."""
 

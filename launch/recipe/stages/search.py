@@ -13,6 +13,7 @@ from launch.recipe.stages import verifiers
 from launch.schema.tiny import Search
 from models.decoding.sampling import SamplingParams
 from models.files import write_atomically
+from models.seeds import derive_seed
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.generation.jax_steps import JaxStepGenerator
 from reasoning.problem import Problem
@@ -97,15 +98,16 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     budgets = list(config.budgets)
 
     # These are training problems of the same levels, which RL has not seen either.
-    calibration = _problems(config, "train", config.calibration, work.seed + 1)
+    calibration_seed = derive_seed(work.seed, "calibration")
+    calibration = _problems(config, "train", config.calibration, calibration_seed)
     arms = adaptive_budgets(budgets, config.tree_arms)
     calibrated = search.compare(
         policy, {name: entries[name] for name in arms}, calibration, arms,
-        directory / "calibration.jsonl", seed=work.seed + 1, title="search/calibration",
+        directory / "calibration.jsonl", seed=calibration_seed, title="search/calibration",
     )  # fmt: skip
     adaptive = search.fit_adaptive(
         policy, entries, calibrated, calibration, budgets,
-        pilots=config.pilots, aggregation=config.aggregation, seed=work.seed + 1,
+        pilots=config.pilots, aggregation=config.aggregation, seed=calibration_seed,
     )  # fmt: skip
     entries["adaptive"] = Entry(adaptive, prm)
     write_atomically(directory / "plans.json", json.dumps(adaptive.describe(), indent=2))

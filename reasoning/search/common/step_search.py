@@ -34,7 +34,7 @@ class StepSearch(abc.ABC):
     aggregation: str = "last"
     choose: str = "vote"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.expansions < 1:
             raise ValueError(f"expansions={self.expansions} must be at least 1")
         if self.choose not in ("vote", "best"):

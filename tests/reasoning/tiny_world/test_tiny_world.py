@@ -57,7 +57,7 @@ def drawn(task, split="train", seed=0, count=300):
 
 @pytest.fixture(scope="module")
 def documents():
-    return corpus.documents(8000, seed=0)
+    return corpus.documents(16_000, seed=0)
 
 
 def asked_in(documents):
