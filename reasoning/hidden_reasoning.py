@@ -65,6 +65,12 @@ class ThinkingSplitter:
         """Returns the segments of the rest; call it at the end of the response."""
         return self._settle(final=True)
 
+    def close(self) -> list[Segment]:
+        """Ends the chain at this place, whatever the text says; returns the segments of the rest."""
+        rest = self.finish()
+        self.thinking, self._line, self._fenced = False, "", False
+        return rest
+
     def _settle(self, final: bool) -> list[Segment]:
         found: list[Segment] = []
         position = 0
@@ -108,6 +114,8 @@ class ThinkingSplitter:
     def _quoted(self, start: int, end: int, final: bool) -> bool | None:
         """Returns whether a tag in the held text is quoted; None if more text must tell."""
         line, fenced = self._after(self._held[:start])
+        if fence := _FENCE.match(line):
+            line, fenced = line[fence.end() :], not fenced
         if fenced:
             return True
         rest, newline, _ = self._held[end:].partition("\n")

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from models.config import ModelConfig
 from models.decoder import Model
+from models.layers.attention import MASK_VALUE
 from models.layers.kv_cache import (
     KVCache,
     column_blocks,
@@ -21,7 +22,6 @@ from models.layers.kv_cache import (
     nothing_read,
     running_softmax,
 )
-from models.layers.attention import MASK_VALUE
 
 
 def empty_slots(config: ModelConfig, slots: int, columns: int) -> KVCache:
@@ -79,9 +79,7 @@ def read_chunk(
                 (layer, slot, 0, 0, first, 0),
                 (1, 1, 1, kv_heads, size, v_BTKH.shape[-1]),
             )[0, 0, 0]
-            scores = jnp.einsum(
-                "tkqh,khc->kqtc", q_TKQH, k_KHC, preferred_element_type=jnp.float32
-            )
+            scores = jnp.einsum("tkqh,khc->kqtc", q_TKQH, k_KHC, preferred_element_type=jnp.float32)
             past = first + jnp.arange(size) <= positions_T[:, None]
             scores = jnp.where(past, scores * head_dim**-0.5, MASK_VALUE)
             return running_softmax(

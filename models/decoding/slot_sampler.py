@@ -352,9 +352,7 @@ def _draw(logits, uniform, rows):
             token, logprob = draw(logits[None], uniform[None], knobs, filtered)
             return token[0], logprob[0]
 
-        return jax.vmap(one)(
-            logits, uniform, rows.temperature, rows.top_k, rows.top_p, rows.min_p
-        )
+        return jax.vmap(one)(logits, uniform, rows.temperature, rows.top_k, rows.top_p, rows.min_p)
 
     plain = of(filtered=False)
     wanted = (rows.top_k > 0) | (rows.top_p < 1) | (rows.min_p > 0)

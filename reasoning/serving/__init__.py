@@ -8,8 +8,10 @@
     routes.py       the routes of `auto`: one response, a vote, the best of several
     bodies.py       the bodies of the API's answers
     metrics.py      figures for Prometheus
+    chat.py         answers chat requests
+    completions.py  continues texts
+    server.py       the web server: keys, limits, streams, errors
     openapi.py      the description of the API
-    server.py       the web server
 
 Start it with `python -m launch.run_serve`.
 """

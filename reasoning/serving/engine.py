@@ -321,8 +321,11 @@ class Engine:
             self._give(
                 ticket,
                 Drawn(
-                    burst.tokens[slot, :count].tolist(), burst.logprobs[slot, :count].tolist(),
-                    alternatives, finish, scored,
+                    burst.tokens[slot, :count].tolist(),
+                    burst.logprobs[slot, :count].tolist(),
+                    alternatives,
+                    finish,
+                    scored,
                 ),  # fmt: skip
             )
 

@@ -34,7 +34,7 @@ def _is_visible(piece: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     # A piece of a tag must not complete one.
-    if any(mark in text for mark in "<>`\"") or "\ufffd" in text:
+    if any(mark in text for mark in '<>`"') or "\ufffd" in text:
         return False
     if text.strip() in (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE):
         return False
@@ -58,7 +58,7 @@ class Decoder:
 
 
 class StopStrings:
-    """Cuts a text at the first of some strings to be complete, however the text is split into pieces."""
+    """Cuts a text before the first stop string to be complete, however the text is split."""
 
     def __init__(self, strings: Sequence[str]):
         self._strings = [each for each in strings if each]

@@ -65,10 +65,14 @@ def prompts(count, seed=0):
 
 def test_logprobs_and_greedy_tokens_are_those_of_a_forward_pass(parts, sampler):
     model, params = parts
-    forward = jax.jit(lambda ids: model.hidden(
-        params, ids, jnp.arange(ids.shape[1])[None], jnp.ones_like(ids)))
-    score = jax.jit(lambda hidden, ids, temperature: token_logprobs(
-        model, params, hidden, ids, temperature=temperature))
+    forward = jax.jit(
+        lambda ids: model.hidden(params, ids, jnp.arange(ids.shape[1])[None], jnp.ones_like(ids))
+    )
+    score = jax.jit(
+        lambda hidden, ids, temperature: token_logprobs(
+            model, params, hidden, ids, temperature=temperature
+        )
+    )
     for prompt, temperature in zip(prompts(6), [0, 1.0, 0.7, 0, 1.0, 2.0]):
         sampling = SamplingParams(temperature=temperature)
         fill(sampler, 2, prompt, sampling=sampling, seed=5)
