@@ -66,7 +66,7 @@ class ThinkingSplitter:
         return self._settle(final=True)
 
     def close(self) -> list[Segment]:
-        """Ends the chain at this place, whatever the text says; returns the segments of the rest."""
+        """Ends the chain here, whatever the text says; returns the segments of the rest."""
         rest = self.finish()
         self.thinking, self._line, self._fenced = False, "", False
         return rest

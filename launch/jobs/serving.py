@@ -12,6 +12,7 @@ from reasoning.router.rules import RulesPredictor
 from reasoning.serving.engine import Engine
 from reasoning.serving.models import Checkpoint
 from reasoning.serving.routes import Models
+from reasoning.serving.text import Vocabulary
 
 
 def open_models(
@@ -41,17 +42,16 @@ def open_models(
 def _open(name, slots, context, queue, dtype, lock, chunk) -> Checkpoint:
     local = LocalModel(name, dtype=dtype)
     config = local.model.config
-    params = load_params(local._path, config, None)
+    params = load_params(local.path, config, None)
     # Whole chunks, so that the last one fits as well.
     columns = max(chunk, min(context, config.max_length) // chunk * chunk)
     shown = Path(name).name or name
-    checkpoint = Checkpoint(shown, local.tokenizer, config.vocab_size, None)  # pyright: ignore
+    vocabulary = Vocabulary(local.tokenizer, config.vocab_size)
     sampler = SlotSampler(
         local.model, params, slots=slots, columns=columns, stop_ids=local.tokenizer.stop_ids,
-        visible=checkpoint.vocabulary.visible, chunk=chunk,
+        visible=vocabulary.visible, chunk=chunk,
     )  # fmt: skip
-    checkpoint.engine = Engine(sampler, queue=queue, lock=lock)
-    return checkpoint
+    return Checkpoint(shown, vocabulary, Engine(sampler, queue=queue, lock=lock))
 
 
 def _rules(context: int) -> PredictiveRouter:

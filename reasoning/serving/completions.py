@@ -83,7 +83,7 @@ class Completion:
             self.cancel()
         choices = []
         for index, (writing, drawn) in enumerate(zip(self.writings, tokens)):
-            prompt, text, offset = self._prompts[index // self._count], writing.answer, 0
+            prompt, text = self._prompts[index // self._count], writing.answer
             if self._request.echo:
                 given = self._request.prompts[index // self._count]
                 if not isinstance(given, str):
@@ -92,14 +92,12 @@ class Completion:
                     )
                 text = given + text
                 drawn = bodies.scored_tokens(prompt, writing.scored) + drawn
-            else:
-                offset = 0
             choices.append(
                 {
                     "index": index,
                     "text": text,
                     "finish_reason": writing.finish,
-                    "logprobs": self._logprobs(drawn, offset),
+                    "logprobs": self._logprobs(drawn, 0),
                 }
             )
         return self._head | {"choices": choices, "usage": self.usage}

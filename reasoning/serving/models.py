@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 from models.tokens import chat_template
-from models.tokens.tokenizer import Tokenizer
 from reasoning.prompts import CHAT_TEMPLATE, DIRECT_SYSTEM, R1_SYSTEM
 from reasoning.response import ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, opened_by
 from reasoning.serving.engine import Engine
@@ -33,9 +32,9 @@ class Checkpoint:
       closing: the text that closes a chain and begins an answer.
     """
 
-    def __init__(self, name: str, tokenizer: Tokenizer, vocab_size: int, engine: Engine):
-        self.name, self.tokenizer, self.engine = name, tokenizer, engine
-        self.vocabulary = Vocabulary(tokenizer, vocab_size)
+    def __init__(self, name: str, vocabulary: Vocabulary, engine: Engine):
+        self.name, self.vocabulary, self.engine = name, vocabulary, engine
+        self.tokenizer = tokenizer = vocabulary.tokenizer
         tags = all(len(tokenizer.encode(tag)) == 1 for tag in (THINK_OPEN, THINK_CLOSE))
         reads = tokenizer.template_reads("enable_thinking")
         self.style = TEMPLATE if reads else TAGS if tags else SYSTEM

@@ -155,11 +155,13 @@ async function ask(text) {
         parts.box.scrollIntoView({ block: "nearest" });
       }
     }
-    state.textContent = "Answered: " + said.slice(0, 200);
+    state.textContent = "Answered";
+    at("heard").textContent = said;
   } catch (error) {
     const stopped = error.name === "AbortError";
     parts.box.append(make("p", stopped ? "spent" : "error", stopped ? "Stopped" : error.message));
-    state.textContent = stopped ? "Stopped" : "Error: " + error.message;
+    state.textContent = stopped ? "Stopped" : "Error";
+    at("heard").textContent = stopped ? "" : error.message;
   }
   if (said) turns.push({ role: "assistant", content: said });
   else turns.pop();

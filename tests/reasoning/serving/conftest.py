@@ -21,6 +21,7 @@ from reasoning.serving.engine import Engine
 from reasoning.serving.models import Checkpoint
 from reasoning.serving.routes import Models
 from reasoning.serving.server import Limits, Server
+from reasoning.serving.text import Vocabulary
 
 KEY = "a key of the tests"
 TEXTS = ['What is 12 + 30? The answer is 42, "yes".', 'héllo wörld `code` ```\n{"a": 1}\n```'] * 8
@@ -42,12 +43,12 @@ def make_checkpoint(slots=8, queue=16, columns=256):
         head_dim=8, mlp_dim=48, qk_norm=True, tie_embeddings=True, max_length=columns,
     )  # fmt: skip
     model = LanguageModel(config)
-    checkpoint = Checkpoint("tiny", tokenizer, config.vocab_size, None)
+    vocabulary = Vocabulary(tokenizer, config.vocab_size)
     sampler = SlotSampler(
         model, model.init(jax.random.key(3)), slots=slots, columns=columns,
-        stop_ids=tokenizer.stop_ids, visible=checkpoint.vocabulary.visible, chunk=16, most_steps=8,
+        stop_ids=tokenizer.stop_ids, visible=vocabulary.visible, chunk=16, most_steps=8,
     )  # fmt: skip
-    checkpoint.engine = Engine(sampler, queue=queue)
+    checkpoint = Checkpoint("tiny", vocabulary, Engine(sampler, queue=queue))
     checkpoint.engine.start()
     return checkpoint
 
