@@ -148,7 +148,8 @@ class SlotSampler:
         self._cache = jax.jit(lambda: empty_slots(model.config, slots, self.columns))()
         self._read = jax.jit(self._read_program, donate_argnums=1)
         self._score = jax.jit(self._score_program, donate_argnums=1)
-        self._copy = jax.jit(copy_slot, donate_argnums=0)
+        # A function of its own, so that `compilations` counts no other sampler's programs.
+        self._copy = jax.jit(lambda *arguments: copy_slot(*arguments), donate_argnums=0)
         self._advance = jax.jit(self._advance_program, donate_argnums=1)
 
     @property

@@ -111,11 +111,15 @@ def test_auto_tells_its_route_and_a_vote_its_candidates(url):
     assert part["content"] == vote["choices"][0]["message"]["content"]
 
 
-def test_thinking_can_be_switched_off(url):
+def test_thinking_can_be_switched_off(url, checkpoint):
     off = post(url, chat_template_kwargs={"enable_thinking": False}).json()
-    assert off["choices"][0]["message"].get("reasoning") is None
-    assert off["usage"]["completion_tokens_details"]["reasoning_tokens"] == 0
     assert off["ergo"]["route"]["kind"] == "direct"
+    openings = [checkpoint.prompt(HELLO, thinking, {}).opening for thinking in (True, False, None)]
+    assert ["".join(each.split()) for each in openings] == [
+        "<think>",
+        "<think></think><answer>",
+        "",
+    ]
 
 
 def test_completions_continue_and_score_texts(url):
