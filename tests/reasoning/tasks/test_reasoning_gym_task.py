@@ -157,7 +157,7 @@ def test_nothing_in_a_graded_file_is_run(name, field, tmp_path):
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("guard", set(rg.GUARDS.values()), ids=lambda guard: guard.__name__)
+@pytest.mark.parametrize("guard", dict.fromkeys(rg.GUARDS.values()), ids=lambda guard: guard.__name__)
 def test_guards_take_linear_time(guard):
     entry = {"metadata": {"numbers": [1, 2, 3, 4]}}
     texts = ["1" * 10_000, "1." * 5000, "a " * 5000, "1 " * 5000, "((" * 5000, "-" * 10_000]
