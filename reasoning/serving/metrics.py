@@ -15,23 +15,41 @@ class Metrics:
     def __init__(self, checkpoints: Sequence[Checkpoint]):
         self._checkpoints = checkpoints
         self.registry = CollectorRegistry()
-        kinds = {"registry": self.registry}
         self.requests = Counter(
-            "ergo_requests", "Requests, by path and status", ["path", "status"], **kinds
+            "ergo_requests",
+            "Requests, by path and status",
+            ["path", "status"],
+            registry=self.registry,
         )
-        self.routes = Counter("ergo_routes", "Routes that `auto` took", ["route"], **kinds)
-        self.tokens = Counter("ergo_tokens", "Tokens of complete requests", ["kind"], **kinds)
+        self.routes = Counter(
+            "ergo_routes", "Routes that `auto` took", ["route"], registry=self.registry
+        )
+        self.tokens = Counter(
+            "ergo_tokens", "Tokens of complete requests", ["kind"], registry=self.registry
+        )
         self.first_token = Histogram(
-            "ergo_first_token_seconds", "Time to the first token", buckets=_SECONDS, **kinds
+            "ergo_first_token_seconds",
+            "Time to the first token",
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self.duration = Histogram(
-            "ergo_request_seconds", "Time of a whole request", buckets=_SECONDS, **kinds
+            "ergo_request_seconds",
+            "Time of a whole request",
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self._load = Gauge(
-            "ergo_jobs", "Samples that wait or have a slot", ["model", "state"], **kinds
+            "ergo_jobs",
+            "Samples that wait or have a slot",
+            ["model", "state"],
+            registry=self.registry,
         )
         self._engine = Gauge(
-            "ergo_engine", "Counts of the engine since its start", ["model", "what"], **kinds
+            "ergo_engine",
+            "Counts of the engine since its start",
+            ["model", "what"],
+            registry=self.registry,
         )
 
     def text(self) -> bytes:
