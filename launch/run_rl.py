@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     run(config, _WORKDIR.value, _ACCEPT_STOPPED.value)
 
 
-def run(config: ConfigDict, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
+def run(config: RlConfig | ConfigDict, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
     """Runs the job that the module describes."""
     config = schema.load(RlConfig, config)
     # JAX may start only here: `run_main` has set XLA's flags.

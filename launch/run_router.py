@@ -38,7 +38,7 @@ def run(config: object, workdir: str) -> None:
 
 
 def _run(config: RouterConfig, directory: Path):
-    from launch.jobs import router
+    from launch.jobs.routing import router
     from launch.parts import machine
     from launch.parts.report import write_report
 
@@ -61,8 +61,8 @@ def _run(config: RouterConfig, directory: Path):
 
 
 def _with_model(config, routes, directory):
-    from launch.jobs import router
     from launch.jobs.asked import LocalModel
+    from launch.jobs.routing import router
     from launch.parts.endings import Interrupted
     from models.hf.load import load_scalar_model
     from reasoning.verifiers.process import ProcessVerifier

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     run(runtime.read_config(_CONFIG, SftConfig), _WORKDIR.value, _ACCEPT_STOPPED.value)
 
 
-def run(config: ConfigDict, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
+def run(config: SftConfig | ConfigDict, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
     """Runs the job that the module describes."""
     config = schema.load(SftConfig, config)
     if not config.data:

@@ -1,9 +1,9 @@
 """The `hidden` kind: a small head on the decoder's own hidden states of the query.
 
 The head reads the final hidden state, averaged over the tokens of the query and at its last token,
-and gives for every route the logit of being right and the cost. `launch.jobs.router_head` trains it
-with the project's own step. The decoder itself is not trained, and a server has the states from
-prefilling the query.
+and gives for every route the logit of being right and the cost. `launch.jobs.routing.router_head`
+trains it with the project's own step. The decoder itself is not trained, and a server has the
+states from prefilling the query.
 """
 
 from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launch.jobs.router_head import train_head
+from launch.jobs.routing.router_head import train_head
 from reasoning import router
 from reasoning.router import fitting, metrics
 from reasoning.router.calibration import Outcomes

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.jobs.asked import LocalModel, Opened
-from launch.jobs.router_head import hidden_fit
+from launch.jobs.routing.router_head import hidden_fit
 from launch.parts.report import format_figure
 from launch.schema.router import RouterConfig
 from models.decoding.sampling import SamplingParams
