@@ -82,7 +82,8 @@ setup(
             "basedpyright>=1.30",
         ],
         # Oracles only: torch must come first as a CPU build, see the Makefile.
-        "parity": ["transformers>=4.52", "torch"],
+        # transformers reads GGUF files only where accelerate is installed.
+        "parity": ["transformers>=4.52", "torch", "accelerate"],
         # The TPU compiler, also without a TPU (ahead-of-time compilation for a topology).
         "tpu": ["libtpu"],
         "cuda": ["jax[cuda12]"],
