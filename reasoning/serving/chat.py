@@ -1,7 +1,5 @@
 """Answers chat requests, whole or as a stream of parts."""
 
-import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,7 +8,7 @@ from reasoning.hidden_reasoning import summarise
 from reasoning.serving import bodies
 from reasoning.serving.models import Prompt
 from reasoning.serving.requests import EXPLICIT, HIDDEN, SUMMARY, ChatRequest
-from reasoning.serving.response import Part, Plan, Writing, begin
+from reasoning.serving.response import Plan, Writing, begin, merged
 from reasoning.serving.routes import Choice, Models, elect
 
 # From the least to the most that a reader sees of a chain.
@@ -93,8 +91,8 @@ class Chat:
     async def whole(self) -> dict[str, Any]:
         """Returns the whole answer."""
         tokens: list[list[Any]] = [[] for _ in self.writings]
-        async for index, part in self._parts():
-            tokens[index] += part.tokens
+        async for index, part in merged(self.writings):
+            tokens[index] += part.tokens if part else []
         chosen, candidates = list(range(len(self.writings))), []
         if self._vote:
             best, candidates = elect(self.writings, self.choice.decision.route.kind)
@@ -132,7 +130,9 @@ class Chat:
             yield first | ({"ergo": self._about()} if index == 0 else {})
         if self._vote:
             done = 0
-            async for index, _ in self._parts(whole=True):
+            async for index, part in merged(self.writings):
+                if part is not None:
+                    continue
                 done += 1
                 writing = self.writings[index]
                 short = {"done": done, "of": len(self.writings), "tokens": writing.tokens}
@@ -145,7 +145,9 @@ class Chat:
             yield chunk(0, {}, winner.finish) | {"ergo": self._about(candidates)}
         else:
             summed: set[int] = set()
-            async for index, part in self._parts():
+            async for index, part in merged(self.writings):
+                if part is None:
+                    continue
                 delta: dict[str, Any] = {}
                 writing = self.writings[index]
                 if part.chain and self._display == EXPLICIT:
@@ -163,41 +165,6 @@ class Chat:
                 yield last | ({"ergo": self._about()} if index == count - 1 else {})
         if self._request.wants_usage:
             yield shape | {"choices": [], "usage": self.usage}
-
-    async def _parts(self, whole: bool = False) -> AsyncIterator[tuple[int, Part]]:
-        """Yields (index, part) of all responses as they come; with `whole`, one part for each."""
-        queue: asyncio.Queue[tuple[int, Part | BaseException | None]] = asyncio.Queue()
-
-        async def pump(index: int, writing: Writing) -> None:
-            try:
-                async for part in writing.parts():
-                    if not whole:
-                        queue.put_nowait((index, part))
-                queue.put_nowait((index, None))
-            except Exception as error:
-                queue.put_nowait((index, error))
-
-        tasks = [
-            asyncio.create_task(pump(index, writing)) for index, writing in enumerate(self.writings)
-        ]
-        try:
-            left = len(tasks)
-            while left:
-                index, part = await queue.get()
-                if isinstance(part, BaseException):
-                    raise part
-                if part is None:
-                    left -= 1
-                    if whole:
-                        yield index, Part("", "", [])
-                else:
-                    yield index, part
-        finally:
-            self.cancel()
-            for task in tasks:
-                task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(*tasks, return_exceptions=True)
 
     def _told(self, writing: Writing) -> dict[str, Any]:
         """Returns what is told of a chain."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from reasoning.serving import bodies
 from reasoning.serving.requests import CompletionRequest
-from reasoning.serving.response import Part, Plan, Writing, begin
+from reasoning.serving.response import Plan, Writing, begin, merged
 from reasoning.serving.routes import Models
 
 DEFAULT_LIMIT, MOST_PROMPTS = 16, 64
@@ -104,41 +104,20 @@ class Completion:
 
     async def stream(self) -> AsyncIterator[dict[str, Any]]:
         """Yields the parts of the answer."""
-        queue: asyncio.Queue[tuple[int, Part | BaseException | None]] = asyncio.Queue()
-
-        async def pump(index: int, writing: Writing) -> None:
-            try:
-                async for part in writing.parts():
-                    queue.put_nowait((index, part))
-                queue.put_nowait((index, None))
-            except Exception as error:
-                queue.put_nowait((index, error))
-
-        tasks = [asyncio.create_task(pump(i, each)) for i, each in enumerate(self.writings)]
-        offsets, left = [0] * len(tasks), len(tasks)
-        try:
-            while left:
-                index, part = await queue.get()
-                if isinstance(part, BaseException):
-                    raise part
-                finish = None
-                if part is None:
-                    left -= 1
-                    finish, part = self.writings[index].finish, Part("", "", [])
-                choice = {
-                    "index": index,
-                    "text": part.answer,
-                    "finish_reason": finish,
-                    "logprobs": self._logprobs(part.tokens, offsets[index]),
-                }
-                offsets[index] += len(part.answer)
-                yield self._head | {"choices": [choice]}
-            if self._request.wants_usage:
-                yield self._head | {"choices": [], "usage": self.usage}
-        finally:
-            self.cancel()
-            for task in tasks:
-                task.cancel()
+        offsets = [0] * len(self.writings)
+        async for index, part in merged(self.writings):
+            finish = self.writings[index].finish if part is None else None
+            text, tokens = (part.answer, part.tokens) if part else ("", [])
+            choice = {
+                "index": index,
+                "text": text,
+                "finish_reason": finish,
+                "logprobs": self._logprobs(tokens, offsets[index]),
+            }
+            offsets[index] += len(text)
+            yield self._head | {"choices": [choice]}
+        if self._request.wants_usage:
+            yield self._head | {"choices": [], "usage": self.usage}
 
     def _logprobs(self, tokens: list[Any], offset: int) -> dict[str, Any] | None:
         if self._request.logprobs is None:

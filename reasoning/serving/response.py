@@ -8,7 +8,7 @@ import asyncio
 import collections
 import dataclasses
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from models.decoding.sampling import SamplingParams
 from reasoning.generation.generator import fold_seed
@@ -114,9 +114,14 @@ class Writing:
             plan.score and self._round == 1,
         )  # fmt: skip
 
-    def sink(self, drawn: Drawn) -> None:
-        """Takes tokens from the engine's thread."""
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, drawn)
+    def sink(self) -> Callable[[Drawn], None]:
+        """Returns what takes the tokens of the current job, in the engine's thread."""
+        queue = self._queue
+
+        def take(drawn: Drawn) -> None:
+            self._loop.call_soon_threadsafe(queue.put_nowait, drawn)
+
+        return take
 
     def runs(self, ticket: Ticket) -> None:
         """Tells which ticket the engine gave for `job`."""
@@ -190,12 +195,7 @@ class Writing:
         if again:
             self.cancel()
             self._queue = asyncio.Queue()  # What the old job still sends is not wanted.
-            queue = self._queue
-
-            def sink(drawn: Drawn) -> None:
-                self._loop.call_soon_threadsafe(queue.put_nowait, drawn)
-
-            (ticket,) = self._engine.submit([self.job()], [sink])
+            (ticket,) = self._engine.submit([self.job()], [self.sink()])
             self.runs(ticket)
         self.chain += chain
         self.answer += answer
@@ -285,6 +285,41 @@ def begin(engine: Engine, writings: Sequence[Writing]) -> None:
       QueueFull, ValueError: see `Engine.submit`.
     """
     jobs = [writing.job() for writing in writings]
-    tickets = engine.submit(jobs, [writing.sink for writing in writings])
+    tickets = engine.submit(jobs, [writing.sink() for writing in writings])
     for writing, ticket in zip(writings, tickets, strict=True):
         writing.runs(ticket)
+
+
+async def merged(writings: Sequence[Writing]) -> AsyncIterator[tuple[int, Part | None]]:
+    """Yields (index, part) of several responses as they come, and (index, None) at each one's end.
+
+    When the caller stops early, the responses are cancelled.
+
+    Raises:
+      EngineStopped, QueueFull: see `Writing.parts`.
+    """
+    queue: asyncio.Queue[tuple[int, Part | Exception | None]] = asyncio.Queue()
+
+    async def pump(index: int, writing: Writing) -> None:
+        try:
+            async for part in writing.parts():
+                queue.put_nowait((index, part))
+            queue.put_nowait((index, None))
+        except Exception as error:
+            queue.put_nowait((index, error))
+
+    tasks = [asyncio.create_task(pump(i, writing)) for i, writing in enumerate(writings)]
+    try:
+        left = len(tasks)
+        while left:
+            index, part = await queue.get()
+            if isinstance(part, Exception):
+                raise part
+            left -= part is None
+            yield index, part
+    finally:
+        for writing in writings:
+            writing.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,6 +6,7 @@ The router (`reasoning.router`) chooses for the model `auto`; the client's `reas
 
 import collections
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,9 +117,9 @@ def elect(writings: Sequence[Writing], kind: str) -> tuple[int, list[dict[str, A
     """
     answers = [_short(writing.answer) for writing in writings]
     scores = [writing.logprob / max(1, writing.tokens) for writing in writings]
-    weights: collections.Counter[str] = collections.Counter()
+    weights: dict[str, float] = collections.defaultdict(float)
     for answer, score in zip(answers, scores):
-        weights[answer] += 1.0 if kind == VOTE else 2.718281828**score  # pyright: ignore
+        weights[answer] += 1.0 if kind == VOTE else math.exp(score)
     winner = max(weights, key=lambda answer: weights[answer])
     best = max((i for i, answer in enumerate(answers) if answer == winner), key=lambda i: scores[i])
     about = [

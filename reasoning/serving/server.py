@@ -177,7 +177,7 @@ class Server:
         return b"".join(parts)
 
     async def _chat(self, request: Request, parsed: ChatRequest) -> Response:
-        # Rendering a template and reading a long prompt must not hold up the streams of others.
+        # The template renders in the event loop, so the streams of others wait for it.
         chat = Chat(self._models, parsed, self._display, self._limits.tokens)
         self.metrics.routes.labels(chat.choice.decision.route.kind).inc()
         return await self._answer(request, chat, bool(parsed.stream))

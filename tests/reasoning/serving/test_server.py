@@ -190,7 +190,7 @@ def test_clients_that_leave_free_their_slots(url, checkpoint):
     while any(checkpoint.engine.load) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert checkpoint.engine.load == (0, 0)
-    assert checkpoint.engine.counts["cancelled"] >= before
+    assert checkpoint.engine.counts["cancelled"] > before
 
 
 def test_a_full_queue_says_when_to_come_back(models, checkpoint, monkeypatch):
