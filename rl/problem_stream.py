@@ -1,5 +1,6 @@
 """Decides which problems the policy is asked, and when again."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ class ProblemStream:
         if not problems:
             raise ValueError("there are no training problems: check the task and its split")
         self._problems, self._seed, self.taken = list(problems), seed, 0
+        self._order = functools.lru_cache(maxsize=1)(self._order_of)
 
     def take(self, count: int) -> list[Problem]:
         """Returns the next `count` problems."""
@@ -34,10 +36,12 @@ class ProblemStream:
 
     def _next(self) -> int:
         epoch, index = divmod(self.taken, len(self._problems))
-        rng = np.random.default_rng(derive_seed(self._seed, "epoch", epoch))
-        order = rng.permutation(len(self._problems))
         self.taken += 1
-        return int(order[index])
+        return int(self._order(epoch)[index])
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng(derive_seed(self._seed, "epoch", epoch))
+        return rng.permutation(len(self._problems))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the JSON-able state for a checkpoint."""

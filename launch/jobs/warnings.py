@@ -26,7 +26,6 @@ def make_diagnosis(config: Reinforcement, directory: Path) -> Diagnosis:
 
     def record(findings: Sequence[Finding]) -> None:
         if leads and findings:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps([dataclasses.asdict(each) for each in findings]))
         elif leads:
             path.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ class Route:
     model: str = ""
     thinking: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} of a route is unknown: choose one of {KINDS}")
         if self.budget < 0 or (self.thinking and self.budget < 1):
@@ -121,7 +121,7 @@ class Promise:
     value: float
     confidence: float = 0.95
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in PROMISES:
             raise ValueError(f"promise kind={self.kind!r} is unknown: choose one of {PROMISES}")
         if not self.value >= 0 or (self.kind != COST and self.value > 1):

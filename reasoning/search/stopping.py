@@ -38,7 +38,7 @@ class AdaptiveVote:
     first: int = 3
     round: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_settings(self.confidence, self.first, self.round)
 
     def __call__(
@@ -80,7 +80,7 @@ class ConfidentVote:
     first: int = 4
     round: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_settings(self.confidence, self.first, self.round)
         if not 0 < self.keep <= 1 or self.window < 1:
             raise ValueError(

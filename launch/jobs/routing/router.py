@@ -1,7 +1,7 @@
 """Runs routes on training problems, grades them, and fits, compares and calibrates routers."""
 
 import dataclasses
-import json
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from launch.jobs.routing.router_head import hidden_fit
 from launch.parts.report import format_figure
 from launch.schema.router import RouterConfig
 from models.decoding.sampling import SamplingParams
+from models.files import read_jsonl, write_jsonl
 from reasoning.generation.generator import fold_seed
 from reasoning.problem import Problem
 from reasoning.router import fitting
@@ -173,8 +174,10 @@ def collect(
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for number in range(len(tasks)):
-        lines = (directory / f"outcomes_{number}.jsonl").read_text(encoding="utf-8").splitlines()
-        for record in map(json.loads, lines[1:]):
+        # The first line of a log holds its settings.
+        for _, record in itertools.islice(
+            read_jsonl(directory / f"outcomes_{number}.jsonl"), 1, None
+        ):
             index = record["key"].rpartition(" ")[2]
             entry = {"correct": float(record["correct"]), "tokens": record["tokens"]}
             row = rows.setdefault(
@@ -183,8 +186,7 @@ def collect(
             )
             row["outcomes"][record["route"]] = entry
     names = [route.name for route in routes]
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows.values())
+    write_jsonl(path, rows.values())
     table = read_outcomes(path, names=names)
     return table, [row["task"] for row in rows.values()]
 
