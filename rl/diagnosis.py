@@ -13,9 +13,9 @@ from typing import Any
 WINDOW = 5
 # A learning rate that is too high shows in the first iterations; later drops have other causes.
 EARLY = 20
-# Iterations that a finding must last to be told a second time.
+# Iterations that a finding must last to be reported a second time.
 AGAIN = 10
-# Causes that no further step mends; they may stop a run.
+# Findings that more training does not mend; they may stop a run.
 FATAL = ("learning_rate", "entropy")
 
 
@@ -57,12 +57,12 @@ class Settings:
 class Diagnosis:
     """A guard (`train.run_log.Guard`) that warns, and stops a run only if it is told to.
 
-    A finding is told when it first shows, again when it has lasted `AGAIN` iterations, and then
-    each time that it has lasted twice as long.
+    It reports a finding when it first appears, again when it has lasted `AGAIN` iterations, and
+    then each time that it has lasted twice as long.
 
     Args:
       settings: see `Settings`.
-      say: called with the line of each finding.
+      say: called with the line of each reported finding.
       record: called with all findings so far, whenever they change.
       stop: whether findings of the kinds `FATAL` stop the run.
     """
@@ -192,7 +192,7 @@ class Diagnosis:
             )
 
     def _entropy(self) -> Iterator[tuple[str, str]]:
-        """Looks for a policy that has stopped to explore before it solves the problems."""
+        """Looks for a policy that stops exploring before it solves the problems."""
         before, now = self._first.get("entropy", 0.0), self._mean("entropy")
         solved = self._mean("groups_all_right") >= 0.7 or self._mean("accuracy") >= 0.9
         if before > 0.02 and now < 0.1 * before and not solved:
