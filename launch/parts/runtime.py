@@ -28,8 +28,8 @@ __all__ = [
     "programs_may_overlap", "read_config", "run_main", "start_distributed", "working_directory",
 ]  # fmt: skip
 
-# An environment variable that names the process with the large thread pool. A child process inherits
-# the variable, but has a pool of its own.
+# An environment variable that names the process with the large thread pool. A child process
+# inherits the variable, but has a pool of its own.
 OVERLAP = "ERGO_OVERLAPPING_PROGRAMS"
 CPU_FLAGS = {
     "--xla_cpu_experimental_ynn_fusion_type": "",
