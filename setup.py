@@ -55,13 +55,25 @@ setup(
         # TensorBoard event files without TensorFlow.
         "tensorboardX>=2.6",
     ],
+    # The web page of the server.
+    package_data={"reasoning.serving": ["page/*"]},
     extras_require={
+        # The server: its web framework and its listener, the check of requests (which also makes
+        # the API's description), and figures for Prometheus.
+        "serve": ["starlette>=1.0", "uvicorn>=0.30", "pydantic>=2.10", "prometheus-client>=0.20"],
         # math-verify is an oracle for the grader; it needs a LaTeX parser and its runtime.
         "test": [
             "setuptools>=68",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6",
+            # The server, and clients that must work with it unchanged.
+            "starlette>=1.0",
+            "uvicorn>=0.30",
+            "pydantic>=2.10",
+            "prometheus-client>=0.20",
+            "openai>=2",
+            "schemathesis>=4",
             "math-verify>=0.8",
             "latex2sympy2_extended>=1.10",
             "antlr4-python3-runtime==4.13.2",
@@ -70,7 +82,8 @@ setup(
             "basedpyright>=1.30",
         ],
         # Oracles only: torch must come first as a CPU build, see the Makefile.
-        "parity": ["transformers>=4.52", "torch"],
+        # transformers reads GGUF files only where accelerate is installed.
+        "parity": ["transformers>=4.52", "torch", "accelerate"],
         # The TPU compiler, also without a TPU (ahead-of-time compilation for a topology).
         "tpu": ["libtpu"],
         "cuda": ["jax[cuda12]"],

@@ -20,7 +20,7 @@ cores.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
-from configs import optimizer, rl
+from configs import lora, optimizer, rl
 
 MAX_PROMPT, MAX_NEW = 512, 3584
 
@@ -75,6 +75,8 @@ def get_config() -> ConfigDict:
             "temperature": 1.0,
             # Of the batches; the others are of the teacher's responses (lambda of GKD).
             "on_policy_share": 1.0,
+            # The share of sequence's training that comes first; 0 starts cold.
+            "warm_start": 0.0,
             "steps": 200,
             "prompts": 64,
             "group": 1,
@@ -92,14 +94,7 @@ def get_config() -> ConfigDict:
     config.rl_only = rl.get_section()
     # The share of the method's training that comes first, and of RL's that follows.
     config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.5, "rl_share": 0.5})
-    # Rank 0 trains all parameters; targets are kernels by path, see `models/lora.py`.
-    config.lora = ConfigDict(
-        {
-            "rank": 0,
-            "alpha": 32.0,
-            "targets": r"(dense_)?layers/(attention|mlp|mlp/shared)/\w+/kernel",
-        }
-    )
+    config.lora = lora.get_lora()
 
     config.evaluation = ConfigDict(
         {

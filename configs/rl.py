@@ -7,7 +7,7 @@ adds what is trained on what.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import optimizer
+from configs import lora, optimizer
 
 # Sequences that go through the model at a time in training.
 MICROBATCH_ROWS = 8
@@ -34,9 +34,14 @@ def get_algorithm(variant: str) -> ConfigDict:
                 "kl_estimator": placeholder(str),
                 "kl_in": placeholder(str),
                 "tis_cap": placeholder(float),
+                "mask_low": placeholder(float),
+                "mask_high": placeholder(float),
+                "correction_level": placeholder(str),
             },
             "dynamic_sampling": placeholder(bool),
             "max_resamples": 4,
+            # Problems whose answers were all right or all wrong are asked less.
+            "adaptive_sampling": False,
             # The reference of the KL term is renewed from the policy every so many steps.
             "reference_every": placeholder(int),
         }
@@ -61,6 +66,9 @@ def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
     config.minibatches = 4
     config.epochs = 1
     config.recompute_old = True
+    # 1 samples the next rollouts during the update, with weights that are one iteration old; this
+    # needs an importance correction, such as loss.tis_cap=2.
+    config.staleness = 0
     # Each completion has a row, so that the longest fit; empty rows cost nothing.
     completions = config.get_ref("prompts") * config.get_ref("group")
     completions //= config.get_ref("minibatches")
@@ -74,6 +82,9 @@ def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
     config.optimizer = optimizer.get_optimizer(
         "constant", learning_rate=1e-6, b2=0.999, weight_decay=0.01
     )
+    config.lora = lora.get_lora()
+    # What keeps a run from learning is told as it happens; "stop" ends runs that cannot recover.
+    config.diagnosis = "warn"
     config.sample_every = 20
     config.checkpoint_every = 80
     return config

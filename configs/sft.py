@@ -13,7 +13,7 @@ billion parameters; time depends on the data.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
-from configs import optimizer
+from configs import lora, optimizer
 
 ARGUMENTS = ("", "tiny")
 
@@ -48,6 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer = optimizer.get_optimizer(
         "cosine", learning_rate=3e-3 if tiny else 1e-5, final_fraction=0.1, b2=0.95
     )
+    config.lora = lora.get_lora()
     config.log_every = 10
     config.checkpoint_every = 100
 

@@ -64,6 +64,8 @@ def get_section(
             "beta": 0.5,
             "temperature": 1.0,
             "on_policy_share": 1.0 if smoke else 0.5,
+            # The share of sequence's training that comes first; 0 starts cold.
+            "warm_start": 0.0,
             "steps": 2 if smoke else 160,
             "prompts": 8 if smoke else 32,
             "group": 1,

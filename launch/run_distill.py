@@ -30,7 +30,10 @@ def main(argv: list[str]) -> None:
 
 
 def run(
-    config: ConfigDict, workdir: str, seeds: int = 1, accept_stopped: Sequence[str] = ()
+    config: DistillConfig | ConfigDict,
+    workdir: str,
+    seeds: int = 1,
+    accept_stopped: Sequence[str] = (),
 ) -> None:
     """Runs the job that the module describes.
 

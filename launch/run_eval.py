@@ -27,7 +27,8 @@ from launch.parts import runtime
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
-    run(**{name: flags.FLAGS[name].value for name in _OWN})
+    given: dict[str, Any] = {name: flags.FLAGS[name].value for name in _OWN}
+    run(**given)
 
 
 def run(

@@ -21,10 +21,13 @@ from launch.schema.rl import RlConfig
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
-    run(runtime.read_config(_CONFIG, RlConfig), _WORKDIR.value, _ACCEPT_STOPPED.value)
+    config = runtime.read_config(_CONFIG, RlConfig)
+    if config.staleness:
+        runtime.give_overlapping_programs_threads()
+    run(config, _WORKDIR.value, _ACCEPT_STOPPED.value)
 
 
-def run(config: ConfigDict, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
+def run(config: RlConfig | ConfigDict, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
     """Runs the job that the module describes."""
     config = schema.load(RlConfig, config)
     # JAX may start only here: `run_main` has set XLA's flags.

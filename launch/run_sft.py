@@ -7,6 +7,7 @@
 `sft/hf` is the trained model. The same command continues an interrupted run.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from absl import flags
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> None:
     run(runtime.read_config(_CONFIG, SftConfig), _WORKDIR.value, _ACCEPT_STOPPED.value)
 
 
-def run(config: ConfigDict, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
+def run(config: SftConfig | ConfigDict, workdir: str, accept_stopped: Sequence[str] = ()) -> None:
     """Runs the job that the module describes."""
     config = schema.load(SftConfig, config)
     if not config.data:
@@ -36,7 +37,7 @@ def run(config: ConfigDict, workdir: str, accept_stopped: Sequence[str] = ()) ->
 
 def _prepare(work):
     """Reads and checks the data, and returns the training."""
-    from launch.jobs import finetune, training
+    from launch.jobs import adapters, finetune, training
     from launch.parts import data_files
     from train.data import load_examples
 
@@ -49,16 +50,24 @@ def _prepare(work):
             " that the model has never seen"
         )
     sha256 = data_files.fingerprints([config.task], [config.data])
+    work = adapters.adapted(work, config.lora)
     plan = training.plan_supervised(
         work,
         load_examples(config.data, work.tokenizer),
-        config,
+        dataclasses.replace(
+            config, optimizer=adapters.adapter_optimizer(config.optimizer, config.lora)
+        ),
         epochs=config.num_epochs,
         microbatches=config.microbatches,
         too_long=config.too_long,
     )
+
+    def train(params, directory):
+        params = adapters.attached(work, params)
+        return work.model.merge(training.fine_tune(work, params, plan, directory))
+
     return finetune.Training(
-        run=lambda params, directory: training.fine_tune(work, params, plan, directory),
+        run=train,
         settings={"data_sha256": sha256},
     )
 

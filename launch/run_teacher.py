@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     )
 
 
-def run(config: ConfigDict, workdir: str, estimate_only: bool = False) -> None:
+def run(config: TeacherConfig | ConfigDict, workdir: str, estimate_only: bool = False) -> None:
     """Runs the job that the module describes."""
     config = schema.load(TeacherConfig, config)
     with runtime.working_directory(workdir) as directory:

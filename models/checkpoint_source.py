@@ -3,7 +3,7 @@
 DIR                      a directory in Hugging Face layout
 hf://org/name[@revision] a repository of the Hugging Face Hub
 gguf:FILE, or FILE.gguf  a file of llama.cpp's format
-pip:PACKAGE              a package that ships a model, see `models.gguf.pip_models`
+pip:PACKAGE              a package that ships a model, see `models.pip_models`
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub import errors
 
-from models.gguf.pip_models import find_packaged
+from models.pip_models import find_packaged
 
 _SCHEME, _GGUF, _PIP = "hf://", "gguf:", "pip:"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")

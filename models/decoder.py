@@ -320,6 +320,15 @@ class LanguageModel(Model):
       logits_BTV = model.logits(params, hidden_BTD)
     """
 
+    @property
+    def base(self) -> "LanguageModel":
+        """The model without adapters, which samples and is exported; see `models.lora`."""
+        return self
+
+    def merge(self, params: Any) -> Any:
+        """Returns the parameters of `base` that compute the same as `params`."""
+        return params
+
     def module(self, rngs: nnx.Rngs) -> Decoder:
         """Builds the NNX module with random parameters."""
         return Decoder(self.config, rngs)

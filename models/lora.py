@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from models.config import ModelConfig
 from models.decoder import Decoder, LanguageModel
 from models.layers.dense import Projection
+from models.sharding import constrain
 
 # Learning-rate rules for `train.optimizer`: it trains adapters; all other parameters have neither
 # gradients nor optimizer state.
@@ -102,6 +103,11 @@ class LoraModel(LanguageModel):
         self.lora = lora
         super().__init__(config)
 
+    @functools.cached_property
+    def base(self) -> LanguageModel:
+        """The model without adapters."""
+        return LanguageModel(self.config)
+
     def module(self, rngs: nnx.Rngs) -> Decoder:
         """Builds the NNX module with random parameters and an adapter beside each target."""
         decoder = super().module(rngs)
@@ -134,17 +140,32 @@ class LoraModel(LanguageModel):
         return unflatten_dict(flatten_dict(base_params) | jax.jit(adapters)(key))
 
     def merge(self, params: Any) -> Any:
-        """Returns parameters of the base model with W + alpha / rank * A B as kernels."""
-        return jax.jit(self._merge)(params)
+        """Returns parameters of the base model with W + alpha / rank * A B as kernels.
 
-    def _merge(self, params):
+        A merged kernel is split over devices as its kernel is. All other arrays are those of
+        `params`, not copies.
+        """
         flat = flatten_dict(params)
-        merged = {path: x for path, x in flat.items() if "adapter" not in path}
-        for path, kernel in merged.items():
-            adapter = (*path[:-1], "adapter")
-            if path[-1] == "kernel" and (*adapter, "a") in flat:
-                a, b = (flat[*adapter, name].astype(jnp.float32) for name in "ab")
+        pairs = {}
+        for path, x in flat.items():
+            beside = (*path[:-1], "adapter")
+            if path[-1] == "kernel" and (*beside, "a") in flat:
+                pairs[path] = (x, flat[*beside, "a"], flat[*beside, "b"])
+        kept = {path: x for path, x in flat.items() if "adapter" not in path}
+        return unflatten_dict(kept | self._merge_kernels(pairs))
+
+    @functools.cached_property
+    def _merge_kernels(self):
+        axes: Any = flatten_dict(self.logical_axes)
+
+        def merge(pairs):
+            merged = {}
+            for path, (kernel, a, b) in pairs.items():
+                a, b = a.astype(jnp.float32), b.astype(jnp.float32)
                 change = jax.vmap(functools.partial(jnp.tensordot, axes=1))(a, b)
                 change *= self.lora.alpha / self.lora.rank
-                merged[path] = (kernel.astype(jnp.float32) + change).astype(kernel.dtype)
-        return unflatten_dict(merged)
+                changed = (kernel.astype(jnp.float32) + change).astype(kernel.dtype)
+                merged[path] = constrain(changed, *axes[path])
+            return merged
+
+        return jax.jit(merge)

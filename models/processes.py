@@ -65,12 +65,12 @@ def check_agreed(what: str, value: Any) -> None:
       value: a JSON-able value.
 
     Raises:
-      RuntimeError: the values differ, in every process alike.
+      ValueError: the values differ, in every process alike.
     """
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
     digests = gathered(digest)
     if different := [i for i, other in enumerate(digests) if other != digests[0]]:
-        raise RuntimeError(
+        raise ValueError(
             f"{what} differ between the processes of this job: process {different[0]} does not have"
             " those of process 0. All processes must run the same code with the same data and the"
             " same environment"
@@ -85,18 +85,21 @@ def divided(items: Sequence[Any], work: Callable[[Sequence[Any]], list[Any]]) ->
       work: some of the items -> a JSON-able result for each.
 
     Raises:
-      ValueError: `work` raised one in some process; every process then raises it, so that none
-        waits for another that has ended.
+      Exception: what `work` raised in this process.
+      ValueError: `work` raised something in another process. So no process waits for one that has
+        failed.
     """
     if count() == 1:
         return work(items)
-    fault, mine = "", []
+    error, mine = None, []
     try:
         mine = work(items[index() :: count()])
-    except ValueError as error:
-        fault = str(error)
-    found = gathered({"fault": fault, "results": mine})
+    except Exception as raised:
+        error = raised
+    found = gathered({"fault": None if error is None else str(error), "results": mine})
+    if error is not None:
+        raise error
     for process, part in enumerate(found):
-        if part["fault"]:
+        if part["fault"] is not None:
             raise ValueError(f"process {process}: {part['fault']}")
     return [found[i % count()]["results"][i // count()] for i in range(len(items))]

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from rl.kl import kl_estimate
 
-ESTIMATORS = ("grpo", "dr_grpo", "rloo")
+ESTIMATORS = ("grpo", "dr_grpo", "rloo", "maxrl")
 AGGREGATIONS = ("sequence_mean", "token_mean", "constant")
 
 # Rewards closer than this count as equal, because sums of weighted rewards have rounding errors.
@@ -34,7 +34,10 @@ class AdvantageConfig:
     Attributes:
       estimator: `grpo` (subtracts the group's mean and divides by its standard deviation),
         `dr_grpo` (subtracts the mean only; arXiv:2503.20783) or `rloo` (subtracts the mean of the
-        other completions; arXiv:2402.14740).
+        other completions; arXiv:2402.14740) or `maxrl` (subtracts the mean and divides by it;
+        arXiv:2602.02710). With rewards of 0 and 1, the policy gradient of `maxrl` is an unbiased
+        estimate of that of `-sum_k fail@k / k` for k below the group size, which approaches the
+        log-likelihood of a right answer: rare successes count most.
       unbiased_std: whether the squared deviations are divided by group - 1, as in TRL and verl,
         instead of group. Only for `grpo`.
       std_epsilon: the number added to the standard deviation (TRL 1e-4, verl 1e-6). Only for
@@ -69,7 +72,8 @@ def group_advantages(rewards: ArrayLike, config: AdvantageConfig) -> np.ndarray:
       float32 `[prompts, group]`; exactly zero in groups of equal rewards.
 
     Raises:
-      ValueError: a reward is not finite, or the shape is not `[prompts, group >= 2]`.
+      ValueError: a reward is not finite, the shape is not `[prompts, group >= 2]`, or a reward is
+        negative with `maxrl`.
     """
     rewards = _checked(rewards)
     centred = rewards - rewards.mean(axis=1, keepdims=True)
@@ -78,6 +82,14 @@ def group_advantages(rewards: ArrayLike, config: AdvantageConfig) -> np.ndarray:
         advantages = centred / np.where(std > 0, std + config.std_epsilon, 1.0)
     elif config.estimator == "dr_grpo":
         advantages = centred
+    elif config.estimator == "maxrl":
+        if rewards.min() < 0:
+            raise ValueError(
+                f"a reward is {rewards.min():g}, but the estimator maxrl divides by the mean reward"
+                " of a group: use rewards of at least 0, or another estimator"
+            )
+        mean = rewards.mean(axis=1, keepdims=True)
+        advantages = centred / np.where(mean > 0, mean, 1.0)
     else:
         # r_i - mean of the others = (r_i - mean of all) * group / (group - 1).
         group = rewards.shape[1]

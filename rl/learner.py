@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,6 @@ from models.decoder import LanguageModel
 from models.logprobs import token_logprobs
 from models.seeds import derive_seed
 from models.sharding import constrain
-from reasoning.problem import Problem
 from rl.advantages import (
     group_advantages,
     informative_groups,
@@ -20,8 +19,10 @@ from rl.advantages import (
     token_weights,
     zero_advantage_groups,
 )
+from rl.ahead import Ahead
 from rl.losses import PolicyLossConfig, policy_loss
-from rl.reference import ReferenceRenewal
+from rl.problem_stream import ProblemStream
+from rl.reference import ReferenceRenewal, completed
 from rl.rollouts import Rollouts, RolloutSampler, full_rows_first, pack_rollouts
 from rl.variants import Variant
 from train.source import Source
@@ -41,6 +42,12 @@ class LearnerConfig:
       row_length: tokens of a row, at least the longest prompt plus the longest completion.
       recompute_old: whether the trainer recomputes log-probs before the first update, so that the
         ratios are free of the sampler's rounding (truncated importance sampling needs this).
+      staleness: 0 samples with the weights in training; 1 samples with those of one iteration
+        before, while the update runs. That needs an importance correction in the loss.
+      fresh_every: with staleness, the first iteration after each multiple of so many updates is
+        sampled with the weights in training. A run that is resumed at such a step goes on as if
+        undisturbed, without the older weights.
+      overlap: whether sampling and updates run at a time, with staleness (`rl.ahead`).
       max_resamples: extra rollout batches in a step after which dynamic sampling gives up.
     """
 
@@ -52,8 +59,16 @@ class LearnerConfig:
     epochs: int = 1
     recompute_old: bool = False
     max_resamples: int = 4
+    staleness: int = 0
+    fresh_every: int = 1
+    overlap: bool = False
 
     def __post_init__(self) -> None:
+        if self.staleness not in (0, 1) or self.fresh_every < 1:
+            raise ValueError(
+                f"staleness={self.staleness}, fresh_every={self.fresh_every}: staleness is 0 or 1,"
+                " fresh_every at least 1"
+            )
         if self.prompts % self.minibatches:
             raise ValueError(
                 f"prompts={self.prompts} cannot be split into {self.minibatches} equal minibatches"
@@ -82,58 +97,14 @@ def make_policy_loss(
     return loss_fn
 
 
-class ConstantReward:
-    """Detects rewards that stay the same for all completions, batch after batch.
-
-    Such rewards give no advantage, so the policy learns nothing. Rewards may be constant for a
-    while, for example before a policy earns anything, so this class warns and does not stop the
-    run. It warns after `patience` batches and each time that their number has doubled.
-    """
-
-    def __init__(self, patience: int = 10):
-        self.batches, self._patience = 0, patience
-
-    def update(self, rewards: np.ndarray) -> str | None:
-        """Takes the rewards `[P, G]` of a batch; returns a warning for the user, or None."""
-        if np.ptp(rewards) > 0:
-            self.batches = 0
-            return None
-        self.batches += 1
-        times, rest = divmod(self.batches, self._patience)
-        if rest or times & (times - 1):
-            return None
-        return (
-            f"all rewards of {self.batches} rollout batches in a row were {rewards.flat[0]:g}:"
-            " nothing is learned from them; see samples.jsonl for the scores and their reasons, and"
-            " try easier problems or another reward"
-        )
-
-
-class ProblemStream:
-    """Passes over the problems endlessly and reshuffles each pass; its state is one counter."""
-
-    def __init__(self, problems: Sequence[Problem], seed: int):
-        if not problems:
-            raise ValueError("there are no training problems: check the task and its split")
-        self._problems, self._seed, self.taken = list(problems), seed, 0
-
-    def take(self, count: int) -> list[Problem]:
-        """Returns the next `count` problems."""
-        taken = []
-        for _ in range(count):
-            epoch, index = divmod(self.taken, len(self._problems))
-            rng = np.random.default_rng(derive_seed(self._seed, "epoch", epoch))
-            order = rng.permutation(len(self._problems))
-            taken.append(self._problems[order[index]])
-            self.taken += 1
-        return taken
-
-
 class PolicySource(Source):
     """Samples rollouts with the current parameters and packs them into batches.
 
     Args:
-      reference_params: parameters of the reference policy; required if the variant has a KL term.
+      model: the model that is trained. Its `base` samples, with weights that are merged once for
+        all rollouts of a step.
+      reference_params: parameters of the reference policy, without those that it shares with the
+        policy (`rl.reference.completed`); required if the variant has a KL term.
       renewal: schedule that replaces the reference by the trained policy; None means never.
 
     Attributes:
@@ -159,8 +130,19 @@ class PolicySource(Source):
                 f"the KL coefficient is {variant.loss.beta} but there is no reference policy: give "
                 "reference_params or set beta=0"
             )
-        if variant.loss.tis_cap is not None and not config.recompute_old:
-            raise ValueError(f"tis_cap={variant.loss.tis_cap} needs recompute_old=True: set it")
+        if variant.loss.corrects and not config.recompute_old:
+            raise ValueError(
+                f"tis_cap={variant.loss.tis_cap}, mask_low={variant.loss.mask_low},"
+                f" mask_high={variant.loss.mask_high} needs recompute_old=True: set it"
+            )
+        if config.staleness and not variant.loss.corrects:
+            raise ValueError(
+                f"staleness={config.staleness} needs an importance correction: set tis_cap,"
+                " mask_low or mask_high"
+            )
+        self._ahead = Ahead(self._sample, config.overlap) if config.staleness else None
+        self._saved: dict[str, Any] | None = None
+        self._merge = model.merge
         self._rollouts, self._problems = rollout_sampler, problems
         self._variant, self._config, self._seed = variant, config, seed
         self._reference = reference_params
@@ -168,7 +150,6 @@ class PolicySource(Source):
         self._batches_drawn = 0
         self._metrics: dict[str, float] = {}
         self._notes: list[str] = []
-        self._constant = ConstantReward()
         self.last: Rollouts | None = None
 
         temperature = rollout_sampler.sampling.temperature
@@ -191,58 +172,79 @@ class PolicySource(Source):
         """Samples the next rollouts and returns the batches of their optimizer steps."""
         if self._renewal is not None:
             self._reference = self._renewal.renewed(self._reference, state.params, int(state.step))
-        self._notes = []
-        spent = {"sample": 0.0, "reward": 0.0, "tokens": 0}
-        clock = time.perf_counter()
-        rollouts, metrics = self._informative_rollouts(state.params, spent)
+        drawn = self._ahead.take() if self._ahead is not None else None
+        stale = drawn is not None
+        rollouts, self._metrics, self._notes = drawn or self._sample(self._merge(state.params))
         self.last = rollouts
+        clock = time.perf_counter()
         batches = self._batches(state.params, rollouts)
-        prepare = time.perf_counter() - clock - spent["sample"] - spent["reward"]
+        self._metrics["seconds/prepare"] = time.perf_counter() - clock
+        if self._ahead is not None:
+            self._metrics["stale"] = float(stale)
+            # A checkpoint has the counters from before the rollouts that are begun here.
+            self._saved = self._counters()
+            before, every = int(state.step), self._config.fresh_every
+            if (before + len(batches)) // every == before // every:
+                self._ahead.start(self._merge(state.params))
+        return batches
+
+    def close(self) -> None:
+        """Ends what still samples in the background."""
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def _sample(self, params) -> tuple[Rollouts, dict[str, float], list[str]]:
+        """Returns rollouts of one iteration, their metrics and notes."""
+        spent: dict[str, Any] = {"sample": 0.0, "reward": 0.0, "tokens": 0, "notes": []}
+        self._rollouts.generator.params = params
+        rollouts, metrics = self._informative_rollouts(spent)
+        self._rollouts.generator.params = None  # Merged weights would take memory in training.
         metrics |= {
             "seconds/sample": spent["sample"],
             "seconds/reward": spent["reward"],
-            "seconds/prepare": prepare,
             "tokens_per_second/sample": spent["tokens"] / spent["sample"],
         }
-        self._metrics = metrics
-        return batches
+        return rollouts, metrics, spent["notes"]
 
     def metrics(self) -> Mapping[str, float]:
         """Returns times, rewards and lengths of the latest rollouts, before dynamic sampling."""
         return self._metrics
 
     def notes(self) -> list[str]:
-        """Returns warnings about the latest rewards: killed calls, or one reward for all."""
+        """Returns warnings about the latest rewards, such as killed calls."""
         return self._notes
 
-    def _draw(self, params, spent) -> Rollouts:
+    def _draw(self, spent) -> Rollouts:
         problems = self._problems.take(self._config.prompts)
         seed = derive_seed(self._seed, "rollouts", self._batches_drawn)
         self._batches_drawn += 1
         start = time.perf_counter()
-        self._rollouts.generator.params = params
         rollouts = self._rollouts.generate(problems, seed)
         sampled = time.perf_counter()
         rollouts = self._rollouts.score(rollouts)
-        self._notes += rollouts.notes
-        if note := self._constant.update(rollouts.rewards):
-            self._notes.append(note)
+        spent["notes"] += rollouts.notes
+        taught = ~zero_advantage_groups(self._filter_scores(rollouts))
+        self._problems.learned_from(rollouts.problems, taught)
         spent["sample"] += sampled - start
         spent["reward"] += time.perf_counter() - sampled
         spent["tokens"] += int(rollouts.lengths.sum())
         return rollouts
 
-    def _informative_rollouts(self, params, spent):
-        rollouts = self._draw(params, spent)
+    def _informative_rollouts(self, spent):
+        rollouts = self._draw(spent)
         # Metrics cover all sampled problems: a selection would misrepresent the policy.
         metrics = rollouts.metrics()
         metrics["zero_advantage_groups"] = float(zero_advantage_groups(rollouts.rewards).mean())
+        if (accuracy := rollouts.by_reward.get("accuracy")) is not None:
+            metrics["groups_all_right"] = float((accuracy.min(axis=1) >= 1).mean())
+            metrics["groups_all_wrong"] = float((accuracy.max(axis=1) <= 0).mean())
+        metrics |= self._problems.metrics()
         if not self._variant.dynamic_sampling:
             return rollouts, metrics
         wanted, draws = self._config.prompts, 1
         kept = rollouts.select(informative_groups(self._filter_scores(rollouts)))
         while len(kept.problems) < wanted and draws <= self._config.max_resamples:
-            more = self._draw(params, spent)
+            more = self._draw(spent)
             kept = kept.join(more.select(informative_groups(self._filter_scores(more))))
             draws += 1
         # Fill up with other groups: a group without advantage costs nothing, and a group whose
@@ -265,7 +267,7 @@ class PolicySource(Source):
     def _minibatch(self, params, rollouts: Rollouts) -> dict[str, np.ndarray]:
         variant, config = self._variant, self._config
         kl_in = variant.loss.kl_in if variant.loss.beta > 0 else None
-        rewards = self._penalised(rollouts) if kl_in == "reward" else rollouts.rewards
+        rewards = self._penalised(params, rollouts) if kl_in == "reward" else rollouts.rewards
         advantages = group_advantages(rewards, variant.advantage)
         lengths = rollouts.lengths
         budget = self._rollouts.max_new_tokens if variant.aggregation == "constant" else None
@@ -278,16 +280,17 @@ class PolicySource(Source):
         if config.recompute_old:
             batch["old_logprobs"] = self._trainer_logprobs(params, batch)
         if kl_in == "loss":
-            batch["reference_logprobs"] = self._trainer_logprobs(self._reference, batch)
+            reference = completed(self._reference, params)
+            batch["reference_logprobs"] = self._trainer_logprobs(reference, batch)
         return full_rows_first(batch, config.microbatches)
 
-    def _penalised(self, rollouts: Rollouts) -> np.ndarray:
+    def _penalised(self, params, rollouts: Rollouts) -> np.ndarray:
         """Returns rewards minus the KL to the reference policy, summed over each completion."""
         ones = np.ones_like(rollouts.rewards)
         batch, spans = pack_rollouts(
             rollouts, ones, ones, self._config.rows, self._config.row_length
         )
-        logprobs = self._trainer_logprobs(self._reference, batch)
+        logprobs = self._trainer_logprobs(completed(self._reference, params), batch)
         lengths = rollouts.lengths.ravel()
         mask = np.arange(lengths.max()) < lengths[:, None]
         policy, reference = np.zeros(mask.shape), np.zeros(mask.shape)
@@ -305,19 +308,25 @@ class PolicySource(Source):
         blocked = {name: x.reshape(blocks, rows // blocks, -1) for name, x in inputs.items()}
         return np.asarray(self._logprobs(params, blocked)).reshape(rows, -1)
 
-    def state_dict(self) -> Mapping[str, int]:
-        """Returns the counters that a checkpoint must hold to resume this source."""
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state that a checkpoint must hold to resume this source.
+
+        Rollouts that were begun ahead are not part of it: a resumed source samples them again, with
+        the weights that it then gets.
+        """
+        return self._counters() if self._saved is None else self._saved
+
+    def _counters(self) -> dict[str, Any]:
         state = {
             "batches_drawn": self._batches_drawn,
-            "problems_taken": self._problems.taken,
-            "constant_batches": self._constant.batches,
+            **self._problems.state_dict(),
         }
         return state | (self._renewal.state_dict() if self._renewal is not None else {})
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned."""
+        self._saved = None
         self._batches_drawn = int(state["batches_drawn"])
-        self._problems.taken = int(state["problems_taken"])
-        self._constant.batches = int(state["constant_batches"])
+        self._problems.load_state_dict(state)
         if self._renewal is not None:
             self._reference = self._renewal.restored(self._reference, state)

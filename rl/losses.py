@@ -45,11 +45,16 @@ class PolicyLossConfig:
       kl_in: `loss` adds `beta * KL_t` to each token's loss. `reward` adds nothing to the loss;
         `rl.advantages.subtract_kl` then puts the KL into the rewards before advantages are
         computed.
-      tis_cap: if set, the surrogate of each token is multiplied by min(old policy / behaviour
-        policy, cap). This corrects for a sampler whose probabilities differ from the trainer's
-        (truncated importance sampling; https://fengyao.notion.site/off-policy-rl). It needs
-        `old_logprobs`. The KL term is not multiplied, as in TRL and verl. The correction is always
-        per token, even if the ratio is not.
+      tis_cap: if set, the surrogate of each token is multiplied by min(w, cap), where w = old
+        policy / behaviour policy. This corrects for a sampler whose probabilities differ from the
+        trainer's, or whose weights are older (truncated importance sampling;
+        https://fengyao.notion.site/off-policy-rl). It needs `old_logprobs`. The KL term is not
+        multiplied, as in TRL and verl.
+      mask_low, mask_high: if set, tokens whose w lies outside these bounds have no surrogate.
+        IcePop (Ring-1T, arXiv:2510.18855) masks single tokens outside [0.5, 5] and multiplies the
+        others by w. Masked importance sampling drops whole sequences with w above a bound.
+      correction_level: what w is a ratio of, one of `RATIO_LEVELS`. `sequence_product` is the exact
+        weight of a sequence; its geometric mean, `sequence`, does not grow with length.
 
     Raises:
       ValueError: a value is unknown or out of range, or two settings contradict each other.
@@ -64,11 +69,20 @@ class PolicyLossConfig:
     kl_estimator: str = "k3"
     kl_in: str = "loss"
     tis_cap: float | None = None
+    mask_low: float | None = None
+    mask_high: float | None = None
+    correction_level: str = "token"
+
+    @property
+    def corrects(self) -> bool:
+        """Whether the loss needs `old_logprobs` beside those of the sampler."""
+        return any(x is not None for x in (self.tis_cap, self.mask_low, self.mask_high))
 
     def __post_init__(self) -> None:
         for field, choices in (
             ("objective", OBJECTIVES),
             ("ratio_level", RATIO_LEVELS),
+            ("correction_level", RATIO_LEVELS),
             ("kl_estimator", KL_ESTIMATORS),
             ("kl_in", ("loss", "reward")),
         ):
@@ -85,6 +99,15 @@ class PolicyLossConfig:
             )
         if self.tis_cap is not None and not self.tis_cap > 0:
             raise ValueError(f"tis_cap is {self.tis_cap}: give a number above 0")
+        if self.mask_low is not None and not 0 <= self.mask_low < 1:
+            raise ValueError(f"mask_low is {self.mask_low}: give a number from 0 to below 1")
+        if self.mask_high is not None and not self.mask_high > 1:
+            raise ValueError(f"mask_high is {self.mask_high}: give a number above 1")
+        if self.correction_level != "token" and not self.corrects:
+            raise ValueError(
+                f"correction_level={self.correction_level!r} corrects nothing: set tis_cap,"
+                " mask_low or mask_high too"
+            )
         if self.kl_estimator == "k1" and self.kl_in == "loss":
             raise ValueError(
                 "kl_estimator='k1' with kl_in='loss': the on-policy gradient of k1 is zero in"
@@ -123,7 +146,8 @@ def policy_loss(
           largest difference of a log-prob from the sampler's. In the first update on fresh
           rollouts they say how far sampler and trainer differ; `rl.sampler_guard` watches them;
         - `reference_kl`: KL(policy || reference) (k3), if the batch has `reference_logprobs`;
-        - `tis_weight`, and `tis_truncated`: 1 where the cap was reached;
+        - `tis_weight`, and `tis_truncated`: 1 where the cap was reached; `masked`: 1 where
+          `mask_low` or `mask_high` left the token out;
         - `nll`: -log policy, whose mean on fresh samples estimates the entropy.
         - `policy_loss`, `kl_loss`: the parts of the loss, already weighted by `loss_weights`.
 
@@ -168,17 +192,28 @@ def policy_loss(
         surrogate = jax.lax.stop_gradient(clipped) * advantages * logprobs
     metrics |= {"clip_high": total(above), "clip_low": total(below)}
 
-    if config.tis_cap is not None:
+    if config.corrects:
         if "old_logprobs" not in batch:
             raise ValueError(
-                "tis_cap is set but the batch has no old_logprobs: let the trainer recompute them,"
-                " or unset tis_cap"
+                "tis_cap or a mask is set but the batch has no old_logprobs: let the trainer"
+                " recompute them, or unset tis_cap, mask_low and mask_high"
             )
-        correction = jax.lax.stop_gradient(jnp.exp(_clip_log_ratio(old - behaviour)))
-        metrics["tis_truncated"] = total(correction > config.tis_cap)
-        correction = jnp.minimum(correction, config.tis_cap)
-        metrics["tis_weight"] = total(correction)
-        surrogate = correction * surrogate
+        correction = jnp.exp(
+            _log_ratio(old - behaviour, trained, batch["segment_ids"], config.correction_level)
+        )
+        if config.tis_cap is not None:
+            weight = jnp.minimum(correction, config.tis_cap)
+            metrics["tis_truncated"] = total(correction > config.tis_cap)
+            metrics["tis_weight"] = total(weight)
+            surrogate = weight * surrogate
+        if config.mask_low is not None or config.mask_high is not None:
+            outside = jnp.zeros(correction.shape, bool)
+            if config.mask_low is not None:
+                outside |= correction < config.mask_low
+            if config.mask_high is not None:
+                outside |= correction > config.mask_high
+            metrics["masked"] = total(outside)
+            surrogate = jnp.where(outside, 0.0, surrogate)
 
     loss = metrics["policy_loss"] = -total(weights * surrogate)
     if "reference_logprobs" in batch:

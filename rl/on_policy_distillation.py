@@ -7,13 +7,13 @@ through the sampling.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from models.seeds import derive_seed
-from rl.learner import ProblemStream
+from rl.problem_stream import ProblemStream
 from rl.rollouts import Rollouts, RolloutSampler, full_rows_first, pack_rollouts
 from train.source import Batch, PackedSource, Source
 
@@ -37,6 +37,7 @@ class OnPolicySource(Source):
         `full_rows_first`.
       share: the probability of an on-policy batch, from 0 to 1.
       off_policy: endless batches of the same shape; required unless `share` is 1.
+      merge: parameters in training -> those of the sampler; see `LanguageModel.merge`.
 
     Attributes:
       last: the latest rollouts, for inspection. They have no rewards.
@@ -59,6 +60,7 @@ class OnPolicySource(Source):
         microbatches: int = 1,
         share: float = 1.0,
         off_policy: PackedSource | None = None,
+        merge: Callable[[Any], Any] = lambda params: params,
     ):
         if not 0 <= share <= 1:
             raise ValueError(f"share={share} of on-policy batches: give a number from 0 to 1")
@@ -67,7 +69,7 @@ class OnPolicySource(Source):
         self._rollouts, self._problems = rollout_sampler, problems
         self._prompts, self._rows, self._row_length = prompts, rows, row_length
         self._microbatches, self._seed = microbatches, seed
-        self._share, self._off_policy = share, off_policy
+        self._share, self._off_policy, self._merge = share, off_policy, merge
         self._batches_drawn = 0
         self._metrics: dict[str, float] = {}
         self.last: Rollouts | None = None
@@ -82,9 +84,10 @@ class OnPolicySource(Source):
             self._metrics = {"on_policy": 0.0, "sampled_tokens": 0.0, "sequence_tokens": counted}
             return batch
         start = time.perf_counter()
-        self._rollouts.generator.params = state.params
         problems = self._problems.take(self._prompts)
+        self._rollouts.generator.params = self._merge(state.params)
         rollouts = self._rollouts.generate(problems, int(rng.integers(2**31)))
+        self._rollouts.generator.params = None  # Merged weights would take memory in training.
         ones = np.ones_like(rollouts.rewards)
         batch, _ = pack_rollouts(rollouts, ones, ones, self._rows, self._row_length)
         batch = full_rows_first(batch, self._microbatches)
@@ -106,7 +109,7 @@ class OnPolicySource(Source):
         """Returns the position in the problems and the data, for a checkpoint."""
         state: dict[str, Any] = {
             "batches_drawn": self._batches_drawn,
-            "problems_taken": self._problems.taken,
+            **self._problems.state_dict(),
         }
         if self._off_policy is not None:
             state["off_policy"] = self._off_policy.state_dict()
@@ -115,6 +118,6 @@ class OnPolicySource(Source):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from the position that `state_dict` returned."""
         self._batches_drawn = int(state["batches_drawn"])
-        self._problems.taken = int(state["problems_taken"])
+        self._problems.load_state_dict(state)
         if self._off_policy is not None:
             self._off_policy.load_state_dict(state["off_policy"])

@@ -1,4 +1,8 @@
-"""Keeps a reference policy that is replaced by the trained policy every so many steps.
+"""Holds the reference policy of a KL term, and replaces it by the policy every so many steps.
+
+A reference may hold some of the parameters only, those that training changes; it shares the others
+with the policy. With LoRA it holds new adapters, which change nothing, and no second copy of the
+weights.
 
 DeepSeek-R1 (arXiv:2501.12948, B.4) replaces it every 400 steps. So the KL term limits the change
 within each stretch of a long run, but not between its beginning and its end.
@@ -12,8 +16,22 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from models.manifest import Damaged, check_manifest, write_manifest
+
+
+def completed(reference: Any, params: Any) -> Any:
+    """Returns all parameters of the reference; those that it lacks are the policy's `params`."""
+    return unflatten_dict(flatten_dict(params) | flatten_dict(reference))
+
+
+def copied(params: Any, like: Any) -> Any:
+    """Returns copies of the parameters that `like` has too."""
+    wanted = flatten_dict(like)
+    return unflatten_dict(
+        {path: x.copy() for path, x in flatten_dict(params).items() if path in wanted}
+    )
 
 
 class ReferenceRenewal:
@@ -43,17 +61,17 @@ class ReferenceRenewal:
         self._directory = Path(directory).absolute()
 
     def renewed(self, reference: Any, params: Any, step: int) -> Any:
-        """Returns `reference`, or a copy of `params` if a renewal is due at `step`.
+        """Returns `reference`, or a copy of its part of `params` if a renewal is due at `step`.
 
         Args:
-          reference: the current reference.
+          reference: the current reference, which may lack parameters that training keeps.
           params: the weights of the trained policy.
           step: the step of the next rollouts.
         """
         due = step - step % self._every
         if due <= self.step:
             return reference
-        reference = jax.tree.map(lambda x: x.copy(), params)
+        reference = copied(params, reference)
         with ocp.StandardCheckpointer() as checkpointer:
             # An existing copy is from a run that was killed before it saved a checkpoint.
             checkpointer.save(self._directory / str(due), reference, force=True)

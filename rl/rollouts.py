@@ -137,6 +137,8 @@ class RolloutSampler:
 
     def score(self, rollouts: Rollouts) -> Rollouts:
         """Returns the same rollouts with their rewards."""
+        if self.rewards is None:
+            raise ValueError("this sampler was made without rewards: give it some")
         scores = score_divided(
             self.rewards,
             [

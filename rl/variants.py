@@ -63,6 +63,22 @@ VARIANTS = {
         "token_mean",
         PolicyLossConfig(objective="cispo", clip_low=1.0, clip_high=4.0),
     ),
+    # MaxRL (arXiv:2602.02710). Its gradient is of the log-probability of whole completions, so no
+    # length stands in the denominator.
+    "maxrl": Variant(AdvantageConfig("maxrl"), "constant", PolicyLossConfig()),
+    # GRPO with the masks of IcePop (Ring-1T, arXiv:2510.18855, section on IcePop: 0.5 and 5).
+    "icepop": Variant(
+        AdvantageConfig("grpo"),
+        "token_mean",
+        PolicyLossConfig(tis_cap=5.0, mask_low=0.5, mask_high=5.0),
+    ),
+    # GRPO on sequences whose whole importance weight is at most 2 (sequence-level masked importance
+    # sampling; verl's documentation of rollout correction).
+    "masked_is": Variant(
+        AdvantageConfig("grpo"),
+        "token_mean",
+        PolicyLossConfig(tis_cap=2.0, mask_high=2.0, correction_level="sequence_product"),
+    ),
     # "Back to Basics" (arXiv:2402.14740), with TRL's clipping and KL coefficient.
     "rloo": Variant(
         AdvantageConfig("rloo"),

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from models.manifest import Damaged, check_manifest, write_manifest
+from train.optimizer import Optimizer
 from train.state import TrainState
 
 # Orbax writes these files after the manifest; a restore does not depend on them.
@@ -44,6 +45,7 @@ class Checkpointer:
         best_metric: str | None = None,
         best_mode: str = "max",
         say: Callable[[str], None] = print,
+        split: Callable[[Any], tuple[Any, Any]] | None = None,
     ):
         """Opens the directory, and moves checkpoints away whose small files are damaged.
 
@@ -54,6 +56,9 @@ class Checkpointer:
           best_metric: also keep the checkpoint with the best value of this metric.
           best_mode: "max" or "min".
           say: called with a line for each damaged checkpoint.
+          split: parameters -> (trainable, frozen), such as `Optimizer.split`. If given, frozen
+            parameters are not saved; `restore` takes them from `like`, whose arrays must then be
+            real. Put their `train.frozen.digest` into `config`.
 
         Raises:
           Damaged: there are checkpoints, and all are damaged.
@@ -66,7 +71,7 @@ class Checkpointer:
         self.directory = Path(directory).absolute()
         self._config = _plain(config or {})
         self._best_metric, self._sign = best_metric, 1.0 if best_mode == "max" else -1.0
-        self._say = say
+        self._say, self._split = say, split
         self._saving: int | None = None
         self._set_damaged_aside(only_small=True)
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
@@ -123,7 +128,8 @@ class Checkpointer:
         if step in self._manager.all_steps():
             return
         host = {"config": self._config, "host_state": dict(host_state)}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
+        saved = self._saved_part(state)
+        args = ocp.args.Composite(state=ocp.args.StandardSave(saved), host=ocp.args.JsonSave(host))
         # JSON has no NaN.
         metrics = {name: float(x) for name, x in metrics.items() if math.isfinite(x)}
         self.wait()  # The manifest of the previous save needs that save's step.
@@ -153,16 +159,17 @@ class Checkpointer:
         if step is None or step not in steps:
             wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
             raise FileNotFoundError(f"{self.directory} holds no {wanted}; it has steps {steps}")
-        self._check_fits(like, step)
+        saved_part = self._saved_part(like)
+        self._check_fits(saved_part, step)
         host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))
         self._check_config(host.host["config"], step)
         abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), saved_part
         )
         restored = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         )
-        return restored.state, host.host["host_state"]
+        return self._whole(restored.state, like), host.host["host_state"]
 
     def set_aside(self, step: int, why: str) -> None:
         """Moves a useless checkpoint out of the way, and says so in a line.
@@ -181,6 +188,19 @@ class Checkpointer:
     def close(self) -> None:
         """Waits, and frees the manager's threads."""
         self._manager.close()
+
+    def _saved_part(self, state: TrainState) -> TrainState:
+        """Returns the state without the parameters that are not saved."""
+        if self._split is None:
+            return state
+        return dataclasses.replace(state, params=self._split(state.params)[0])
+
+    def _whole(self, restored: TrainState, like: TrainState) -> TrainState:
+        """Undoes `_saved_part`."""
+        if self._split is None:
+            return restored
+        params = Optimizer.merge(restored.params, self._split(like.params)[1])
+        return dataclasses.replace(restored, params=params)
 
     def _write_manifest(self) -> None:
         """Writes the manifest of the checkpoint that is being saved.

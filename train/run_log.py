@@ -54,7 +54,7 @@ class RunLog:
         self._skipped_in_a_row = 0
         self._open: list[Iteration] = []
         self._closed: list[Iteration] = []
-        self._restored = 0  # Iterations of the open window that another process has run.
+        self._restored = 0  # Iterations of the open window that an earlier process ran.
         self._waited, self._clock = 0.0, time.perf_counter()
         self._since_save: list[dict[str, float]] = []
         self._extra: dict[str, float] = {}

@@ -56,6 +56,7 @@ class LocalModel:
 
     Attributes:
       name: the name that the user gave.
+      path: where the checkpoint was found.
       template: question -> prompt.
       continues: whether the model can continue a response, which searches over steps need.
       version: changes when other weights get the same name.
@@ -74,14 +75,14 @@ class LocalModel:
         Raises:
           OSError, ValueError: one line that says what is missing or does not fit.
         """
-        self.name, self._path = name, locate(name)
-        model, self.tokenizer = open_checkpoint(self._path, dtype)
+        self.name, self.path = name, locate(name)
+        model, self.tokenizer = open_checkpoint(self.path, dtype)
         # The weights are frozen, so they need no wider dtype than the computation.
         self.model = LanguageModel(model.config.replace(param_dtype=model.config.dtype))
         if template == AUTO:
             template = "plain" if self.tokenizer.template is None else "chat"
         self.template_name, self.template = template, get_template(template, self.tokenizer)
-        self.version = _version(self._path)
+        self.version = _version(self.path)
 
     def check_prompts(self, prompts: Sequence[str], max_new_tokens: int) -> None:
         """Raises `ValueError` if a prompt and its response exceed the context."""
@@ -103,7 +104,7 @@ class LocalModel:
         del questions
         # One device needs no mesh.
         mesh = make_mesh(_MESH) if jax.device_count() > 1 else None
-        params = load_params(self._path, self.model.config, mesh)
+        params = load_params(self.path, self.model.config, mesh)
         parts = self.model, params, self.tokenizer
         with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
             yield Opened(

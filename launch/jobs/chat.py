@@ -9,10 +9,9 @@ from models.decoding.sampling import SamplingParams
 from models.tokens import chat_template
 from reasoning.generation.generator import fold_seed
 from reasoning.generation.streaming import stream, until
-from reasoning.hidden_reasoning import THINKING, split_thinking
+from reasoning.hidden_reasoning import THINKING, split_thinking, summarise
 from reasoning.prompts import CHAT_TEMPLATE
 from reasoning.response import after_chain, opened_by
-from reasoning.text_measures.reflection import count_self_checks
 
 SHOW, HIDE, SUMMARY = "show", "hide", "summary"
 THINKING_MODES = (SHOW, HIDE, SUMMARY)
@@ -138,13 +137,3 @@ def show(reply: Iterator[tuple[str, str]], mode: str, console: Console) -> None:
     if thought and not begun:
         end_of_thinking()
     console.print()
-
-
-def summarise(thought: str) -> str:
-    """Sums up a chain of thought in one line: its length, its self-checks and its last line."""
-    lines = [line.strip() for line in thought.splitlines() if line.strip()]
-    if not lines:
-        return "(no thoughts)"
-    checks, words = count_self_checks(thought), len(thought.split())
-    last = lines[-1] if len(lines[-1]) <= 120 else f"{lines[-1][:117]}..."
-    return f"({len(lines)} lines, {words} words, {checks} self-checks; at last: {last})"

@@ -18,21 +18,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 
-from launch.jobs import responses, training
+from launch.jobs import adapters, responses, training
 from launch.jobs.distillation_checks import check_lengths, check_vocabulary, named
-from launch.parts import flops, stages
+from launch.parts import flops, report, stages
 from launch.parts.stages import Workspace
 from launch.schema import as_dict
 from launch.schema.distill import METHODS, Distilling, Logit, OnPolicy, OnResponses
 from models.decoding.sampling import SamplingParams
-from models.lora import LR_RULES, LoraConfig, LoraModel
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
-from rl.learner import ProblemStream
 from rl.on_policy_distillation import OnPolicySource
+from rl.problem_stream import ProblemStream
 from rl.rollouts import RolloutSampler
 from train.data import Example
 from train.metrics import read_metrics
@@ -44,6 +42,8 @@ from train.step import LossFn, make_train_step
 # The stages of a distillation that train.
 TRAINED = ("base", "rl_only", *METHODS, "distill_then_rl")
 
+# The folder of the SFT that comes before on-policy distillation.
+WARM_START = "warm_start"
 TOP_FILE = "teacher_logprobs.npz"
 # More steps than any schedule needs: checks an optimizer before the number of steps is known.
 UNKNOWN_STEPS = 10**9
@@ -94,9 +94,7 @@ class Distillation:
           distilled: for `distill_then_rl`, the result of its method if there is one already; RL
             then continues from it, and `params` are not needed.
         """
-        adapted = isinstance(self.work.model, LoraModel)
-        if adapted:
-            params = self.work.model.attach(params, jax.random.key(self.work.seed))
+        params = adapters.attached(self.work, params)
         if arm == "distill_then_rl":
             config = self.config.distill_then_rl
             method = getattr(self, config.method)
@@ -108,7 +106,7 @@ class Distillation:
             spent += more
         else:
             params, spent = getattr(self, arm)(params, directory)
-        return self.work.model.merge(params) if adapted else params, spent
+        return self.work.model.merge(params), spent
 
     def sequence(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
         """Fine-tunes the student on the teacher's responses; returns parameters and FLOPs.
@@ -141,8 +139,15 @@ class Distillation:
         return params, self._cost(examples, config) + passes * seen
 
     def on_policy(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
-        """Trains on the teacher's distributions at the student's tokens; see `sequence`."""
+        """Trains on the teacher's distributions at the student's tokens; see `sequence`.
+
+        With `warm_start`, a share of the method `sequence` comes first, so that the student's own
+        samples are worth the teacher's attention from the beginning.
+        """
         config, work = self.config.on_policy, self.work
+        warmed = 0.0
+        if config.warm_start:
+            params, warmed = self.sequence(params, directory / WARM_START, config.warm_start)
         steps = max(1, round(share * config.steps))
         optimizer = make_optimizer(config.optimizer.settings(), work.model.abstract_params, steps)
         step = make_train_step(
@@ -174,6 +179,7 @@ class Distillation:
             seed=work.seed,
             share=config.on_policy_share,
             off_policy=off_policy,
+            merge=work.model.merge,
         )
         plan = training.SupervisedPlan(
             settings={"on_policy": as_dict(config), "steps": steps, "seed": work.seed},
@@ -194,7 +200,8 @@ class Distillation:
         context = trained / (2 * steps * config.prompts * config.group)
         student = work.model.config.flops_per_token(context)
         teacher = self.teacher.work.model.config.flops_per_token(context)
-        return params, sampled * student + trained * (flops.UPDATE * student + teacher)
+        spent = sampled * student + trained * (flops.UPDATE * student + teacher)
+        return params, warmed + spent
 
     def rl_only(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
         """Trains by RL with verifiable rewards, without the teacher; see `sequence`."""
@@ -296,8 +303,7 @@ def prepare(
             check_vocabulary(method, work, teacher.work)
     if config.lora.rank:
         config = _adapted(config)
-        model = LoraModel(work.model.config, LoraConfig(**as_dict(config.lora)))
-        work = dataclasses.replace(work, model=model)
+        work = adapters.adapted(work, config.lora)
     data = config.data.responses or str(work.stage_directory("teacher") / responses.DATA_FILE)
     trainer = Distillation(work, teacher, problems, config, data)
     check_lengths(work, teacher and teacher.work, problems, config)
@@ -335,7 +341,7 @@ def _adapted(config: Distilling) -> Distilling:
     changes = {}
     for name in ("rl_only", *METHODS):
         section = getattr(config, name)
-        optimizer = dataclasses.replace(section.optimizer, lr_rules=LR_RULES)
+        optimizer = adapters.adapter_optimizer(section.optimizer, config.lora)
         changes[name] = dataclasses.replace(section, optimizer=optimizer)
     return dataclasses.replace(config, **changes)
 
@@ -403,7 +409,7 @@ def distill(
             "params": sizes.get(name, work.model.config.num_params),
             "train_flops": result.get("train_flops", 0.0),
             "metrics": result["metrics"],
-            **{key: result[key] for key in ("stopped",) if key in result},
+            **{key: result[key] for key in report.LISTED if key in result},
         }
         for name, result in results.items()
     }

@@ -39,9 +39,10 @@ from train.progress import Progress
 
 GREEDY, SAMPLED = "greedy", "sampled"
 # Methods that choose among whole responses; they share their samples.
-_SHARING = (SAMPLED, "majority", "weighted_majority", "ranked_majority", ORACLE)
+_VOTES = ("majority", "adaptive_majority", "confident_majority")
+_SHARING = (SAMPLED, *_VOTES, "weighted_majority", "ranked_majority", ORACLE)
 # Methods that a chat server can run: it cannot continue a response.
-_OF_WHOLE_RESPONSES = (GREEDY, SAMPLED, "cot", "majority", ORACLE, "best_of_n_logprob")
+_OF_WHOLE_RESPONSES = (GREEDY, SAMPLED, "cot", *_VOTES, ORACLE, "best_of_n_logprob")
 # A batch has so many problems that they fill the sampler's rows so many times.
 _FILLS = 4
 

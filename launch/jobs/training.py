@@ -4,6 +4,7 @@ Each training has two parts: a plan, and the training itself. A plan holds every
 weights; making it finds the mistakes in config, data and rewards.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from launch.jobs import adapters, warnings
+from launch.parts import runtime
 from launch.parts.endings import Interrupted, Stop, Stopped, read_stop
 from launch.parts.stages import Workspace, check_prompts
 from launch.schema import as_dict
@@ -21,13 +24,15 @@ from launch.schema.rl import Reinforcement
 from launch.schema.sections import Packed, Pretraining
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
+from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
 from reasoning.training_data.distillation_data import short_first
 from rl.collapse_guard import DEFAULT_RULES, CollapseGuard
-from rl.learner import LearnerConfig, PolicySource, ProblemStream, make_policy_loss
+from rl.learner import LearnerConfig, PolicySource, make_policy_loss
 from rl.losses import mean_metrics
-from rl.reference import ReferenceRenewal
+from rl.problem_stream import AdaptiveStream, ProblemStream
+from rl.reference import ReferenceRenewal, copied
 from rl.rewards.combine import RewardSet
 from rl.rollouts import Rollouts, RolloutSampler
 from rl.sampler_guard import SamplerGuard
@@ -153,8 +158,13 @@ def fine_tune(work: Workspace, params: Any, plan: SupervisedPlan, directory: Pat
 
 def _supervise(work: Workspace, state: TrainState, plan: SupervisedPlan, directory: Path) -> Any:
     _refuse_stopped(work, directory)
+    split, base = adapters.kept_apart(work, plan.optimizer, state.params)
     with Checkpointer(
-        directory / "checkpoints", config=plan.settings, best_metric="loss", best_mode="min"
+        directory / "checkpoints",
+        config={**plan.settings, **base},
+        best_metric="loss",
+        best_mode="min",
+        split=split,
     ) as checkpointer:
         if (stop := read_stop(directory)) is not None:
             return _last_good(work, directory, stop, checkpointer, state)
@@ -176,6 +186,7 @@ def _supervise(work: Workspace, state: TrainState, plan: SupervisedPlan, directo
 class ReinforcePlan:
     """A training by RL with verifiable rewards, without its weights; making it checks config."""
 
+    model: LanguageModel
     config: Reinforcement
     num_steps: int
     problems: list[Problem]
@@ -231,10 +242,15 @@ def plan_reinforce(
         epochs=config.epochs,
         recompute_old=config.recompute_old,
         max_resamples=config.max_resamples,
+        staleness=config.staleness,
+        fresh_every=config.checkpoint_every,
+        overlap=runtime.programs_may_overlap(),
     )
     num_steps = config.num_steps(len(problems))
-    optimizer = make_optimizer(config.optimizer.settings(), work.model.abstract_params, num_steps)
-    variant, step = policy_step(work.model, optimizer, work.mesh, config)
+    model = adapters.adapted(work, config.lora).model
+    trained = adapters.adapter_optimizer(config.optimizer, config.lora)
+    optimizer = make_optimizer(trained.settings(), model.abstract_params, num_steps)
+    variant, step = policy_step(model, optimizer, work.mesh, config)
     step.check_rows(config.rows)
     template = get_template(work.config.template, work.tokenizer)
     check_prompts(
@@ -247,7 +263,7 @@ def plan_reinforce(
     with _reward_set(used, config, num_workers=1) as reward_set:
         reward_set.check(template(problems[0].question), problems[0])
     return ReinforcePlan(
-        config, num_steps, problems, template, used, variant, learner, optimizer, step
+        model, config, num_steps, problems, template, used, variant, learner, optimizer, step
     )
 
 
@@ -275,7 +291,8 @@ def reinforce(
 
     Args:
       work: the run.
-      params: the policy's parameters, whose buffers the training reuses.
+      params: the policy's parameters, whose buffers the training reuses. With adapters, those of
+        the base model; so are the parameters that this returns and that `evaluation` gets.
       plan: see `plan_reinforce`.
       directory: where the training writes.
       evaluation: params -> metrics; called every `evaluate_every` steps.
@@ -286,11 +303,29 @@ def reinforce(
       Stopped: the reward collapsed or updates were not finite, now or in an earlier run, and
         `work.accept_stopped` does not name the stage.
     """
-    config = plan.config
     _refuse_stopped(work, directory)
+    own_adapters = plan.model is not work.model
+    if own_adapters:
+        work = dataclasses.replace(work, model=plan.model)
+        params = adapters.attached(work, params)
+    params = _reinforce(work, params, plan, directory, evaluation, evaluate_every)
+    return work.model.merge(params) if own_adapters else params
+
+
+def _reinforce(
+    work: Workspace,
+    params: Any,
+    plan: ReinforcePlan,
+    directory: Path,
+    evaluation: Callable[[Any], Mapping[str, float]] | None,
+    evaluate_every: int | None,
+) -> Any:
+    """Trains the parameters of `plan.model`; see `reinforce`."""
+    config = plan.config
     reference = None
     if plan.variant.loss.beta > 0:
-        reference = jax.tree.map(lambda x: x.copy(), params)
+        # The reference shares what training does not change.
+        reference = copied(params, plan.optimizer.split(params)[0])
     renewal = None
     if config.reference_every is not None:
         # References are kept for the two latest checkpoints, each of which may come a rollout's
@@ -298,18 +333,27 @@ def reinforce(
         horizon = 2 * (config.checkpoint_every + config.minibatches * config.epochs)
         renewal = ReferenceRenewal(config.reference_every, directory / "reference", horizon)
     state = state_from_params(work.model, params, plan.optimizer, work.mesh)
+    split, base = adapters.kept_apart(work, plan.optimizer, state.params)
     settings = {"rl": as_dict(config) | {"steps": plan.num_steps}, "seed": work.seed}
     if config.extendable:  # A step does not depend on how many will follow.
         settings["rl"] |= {"steps": None, "data_epochs": None}
     with (
         _reward_set(plan.rewards, config, config.reward_workers) as reward_set,
         Checkpointer(
-            directory / "checkpoints", config=settings, best_metric="reward"
+            directory / "checkpoints",
+            config={**settings, **base},
+            best_metric="reward",
+            split=split,
         ) as checkpointer,
+        contextlib.ExitStack() as stack,
     ):
         if (stop := read_stop(directory)) is not None:
             return _last_good(work, directory, stop, checkpointer, state)
         generator = work.generator(config.sampler_rows)
+        if config.staleness:  # Evaluations may use that one while this one samples.
+            generator = JaxGenerator(
+                work.model.base, None, work.tokenizer, rows=config.sampler_rows
+            )
         source = PolicySource(
             work.model,
             RolloutSampler(
@@ -320,7 +364,9 @@ def reinforce(
                 max_new_tokens=config.max_new_tokens,
                 sampling=SamplingParams(temperature=config.temperature),
             ),
-            ProblemStream(plan.problems, work.seed),
+            (AdaptiveStream if config.adaptive_sampling else ProblemStream)(
+                plan.problems, work.seed
+            ),
             plan.variant,
             plan.learner,
             seed=work.seed,
@@ -331,11 +377,18 @@ def reinforce(
         hooks = [
             Hook(config.sample_every, lambda step, state: _write_samples(writer, step, source.last))
         ]
+        merge = work.model.merge
         if evaluation is not None and evaluate_every is not None:
-            hooks.append(Hook(evaluate_every, lambda step, state: evaluation(state.params)))
+            hooks.append(Hook(evaluate_every, lambda step, state: evaluation(merge(state.params))))
         # A run with nothing but a user's rewards has no format to watch.
         measured = {"reward", "entropy", *reward_set.weights}
         rules = {name: rule for name, rule in DEFAULT_RULES.items() if name in measured}
+        stack.callback(source.close)
+        guards = [CollapseGuard(rules), warnings.make_diagnosis(config, directory)]
+        if not config.staleness:
+            # Older weights differ from the trainer's by more than rounding. The generator still
+            # compares the sampler with a forward pass of the weights that it samples with.
+            guards.append(SamplerGuard(work.model.config.dtype))
         result = run(
             state,
             plan.step,
@@ -346,7 +399,7 @@ def reinforce(
             checkpointer=checkpointer,
             checkpoint_every=config.checkpoint_every,
             hooks=hooks,
-            guards=[CollapseGuard(rules), SamplerGuard(work.model.config.dtype)],
+            guards=guards,
             log_every=1,
             show=("reward", "accuracy", "format", "response_tokens"),
         )

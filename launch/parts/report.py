@@ -30,24 +30,26 @@ PLOTTED = {
     "accuracy": "accuracy",
     "response_tokens": "response length (tokens)",
 }
+# Entries that a stage has only if there was a reason; those of all seeds are kept.
+LISTED = ("stopped", "warnings")
 
 
 def combine_seeds(reports: Sequence[Any]) -> Any:
     """Combines the reports of several seeds, which share one layout, into one.
 
     Figures (`{"mean", "ci95", "n", "seeds"}`) are combined with the seed as the unit of chance.
-    `wall_seconds` are added up. `stopped` lists the stops of all seeds. Other floats (tokens,
-    FLOPs) are averaged. Of anything else, such as a budget, the first seed's value is kept.
+    `wall_seconds` are added up. `stopped` and `warnings` list those of all seeds. Other floats
+    (tokens, FLOPs) are averaged. Of anything else, such as a budget, the first seed's is kept.
     """
     first = reports[0]
     if isinstance(first, Mapping):
         if "ci95" in first:
             return combine_figures(reports)
-        stops = [stop for each in reports for stop in each.get("stopped", ())]
-        names = [name for name in first if name != "stopped"]
+        names = [name for name in first if name not in LISTED]
         combined = {name: combine_seeds([each[name] for each in reports]) for name in names}
-        if stops:
-            combined["stopped"] = stops
+        for name in LISTED:
+            if entries := [entry for each in reports for entry in each.get(name, ())]:
+                combined[name] = entries
         if "wall_seconds" in first:
             combined["wall_seconds"] = sum(each["wall_seconds"] for each in reports)
         return combined

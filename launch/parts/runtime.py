@@ -24,10 +24,13 @@ if TYPE_CHECKING:  # These import JAX, which must not start before `prepare_back
 
 __all__ = [
     "build_mesh", "build_model", "check_accepted", "define_accept_stopped", "define_config",
-    "keep_compiled", "prepare_backend", "read_config", "run_main", "start_distributed",
-    "working_directory",
+    "give_overlapping_programs_threads", "keep_compiled", "prepare_backend",
+    "programs_may_overlap", "read_config", "run_main", "start_distributed", "working_directory",
 ]  # fmt: skip
 
+# An environment variable that names the process with the large thread pool. A child process
+# inherits the variable, but has a pool of its own.
+OVERLAP = "ERGO_OVERLAPPING_PROGRAMS"
 CPU_FLAGS = {
     "--xla_cpu_experimental_ynn_fusion_type": "",
     "--xla_cpu_prefer_vector_width": "512",
@@ -86,6 +89,27 @@ def give_virtual_devices_threads(flags: str) -> None:
     found = re.search(r"xla_force_host_platform_device_count=(\d+)", flags)
     if found and int(found[1]) > 1:
         os.environ.setdefault("NPROC", str(int(found[1]) + (os.cpu_count() or 1)))
+
+
+def give_overlapping_programs_threads() -> None:
+    """Makes XLA's CPU thread pool large enough to sample while training; before JAX starts.
+
+    Two programs then run on each device at a time, so the fault that `give_virtual_devices_threads`
+    describes would occur with one device too.
+    """
+    found = re.search(
+        r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
+    )
+    threads = 2 * int(found[1] if found else 1) + (os.cpu_count() or 1)
+    os.environ["NPROC"] = str(max(threads, int(os.environ.get("NPROC", 0))))
+    os.environ[OVERLAP] = str(os.getpid())
+
+
+def programs_may_overlap() -> bool:
+    """Tells whether sampling and training may run at a time in this process."""
+    import jax
+
+    return jax.default_backend() != "cpu" or os.environ.get(OVERLAP) == str(os.getpid())
 
 
 def _keep_freed_memory() -> None:
@@ -163,7 +187,7 @@ def start_distributed(how: str | None = None) -> None:
     import jax
 
     if how is None:
-        how = flags.FLAGS.distributed if flags.FLAGS.is_parsed() else "auto"
+        how = str(flags.FLAGS.distributed) if flags.FLAGS.is_parsed() else "auto"
     arguments = _distributed_arguments(how, os.environ)
     if arguments is None or jax.distributed.is_initialized():
         return

@@ -35,6 +35,8 @@ from reasoning.problem import Problem
 from reasoning.prompts import get_template
 from reasoning.tasks import Task, get_task
 
+# What a training found wrong with itself, a list; see `rl.diagnosis`.
+WARNINGS_FILE = "warnings.json"
 SETTINGS_FILE, RESULT_FILE = "settings.json", "result.json"
 # An error names at most so many fields that differ between two settings.
 DIFFERENCES_SHOWN = 3
@@ -81,10 +83,10 @@ class Workspace(Generic[Config]):
         """Returns a generator that samples `rows` sequences at a time; only its first use compiles.
 
         The generator is kept for later calls. It has no weights: use it within
-        `with generator.holding(params):`.
+        `with generator.holding(params):`. They are those of `model.base`, so adapters are merged.
         """
         if rows not in self._generators:
-            self._generators[rows] = JaxGenerator(self.model, None, self.tokenizer, rows=rows)
+            self._generators[rows] = JaxGenerator(self.model.base, None, self.tokenizer, rows=rows)
         return self._generators[rows]
 
     @functools.cached_property
@@ -110,8 +112,9 @@ def run_stage(
         stage continues from its last checkpoint.
 
     Returns:
-      The report. A mapping also gets `wall_seconds`, and `stopped` if the stage's training stopped
-      itself and its last good checkpoint became the result.
+      The report. A mapping also gets `wall_seconds`; `stopped` if the stage's training stopped
+      itself and its last good checkpoint became the result; and `warnings` if the training found
+      something wrong with itself.
 
     Raises:
       ValueError: the directory holds a stage with other settings, or a damaged file.
@@ -122,7 +125,8 @@ def run_stage(
     settings = json.loads(json.dumps(settings))
     done = directory / RESULT_FILE
     # The main process changes these files while others look at them.
-    saved, complete = processes.from_main([saved_settings(work, stage), done.exists()])
+    saved = processes.from_main(saved_settings(work, stage))
+    complete = processes.from_main(done.exists())
     if saved is not None and saved != settings:
         if extendable is None or not _extends(saved, settings, extendable):
             raise ValueError(
@@ -147,6 +151,13 @@ def run_stage(
         stops = [read_stop(path.parent) for path in sorted(directory.rglob(STOPPED_FILE))]
         if stops:
             report["stopped"] = [dataclasses.asdict(stop) for stop in stops if stop]
+        warnings = [
+            warning
+            for path in sorted(directory.rglob(WARNINGS_FILE))
+            for warning in read_json(path, "remove it", (list,))
+        ]
+        if warnings:
+            report["warnings"] = warnings
     write_atomically(done, json.dumps(report, indent=2))
     return report
 

@@ -1,7 +1,6 @@
 """The schema of distillation: `launch.run_distill`, and the stage `distill` of the tiny recipe."""
 
 import dataclasses
-import re
 import string
 from collections.abc import Iterator, Mapping
 from typing import Annotated
@@ -14,6 +13,7 @@ from launch.schema.sections import (
     Counts,
     Dtype,
     ExportDtype,
+    Lora,
     MaxNewTokens,
     Microbatches,
     Ngram,
@@ -115,6 +115,10 @@ class OnPolicy(Section):
         float,
         Setting("share of on-policy batches; the others hold teacher responses", least=0, most=1),
     ]
+    warm_start: Annotated[
+        float,
+        Setting("share of sequence's own training that comes first; 0 starts cold", least=0),
+    ] = 0.0
     steps: Annotated[int, Setting("updates", unit="steps", least=1)]
     prompts: Annotated[int, Setting("problems in a batch", unit="problems", least=1)]
     group: Annotated[int, Setting("completions per problem", least=1)]
@@ -152,22 +156,6 @@ class DistillThenRl(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Lora(Section):
-    """Low-rank adapters; see `models/lora.py`."""
-
-    rank: Annotated[int, Setting("rank of the adapters; 0 trains all parameters", least=0)]
-    alpha: Annotated[float, Setting("the adapter is scaled by alpha / rank", above=0)]
-    targets: Annotated[str, Setting("regular expression for the paths of adapted kernels")]
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Yields (field, fault) for what is wrong with several fields together."""
-        try:
-            re.compile(self.targets)
-        except re.error as error:
-            yield "targets", f"is no regular expression: {error}"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Base(Section):
     """A student from scratch."""
 
@@ -194,6 +182,8 @@ class Distilling(Section):
         for i, method in enumerate(self.methods):
             if method in self.methods[:i]:
                 yield "methods", f"names {method} twice"
+        if self.rl_only.lora.rank:
+            yield "rl_only.lora.rank", "must be 0: lora.rank is that of every arm"
 
     @property
     def trained(self) -> list[str]:
@@ -202,7 +192,11 @@ class Distilling(Section):
 
     def parts(self, arm: str) -> tuple[str, ...]:
         """Returns the names of the sections that say how an arm trains."""
-        return (self.distill_then_rl.method, "rl_only") if arm == "distill_then_rl" else (arm,)
+        if arm == "distill_then_rl":
+            return (*self.parts(self.distill_then_rl.method), "rl_only")
+        if arm == "on_policy" and self.on_policy.warm_start:
+            return ("on_policy", "sequence")
+        return (arm,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from launch.schema.sections import (
     Dtype,
     Evaluation,
     ExportDtype,
+    Lora,
     MaxNewTokens,
     Microbatches,
     Optimizer,
@@ -70,6 +71,15 @@ class Loss(Section):
         float | None,
         Setting("cap of truncated importance sampling; None does not correct", above=0),
     ] = None
+    mask_low: Annotated[
+        float | None, Setting("smallest importance weight that counts", least=0, below=1)
+    ] = None
+    mask_high: Annotated[
+        float | None, Setting("largest importance weight that counts", above=1)
+    ] = None
+    correction_level: Annotated[
+        str | None, Setting("level of the importance weight", choices="rl.losses:RATIO_LEVELS")
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +108,10 @@ class Reinforcement(Section):
             least=0,
         ),
     ] = 4
+    adaptive_sampling: Annotated[
+        bool,
+        Setting("problems whose answers were all right or all wrong are asked less"),
+    ] = False
     reference_every: Annotated[
         int | None,
         Setting(
@@ -106,6 +120,22 @@ class Reinforcement(Section):
             least=1,
         ),
     ] = None
+    staleness: Annotated[
+        int,
+        Setting(
+            "1 samples during the update, with weights one iteration old",
+            unit="iterations",
+            least=0,
+            most=1,
+        ),
+    ] = 0
+    diagnosis: Annotated[
+        str,
+        Setting(
+            "what a run does when it sees why it does not learn; stop: end if it cannot recover",
+            choices=("warn", "stop"),
+        ),
+    ] = "warn"
     rewards: Annotated[
         str | Mapping[str, Any], Setting("rewards with weights and options; see rl/rewards/")
     ]
@@ -144,6 +174,7 @@ class Reinforcement(Section):
         Setting("passes over the training problems if steps is None", unit="passes", above=0),
     ] = None
     optimizer: Optimizer
+    lora: Lora = Lora()
     sample_every: Annotated[
         int, Setting("steps between entries of samples.jsonl", unit="steps", least=1)
     ]
@@ -193,6 +224,7 @@ class Reinforcement(Section):
             yield from self.optimizer.check_steps(self.steps)
         elif self.data_epochs is None:
             yield "steps", "is None: set it, or set data_epochs"
+        yield from self.lora.check_optimizer(self.optimizer)
         yield from self._check_variant()
         yield from check_rewards("rewards", self.rewards)
 
@@ -204,8 +236,18 @@ class Reinforcement(Section):
         except ValueError as error:
             yield "loss", str(error)
             return
-        if variant.loss.tis_cap is not None and not self.recompute_old:
-            yield "loss.tis_cap", "needs recompute_old=true: set that"
+        if variant.loss.corrects and not self.recompute_old:
+            yield (
+                "recompute_old",
+                f"must be true with tis_cap={variant.loss.tis_cap},"
+                f" mask_low={variant.loss.mask_low}, mask_high={variant.loss.mask_high}",
+            )
+        if self.staleness and not variant.loss.corrects:
+            yield (
+                "staleness",
+                "needs an importance correction: set loss.tis_cap=2 and recompute_old=true, or take"
+                " variant=icepop",
+            )
         if variant.loss.beta == 0 and self.reference_every is not None:
             yield (
                 "reference_every",

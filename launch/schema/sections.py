@@ -1,6 +1,7 @@
 """Sections that several recipes share: mesh, optimizer, packed rows, sampling, evaluation."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -142,6 +143,32 @@ class Optimizer(Section):
             yield (
                 "optimizer.warmup_steps",
                 f"warm-up and decay do not fit in {steps} steps: shorten them, or train longer",
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lora(Section):
+    """Low-rank adapters; see `models/lora.py`."""
+
+    rank: Annotated[int, Setting("rank of the adapters; 0 trains all parameters", least=0)] = 0
+    alpha: Annotated[float, Setting("the adapter is scaled by alpha / rank", above=0)] = 32.0
+    targets: Annotated[str, Setting("regular expression for the paths of adapted kernels")] = (
+        r"(dense_)?layers/(attention|mlp|mlp/shared)/\w+/kernel"
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
+        try:
+            re.compile(self.targets)
+        except re.error as error:
+            yield "targets", f"is no regular expression: {error}"
+
+    def check_optimizer(self, optimizer: Optimizer) -> Iterator[tuple[str, str]]:
+        """Yields a fault if the optimizer has rules of its own beside the adapters'."""
+        if self.rank and optimizer.lr_rules is not None:
+            yield (
+                "optimizer.lr_rules",
+                f"must be None with lora.rank={self.rank}, which trains the adapters alone",
             )
 
 

@@ -9,6 +9,7 @@ from launch.schema.fields import Setting
 from launch.schema.sections import (
     Dtype,
     ExportDtype,
+    Lora,
     Microbatches,
     Packed,
     Remat,
@@ -32,6 +33,7 @@ class SftConfig(Packed, Run):
     data: Annotated[str, Setting("training data, a JSONL file", empty=True)]
     num_epochs: Annotated[int, Setting("passes over the data", unit="passes", least=1)]
     microbatches: Microbatches
+    lora: Lora = Lora()
     too_long: TooLong
     beyond_context: Annotated[
         bool, Setting("allow rows longer than the context that the model was trained with")
@@ -42,6 +44,7 @@ class SftConfig(Packed, Run):
         """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         yield from check_checkpoint("model", self.model)
+        yield from self.lora.check_optimizer(self.optimizer)
         if self.data and not Path(self.data).expanduser().is_file():
             yield "data", "does not exist"
         if self.rows % self.microbatches:

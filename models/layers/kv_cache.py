@@ -32,7 +32,7 @@ class KVCache:
     `ModelConfig.cached` gives K and the two H; the H of values may differ from that of keys.
 
     Attributes:
-      prefix_k: `[L, P, K, H, S]`, prefix_v: `[L, P, K, S, H]`, of the prompts.
+      prefix_k: `[L, P, K, H, S]`, prefix_v: `[L, P, K, S, H]`, of the prompts; S may be 0.
       suffix_k: `[L, P, G, K, H, W]`, suffix_v: `[L, P, G, K, W, H]`, of the generated tokens.
       prefix_valid: `[P, S]` bool, suffix_valid: `[P, G, W]` bool, whether a column holds a token.
     """
@@ -93,29 +93,10 @@ def decode_attention(
     def of_layer(stacked):
         return jax.lax.dynamic_index_in_dim(stacked, layer, 0, keepdims=False)
 
-    if group > 1:
-        prefix_PGKQS = jnp.einsum(
-            "pgkqh,pkhs->pgkqs",
-            q_PGKQH,
-            of_layer(cache.prefix_k),
-            preferred_element_type=jnp.float32,
-        )
-    else:
-        prefix_PGKQS = _scores(q_PGKQH, of_layer(cache.prefix_k)[:, None])
-    prefix_PGKQS *= head_dim**-0.5
-    prefix_PGKQS = jnp.where(cache.prefix_valid[:, None, None, None], prefix_PGKQS, MASK_VALUE)
-
-    def of_prompt(weights_PGKQS):
-        if group > 1:
-            return jnp.einsum(
-                "pgkqs,pksh->pgkqh",
-                weights_PGKQS.astype(q_PGNH.dtype),
-                of_layer(cache.prefix_v),
-                preferred_element_type=jnp.float32,
-            )
-        return _weighted_sum(weights_PGKQS, of_layer(cache.prefix_v)[:, None])
-
-    state = running_softmax(None, prefix_PGKQS, of_prompt)
+    if cache.prefix_k.shape[-1]:
+        state = _attend_prompts(q_PGKQH, cache, of_layer)
+    else:  # A server's cache has no columns for prompts: each sample has its prompt in its own.
+        state = nothing_read(q_PGKQH.shape[:-1], cache.suffix_v.shape[-1])
 
     columns = cache.suffix_k.shape[-1]
     size, blocks = column_blocks(columns)
@@ -144,6 +125,34 @@ def decode_attention(
     return out_PGKQH.reshape(prompts, group, num_heads, -1)
 
 
+def _attend_prompts(q_PGKQH, cache, of_layer):
+    """Returns the state of `running_softmax` after the columns of the prompts."""
+    group, head_dim = q_PGKQH.shape[1], q_PGKQH.shape[-1]
+    if group > 1:
+        prefix_PGKQS = jnp.einsum(
+            "pgkqh,pkhs->pgkqs",
+            q_PGKQH,
+            of_layer(cache.prefix_k),
+            preferred_element_type=jnp.float32,
+        )
+    else:
+        prefix_PGKQS = _scores(q_PGKQH, of_layer(cache.prefix_k)[:, None])
+    prefix_PGKQS *= head_dim**-0.5
+    prefix_PGKQS = jnp.where(cache.prefix_valid[:, None, None, None], prefix_PGKQS, MASK_VALUE)
+
+    def of_prompt(weights_PGKQS):
+        if group > 1:
+            return jnp.einsum(
+                "pgkqs,pksh->pgkqh",
+                weights_PGKQS.astype(q_PGKQH.dtype),
+                of_layer(cache.prefix_v),
+                preferred_element_type=jnp.float32,
+            )
+        return _weighted_sum(weights_PGKQS, of_layer(cache.prefix_v)[:, None])
+
+    return running_softmax(None, prefix_PGKQS, of_prompt)
+
+
 def running_softmax(
     state: tuple[jax.Array, jax.Array, jax.Array] | None,
     scores: jax.Array,
@@ -170,6 +179,17 @@ def running_softmax(
         shrink = jnp.exp(state[0] - peak)
         total, out = state[1] * shrink + total, state[2] * shrink[..., None] + out
     return peak, total, out
+
+
+def nothing_read(shape: tuple[int, ...], value_dim: int) -> tuple[jax.Array, ...]:
+    """Returns the state of `running_softmax` before the first part.
+
+    Args:
+      shape: the shape of the scores, without their columns.
+      value_dim: H of the values.
+    """
+    zeros = jnp.zeros(shape, jnp.float32)
+    return zeros + MASK_VALUE, zeros, jnp.zeros((*shape, value_dim), jnp.float32)
 
 
 def live_blocks(

@@ -126,7 +126,11 @@ class Calibration:
             if loss_p_value(lost, promise.value) > 1 - promise.confidence:
                 break
             found = float(price)
-        return found
+        # The reference route loses nothing against itself, so it may always be taken instead.
+        dear = found != ALWAYS_REFERENCE and (
+            self._at(found)[1].mean() > self.outcomes.cost[:, self.reference].mean()
+        )
+        return ALWAYS_REFERENCE if dear else found
 
 
 def choose(predictions: Predictions, price: float, reference: int) -> np.ndarray:

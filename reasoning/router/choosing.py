@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from models.files import write_atomically
+from models.files import atomic_file, write_atomically
 from reasoning.router.calibration import (
     ALWAYS_REFERENCE,
     Calibration,
@@ -113,15 +113,16 @@ class PredictiveRouter:
         directory.mkdir(parents=True, exist_ok=True)
         self.predictor.save(directory)
         if (found := self.calibration) is not None:
-            np.savez(
-                directory / "calibration.npz",
-                correct=found.outcomes.correct,
-                cost=found.outcomes.cost,
-                predicted_accuracy=found.predictions.accuracy,
-                predicted_cost=found.predictions.cost,
-                reference=found.reference,
-                scale=found.scale,
-            )
+            with atomic_file(directory / "calibration.npz", "wb") as file:
+                np.savez(
+                    file,
+                    correct=found.outcomes.correct,
+                    cost=found.outcomes.cost,
+                    predicted_accuracy=found.predictions.accuracy,
+                    predicted_cost=found.predictions.cost,
+                    reference=found.reference,
+                    scale=found.scale,
+                )
         about: dict[str, Any] = {
             "kind": kind,
             "routes": [route.as_dict() for route in self.routes],

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
+# Columns of `hashed_words` and of `counts`.
+WIDTH, COUNTS = 4096, 7
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _OPERATOR = re.compile(r"(?<=[\w)])\s*[-+*/^=<>%]\s*(?=[\w(])")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -83,7 +85,7 @@ def counts(queries: Sequence[str]) -> np.ndarray:
     return np.stack([surface(query).vector() for query in queries])
 
 
-def hashed_words(queries: Sequence[str], width: int = 4096) -> sparse.csr_matrix:
+def hashed_words(queries: Sequence[str], width: int = WIDTH) -> sparse.csr_matrix:
     """Returns hashed words and word pairs of each query, `[n, width]`, rows of length 1.
 
     The features need no vocabulary, so a saved router needs none. Numbers count by their length

@@ -1,12 +1,15 @@
 """What a router chooses between and what it returns: `Route`, `Promise`, `Decision`, `Router`."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 DIRECT, SHORT_CHAIN, LONG_CHAIN = "direct", "short_chain", "long_chain"
 VOTE, VERIFIER_SEARCH = "vote", "verifier_search"
 KINDS = (DIRECT, SHORT_CHAIN, LONG_CHAIN, VOTE, VERIFIER_SEARCH)
+# [model:]kind[@budget][xsamples]
+_NAME = re.compile(rf"(?:(.+):)?({'|'.join(KINDS)})(?:@(\d{{1,9}}))?(?:x(\d{{1,9}}))?")
 # Tokens that every response keeps for its answer, beyond the budget of its chain.
 ANSWER_TOKENS = 32
 
@@ -37,7 +40,7 @@ class Route:
     model: str = ""
     thinking: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} of a route is unknown: choose one of {KINDS}")
         if self.budget < 0 or (self.thinking and self.budget < 1):
@@ -72,6 +75,23 @@ class Route:
             text += f"@{self.budget}"
         return f"{text}x{self.samples}" if self.samples > 1 else text
 
+    @classmethod
+    def parse(cls, text: str) -> "Route":
+        """Parses a `name`.
+
+        Raises:
+          ValueError: the text is none.
+        """
+        found = _NAME.fullmatch(text.strip())
+        if not found:
+            raise ValueError(
+                f"route {text!r}: write direct, short_chain@TOKENS, long_chain@TOKENS,"
+                " vote@TOKENSxSAMPLES or verifier_search@TOKENSxSAMPLES, with MODEL: before it if"
+                " there are several models"
+            )
+        model, kind, budget, samples = found.groups()
+        return cls(kind, int(budget or 0), int(samples or 1), model or "", budget is not None)
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields in a form that JSON can store; `Route(**fields)` reads it."""
         return dataclasses.asdict(self)
@@ -101,7 +121,7 @@ class Promise:
     value: float
     confidence: float = 0.95
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in PROMISES:
             raise ValueError(f"promise kind={self.kind!r} is unknown: choose one of {PROMISES}")
         if not self.value >= 0 or (self.kind != COST and self.value > 1):

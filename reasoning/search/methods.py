@@ -17,6 +17,7 @@ from reasoning.search.mcts import TreeSearch
 from reasoning.search.prompting import Prompting
 from reasoning.search.self_consistency import SelfConsistency
 from reasoning.search.self_refine import SelfRefine
+from reasoning.search.stopping import AdaptiveVote, ConfidentVote
 from reasoning.verifiers import Verifier
 from reasoning.verifiers.likelihood import MeanLogprob
 
@@ -57,6 +58,8 @@ def method_entries(
         "direct": Entry(Prompting(plain, EMPTY_CHAIN)),
         "cot": Entry(Prompting()),
         "majority": Entry(SelfConsistency()),
+        "adaptive_majority": Entry(AdaptiveVote()),
+        "confident_majority": Entry(ConfidentVote()),
         "best_of_n_logprob": Entry(BestOfN(), MeanLogprob()),
         "best_of_n_certainty": Entry(BestOfN(), certainty),
         ORACLE: Entry(BestOfN(), oracle),

@@ -142,8 +142,8 @@ class RewardSet:
         tries those that ask a model or a server.
 
         Raises:
-          ValueError: if a reward raises, returns no finite number, or exceeds a limit.
-          RuntimeError: a reward differs between the processes of the job.
+          ValueError: if a reward raises, returns no finite number, exceeds a limit, or differs
+            between the processes of the job.
         """
         perfect = without_opening(prompt, f"<think> </think> <answer>{problem.answer}</answer>")
         samples = [Sample(prompt, text, problem, num_tokens=1) for text in ("", perfect)]

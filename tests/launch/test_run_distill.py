@@ -213,6 +213,26 @@ def test_stored_logits_teach_as_those_computed_along(files, finished):
     assert trained[4][1] < trained[None][1]
 
 
+def test_on_policy_goes_on_from_a_short_sft(files, finished):
+    """A warm start is the method `sequence`, and its cost counts."""
+    workdir = files / "warm"
+    changes = {"on_policy.warm_start": 1.0}
+    run_distill.run(configured(files, methods=("sequence", "on_policy"), **changes), workdir)
+    warm, cold = (report_of(each)["distill"] for each in (workdir, finished))
+    spent = warm["on_policy"]["train_flops"]
+    assert spent > warm["sequence"]["train_flops"]
+    assert spent == pytest.approx(
+        warm["sequence"]["train_flops"] + cold["on_policy"]["train_flops"], rel=0.3
+    )
+
+    def losses(place):
+        return [json.loads(line)["loss"] for line in (place / "metrics.jsonl").open()]
+
+    warm_arm, cold_arm = (each / "seed_0" / "on_policy" for each in (workdir, finished))
+    assert losses(warm_arm / "warm_start") == losses(workdir / "seed_0" / "sequence")
+    assert losses(warm_arm)[0] != losses(cold_arm)[0]
+
+
 def test_lora_exports_a_merged_model(files):
     workdir = files / "lora_run"
     config = configured(files, methods=("sequence",), **{"lora.rank": 2, "sequence.epochs": 2})

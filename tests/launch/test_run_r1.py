@@ -109,7 +109,9 @@ def test_the_report_has_the_contracts_fields(smoke):
     }  # fmt: skip
     votes = {f"{domain}/{what}@4" for domain in ("math", "logic") for what in ("majority", "pass")}
     for name, stage in report["stages"].items():
-        assert set(stage) == {"wall_seconds", "metrics"} and 0 < stage["wall_seconds"]
+        # A stage has `warnings` only if its training gave some.
+        assert set(stage) - {"warnings"} == {"wall_seconds", "metrics"}
+        assert 0 < stage["wall_seconds"]
         assert set(stage["metrics"]) == figures | (votes if name == "r1_zero" else set())
         for name, figure in stage["metrics"].items():
             assert set(figure) == {"mean", "ci95", "n", "seeds"}

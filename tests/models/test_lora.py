@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from models.config import Experts, LatentAttention, ModelConfig
 from models.decoder import LanguageModel
+from models.decoding.compilations import count_programs
 from models.decoding.sampler import Sampler
 from models.hf.export import export_model
 from models.hf.load import load_config, load_params
@@ -114,6 +115,57 @@ def test_merged_kernels_equal_the_formula():
                 kernel + change.reshape(kernel.shape),
                 atol=1e-5,
             )
+
+
+def test_adapters_of_full_rank_represent_any_change():
+    """With the rank of the kernel, A B can be any matrix: here the change of a dense update."""
+    _, base = setup("llama")
+    base, rng = without_adapters(base), np.random.default_rng(2)
+    model = LoraModel(CONFIGS["llama"], LoraConfig(12, 6.0))
+    params = model.attach(base, jax.random.key(0))
+    dense = jax.tree.map(np.array, base)
+    for kind, name, fan_in in [("attention", "q", 8), ("attention", "o", 16), ("mlp", "down", 12)]:
+        kernel = dense["layers"][kind][name]["kernel"]
+        change = rng.normal(0, 0.3, kernel.shape).astype(np.float32)
+        kernel += change
+        adapter = params["layers"][kind][name]["adapter"]
+        u, s, v = np.linalg.svd(change.reshape(2, fan_in, -1), full_matrices=False)
+        a, b = np.zeros((2, fan_in, 12), np.float32), np.zeros((2, 12, v.shape[2]), np.float32)
+        a[:, :, : s.shape[1]], b[:, : s.shape[1]] = u * s[:, None], v * (12 / 6.0)
+        adapter["a"], adapter["b"] = (x.reshape(adapter[n].shape) for n, x in zip("ab", (a, b)))
+    expected = logits(LanguageModel(model.config), dense)
+    np.testing.assert_allclose(logits(model, params), expected, atol=2e-5)
+    assert np.abs(logits(LanguageModel(model.config), base) - expected).max() > 0.1
+    merged = model.merge(params)
+    for path, kernel in flatten_dict(dense).items():
+        np.testing.assert_allclose(flatten_dict(merged)[path], kernel, atol=2e-6)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "deepseek_v3"])
+def test_the_gradient_is_that_through_the_merged_weights(family):
+    model, params = setup(family)
+    base = LanguageModel(model.config)
+    weights = np.random.default_rng(3).normal(size=(*TOKENS.shape, 20)).astype(np.float32)
+    own = jax.grad(lambda p: (logits(model, p) * weights).sum())(params)
+    through = jax.grad(lambda p: (logits(base, model.merge(p)) * weights).sum())(params)
+    adapters = {path for path in flatten_dict(own) if "adapter" in path}
+    assert adapters
+    for path in adapters:
+        expected = flatten_dict(through)[path]
+        np.testing.assert_allclose(flatten_dict(own)[path], expected, atol=2e-3, rtol=2e-4)
+        assert np.abs(expected).max() > 0.1
+
+
+def test_merging_copies_no_other_weights():
+    model, params = setup()
+    params = jax.tree.map(jnp.array, params)
+    merged = model.merge(params)
+    assert merged["embedding"].unsafe_buffer_pointer() == (
+        params["embedding"].unsafe_buffer_pointer()
+    )
+    before = count_programs(model._merge_kernels)
+    model.merge(jax.tree.map(lambda x: x + 1, params))
+    assert count_programs(model._merge_kernels) == before
 
 
 def test_targets_are_chosen_by_path():

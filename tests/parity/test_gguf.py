@@ -21,7 +21,7 @@ from models.checkpoint import load_model  # noqa: E402
 from models.checkpoint_source import locate  # noqa: E402
 from models.decoding.sampling import SamplingParams  # noqa: E402
 from models.gguf.export import export_gguf  # noqa: E402
-from models.gguf.pip_models import PACKAGES  # noqa: E402
+from models.pip_models import PACKAGES  # noqa: E402
 from reasoning.generation.jax_generator import JaxGenerator  # noqa: E402
 from tests.models.gguf import gguf_files, test_gguf_vocabulary  # noqa: E402
 

@@ -14,8 +14,9 @@ import numpy as np
 from models.decoding.sampling import SamplingParams
 from models.sharding import make_mesh
 from reasoning.generation.jax_generator import JaxGenerator
-from rl.learner import LearnerConfig, PolicySource, ProblemStream, make_policy_loss
+from rl.learner import LearnerConfig, PolicySource, make_policy_loss
 from rl.losses import mean_metrics
+from rl.problem_stream import ProblemStream
 from rl.rollouts import RolloutSampler
 from rl.variants import get_variant
 from tests.rl.tiny_policy import (

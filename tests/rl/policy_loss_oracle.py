@@ -70,8 +70,18 @@ def completion_objectives(completion, logprobs, config, use_old, tis_cap):
             config.objective, ratio, frozen_ratio, logprobs[t], completion.advantage,
             config.clip_low, config.clip_high, config.dual_clip,
         )  # fmt: skip
+        gaps = [completion.old[s] - completion.behaviour[s] for s in range(length)]
+        trust = {
+            "token": math.exp(gaps[t]),
+            "sequence": math.exp(sum(gaps) / length),
+            "sequence_product": math.exp(sum(gaps)),
+        }[config.correction_level]
         if tis_cap is not None:
-            value *= min(math.exp(completion.old[t] - completion.behaviour[t]), tis_cap)
+            value *= min(trust, tis_cap)
+        if config.mask_low is not None and trust < config.mask_low:
+            value = 0.0
+        if config.mask_high is not None and trust > config.mask_high:
+            value = 0.0
         loss = -value
         if config.kl_in == "loss":
             loss += config.beta * kl_token(

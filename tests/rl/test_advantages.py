@@ -2,6 +2,7 @@
 reward.
 """
 
+import itertools
 import math
 import statistics
 
@@ -48,7 +49,37 @@ def test_dr_grpo_and_rloo():
             )
 
 
-@pytest.mark.parametrize("estimator", ["grpo", "dr_grpo", "rloo"])
+@pytest.mark.parametrize("group", [2, 3, 5])
+def test_maxrl_climbs_the_truncated_likelihood(group):
+    """Its expected gradient is that of -sum_k (1 - p)^k / k for k < group, over all outcomes.
+
+    The policy draws right with probability p = sigmoid(z), so d log pi / dz is 1 - p or -p.
+    """
+    p = 0.3
+    expected = 0.0
+    for outcome in itertools.product((0.0, 1.0), repeat=group):
+        chance = math.prod(p if right else 1 - p for right in outcome)
+        if len(set(outcome)) == 1:
+            advantages = np.zeros(group)
+        else:
+            advantages = group_advantages([outcome], AdvantageConfig("maxrl"))[0]
+        scores = [1 - p if right else -p for right in outcome]
+        expected += chance * np.mean(advantages * scores)
+    slope = p * (1 - p)  # dp / dz
+    truth = sum((1 - p) ** (k - 1) for k in range(1, group)) * slope
+    assert expected == pytest.approx(truth, rel=1e-5)
+
+
+def test_maxrl_counts_rare_successes_most_and_refuses_penalties():
+    rewards = np.array([[1.0, 0, 0, 0], [1, 1, 1, 0], [0.5, 0.25, 0, 0.25]])
+    found = group_advantages(rewards, AdvantageConfig("maxrl"))
+    expected = [[3, -1, -1, -1], [1 / 3, 1 / 3, 1 / 3, -1], [1, 0, -1, 0]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    with pytest.raises(ValueError, match="a reward is -0.5, but the estimator maxrl divides"):
+        group_advantages([[1.0, -0.5]], AdvantageConfig("maxrl"))
+
+
+@pytest.mark.parametrize("estimator", ["grpo", "dr_grpo", "rloo", "maxrl"])
 def test_equal_rewards_teach_exactly_nothing(estimator):
     # 0.1 * 3 and 0.3 differ in the last bit: rounding must not become an advantage of +-1.
     rewards = np.array([[0.3, 0.1 * 3, 0.3, 0.3], [0.0, 0.0, 1.0, 0.0], [1.0] * 4])

@@ -1,6 +1,5 @@
 """The source of RL batches: which problems, how many updates, what each batch holds."""
 
-import collections
 import dataclasses
 import types
 import zlib
@@ -11,7 +10,8 @@ import pytest
 
 from reasoning.problem import Problem
 from rl.advantages import group_advantages, token_weights
-from rl.learner import ConstantReward, LearnerConfig, PolicySource, ProblemStream
+from rl.learner import LearnerConfig, PolicySource
+from rl.problem_stream import ProblemStream
 from rl.variants import get_variant
 from tests.rl import tiny_policy
 from tests.rl.tiny_policy import GROUP, LENGTH, PROBLEMS, ROWS, ScriptedSampler
@@ -55,33 +55,6 @@ def completions(batch):
 def varied(problem, seed, g):
     """Informative whatever the problem."""
     return float(g % 2)
-
-
-# Problems.
-
-
-def test_each_problem_once_an_epoch_in_another_order_each():
-    stream = ProblemStream(MANY, seed=0)
-    epochs = [stream.take(3) + stream.take(7) for _ in range(3)]
-    for epoch in epochs:
-        assert collections.Counter(p.question for p in epoch) == {p.question: 1 for p in MANY}
-    assert epochs[0] != epochs[1] != epochs[2] != epochs[0] != MANY
-    # A batch may span epochs.
-    assert ProblemStream(MANY, seed=0).take(30) == sum(epochs, [])
-    assert ProblemStream(MANY, seed=1).take(10) != epochs[0]
-
-
-def test_a_stream_is_resumed_by_its_counter():
-    stream = ProblemStream(MANY, seed=0)
-    stream.take(17)
-    resumed = ProblemStream(MANY, seed=0)
-    resumed.taken = stream.taken
-    assert resumed.take(25) == stream.take(25)
-
-
-def test_no_problems():
-    with pytest.raises(ValueError, match="no training problems: check the task and its split"):
-        ProblemStream([], seed=0)
 
 
 # Sampling.
@@ -143,9 +116,7 @@ def test_minibatches_and_epochs(minibatches, epochs):
     for batch in batches:
         assert batch["loss_weights"].sum() == pytest.approx(1.0)
         assert {x.shape for x in batch.values()} == {(ROWS, LENGTH)}
-    assert running.state_dict() == {
-        "batches_drawn": 1, "problems_taken": 4, "constant_batches": 0
-    }  # fmt: skip
+    assert running.state_dict() == {"batches_drawn": 1, "problems_taken": 4}
 
 
 def test_later_updates_are_off_policy():
@@ -359,28 +330,3 @@ def test_bad_settings():
         source(ScriptedSampler(varied), "grpo")
     with pytest.raises(ValueError, match="tis_cap=.* needs recompute_old=True"):
         source(ScriptedSampler(varied), overrides={"loss": {"tis_cap": 2.0}})
-
-
-def test_a_constant_reward_is_told_of_ever_more_rarely():
-    watch = ConstantReward(patience=5)
-    told = [i for i in range(1, 60) if watch.update(np.zeros((3, 2)))]
-    assert told == [5, 10, 20, 40]
-    assert watch.update(np.eye(2)) is None and watch.batches == 0
-    notes = [watch.update(np.full((2, 2), 1.0)) for _ in range(5)]
-    assert notes[:4] == [None] * 4
-    expected = "all rewards of 5 rollout batches in a row were 1: nothing is learned"
-    assert notes[4].startswith(expected)
-
-
-def test_the_source_tells_of_rewards_and_remembers_over_a_resume():
-    running = source(ScriptedSampler(lambda *_: 0.0), "dr_grpo")
-    seen = []
-    for _ in range(6):
-        running.next(STATE)
-        seen += running.notes()
-    resumed = source(ScriptedSampler(lambda *_: 0.0), "dr_grpo")
-    resumed.load_state_dict(running.state_dict())
-    for _ in range(4):
-        resumed.next(STATE)
-        seen += resumed.notes()
-    assert len(seen) == 1 and "all rewards of 10 rollout batches" in seen[0]

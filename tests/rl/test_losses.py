@@ -27,6 +27,19 @@ CASES |= {
     "grpo_k3": ("sequence_mean", PolicyLossConfig(beta=0.3, kl_estimator="k3"), 0.4),
     "grpo_tis": ("sequence_mean", PolicyLossConfig(beta=0.1, tis_cap=1.2), 0.4),
     "dapo_dual_clip": ("token_mean", PolicyLossConfig(clip_high=0.28, dual_clip=1.3), 0.6),
+    "mask_low": ("token_mean", PolicyLossConfig(mask_low=0.8), 0.4),
+    "mask_sequence": (
+        "sequence_mean",
+        PolicyLossConfig(mask_low=0.9, mask_high=1.1, correction_level="sequence", beta=0.2),
+        0.4,
+    ),
+    "mask_product_tis": (
+        "constant",
+        PolicyLossConfig(
+            mask_high=1.5, correction_level="sequence_product", tis_cap=1.2, objective="cispo"
+        ),
+        0.4,
+    ),
     "gspo_wide": ("sequence_mean", PolicyLossConfig(ratio_level="sequence"), 0.4),
     "gspo_tis_kl": (
         "sequence_mean",
@@ -90,7 +103,7 @@ def weights_for(completions, aggregation):
         (case, use_old)
         for case in CASES
         for use_old in (True, False)
-        if use_old or not CASES[case][1].tis_cap
+        if use_old or not CASES[case][1].corrects
     ],
 )
 @pytest.mark.parametrize("shape", SHAPES)
@@ -189,7 +202,7 @@ def test_on_policy_gradient_is_reinforce(name):
     rng = np.random.default_rng(5)
     completions = oracle.random_completions(rng, [3, 5, 2])
     for c in completions:
-        c.old = c.logprobs
+        c.old = c.behaviour = c.logprobs
     batch, logprobs, places = pack(
         completions, weights_for(completions, variant.aggregation), [[0, 1], [2]], rng
     )
@@ -354,6 +367,10 @@ def test_k1_in_the_loss_has_no_gradient_in_expectation_and_is_refused():
         ({"dual_clip": 0.9}, "dual_clip=0.9"),
         ({"dual_clip": 3.0, "objective": "cispo"}, "dual_clip=3.0 needs objective='clip'"),
         ({"tis_cap": 0.0}, "tis_cap is 0.0"),
+        ({"mask_low": 1.0}, "mask_low is 1.0: give a number from 0 to below 1"),
+        ({"mask_high": 1.0}, "mask_high is 1.0: give a number above 1"),
+        ({"correction_level": "sequence"}, "correction_level='sequence' corrects nothing"),
+        ({"correction_level": "word", "tis_cap": 2.0}, "correction_level is 'word'"),
     ],
 )
 def test_bad_settings(fields, message):
@@ -366,6 +383,7 @@ def test_bad_settings(fields, message):
     [
         ("reference_logprobs", PolicyLossConfig(beta=0.1)),
         ("old_logprobs", PolicyLossConfig(tis_cap=2.0)),
+        ("old_logprobs", PolicyLossConfig(mask_high=2.0)),
     ],
 )
 def test_missing_arrays(missing, config):
@@ -375,6 +393,26 @@ def test_missing_arrays(missing, config):
     del batch[missing]
     with pytest.raises(ValueError, match=f"no {missing}"):
         policy_loss(logprobs, batch, config)
+
+
+@pytest.mark.parametrize("level", ["token", "sequence", "sequence_product"])
+def test_masked_tokens_have_no_gradient_and_are_counted(level):
+    config = PolicyLossConfig(mask_low=0.8, mask_high=1.25, correction_level=level)
+    rng = np.random.default_rng(11)
+    completions = oracle.random_completions(rng, [6, 3, 9, 4, 2], 0.3)
+    weights = weights_for(completions, "token_mean")
+    batch, logprobs, places = pack(completions, weights, [[0, 1, 2], [3, 4]], rng)
+    (_, metrics), gradient = LOSS_AND_GRADIENT(logprobs, batch, config)
+    unmasked = LOSS_AND_GRADIENT(logprobs, batch, PolicyLossConfig())[1]
+    masked = 0
+    for i, place in places.items():
+        gaps = np.float64(completions[i].old) - completions[i].behaviour
+        over = {"token": gaps, "sequence": gaps.mean(), "sequence_product": gaps.sum()}[level]
+        out = np.broadcast_to((np.exp(over) < 0.8) | (np.exp(over) > 1.25), gaps.shape)
+        masked += out.sum()
+        np.testing.assert_array_equal(gradient[place], np.where(out, 0, unmasked[place]))
+    assert 0 < masked < sum(len(c.logprobs) for c in completions)
+    assert float(metrics["masked"]) == masked
 
 
 def test_get_variant_overrides_and_refuses_unknown_names():

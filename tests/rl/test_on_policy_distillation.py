@@ -9,8 +9,8 @@ import pytest
 
 from models.sharding import make_mesh
 from reasoning.generation.jax_generator import JaxGenerator
-from rl.learner import ProblemStream
 from rl.on_policy_distillation import OnPolicySource
+from rl.problem_stream import ProblemStream
 from rl.rollouts import RolloutSampler
 from tests.rl import tiny_policy
 from tests.rl.tiny_policy import LENGTH, MODEL, PROBLEMS, ROWS, TOKENIZER

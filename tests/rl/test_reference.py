@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from models.manifest import Damaged
-from rl.learner import LearnerConfig, PolicySource, ProblemStream
+from rl.learner import LearnerConfig, PolicySource
+from rl.problem_stream import ProblemStream
 from rl.reference import ReferenceRenewal
 from rl.variants import get_variant
 from tests.rl import tiny_policy

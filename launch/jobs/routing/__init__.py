@@ -1,0 +1,1 @@
+"""Routers: outcomes of the routes are measured, a router is fitted and reported."""

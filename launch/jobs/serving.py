@@ -1,0 +1,65 @@
+"""Opens the models that a server offers: weights, engines and the router."""
+
+from pathlib import Path
+from typing import Any
+
+from launch.jobs.asked import LocalModel
+from models.checkpoint import load_params
+from models.decoding.slot_sampler import SlotSampler
+from reasoning.router import PredictiveRouter, load
+from reasoning.router.route import LONG_CHAIN, SHORT_CHAIN, VOTE, Route, direct
+from reasoning.router.rules import RulesPredictor
+from reasoning.serving.engine import Engine
+from reasoning.serving.models import Checkpoint
+from reasoning.serving.routes import Models
+from reasoning.serving.text import Vocabulary
+
+
+def open_models(
+    model: str, cheap: str = "", router: str = "", *, slots: int, context: int, queue: int,
+    dtype: str = "auto", lock: Any = None, chunk: int = 64,
+) -> Models:  # fmt: skip
+    """Loads checkpoints and starts their engines.
+
+    Args:
+      model: the reasoner; see `models.checkpoint_source`.
+      cheap: another checkpoint for cheap answers; empty for the same one without a chain.
+      router: the folder of a router; empty for rules.
+      slots, context, queue: sizes of the engines.
+      lock: held while a program runs on the device.
+
+    Raises:
+      OSError, ValueError: something is missing or does not fit; one line.
+    """
+    reasoner = _open(model, slots, context, queue, dtype, lock, chunk)
+    other = _open(cheap, slots, context, queue, dtype, lock, chunk) if cheap else None
+    chosen = load(router) if router else _rules(context)
+    for checkpoint in [reasoner, *([other] if other else [])]:
+        checkpoint.engine.start()
+    return Models(reasoner, other, chosen)
+
+
+def _open(name, slots, context, queue, dtype, lock, chunk) -> Checkpoint:
+    local = LocalModel(name, dtype=dtype)
+    config = local.model.config
+    params = load_params(local.path, config, None)
+    # Whole chunks, so that the last one fits as well.
+    columns = max(chunk, min(context, config.max_length) // chunk * chunk)
+    shown = Path(name).name or name
+    vocabulary = Vocabulary(local.tokenizer, config.vocab_size)
+    sampler = SlotSampler(
+        local.model, params, slots=slots, columns=columns, stop_ids=local.tokenizer.stop_ids,
+        visible=vocabulary.visible, chunk=chunk,
+    )  # fmt: skip
+    return Checkpoint(shown, vocabulary, Engine(sampler, queue=queue, lock=lock))
+
+
+def _rules(context: int) -> PredictiveRouter:
+    chain = max(64, context // 4)
+    routes = (
+        direct(),
+        Route(SHORT_CHAIN, max(16, chain // 8)),
+        Route(LONG_CHAIN, chain),
+        Route(VOTE, chain, 8),
+    )
+    return PredictiveRouter(RulesPredictor(routes))

@@ -1,0 +1,91 @@
+"""`launch.run_router` on a tiny random model and on a file of outcomes: files, resuming, errors."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import router as router_config
+from launch import run_router
+from launch.schema.loading import ConfigError
+from models.decoder import LanguageModel
+from models.hf.export import export_model
+from reasoning import router
+from tests.models.gguf import gguf_files
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("router") / "hf"
+    config = gguf_files.BASE
+    params = jax.jit(LanguageModel(config).init)(jax.random.key(0))
+    export_model(folder, config, params, gguf_files.make_tokenizer())
+    return folder
+
+
+def config_of(model):
+    config = router_config.get_config()
+    config.model, config.template = str(model), "plain"
+    config.tasks, config.problems, config.folds = ("tiny_math?low=2&high=2",), 24, 2
+    config.routes, config.rows = ("direct", "long_chain@4", "vote@4x5"), 8
+    config.kinds = ("rules", "linear", "hidden")
+    return config
+
+
+def test_routes_are_run_once_and_every_kind_can_be_opened(model, tmp_path):
+    run_router.run(config_of(model), str(tmp_path))
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert set(report["kinds"]) == {"rules", "linear", "hidden", "random", "oracle"}
+    assert set(report["routes"]) == {"direct", "long_chain@4", "vote@4x5"}
+    assert (tmp_path / "router.png").stat().st_size > 0
+    chosen = router.load(tmp_path / "linear").choose("3 + 4")
+    assert chosen.route.name in report["routes"]
+
+    # A kill cuts the log: the outcomes that are left stay, the others come back.
+    log = tmp_path / "outcomes_0.jsonl"
+    whole = log.read_text()
+    kept = "".join(whole.splitlines(keepends=True)[:40])
+    log.write_text(kept + '{"key": "vote')
+    run_router.run(config_of(model), str(tmp_path))
+    again = log.read_text()
+    assert again.startswith(kept)
+    assert sorted(again.splitlines()) == sorted(whole.splitlines())
+
+
+def test_a_users_outcomes_need_no_model(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "outcomes.jsonl"
+    lines = [
+        {"question": f"Question {i}", "a_correct": bool(rng.random() < 0.3), "b_correct": True}
+        for i in range(60)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    config = router_config.get_config("outcomes")
+    config.outcomes, config.routes, config.costs = str(path), ("a", "b"), ("a=1", "b=10")
+    run_router.run(config, str(tmp_path / "out"))
+    loaded = router.load(tmp_path / "out" / "knn")
+    assert [route.model for route in loaded.routes] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"outcomes": "nothing.jsonl"}, "config.outcomes"),
+        ({"routes": ("direct",)}, "config.routes"),
+        ({"routes": ("direct", "think@5")}, "long_chain@TOKENS"),
+        ({"routes": ("direct", "verifier_search@5x2")}, "process verifier"),
+        ({"promise": "cheap"}, "config.promise"),
+        ({"costs": ("a",)}, "NAME=COST"),
+        ({"tasks": ("no_such_task",)}, "no_such_task"),
+        ({"kinds": ("magic",)}, "config.kinds"),
+        ({"held_out": 1.0}, "config.held_out"),
+    ],
+)
+def test_a_wrong_setting_is_named(changes, told, tmp_path):
+    config = config_of("model")
+    for name, value in changes.items():
+        config[name] = value
+    with pytest.raises(ConfigError, match=told):
+        run_router.run(config, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
