@@ -57,12 +57,14 @@ report.print_table(base, 1)
 # The plot moves while the model trains: mean reward, and the length of the responses.
 
 # %%
-from IPython.display import display
+import io
+
+from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from launch.parts import live
 
-plot = display(Figure(), display_id=True)
+plot = display("no step yet", display_id=True)
 
 
 def show(records):
@@ -71,7 +73,9 @@ def show(records):
         points = [(each["step"], each[name]) for each in records if name in each]
         axis.plot(*zip(*points), marker=".")
         axis.set(xlabel="step", ylabel=name)
-    plot.update(figure)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    plot.update(Image(picture.getvalue()))
 
 
 # %%
