@@ -10,8 +10,9 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-# Where the project is published. Badges and the install cell are the only places that use it.
-REPOSITORY = "ergo-contributors/ergo"
+# Where the project is published on GitHub; badges and install cells are made from it. The project has
+# no address yet. Nobody can register this owner, so until then a click fails and installs nothing.
+REPOSITORY = "-owner-/ergo"
 HERE = Path(__file__).parent
 BADGES = """\
 [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
