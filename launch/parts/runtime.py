@@ -221,6 +221,8 @@ def build_mesh(config: Any, devices: Sequence[Any] | None = None) -> "Mesh":
 def working_directory(workdir: str) -> Iterator[Path]:
     """Creates the working directory and holds it for this run alone (see `launch.parts.lock`).
 
+    The directory also gets a record of the command and the report page (see `launch.parts.record`).
+
     Yields:
       Its absolute path.
 
@@ -229,8 +231,12 @@ def working_directory(workdir: str) -> Iterator[Path]:
     """
     import jax
 
+    from launch.parts import record
+
     path = Path(workdir).expanduser().resolve()
     path.mkdir(parents=True, exist_ok=True)
-    # Process 0 of a job holds the lock for all processes.
-    with lock.locked(path) if jax.process_index() == 0 else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:  # It holds the lock and writes for all processes.
+            stack.enter_context(lock.locked(path))
+            stack.enter_context(record.recorded(path))
         yield path
