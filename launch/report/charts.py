@@ -70,8 +70,8 @@ def short(value: float | None, digits: int = 3) -> str:
     for scale, letter in _PREFIXES:
         if size >= scale * (1 - 0.5 * 10**-digits) and size >= 10_000:
             return f"{value / scale:.{digits}g}{letter}"
-    if size and size < 1e-3:
-        return f"{value:.{max(1, digits - 1)}g}"
+    if size < 1:
+        return f"{value:.{digits}g}"
     whole = len(str(int(size)))
     text = f"{value:.{max(0, digits - whole)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -124,7 +124,10 @@ def test_the_report_has_the_contracts_fields(smoke):
 
 
 def test_everything_is_written(smoke):
-    workdir, _ = smoke
+    workdir, done = smoke
+    page = (workdir / "report.html").read_text()
+    assert f"page: {workdir / 'report.html'}" in done.stdout
+    assert "python -m launch.run_r1 --config=" in page and "Where the time went" in page
     assert (workdir / "r1_zero.png").read_bytes().startswith(b"\x89PNG")
     assert set(json.loads((workdir / "samples.json").read_text())) == {"base", "r1_zero"}
     for stage in ("base", "r1_zero"):

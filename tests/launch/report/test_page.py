@@ -22,7 +22,7 @@ SECTIONS = {
     "evaluation": {"Evaluations", "Samples before and after", "Command"},
     "router": {"Router"},
     "distillation": {"Stages", "Distillation", "Response length", "Samples before and after",
-                     "Where the time went", "Command"},
+                     "Where the time went"},
 }  # fmt: skip
 # Whatever may load or run something, or frame it.
 ACTIVE = {"script", "iframe", "object", "embed", "img", "form", "base", "audio", "video", "use"}
@@ -159,7 +159,7 @@ def test_long_files_of_samples_are_read_at_both_ends(tmp_path, monkeypatch):
     lines = [{"step": step, "response": "x" * 50, "reward": 0} for step in range(1, 201)]
     path = tmp_path / "rl" / "samples.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for size in (1000, 6000, 10**6):  # In parts, overlapping, whole.
+    for size in (1000, 10_000, 10**6):  # In parts, overlapping, whole.
         monkeypatch.setattr("launch.report.sources.SAMPLE_BYTES", size)
         steps = [each["step"] for each in read_run(tmp_path).trainings[0].samples]
         assert steps[0] == 1 and steps[-1] == 200

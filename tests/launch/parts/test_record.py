@@ -1,0 +1,76 @@
+"""The record of the commands that worked in a run's folder, and the page at their end."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.parts import record, runtime
+from launch.parts.endings import Interrupted
+from models.files import write_atomically
+
+ROOT = Path(__file__).parents[3]
+
+
+def invocations(folder):
+    return json.loads((folder / "run.json").read_text())["invocations"]
+
+
+def test_each_command_is_recorded_with_its_end(tmp_path):
+    with runtime.working_directory(str(tmp_path)):
+        assert [each["state"] for each in invocations(tmp_path)] == ["running"]
+    with pytest.raises(Interrupted), runtime.working_directory(str(tmp_path)):
+        raise Interrupted("SIGTERM after step 2")
+    with pytest.raises(ValueError), runtime.working_directory(str(tmp_path)):
+        raise ValueError("no data\nanywhere")
+    found = invocations(tmp_path)
+    assert [(each["state"], each.get("reason")) for each in found] == [
+        ("complete", None), ("interrupted", "SIGTERM after step 2"), ("failed", "no data anywhere"),
+    ]  # fmt: skip
+    assert all(each["seconds"] >= 0 and each["machine"]["processor"] for each in found)
+    assert found[0]["versions"]["python"] == sys.version.split()[0]
+    assert "no data anywhere" in (tmp_path / "report.html").read_text()
+
+
+def test_the_latest_commands_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "MOST_COMMANDS", 2)
+    for _ in range(4):
+        with record.recorded(tmp_path):
+            pass
+    assert len(invocations(tmp_path)) == 2
+
+
+def test_a_page_that_cannot_be_written_ends_no_run(tmp_path, capsys):
+    with runtime.working_directory(str(tmp_path)) as directory:
+        (directory / "report.html").mkdir()  # Nothing can take its name.
+    assert invocations(tmp_path)[-1]["state"] == "complete"
+    assert capsys.readouterr().err.startswith("warning: no report page: ")
+
+
+def test_a_damaged_record_is_one_line(tmp_path):
+    write_atomically(tmp_path / "run.json", "{")
+    with pytest.raises(ValueError, match=r"run\.json is damaged .*: remove it; the run's"):
+        with runtime.working_directory(str(tmp_path)):
+            pass
+
+
+def test_the_command_line_can_be_run_again_and_holds_no_password():
+    code = "from launch.parts.record import command_line; print(command_line())"
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == "None"  # A notebook or a user's program.
+    script = f"""
+import sys
+sys.argv = ["x", "--tasks=a b", "--server=https://me:secret@host/v1"]
+sys.modules["__main__"].__spec__ = type("Spec", (), {{"name": "launch.run_eval"}})
+{code}
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == (
+        "python -m launch.run_eval '--tasks=a b' --server=https://…@host/v1"
+    )
