@@ -174,7 +174,10 @@ def chart(
 def dots(
     title: str, label: str, rows: Sequence[tuple[str, Any]], scale: float = 1, note: str = ""
 ) -> Figure | None:
-    """Draws figures (`{"mean", "ci95", "n"}`) as dots with intervals, one row for each name."""
+    """Draws figures (`{"mean", "ci95", "n"}`) as dots with intervals, one row for each name.
+
+    The note begins with n, as far as all figures have the same.
+    """
     rows = [(n, f) for n, f in rows if f is not None and finite(f.get("mean"))]
     if not rows:
         return None
@@ -186,7 +189,7 @@ def dots(
     parts = [_x_axis(axis, height - _BOTTOM, 4, label, (left + WIDTH - 58) / 2)]
     for i, ((name, figure), (low, high)) in enumerate(zip(rows, bounds)):
         at, mean = 18 + 24 * i, scale * figure["mean"]
-        parts.append(_text(left - 8, at + 4, _cut(name, 20), "end"))
+        parts.append(_text(left - 8, at + 4, _cut(name, 18), "end"))
         if low is not None and high is not None:
             ends = axis(scale * low), axis(scale * high)
             parts.append(f'<path class="bar c0" d="M{ends[0]} {at}H{ends[1]}"/>')
@@ -198,8 +201,9 @@ def dots(
         for (name, f), pair in zip(rows, bounds)
     ]  # fmt: skip
     headers = ["name", label, "95 % from", "95 % to", "n", "seeds"]
-    svg = _svg(parts, title, height)
-    return Figure(title, note, svg, [], Table(title, headers, table, shut=True))
+    svg, sizes = _svg(parts, title, height), {figure.get("n") for _, figure in rows}
+    told = f"n = {sizes.pop()}. {note}" if len(sizes) == 1 else note
+    return Figure(title, told, svg, [], Table(title, headers, table, shut=True))
 
 
 def bars(
@@ -215,7 +219,7 @@ def bars(
     drawn = [_x_axis(axis, height - _BOTTOM, 4, label, (left + WIDTH - 58) / 2)]
     for i, (name, parts) in enumerate(rows):
         top, total = 6 + 26 * i, 0.0
-        drawn.append(_text(left - 8, top + 13, _cut(name, 20), "end"))
+        drawn.append(_text(left - 8, top + 13, _cut(name, 18), "end"))
         for part, value in parts:
             if value > 0:
                 a, b = axis(total), axis(total + value)

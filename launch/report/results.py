@@ -15,7 +15,7 @@ ORDER = (
     "self_checks", "reward/*", "response_tokens",
 )  # fmt: skip
 _PLAIN = ("response_tokens", "reward/*")
-_OVER = "Bars are 95 % intervals: over problems with one seed, over training runs with several."
+_OVER = "Bars are 95 % intervals."
 
 
 def shown(figure: Mapping[str, Any] | None, scale: float = 1) -> str:

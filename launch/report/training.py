@@ -128,7 +128,7 @@ def lengths(run: Run) -> list[Figure]:
             (name, (stage.get("metrics") or {}).get("response_tokens"))
             for name, stage in run.stages.items()
         ]
-        note = "Held-out problems. Bars are 95 % intervals over problems, or over seeds."
+        note = "Bars are 95 % intervals."
         figures.append(
             charts.dots("Response length after each stage", "tokens a response", rows, note=note)
         )
