@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,14 @@ from typing import Any
 
 from launch.parts import machine
 from launch.report.page import write_page
-from launch.report.sources import RECORD_FILE
+from launch.report.sources import RECORD_FILE, last_change
 from models.files import read_json, write_atomically
 
+# While a run goes on, its page is written no more often than this, and building it takes at most
+# one part in `SHARE` of the time.
+SECONDS_BETWEEN_PAGES, SHARE = 10.0, 100
+# A run that ends sooner has no page before its end.
+SECONDS_TO_FIRST_PAGE = 3.0
 # The record keeps so many commands, the latest.
 MOST_COMMANDS = 50
 _PACKAGES = ("ergo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -29,6 +35,7 @@ _REMEDY = "remove it; the run's results do not depend on it"
 def recorded(directory: Path) -> Iterator[None]:
     """Records a command while it works in a run's folder, and writes the report page at its end.
 
+    While the command works, a thread writes the page anew whenever the run has logged something.
     `run.json` gets the command line, versions and machine at once, and at the end how the command
     ended: complete, interrupted, or failed and why. A page that cannot be written is told in one
     line and changes nothing else: results never depend on it.
@@ -54,6 +61,7 @@ def recorded(directory: Path) -> Iterator[None]:
         write_atomically(path, json.dumps({"invocations": kept}, indent=2) + "\n")
 
     write()
+    live = LivePage(directory)
     try:
         yield
     except KeyboardInterrupt as error:
@@ -65,12 +73,42 @@ def recorded(directory: Path) -> Iterator[None]:
     else:
         entry["state"] = "complete"
     finally:
+        live.close()
         entry["seconds"] = time.monotonic() - start
         with contextlib.suppress(OSError):  # Such as a full disk, which the run itself reports.
             write()
         page = page_of(directory)
         if page is not None and entry["state"] == "complete":
             print(f"page: {page}")
+
+
+class LivePage:
+    """Writes the page of a run that goes on, in a thread, at most every few seconds.
+
+    The thread looks at the times of the run's files, so that no training step waits for it.
+    """
+
+    def __init__(self, directory: Path):
+        """Starts to watch the run's folder."""
+        self._directory, self._end = directory, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="report page", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread; a page that it is writing is written first."""
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        wait, shown = SECONDS_TO_FIRST_PAGE, 0
+        while not self._end.wait(wait):
+            begun = time.monotonic()
+            changed = last_change(self._directory)
+            if changed > shown:
+                shown = changed
+                if page_of(self._directory, live=True) is None:
+                    return  # It has told why, and need not do so every few seconds.
+            wait = max(SECONDS_BETWEEN_PAGES, SHARE * (time.monotonic() - begun))
 
 
 def page_of(directory: Path, live: bool = False) -> Path | None:

@@ -114,17 +114,21 @@ def _keep_freed_memory() -> None:
     mallopt(mmap_threshold, most)
 
 
-def run_main(main: Callable[[list[str]], None]) -> None:
+def run_main(main: Callable[[list[str]], None], positional: bool = False) -> None:
     """Runs an entry point by `app.run`, with the exit codes of `launch.parts.endings`.
 
     A user's mistake, or a run that stopped itself, gives one line on stderr and no traceback.
+
+    Args:
+      main: gets the command line's arguments that are no flags, after the program's name.
+      positional: whether there may be such arguments.
     """
 
     def guarded(argv):
         if not any(arg.startswith(("--verbosity", "-v")) for arg in sys.argv):
             # `app.run` has set INFO, at which Orbax logs every file it writes.
             logging.set_verbosity(logging.WARNING)
-        if len(argv) > 1:
+        if len(argv) > 1 and not positional:
             raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
         try:
             endings.handle_signals()

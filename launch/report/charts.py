@@ -15,6 +15,8 @@ WIDTH, HEIGHT = 400, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 14, 26, 40
 # More points than this are averaged in groups, and get no marks.
 MOST_POINTS, MOST_MARKS = 160, 40
+# Longer names of rows are cut; the data beside the chart have them whole.
+LONGEST_NAME = 18
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -152,12 +154,12 @@ def chart(
     x = _Axis([p.x for p in points], _LEFT, WIDTH - _RIGHT, log_x)
     y = _Axis(spread, HEIGHT - _BOTTOM, _TOP, False)
     parts = [_grid(x, y, x_label, y_label)]
-    legend = []
+    legend: dict[str, Markup] = {}
     for i, each in enumerate(series):
         colour = (i if each.colour is None else each.colour) % (COLOURS * len(_DASHES))
         parts.append(_series(each, colour, x, y))
         if not each.faint:
-            legend.append((each.name, _swatch(colour, each.line)))
+            legend.setdefault(each.name, _swatch(colour, each.line))
     rows = [
         [s.name, _plain(p.x), _plain(p.y), *(_plain(v) for v in (p.low, p.high))]
         for s in series
@@ -167,33 +169,40 @@ def chart(
     if all(p.low is None for p in points):
         headers, rows = headers[:3], [row[:3] for row in rows]
     # A legend of one line tells nothing that the title does not.
-    shown = legend if len(legend) > 1 else []
+    shown = list(legend.items()) if len(legend) > 1 else []
     return Figure(title, note, _svg(parts, title), shown, Table(title, headers, rows, shut=True))
 
 
 def dots(
-    title: str, label: str, rows: Sequence[tuple[str, Any]], scale: float = 1, note: str = ""
+    title: str,
+    label: str,
+    rows: Sequence[tuple[str, Any]],
+    scale: float = 1,
+    note: str = "",
+    colours: Sequence[int] | None = None,
 ) -> Figure | None:
     """Draws figures (`{"mean", "ci95", "n"}`) as dots with intervals, one row for each name.
 
-    The note begins with n, as far as all figures have the same.
+    The note begins with n, as far as all figures have the same. `colours` has one for each row.
     """
-    rows = [(n, f) for n, f in rows if f is not None and finite(f.get("mean"))]
-    if not rows:
+    paired = zip(rows, colours or [0] * len(rows))
+    kept = [(row, c) for row, c in paired if row[1] is not None and finite(row[1].get("mean"))]
+    if not kept:
         return None
+    rows, colours = [row for row, _ in kept], [colour % COLOURS for _, colour in kept]
     bounds = [interval(figure) for _, figure in rows]
     values = [scale * f["mean"] for _, f in rows]
     values += [scale * v for pair in bounds for v in pair if v is not None]
-    height, left = 24 * len(rows) + _BOTTOM + 8, 128
+    height, left = 24 * len(rows) + _BOTTOM + 8, _room([name for name, _ in rows])
     axis = _Axis([*values, *([0.0] if min(values) >= 0 else [])], left, WIDTH - 58, False)
     parts = [_x_axis(axis, height - _BOTTOM, 4, label, (left + WIDTH - 58) / 2)]
     for i, ((name, figure), (low, high)) in enumerate(zip(rows, bounds)):
         at, mean = 18 + 24 * i, scale * figure["mean"]
-        parts.append(_text(left - 8, at + 4, _cut(name, 18), "end"))
+        parts.append(_text(left - 8, at + 4, _cut(name, LONGEST_NAME), "end"))
         if low is not None and high is not None:
             ends = axis(scale * low), axis(scale * high)
-            parts.append(f'<path class="bar c0" d="M{ends[0]} {at}H{ends[1]}"/>')
-        parts.append(f'<circle class="mark c0" cx="{axis(mean)}" cy="{at}" r="4.5"/>')
+            parts.append(f'<path class="bar c{colours[i]}" d="M{ends[0]} {at}H{ends[1]}"/>')
+        parts.append(f'<circle class="mark c{colours[i]}" cx="{axis(mean)}" cy="{at}" r="4.5"/>')
         parts.append(_text(WIDTH - 50, at + 4, short(mean), "start"))
     table = [
         [name, short(scale * f["mean"], 5), *(short_or_none(v, scale) for v in pair),
@@ -214,12 +223,12 @@ def bars(
     most = max((sum(value for _, value in parts) for _, parts in rows), default=0)
     if not names or most <= 0:
         return None
-    height, left = 26 * len(rows) + _BOTTOM + 6, 128
+    height, left = 26 * len(rows) + _BOTTOM + 6, _room([name for name, _ in rows])
     axis = _Axis([0.0, most], left, WIDTH - 58, False)
     drawn = [_x_axis(axis, height - _BOTTOM, 4, label, (left + WIDTH - 58) / 2)]
     for i, (name, parts) in enumerate(rows):
         top, total = 6 + 26 * i, 0.0
-        drawn.append(_text(left - 8, top + 13, _cut(name, 18), "end"))
+        drawn.append(_text(left - 8, top + 13, _cut(name, LONGEST_NAME), "end"))
         for part, value in parts:
             if value > 0:
                 a, b = axis(total), axis(total + value)
@@ -276,6 +285,11 @@ def _clean(points: Sequence[Point], log_x: bool) -> list[Point]:
 
 def _plain(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
+
+
+def _room(names: Sequence[str]) -> int:
+    """Returns the width that the names of rows need."""
+    return 14 + 7 * min(LONGEST_NAME, max(map(len, names)))
 
 
 def _cut(text: str, length: int) -> str:

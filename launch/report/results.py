@@ -111,7 +111,7 @@ def scaling(records: Sequence[Mapping[str, Any]], what: str = "") -> list[Figure
             for record in own:
                 if charts.finite(record.get(field)) and record.get("accuracy"):
                     # A method that gives one response has the same cost at every budget.
-                    points[record[field]] = _percent(record[field], record["accuracy"])
+                    points[record[field]] = percent_point(record[field], record["accuracy"])
             series.append(Series(name, [points[x] for x in sorted(points)]))
         note = f"{_count(records)}Bars are 95 % intervals over problems. The x axis is logarithmic."
         name = f"Accuracy against {'tokens' if field == 'tokens' else 'FLOPs'}{what}"
@@ -151,7 +151,7 @@ def distillation(run: Run) -> list[Figure]:
             for name, stage in stages.items():
                 figure = stage["metrics"].get(metric)
                 if figure is not None:
-                    point = _percent(stage["train_flops"], figure)
+                    point = percent_point(stage["train_flops"], figure)
                     series.append(Series(name, [point], line=False))
             figures.append(
                 charts.chart(
@@ -175,7 +175,7 @@ def router(report: Mapping[str, Any]) -> tuple[list[Figure], list[Table]]:
         for kind, each in kinds.items()
     ]
     for i, (name, route) in enumerate(routes.items()):
-        point = _percent(route["cost"], route["accuracy"])
+        point = percent_point(route["cost"], route["accuracy"])
         series.append(Series(f"route {name}", [point], line=False, colour=len(kinds) + i))
     n = report.get("questions")
     note = f"n = {n} questions, cross-validated. Points are fixed routes, with 95 % intervals."
@@ -229,7 +229,7 @@ def findings(run: Run) -> Table | None:
     )
 
 
-def _percent(x: float, figure: Mapping[str, Any]) -> Point:
+def percent_point(x: float, figure: Mapping[str, Any]) -> Point:
     """Returns a share with its interval as a point in percent."""
     low, high = interval(figure)
     mean = figure["mean"] if charts.finite(figure.get("mean")) else math.nan

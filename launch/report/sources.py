@@ -1,5 +1,6 @@
 """Reads the folder of a run, finished or still going on, into a `Run` for the report page."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -134,6 +135,16 @@ def read_run(directory: str | os.PathLike) -> Run:
         name: _combined(each) for name, each in results.items() if isinstance(each[0], Mapping)
     }
     return Run(path, report, invocations, stages, search, trainings, graded, found, warnings)
+
+
+def last_change(directory: Path) -> int:
+    """Returns when a stage of the run last wrote something, in nanoseconds; 0 if none has."""
+    latest = 0
+    for folder in _folders(directory):
+        for name in (*_MARKS, "graded.jsonl", "samples.jsonl", "measured.jsonl"):
+            with contextlib.suppress(FileNotFoundError):
+                latest = max(latest, (folder / name).stat().st_mtime_ns)
+    return latest
 
 
 def settings_of(training: Training) -> Mapping[str, Any]:

@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from launch.parts import record, runtime
+from launch.parts import lock, record, runtime
 from launch.parts.endings import Interrupted
 from models.files import write_atomically
+from train.metrics import MetricWriter
 
 ROOT = Path(__file__).parents[3]
 
@@ -74,3 +77,67 @@ sys.modules["__main__"].__spec__ = type("Spec", (), {{"name": "launch.run_eval"}
     assert told.stdout.strip() == (
         "python -m launch.run_eval '--tasks=a b' --server=https://…@host/v1"
     )
+
+
+def test_the_page_follows_a_run_that_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "SECONDS_TO_FIRST_PAGE", 0.05)
+    monkeypatch.setattr(record, "SECONDS_BETWEEN_PAGES", 0.05)
+    monkeypatch.setattr(record, "SHARE", 1)
+    page = tmp_path / "report.html"
+
+    def waited_for(text):
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            if page.exists() and text in page.read_text():
+                return True
+            time.sleep(0.02)
+        return False
+
+    with runtime.working_directory(str(tmp_path)):
+        writer = MetricWriter(tmp_path / "rl")
+        writer.resume(0)
+        for step in (1, 2):
+            writer.write(step, {"reward": 0.5})
+            assert waited_for(f"rl is at step {step}.")
+            assert 'http-equiv="refresh"' in page.read_text()
+        written = page.stat().st_mtime_ns
+        time.sleep(0.5)
+        assert page.stat().st_mtime_ns == written  # Nothing new, so nothing is written.
+        writer.close()
+    assert 'http-equiv="refresh"' not in page.read_text()
+    assert not [each for each in threading.enumerate() if each.name == "report page"]
+
+
+def test_building_pages_takes_little_of_a_runs_time(tmp_path, monkeypatch):
+    """The longer a page takes to build, the longer the next one waits."""
+    waits = []
+
+    class Clock:
+        def wait(self, timeout):
+            waits.append(timeout)
+            return len(waits) > 2
+
+    monkeypatch.setattr(record, "last_change", lambda directory: len(waits))
+    monkeypatch.setattr(record, "page_of", lambda directory, live: time.sleep(0.2) or directory)
+    live = record.LivePage.__new__(record.LivePage)
+    live._directory, live._end = tmp_path, Clock()
+    live._run()
+    assert waits[0] == record.SECONDS_TO_FIRST_PAGE
+    assert all(wait >= record.SHARE * 0.2 > record.SECONDS_BETWEEN_PAGES for wait in waits[1:])
+
+
+def test_whether_a_run_works_in_a_folder(tmp_path):
+    assert not lock.is_held(tmp_path)
+    with lock.locked(tmp_path):
+        assert lock.is_held(tmp_path)
+        (tmp_path / "copy").mkdir()
+        held = (tmp_path / lock.LOCK_FILE).read_text()
+    assert not lock.is_held(tmp_path)
+    # A killed run leaves its lock file behind.
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    holder = json.loads(held) | {"pid": ended.pid}
+    (tmp_path / "copy" / lock.LOCK_FILE).write_text(json.dumps(holder))
+    assert not lock.is_held(tmp_path / "copy")
+    (tmp_path / "copy" / lock.LOCK_FILE).write_text(json.dumps(holder | {"host": "elsewhere"}))
+    assert lock.is_held(tmp_path / "copy")
