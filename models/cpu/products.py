@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from models.cpu.reductions import row_max
+from models.sharding import mesh_platform
 
 # How many columns `weighted_sum` adds up at a time on a CPU.
 COLUMNS = 32
@@ -54,7 +55,7 @@ def weighted_sum(weights_PGKQC: jax.Array, v_PGKCH: jax.Array) -> jax.Array:
     products out to memory before it sums them.
     """
     columns = weights_PGKQC.shape[-1]
-    size = COLUMNS if jax.default_backend() == "cpu" else columns
+    size = COLUMNS if mesh_platform() == "cpu" else columns
     return sum(  # pyright: ignore[reportReturnType]  (There is at least one part.)
         jnp.sum(weights_PGKQC[..., i : i + size, None] * v_PGKCH[:, :, :, None, i : i + size], -2)
         for i in range(0, columns, size)

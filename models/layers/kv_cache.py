@@ -14,6 +14,7 @@ from models.config import ModelConfig
 from models.cpu.products import weighted_sum
 from models.cpu.reductions import row_max, row_sum
 from models.layers.attention import MASK_VALUE
+from models.sharding import mesh_platform
 
 # From so many query heads per key head on, decoding computes scores as a matrix product. Cached
 # latents have that many.
@@ -214,7 +215,7 @@ def live_blocks(
 def column_blocks(columns: int) -> tuple[int, int]:
     """Returns (columns per block, number of blocks) for a cache with `columns` columns."""
     # Blocks are larger on accelerators, where every kernel costs a launch.
-    size = min(columns, 32 if jax.default_backend() == "cpu" else 512)
+    size = min(columns, 32 if mesh_platform() == "cpu" else 512)
     return size, -(-columns // size)
 
 
