@@ -1,6 +1,6 @@
 """Matrix products of attention in the layouts that XLA's CPU backend computes fast.
 
-`models.layers.attention` and `models.layers.kv_cache` use them.
+`models.layers`, `models.decoding` and `models.paths` use them.
 """
 
 import jax
@@ -46,6 +46,19 @@ def head_major_attention(
     out = (out[..., :-1] / out[..., -1:]).astype(v.dtype)
     out = out.reshape(batch, kv_heads, queries, rows, -1).transpose(0, 3, 1, 2, 4)
     return out.reshape(batch, rows, num_heads, -1)
+
+
+def float32_product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns `jnp.einsum(equation, x, y)`, added up and returned in float32.
+
+    On a CPU the function converts narrower operands first: XLA's CPU backend has no product of
+    bfloat16 matrices with a float32 result in some layouts (jaxlib 0.12 ends in `Unsupported
+    element type for DotThunk`). Products of bfloat16 numbers are exact in float32, so that the
+    conversion does not change the result.
+    """
+    if mesh_platform() == "cpu":
+        x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
 
 
 def weighted_sum(weights_PGKQC: jax.Array, v_PGKCH: jax.Array) -> jax.Array:
