@@ -23,7 +23,8 @@ def test_rl_of_two_processes_equals_that_of_one(folder):
         assert not jobs.written_by_others(workdir, processes)
         found[processes] = jobs.weights(workdir, "rl")
         assert [line["step"] for line in jobs.metrics(workdir, "rl")] == [1, 2, 3]
-    assert jobs.largest_difference(found[1], found[2]) <= jobs.TOLERANCE
+    # The mesh is the same, and a sum of two has one order.
+    assert jobs.largest_difference(found[1], found[2]) == 0
 
 
 def test_a_reward_that_differs_by_process_stops_all_with_the_reason(folder):
