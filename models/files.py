@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, overload
 
+from models import processes
+
 # Byte order marks, which Windows programs put at the beginning of text files.
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -44,7 +46,12 @@ def atomic_file(
 
 
 def write_atomically(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file so that readers find the old content or the whole new one."""
+    """Writes a text file so that readers find the old content or the whole new one.
+
+    Of the processes of one job, only the main one writes.
+    """
+    if not processes.is_main():
+        return
     with atomic_file(path) as file:
         file.write(text)
 
@@ -104,7 +111,12 @@ def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def write_jsonl(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -> None:
-    """Writes records to a JSON Lines file, which appears or is replaced when it is complete."""
+    """Writes records to a JSON Lines file, which appears or is replaced when it is complete.
+
+    Of the processes of one job, only the main one writes.
+    """
+    if not processes.is_main():
+        return
     with atomic_file(path) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 

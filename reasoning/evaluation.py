@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from models import processes
 from models.decoding.sampling import SamplingParams
 from reasoning.candidate import Candidate
 from reasoning.generation.generator import Completion, Generator
@@ -86,6 +87,7 @@ def grade(
         [prompt for _, prompt, _ in flat],
         [completion.text for _, _, completion in flat],
         lambda _: task,
+        verify=_verified,
     )
     graded = iter([Graded(*each, grade) for each, grade in zip(flat, grades, strict=True)])
     return [[next(graded) for _ in group] for group in samples]
@@ -186,7 +188,8 @@ def evaluate_votes(
         ]
         elected = [each.answer if each else None for each in elect(task, problems, candidates)]
         flat = [(p, c.answer) for p, group in zip(problems, candidates) for c in group]
-        verdicts = task.verify_all(
+        verdicts = _verified(
+            task,
             [*problems, *(problem for problem, _ in flat)],
             [answer or "" for answer in (*elected, *(answer for _, answer in flat))],
         )
@@ -197,6 +200,17 @@ def evaluate_votes(
             f"{domain}/pass@{num_samples}": shares_with_ci(of_samples.max(1)),
         }
     return metrics
+
+
+def _verified(task: Task, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
+    """Verifies answers; of several processes, each verifies its share."""
+
+    def verify(share: Sequence[tuple[Problem, str]]) -> list[Any]:
+        found = task.verify_all([problem for problem, _ in share], [answer for _, answer in share])
+        return [dataclasses.astuple(verdict) for verdict in found]
+
+    rows = processes.divided(list(zip(problems, answers, strict=True)), verify)
+    return [Verdict(*row) for row in rows]
 
 
 def _candidate(task: Task, text: str, completion: Completion) -> Candidate:

@@ -7,6 +7,9 @@ from reasoning.problem import Problem, Verdict
 from reasoning.response import Response, parse_response, whole_response
 from reasoning.tasks import Task
 
+# (task, problems, answers) -> verdicts
+Verify = Callable[[Task, Sequence[Problem], Sequence[str]], list[Verdict]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Grade:
@@ -32,6 +35,7 @@ def grade_completions(
     task_of: Callable[[Problem], Task],
     *,
     require_format: bool = False,
+    verify: Verify | None = None,
 ) -> list[Grade]:
     """Grades completions, each of one prompt for one problem.
 
@@ -43,6 +47,7 @@ def grade_completions(
       task_of: returns the task whose `extract` and `verify_all` grade a problem.
       require_format: if set, read the answer only from the answer block of a well-formed response.
         Otherwise `Task.extract` searches leniently, but never inside the think block.
+      verify: replaces `Task.verify_all`, for example by a function that divides its work.
     """
     texts = [whole_response(*each) for each in zip(prompts, completions, strict=True)]
     responses = [parse_response(text) for text in texts]
@@ -60,7 +65,8 @@ def grade_completions(
         if answers[i] is not None:
             by_task.setdefault(id(task), (task, []))[1].append(i)
     for task, places in by_task.values():
-        found = task.verify_all([problems[i] for i in places], [answers[i] or "" for i in places])
+        asked = [problems[i] for i in places], [answers[i] or "" for i in places]
+        found = task.verify_all(*asked) if verify is None else verify(task, *asked)
         for i, verdict in zip(places, found, strict=True):
             verdicts[i] = verdict
     return [Grade(*each) for each in zip(texts, responses, answers, verdicts, strict=True)]

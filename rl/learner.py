@@ -11,6 +11,7 @@ import numpy as np
 from models.decoder import LanguageModel
 from models.logprobs import token_logprobs
 from models.seeds import derive_seed
+from models.sharding import constrain
 from rl.advantages import (
     group_advantages,
     informative_groups,
@@ -162,7 +163,8 @@ class PolicySource(Source):
                     model, params, hidden, rows["tokens"], temperature=temperature
                 )
 
-            return jax.lax.map(of_rows, batch)
+            # Every process reads all log-probs, so every process gets them.
+            return constrain(jax.lax.map(of_rows, batch), None, None, None)
 
         self._logprobs = jax.jit(logprobs)
 

@@ -11,7 +11,7 @@ from reasoning.generation.generator import Completion
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
 from rl.rewards import Sample
-from rl.rewards.combine import RewardSet
+from rl.rewards.combine import RewardSet, score_divided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,14 +137,17 @@ class RolloutSampler:
 
     def score(self, rollouts: Rollouts) -> Rollouts:
         """Returns the same rollouts with their rewards."""
-        scores = self.rewards.score(
+        if self.rewards is None:
+            raise ValueError("this sampler was made without rewards: give it some")
+        scores = score_divided(
+            self.rewards,
             [
                 Sample(prompt, completion.text, problem, len(completion.token_ids))
                 for problem, prompt, group in zip(
                     rollouts.problems, rollouts.prompts, rollouts.completions
                 )
                 for completion in group
-            ]
+            ],
         )
         shape = rollouts.rewards.shape
         starts = range(0, shape[0] * shape[1], shape[1])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from models.compilations import count_programs
+from models.decoding.compilations import count_programs
 from models.sharding import batch_sharding, constrain
 from train.optimizer import Optimizer
 from train.state import TrainState

@@ -11,7 +11,7 @@ from launch.schema.rl import Reinforcement
 from reasoning.evaluation import Graded
 from reasoning.statistics import mean_with_ci
 from rl.rewards import Sample
-from rl.rewards.combine import RewardSet, user_rewards
+from rl.rewards.combine import RewardSet, score_divided, user_rewards
 
 
 def make_measure(config: Reinforcement) -> Measure | None:
@@ -43,7 +43,7 @@ class _Measure:
             timeout_s=self.config.reward_timeout_s,
             memory_mb=self.config.reward_memory_mb,
         ) as reward_set:
-            scores = reward_set.score(samples)
+            scores = score_divided(reward_set, samples)
         places: dict[tuple[str, str], list[int]] = {}
         for i, sample in enumerate(samples):
             places.setdefault((sample.problem.task, sample.problem.question), []).append(i)

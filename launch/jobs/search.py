@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.parts.report import format_figure
+from models import processes
 from models.files import salvage_jsonl, write_jsonl
 from reasoning.problem import Problem
 from reasoning.search.adaptive import Adaptive, Arm, Outcome, difficulty, fit_plans
@@ -264,5 +265,6 @@ def plot(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, ncols=2)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    if processes.is_main():
+        figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
+from models import processes
 from models.files import read_jsonl, write_atomically
 from reasoning.statistics import combine_seeds as combine_figures
 
@@ -109,7 +110,8 @@ def plot_training(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    if processes.is_main():
+        figure.savefig(path, dpi=120)
     plt.close(figure)
 
 

@@ -37,6 +37,15 @@ CPU_FLAGS = {
 }
 
 
+flags.DEFINE_string(
+    "distributed",
+    "auto",
+    "The processes of this job: auto looks for the variables JAX_COORDINATOR_ADDRESS,"
+    " JAX_NUM_PROCESSES and JAX_PROCESS_ID, for Slurm, Open MPI and GKE; on lets JAX detect the"
+    " cluster (Cloud TPU pods); off is one process; or HOST:PORT,PROCESSES,PROCESS.",
+)
+
+
 def prepare_backend() -> None:
     """Sets XLA's flags and the CPU backend's allocator; call it before JAX touches a device.
 
@@ -164,12 +173,75 @@ def check_accepted(names: Sequence[str], stages: Sequence[str]) -> None:
         )
 
 
-def start_distributed() -> None:
-    """Joins the other processes of a pod or cluster, if there are any."""
+def start_distributed(how: str | None = None) -> None:
+    """Joins the other processes of the job, if there are any; before JAX touches a device.
+
+    Standard output then belongs to process 0; the others stay silent, except for errors.
+
+    Args:
+      how: see the flag `--distributed`, which is the default.
+
+    Raises:
+      ValueError: the variables or the flag are incomplete or malformed.
+    """
     import jax
 
-    if os.environ.get("ERGO_DISTRIBUTED") or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ:
-        jax.distributed.initialize()
+    if how is None:
+        how = str(flags.FLAGS.distributed) if flags.FLAGS.is_parsed() else "auto"
+    arguments = _distributed_arguments(how, os.environ)
+    if arguments is None or jax.distributed.is_initialized():
+        return
+    jax.distributed.initialize(**arguments)
+    if jax.process_index() != 0:
+        sys.stdout = open(os.devnull, "w")  # For as long as the process lives.
+
+
+def _distributed_arguments(how: str, environ: Mapping[str, str]) -> dict[str, Any] | None:
+    """Returns the arguments of `jax.distributed.initialize`; None for a job of one process."""
+    if how == "off":
+        return None
+    if how == "on":
+        return {}
+    if how == "auto":
+        names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        given = [environ.get(name, "") for name in names]
+        if not any(given):
+            return {} if _is_cluster(environ) else None
+        if not all(given):
+            missing = ", ".join(name for name, value in zip(names, given) if not value)
+            if given[0] and _is_cluster(environ):
+                return {"coordinator_address": given[0]}  # JAX finds the other two.
+            raise ValueError(f"{missing} is not set: set all of {', '.join(names)}, or none")
+        how = ",".join(given)
+    address, *numbers = how.split(",")
+    if ":" not in address or len(numbers) != 2 or not all(each.isdecimal() for each in numbers):
+        raise ValueError(
+            f"--distributed={how}: must be auto, on, off or HOST:PORT,PROCESSES,PROCESS, such as"
+            " 10.0.0.1:8476,4,0"
+        )
+    processes, process = map(int, numbers)
+    if process >= processes:
+        raise ValueError(f"--distributed={how}: processes are numbered from 0 to {processes - 1}")
+    return {
+        "coordinator_address": address,
+        "num_processes": processes,
+        "process_id": process,
+    }
+
+
+def _is_cluster(environ: Mapping[str, str]) -> bool:
+    """Tells whether a scheduler has started several processes, which JAX then finds by itself.
+
+    A Cloud TPU pod without GKE sets no variable; there, use `--distributed=on`.
+    """
+    sizes = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+    several = any(environ.get(name, "1") not in ("", "1") for name in sizes)
+    # A shell within a Slurm allocation has SLURM_NTASKS, but only `srun` sets SLURM_PROCID.
+    if several and "OMPI_COMM_WORLD_SIZE" not in environ:
+        several = "SLURM_PROCID" in environ
+    on_tpu = "MEGASCALE_COORDINATOR_ADDRESS" in environ
+    on_tpu |= "," in environ.get("TPU_WORKER_HOSTNAMES", "")
+    return several or on_tpu or bool(environ.get("ERGO_DISTRIBUTED"))
 
 
 def keep_compiled(directory: Path) -> None:

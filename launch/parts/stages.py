@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from launch.parts.endings import STOPPED_FILE, Stopped, read_stop
 from launch.schema.sections import Evaluation, Run
+from models import processes
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
 from models.files import read_json, write_atomically
@@ -122,8 +123,10 @@ def run_stage(
     """
     directory = work.stage_directory(stage)
     settings = json.loads(json.dumps(settings))
-    saved = saved_settings(work, stage)
     done = directory / RESULT_FILE
+    # The main process changes these files while others look at them.
+    saved = processes.from_main(saved_settings(work, stage))
+    complete = processes.from_main(done.exists())
     if saved is not None and saved != settings:
         if extendable is None or not _extends(saved, settings, extendable):
             raise ValueError(
@@ -134,8 +137,10 @@ def run_stage(
             f"{stage}: goes on from {extendable}={saved[extendable]} to {settings[extendable]}",
             flush=True,
         )
-        done.unlink(missing_ok=True)
-    if done.exists():
+        complete = False
+        if processes.is_main():
+            done.unlink(missing_ok=True)
+    if complete:
         print(f"{stage}: complete, taken from {directory}", flush=True)
         return read_result(work, stage)
     write_atomically(directory / SETTINGS_FILE, json.dumps(settings, indent=2))

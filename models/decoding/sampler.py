@@ -25,9 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.compilations import count_programs
 from models.decoder import LanguageModel
 from models.decoding.cached import decode, prefill
+from models.decoding.compilations import count_programs
 from models.decoding.sampling import SamplingParams, draw
 from models.layers.kv_cache import KVCache, live_blocks
 from models.sharding import constrain

@@ -17,6 +17,7 @@ import numpy as np
 
 from models.decoder import LanguageModel
 from models.logprobs import token_logprobs
+from models.sharding import constrain
 
 # How many sequences a check reads.
 ROWS = 4
@@ -98,7 +99,8 @@ class SamplerCheck:
 
         def logprobs(params, tokens, positions, segment_ids, temperature):
             hidden = model.hidden(params, tokens, positions, segment_ids)
-            return token_logprobs(model, params, hidden, tokens, temperature=temperature)
+            logprobs = token_logprobs(model, params, hidden, tokens, temperature=temperature)
+            return constrain(logprobs, None, None)  # Every process reads all of them.
 
         self._logprobs = jax.jit(logprobs)
 

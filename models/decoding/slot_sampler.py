@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.compilations import count_programs
 from models.decoder import LanguageModel
+from models.decoding.compilations import count_programs
 from models.decoding.sampling import SamplingParams, draw
 from models.decoding.slot_cache import copy_slot, decode_slots, empty_slots, read_chunk
 

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.compilations import count_programs
 from models.decoder import LanguageModel, LoopWeights
 from models.decoding.cached import decode as decode_token
+from models.decoding.compilations import count_programs
 from models.decoding.sampling import SamplingParams, draw
 from models.layers.kv_cache import live_blocks
 from models.paths import path_pool

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.compilations import count_programs
 from models.cpu.products import float32_product
+from models.decoding.compilations import count_programs
 from models.decoding.sampler import bucket
 from models.layers.attention import MASK_VALUE
 from models.layers.kv_cache import KVCache, column_blocks, running_softmax

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from models.compilations import count_programs
 from models.decoder import Model
+from models.decoding.compilations import count_programs
 from models.paths.path_scorer import PathScorer
 from models.scalar_head import ScalarModel
 from models.tokens.packing import pack, place

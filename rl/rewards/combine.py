@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from models import processes
 from reasoning.problem import Problem
 from reasoning.response import without_opening
 from reasoning.workers.pool import WorkerPool
@@ -137,12 +138,23 @@ class RewardSet:
     def check(self, prompt: str, problem: Problem) -> None:
         """Tries every reward on an empty and on a perfect completion, before the long work starts.
 
+        Of several processes, each tries the rewards that its workers compute, and only the main one
+        tries those that ask a model or a server.
+
         Raises:
-          ValueError: if a reward raises, returns no finite number, or exceeds a limit.
+          ValueError: if a reward raises, returns no finite number, exceeds a limit, or differs
+            between the processes of the job.
         """
         perfect = without_opening(prompt, f"<think> </think> <answer>{problem.answer}</answer>")
         samples = [Sample(prompt, text, problem, num_tokens=1) for text in ("", perfect)]
-        for name, column in self._evaluate(samples).items():
+        results = self._evaluate(samples, everything=processes.is_main())
+        computed = {
+            name: [getattr(result, "score", None) for result in results[name]]
+            for name, (_, reward) in self._rewards.items()
+            if _is_text(reward)
+        }
+        processes.check_agreed("the rewards of a trial completion", computed)
+        for name, column in results.items():
             for result in column:
                 if isinstance(result, _Killed):
                     raise ValueError(
@@ -160,8 +172,11 @@ class RewardSet:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _evaluate(self, samples):
-        """Returns, by reward name, a `RewardResult` or `_Killed` for each sample."""
+    def _evaluate(self, samples, everything=True):
+        """Returns, by reward name, a `RewardResult` or `_Killed` for each sample.
+
+        Without `everything`, rewards that ask a model or a server are left out.
+        """
         described = {
             name: json.dumps(_describe(reward))
             for name, (_, reward) in self._rewards.items()
@@ -176,6 +191,8 @@ class RewardSet:
         columns = {name: [_result(next(flat)) for _ in samples] for name in described}
         results = {}
         for name, (_, reward) in self._rewards.items():
+            if name not in columns and not everything:
+                continue
             column = columns[name] if name in columns else reward.score_batch(samples)
             results[name] = column
             for sample, result in zip(samples, column, strict=True):
@@ -185,6 +202,40 @@ class RewardSet:
                         f"reward {name!r} {fault}, on completion {sample.completion!r:.200}"
                     )
         return results
+
+
+def score_divided(rewards: RewardSet, samples: Sequence[Sample]) -> Scores:
+    """Rewards each completion once in a job of several processes; see `RewardSet.score`.
+
+    Each process computes the rewards of its share of the completions. All get all of them, and
+    first make sure that they hold the same completions.
+    """
+    if processes.count() == 1:
+        return rewards.score(samples)
+    processes.check_agreed("the sampled completions", [sample.completion for sample in samples])
+    notes: list[str] = []
+
+    def score(share: Sequence[Sample]) -> list[Any]:
+        if not share:
+            return []
+        scores = rewards.score(share)
+        notes.extend(scores.notes)
+        names = list(scores.by_reward)
+        return [
+            [float(scores.total[i])]
+            + [[float(scores.by_reward[n][i]), scores.reasons[n][i]] for n in names]
+            for i in range(len(share))
+        ]
+
+    rows = processes.divided(samples, score)
+    told = processes.gathered(notes)
+    columns = {name: [row[1 + i] for row in rows] for i, name in enumerate(rewards.weights)}
+    return Scores(
+        np.array([row[0] for row in rows]),
+        {name: np.array([score for score, _ in column]) for name, column in columns.items()},
+        {name: [reason for _, reason in column] for name, column in columns.items()},
+        [note for each in told for note in each],
+    )
 
 
 def parse_rewards(spec: str | Mapping[str, Any]) -> dict[str, tuple[float, Any]]:

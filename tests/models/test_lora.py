@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from models.compilations import count_programs
 from models.config import Experts, LatentAttention, ModelConfig
 from models.decoder import LanguageModel
+from models.decoding.compilations import count_programs
 from models.decoding.sampler import Sampler
 from models.hf.export import export_model
 from models.hf.load import load_config, load_params

@@ -2,11 +2,14 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from launch.parts import runtime
 
 ROOT = Path(__file__).parents[3]
 
@@ -69,3 +72,44 @@ def test_programs_are_compiled_once_for_a_working_directory(tmp_path):
 def test_programs_are_kept_where_the_user_says(tmp_path):
     run(KEEP, str(tmp_path / "work"), JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"))
     assert list((tmp_path / "own").iterdir()) and not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "variables", "expected"),
+    [
+        ("auto", {}, None),
+        ("off", {"JAX_COORDINATOR_ADDRESS": "a:1"}, None),
+        ("on", {}, {}),
+        ("a:1,4,3", {}, ("a:1", 4, 3)),
+        (
+            "auto",
+            {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"},
+            ("a:1", 2, 0),
+        ),
+        ("auto", {"SLURM_NTASKS": "4", "SLURM_PROCID": "1"}, {}),
+        ("auto", {"SLURM_NTASKS": "4"}, None),  # A shell within an allocation.
+        ("auto", {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
+        ("auto", {"OMPI_COMM_WORLD_SIZE": "2"}, {}),
+        ("auto", {"TPU_WORKER_HOSTNAMES": "a,b"}, {}),
+        ("auto", {"TPU_WORKER_HOSTNAMES": "a"}, None),
+    ],
+)
+def test_processes_of_a_job_are_found(how, variables, expected):
+    if isinstance(expected, tuple):
+        names = ("coordinator_address", "num_processes", "process_id")
+        expected = dict(zip(names, expected))
+    assert runtime._distributed_arguments(how, variables) == expected
+
+
+@pytest.mark.parametrize(
+    ("how", "variables", "told"),
+    [
+        ("auto", {"JAX_COORDINATOR_ADDRESS": "a:1"}, "JAX_NUM_PROCESSES, JAX_PROCESS_ID is not"),
+        ("a:1,2", {}, "--distributed=a:1,2: must be auto, on, off or"),
+        ("a,2,0", {}, "--distributed=a,2,0: must be"),
+        ("a:1,2,2", {}, "processes are numbered from 0 to 1"),
+    ],
+)
+def test_incomplete_processes_are_refused(how, variables, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        runtime._distributed_arguments(how, variables)

@@ -165,9 +165,12 @@ def test_check_passes_good_rewards_and_tries_a_perfect_completion(prompt, monkey
         rewards.check(prompt, PROBLEM)
         tried = []
         evaluate = rewards._evaluate
-        monkeypatch.setattr(
-            rewards, "_evaluate", lambda samples: tried.append(evaluate(samples)) or tried[-1]
-        )
+
+        def evaluate_and_keep(samples, **options):
+            tried.append(evaluate(samples, **options))
+            return tried[-1]
+
+        monkeypatch.setattr(rewards, "_evaluate", evaluate_and_keep)
         rewards.check(prompt, PROBLEM)
     assert [result.score for result in tried[0]["accuracy"]] == [0.0, 1.0]
     assert [result.score for result in tried[0]["format"]] == [0.0, 1.0]
