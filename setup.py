@@ -42,7 +42,7 @@ setup(
         # Types and blocks of llama.cpp's files: dequantizes what is read, quantizes what is
         # written.
         "gguf>=0.17",
-        # Renders the chat templates of HF tokenizers, sandboxed.
+        # Renders the chat templates of HF tokenizers, sandboxed, and the report page of a run.
         "jinja2>=3.1.6",
         # Requests to servers that may hang at any point: its asynchronous client can be left at one
         # deadline over connection, headers, body and trailers, which urllib's cannot.
@@ -55,8 +55,8 @@ setup(
         # TensorBoard event files without TensorFlow.
         "tensorboardX>=2.6",
     ],
-    # The web page of the server.
-    package_data={"reasoning.serving": ["page/*"]},
+    # The web page of the server, and the template of the report page.
+    package_data={"reasoning.serving": ["page/*"], "launch.report": ["*.j2"]},
     extras_require={
         # The server: its web framework and its listener, the check of requests (which also makes
         # the API's description), and figures for Prometheus.

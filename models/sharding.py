@@ -152,3 +152,13 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
     if mesh.empty or mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, partition_spec(logical_axes, x.shape, mesh))
+
+
+def mesh_platform() -> str:
+    """Returns the platform that the traced program is for, such as "cpu", "gpu" or "tpu".
+
+    It is that of the devices of `jax.set_mesh`, which need not be devices of this machine. Without
+    a mesh it is that of the devices that JAX computes on by default.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform

@@ -30,6 +30,9 @@ from reasoning.search.methods import ADAPTIVE_ARMS, EXTENDS_PILOTS, ONE_RESPONSE
 from reasoning.verifiers import Verifier
 from train.progress import Progress
 
+# Answers of a method that are kept to be read, and those of them that keep all finished paths.
+SAMPLES_KEPT, TREES_KEPT = 8, 2
+
 
 def bank(
     policy: Policy,
@@ -108,7 +111,10 @@ def compare(
             else:
                 measured, results = measure(name, entries[name], policy, problems, budget, seed)
                 if budget == max(budgets[name]):
-                    _write_samples(path.with_name(f"{path.stem}_samples"), name, results, measured)
+                    _write_samples(
+                        path.with_name(f"{path.stem}_samples"), name, results, measured,
+                        policy.delimiter,
+                    )  # fmt: skip
             file.write(json.dumps(measured.record()) + "\n")
             file.flush()
             done[name, budget] = measured
@@ -121,9 +127,17 @@ def compare(
 
 
 def _write_samples(
-    directory: Path, name: str, results: Sequence[SearchResult], measured: Measured
+    directory: Path,
+    name: str,
+    results: Sequence[SearchResult],
+    measured: Measured,
+    delimiter: str,
 ) -> None:
-    """Writes the first few answers, with their chains in a field of their own."""
+    """Writes the first few answers, with their chains in a field of their own.
+
+    The first ones also have `paths`: the finished paths by their steps, of which the report page
+    makes the tree of the search.
+    """
     records = [
         {
             "question": result.problem.question,
@@ -134,8 +148,18 @@ def _write_samples(
             "candidates": len(result.candidates),
             "spent": dataclasses.asdict(result.spent),
         }
-        for result, correct in zip(results[:8], measured.correct)
+        for result, correct in zip(results[:SAMPLES_KEPT], measured.correct)
     ]
+    for record, result in zip(records[:TREES_KEPT], results):
+        record["paths"] = [
+            {
+                "steps": [step for step in each.response.split(delimiter) if step.strip()],
+                "answer": each.answer,
+                "score": each.score,
+                "chosen": each.response == result.response,
+            }
+            for each in result.candidates
+        ]
     write_jsonl(directory / f"{name}.jsonl", records)
 
 

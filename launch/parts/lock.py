@@ -44,6 +44,28 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(file)
 
 
+def is_held(directory: Path) -> bool:
+    """Tells whether a run is working in a directory, as far as can be seen without locking it.
+
+    Of a run on another host only the lock file can be seen, which a killed run leaves behind.
+    """
+    try:
+        with open(directory / LOCK_FILE, "rb") as file:
+            holder = _holder(file.fileno())
+    except OSError:
+        return False
+    pid = holder.get("pid")
+    if holder.get("host") != socket.gethostname() or not isinstance(pid, int):
+        return bool(holder)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # A process of another user.
+        return True
+    return True
+
+
 def _open_locked(path: Path) -> int:
     """Returns a descriptor of the lock file, which this process alone has locked."""
     while True:

@@ -123,17 +123,21 @@ def _keep_freed_memory() -> None:
     mallopt(mmap_threshold, most)
 
 
-def run_main(main: Callable[[list[str]], None]) -> None:
+def run_main(main: Callable[[list[str]], None], positional: bool = False) -> None:
     """Runs an entry point by `app.run`, with the exit codes of `launch.parts.endings`.
 
     A user's mistake, or a run that stopped itself, gives one line on stderr and no traceback.
+
+    Args:
+      main: gets the command line's arguments that are no flags, after the program's name.
+      positional: whether there may be such arguments.
     """
 
     def guarded(argv):
         if not any(arg.startswith(("--verbosity", "-v")) for arg in sys.argv):
             # `app.run` has set INFO, at which Orbax logs every file it writes.
             logging.set_verbosity(logging.WARNING)
-        if len(argv) > 1:
+        if len(argv) > 1 and not positional:
             raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
         try:
             endings.handle_signals()
@@ -293,6 +297,8 @@ def build_mesh(config: Any, devices: Sequence[Any] | None = None) -> "Mesh":
 def working_directory(workdir: str) -> Iterator[Path]:
     """Creates the working directory and holds it for this run alone (see `launch.parts.lock`).
 
+    The directory also gets a record of the command and the report page (see `launch.parts.record`).
+
     Yields:
       Its absolute path.
 
@@ -301,8 +307,12 @@ def working_directory(workdir: str) -> Iterator[Path]:
     """
     import jax
 
+    from launch.parts import record
+
     path = Path(workdir).expanduser().resolve()
     path.mkdir(parents=True, exist_ok=True)
-    # Process 0 of a job holds the lock for all processes.
-    with lock.locked(path) if jax.process_index() == 0 else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:  # It holds the lock and writes for all processes.
+            stack.enter_context(lock.locked(path))
+            stack.enter_context(record.recorded(path))
         yield path

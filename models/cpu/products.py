@@ -1,12 +1,13 @@
 """Matrix products of attention in the layouts that XLA's CPU backend computes fast.
 
-`models.layers.attention` and `models.layers.kv_cache` use them.
+`models.layers`, `models.decoding` and `models.paths` use them.
 """
 
 import jax
 import jax.numpy as jnp
 
 from models.cpu.reductions import row_max
+from models.sharding import mesh_platform
 
 # How many columns `weighted_sum` adds up at a time on a CPU.
 COLUMNS = 32
@@ -47,6 +48,19 @@ def head_major_attention(
     return out.reshape(batch, rows, num_heads, -1)
 
 
+def float32_product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns `jnp.einsum(equation, x, y)`, added up and returned in float32.
+
+    On a CPU the function converts narrower operands first: XLA's CPU backend has no product of
+    bfloat16 matrices with a float32 result in some layouts (jaxlib 0.12 ends in `Unsupported
+    element type for DotThunk`). Products of bfloat16 numbers are exact in float32, so that the
+    conversion does not change the result.
+    """
+    if mesh_platform() == "cpu":
+        x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
+
+
 def weighted_sum(weights_PGKQC: jax.Array, v_PGKCH: jax.Array) -> jax.Array:
     """Returns the weighted sums of values, float32 `[P, G, K, Q, H]`, by multiply-and-reduce.
 
@@ -54,7 +68,7 @@ def weighted_sum(weights_PGKQC: jax.Array, v_PGKCH: jax.Array) -> jax.Array:
     products out to memory before it sums them.
     """
     columns = weights_PGKQC.shape[-1]
-    size = COLUMNS if jax.default_backend() == "cpu" else columns
+    size = COLUMNS if mesh_platform() == "cpu" else columns
     return sum(  # pyright: ignore[reportReturnType]  (There is at least one part.)
         jnp.sum(weights_PGKQC[..., i : i + size, None] * v_PGKCH[:, :, :, None, i : i + size], -2)
         for i in range(0, columns, size)

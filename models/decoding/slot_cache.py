@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
+from models.cpu.products import float32_product
 from models.decoder import Model
 from models.layers.attention import MASK_VALUE
 from models.layers.kv_cache import (
@@ -79,17 +80,14 @@ def read_chunk(
                 (layer, slot, 0, 0, first, 0),
                 (1, 1, 1, kv_heads, size, v_BTKH.shape[-1]),
             )[0, 0, 0]
-            scores = jnp.einsum("tkqh,khc->kqtc", q_TKQH, k_KHC, preferred_element_type=jnp.float32)
+            scores = float32_product("tkqh,khc->kqtc", q_TKQH, k_KHC)
             past = first + jnp.arange(size) <= positions_T[:, None]
             scores = jnp.where(past, scores * head_dim**-0.5, MASK_VALUE)
             return running_softmax(
                 state,
                 scores,
-                lambda weights: jnp.einsum(
-                    "kqtc,kch->kqth",
-                    weights.astype(q_BTNH.dtype),
-                    v_KCH,
-                    preferred_element_type=jnp.float32,
+                lambda weights: float32_product(
+                    "kqtc,kch->kqth", weights.astype(q_BTNH.dtype), v_KCH
                 ),
             )
 

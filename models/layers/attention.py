@@ -1,5 +1,6 @@
 """Causal attention over packed rows, which training and the reading of prompts use.
 
+On TPUs it is `models.layers.splash`; elsewhere it is a product of queries and keys, in blocks.
 `models.layers.kv_cache` has the attention of one new token over a cache.
 """
 
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from models.cpu.products import head_major_attention
-from models.sharding import constrain
+from models.layers.splash import splash_attention
+from models.sharding import constrain, mesh_platform
 
 # How a block attends: (q_BTNH, k_BTKH, v_BTKH, cache, layer index) -> (output_BTNH, cache).
 Attend = Callable[..., tuple[jax.Array, Any]]
@@ -26,6 +28,9 @@ def packed_attention(
 ) -> jax.Array:
     """Attends causally within each packed segment, never across segments.
 
+    The mesh of `jax.set_mesh` says for which platform the program is, and so which kernel is right.
+    The process's own platform does not count: a program may be compiled for another.
+
     Args:
       q_BTNH, k_BTKH: queries and keys.
       v_BTKH: values; their H may differ from that of queries and keys.
@@ -35,6 +40,15 @@ def packed_attention(
     Returns:
       `[B, T, N, H]`, with the H of the values.
     """
+    if mesh_platform() == "tpu":
+        return splash_attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+    return product_attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+
+
+def product_attention(
+    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_BT: jax.Array
+) -> jax.Array:
+    """Attends as `packed_attention` does, by matrix products that hold a block of the scores."""
     batch, length, num_heads, _ = q_BTNH.shape
     columns = jnp.arange(length)
 

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
-from models.cpu.products import weighted_sum
+from models.cpu.products import float32_product, weighted_sum
 from models.cpu.reductions import row_max, row_sum
 from models.layers.attention import MASK_VALUE
+from models.sharding import mesh_platform
 
 # From so many query heads per key head on, decoding computes scores as a matrix product. Cached
 # latents have that many.
@@ -129,12 +130,7 @@ def _attend_prompts(q_PGKQH, cache, of_layer):
     """Returns the state of `running_softmax` after the columns of the prompts."""
     group, head_dim = q_PGKQH.shape[1], q_PGKQH.shape[-1]
     if group > 1:
-        prefix_PGKQS = jnp.einsum(
-            "pgkqh,pkhs->pgkqs",
-            q_PGKQH,
-            of_layer(cache.prefix_k),
-            preferred_element_type=jnp.float32,
-        )
+        prefix_PGKQS = float32_product("pgkqh,pkhs->pgkqs", q_PGKQH, of_layer(cache.prefix_k))
     else:
         prefix_PGKQS = _scores(q_PGKQH, of_layer(cache.prefix_k)[:, None])
     prefix_PGKQS *= head_dim**-0.5
@@ -142,12 +138,8 @@ def _attend_prompts(q_PGKQH, cache, of_layer):
 
     def of_prompt(weights_PGKQS):
         if group > 1:
-            return jnp.einsum(
-                "pgkqs,pksh->pgkqh",
-                weights_PGKQS.astype(q_PGKQH.dtype),
-                of_layer(cache.prefix_v),
-                preferred_element_type=jnp.float32,
-            )
+            weights_PGKQS = weights_PGKQS.astype(q_PGKQH.dtype)
+            return float32_product("pgkqs,pksh->pgkqh", weights_PGKQS, of_layer(cache.prefix_v))
         return _weighted_sum(weights_PGKQS, of_layer(cache.prefix_v)[:, None])
 
     return running_softmax(None, prefix_PGKQS, of_prompt)
@@ -214,24 +206,20 @@ def live_blocks(
 def column_blocks(columns: int) -> tuple[int, int]:
     """Returns (columns per block, number of blocks) for a cache with `columns` columns."""
     # Blocks are larger on accelerators, where every kernel costs a launch.
-    size = min(columns, 32 if jax.default_backend() == "cpu" else 512)
+    size = min(columns, 32 if mesh_platform() == "cpu" else 512)
     return size, -(-columns // size)
 
 
 def _scores(q_PGKQH, k_PGKHC):
     """Returns the float32 product `[P, G, K, Q, C]` of each query with each key of a block."""
     if q_PGKQH.shape[3] >= MANY_QUERIES:
-        return jnp.einsum(
-            "pgkqh,pgkhc->pgkqc", q_PGKQH, k_PGKHC, preferred_element_type=jnp.float32
-        )
+        return float32_product("pgkqh,pgkhc->pgkqc", q_PGKQH, k_PGKHC)
     return jnp.sum(q_PGKQH[..., None].astype(jnp.float32) * k_PGKHC[:, :, :, None], -2)
 
 
 def _weighted_sum(weights_PGKQC, v_PGKCH):
     """Returns float32 weighted sums of values; a matrix product if many queries share a key."""
     if weights_PGKQC.shape[3] >= MANY_QUERIES:
-        return jnp.einsum(
-            "pgkqc,pgkch->pgkqh", weights_PGKQC.astype(v_PGKCH.dtype), v_PGKCH,
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
+        weights_PGKQC = weights_PGKQC.astype(v_PGKCH.dtype)
+        return float32_product("pgkqc,pgkch->pgkqh", weights_PGKQC, v_PGKCH)
     return weighted_sum(weights_PGKQC, v_PGKCH)

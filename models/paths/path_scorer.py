@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.cpu.products import float32_product
 from models.decoding.compilations import count_programs
 from models.decoding.sampler import bucket
 from models.layers.attention import MASK_VALUE
@@ -236,7 +237,6 @@ def step_attention(
     """
     P, M, T, N, H = q_PMTNH.shape
     K, columns = cache.suffix_k.shape[3], cache.suffix_k.shape[-1]
-    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     q_PMTKQH = (q_PMTNH * H**-0.5).astype(q_PMTNH.dtype).reshape(P, M, T, K, N // K, H)
 
     def of_layer(stacked):
@@ -245,19 +245,21 @@ def step_attention(
     def add(state, scores_PMKTQC, valid, values, equation):
         scores = jnp.where(valid, scores_PMKTQC, MASK_VALUE)
         return running_softmax(
-            state, scores, lambda weights: product(equation, weights.astype(values.dtype), values)
+            state,
+            scores,
+            lambda weights: float32_product(equation, weights.astype(values.dtype), values),
         )
 
     state = add(
         None,
-        product("pmtkqh,pkhs->pmktqs", q_PMTKQH, of_layer(cache.prefix_k)),
+        float32_product("pmtkqh,pkhs->pmktqs", q_PMTKQH, of_layer(cache.prefix_k)),
         cache.prefix_valid[:, None, None, None, None],
         of_layer(cache.prefix_v),
         "pmktqs,pksh->pmktqh",
     )
     state = add(
         state,
-        product("pmtkqh,pmskh->pmktqs", q_PMTKQH, k_PMTKH),
+        float32_product("pmtkqh,pmskh->pmktqs", q_PMTKQH, k_PMTKH),
         jnp.tri(T, dtype=bool)[:, None],
         v_PMTKH,
         "pmktqs,pmskh->pmktqh",
@@ -269,7 +271,7 @@ def step_attention(
         k = jax.lax.dynamic_slice_in_dim(of_layer(cache.suffix_k), start, size, -1)
         v = jax.lax.dynamic_slice_in_dim(of_layer(cache.suffix_v), start, size, -2)
         valid_PMC = jax.lax.dynamic_slice_in_dim(cache.suffix_valid, start, size, -1)
-        scores = product("pmtkqh,pmkhc->pmktqc", q_PMTKQH, k)
+        scores = float32_product("pmtkqh,pmkhc->pmktqc", q_PMTKQH, k)
         return add(state, scores, valid_PMC[:, :, None, None, None], v, "pmktqc,pmkch->pmktqh")
 
     _, total, out = jax.lax.fori_loop(0, (end + size - 1) // size, add_block, state)

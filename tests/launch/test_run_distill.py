@@ -118,6 +118,8 @@ def test_the_report_has_every_arm_with_its_size_cost_and_figures(files, finished
     # Both halves of it are paid for, and the teacher's forward passes.
     assert arms["distill_then_rl"]["train_flops"] > 0.4 * arms["sequence"]["train_flops"]
     assert arms["logit"]["train_flops"] > arms["sequence"]["train_flops"]
+    page = (finished / "report.html").read_text()
+    assert "math/pass@1 against training compute" in page and "Learning curves" in page
 
 
 def test_rl_goes_on_from_a_complete_distillation(files, finished, tmp_path):

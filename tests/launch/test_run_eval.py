@@ -93,6 +93,8 @@ def test_figures_are_those_of_the_answers(files, server, tmp_path):
     assert by["greedy"]["tokens"] * 3 == by["sampled"]["tokens"]  # All answers are as long.
     graded = records(tmp_path / "graded.jsonl")
     assert len(graded) == COUNT * (1 + 3 + 1 + 1)
+    page = (tmp_path / "report.html").read_text()
+    assert "Accuracy against tokens" in page and "Samples before and after" in page
     wrong = [each for each in graded if not each["correct"]]
     assert all(each["found"] == "500" and each["reason"] for each in wrong)
     # The messages are the bare questions: the server has the template.

@@ -105,6 +105,9 @@ def test_a_run_leaves_report_metrics_samples_and_a_trained_model(files, finished
     assert [line["step"] for line in metrics if "test/math/pass@1" in line] == [2, 3]
     assert {"reward", "letters", "accuracy", "entropy", "grad_norm"} <= set(metrics[0])
     assert (finished / "rl.png").exists() and (finished / "samples.json").exists()
+    page = (finished / "report.html").read_text()
+    assert "Learning curves" in page and "Samples before and after" in page
+    assert "Complete." in page and 'http-equiv="refresh"' not in page
 
     before, after = _weights(files / "tiny" / "model"), _weights(finished / "rl" / "hf")
     assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(before, after, strict=True))
@@ -140,6 +143,8 @@ def test_the_same_command_goes_on_after_a_signal(files, finished, monkeypatch, c
         with pytest.raises(Interrupted, match="SIGTERM after step 2"):
             run_rl.run(_config(files), workdir)
     assert not (workdir / "report.json").exists() and not (workdir / "rl" / "hf").exists()
+    page = (workdir / "report.html").read_text()
+    assert "Interrupted (SIGTERM after step 2)" in page and 'http-equiv="refresh"' not in page
 
     run_rl.run(_config(files), workdir)
     assert "initial: complete" in capsys.readouterr().out

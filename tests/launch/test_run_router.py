@@ -39,6 +39,7 @@ def test_routes_are_run_once_and_every_kind_can_be_opened(model, tmp_path):
     assert set(report["kinds"]) == {"rules", "linear", "hidden", "random", "oracle"}
     assert set(report["routes"]) == {"direct", "long_chain@4", "vote@4x5"}
     assert (tmp_path / "router.png").stat().st_size > 0
+    assert "against the mean cost of a question" in (tmp_path / "report.html").read_text()
     chosen = router.load(tmp_path / "linear").choose("3 + 4")
     assert chosen.route.name in report["routes"]
 

@@ -183,6 +183,7 @@ def test_a_checkpoint_that_is_asked_for_by_its_step_is_checked(tmp_path, trained
             checkpointer.save(at_step(trained, step), {}, {})
         checkpointer.wait()
         (path,) = (tmp_path / "1" / "state" / "d").iterdir()
-        path.write_bytes(path.read_bytes()[:-1] + b"!")
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         with pytest.raises(Damaged, match="is damaged: it differs from its checksum"):
             checkpointer.restore(abstract(trained), 1)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from launch.jobs import search
+from launch.report import responses
+from models.files import read_jsonl
 from reasoning.search.common.evaluation import Entry, Measured, difference, measure
 from reasoning.search.methods import ADAPTIVE_ARMS, adaptive_budgets, method_entries
 from reasoning.search.self_refine import SelfRefine
@@ -55,6 +57,21 @@ def test_every_method_at_every_budget(tmp_path):
     search.plot(tmp_path / "search.png", records)
     assert (tmp_path / "search.png").stat().st_size > 10_000
     assert any(line.startswith("majority@4 less cot@1") for line in search.findings(measured))
+
+
+def test_finished_paths_are_kept_by_their_steps(tmp_path):
+    compare(tmp_path / "measured.jsonl")
+    for name in ("beam", "mcts", "majority"):
+        records = [r for _, r in read_jsonl(tmp_path / "measured_samples" / f"{name}.jsonl")]
+        assert len(records) == len(PROBLEMS[: search.SAMPLES_KEPT])
+        assert not any("paths" in each for each in records[search.TREES_KEPT :])
+        for record in records[: search.TREES_KEPT]:
+            assert len(record["paths"]) == record["candidates"] > 0
+            answers = {path["answer"] for path in record["paths"] if path["chosen"]}
+            # A vote chooses an answer, of which it shows one response.
+            assert record["answer"] in answers
+            assert all(path["steps"] for path in record["paths"])
+        assert responses.tree(records[0]["paths"])
 
 
 def test_what_is_measured_is_not_measured_again(tmp_path):
