@@ -1,6 +1,7 @@
 """Shows a training's records again and again while it runs, for notebooks."""
 
 import contextlib
+import contextvars
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,22 +27,24 @@ def watch(
     Raises:
       Exception: what the function raised, once the block has ended without an error of its own.
     """
-    over, errors = threading.Event(), []
+    over, errors, shown = threading.Event(), [], 0
 
-    def repeat():
-        shown = 0
+    def look() -> None:
+        nonlocal shown
+        if len(records := read_metrics(directory)) > shown:
+            show(records)
+            shown = len(records)
+
+    def repeat() -> None:
         try:
-            while True:
-                last = over.wait(seconds)
-                if len(records := read_metrics(directory)) > shown:
-                    show(records)
-                    shown = len(records)
-                if last:
-                    return
+            while not over.wait(seconds):
+                look()
         except Exception as error:
             errors.append(error)
 
-    thread = threading.Thread(target=repeat, daemon=True)
+    # A notebook's kernel finds the cell of an output by the context of the thread that prints it.
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(repeat,), daemon=True)
     thread.start()
     try:
         yield
@@ -50,3 +53,4 @@ def watch(
         thread.join()
     if errors:
         raise errors[0]
+    look()
