@@ -1,0 +1,143 @@
+# %% [markdown]
+# # To a TPU pod: first the preflight, then the job
+#
+# The programs of the other notebooks run unchanged on a TPU pod. What changes is one entry of the
+# config: how the arrays are divided among the devices. A pod costs much by the hour, so two
+# questions come first, and this notebook answers them without a TPU:
+#
+# - Does the train step of a full-scale recipe **fit** the memory of a slice?
+# - Does the divided program still compute **the same**?
+
+# %%
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCALE = os.environ.get("ERGO_NOTEBOOK_SCALE", "full")
+WORKDIR = Path(os.environ.get("ERGO_NOTEBOOK_DIR", "runs/notebooks"))
+if SCALE == "full" and importlib.util.find_spec("libtpu") is None:
+    # The compiler for TPUs; it needs none.
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "libtpu"], check=True)
+
+# %% [markdown]
+# Here JAX uses the CPU, whatever the machine has, and pretends that it is 8 devices. Both have to
+# be said before JAX starts.
+
+# %%
+from launch import run_preflight
+from launch.parts import runtime
+
+TOPOLOGIES = ["v5p:4x4x4", "v5p:2x2x2"] if SCALE == "full" else ["cpu:8"]
+for topology in ("cpu:8", *TOPOLOGIES):
+    run_preflight.prepare(topology)
+runtime.prepare_backend()
+import jax
+
+print(jax.devices())
+
+# %% [markdown]
+# ## Does it fit?
+#
+# The recipe is reasoning RL on Qwen2.5-7B with the paper's batches: 512 responses of up to 32,768
+# tokens an update. The real train step is compiled for 64 chips (`v5p:4x4x4`), and then for 8.
+# Arrays are abstract, so this machine holds no weights. The compiler says what one chip needs.
+
+# %%
+from configs import gsm8k_grpo, r1_full
+from launch import schema
+from launch.schema.rl import RlConfig
+
+if SCALE == "full":
+    config, model = r1_full.get_config("reasoning_rl,qwen2.5-7b"), "qwen2.5-7b"
+else:
+    config, model = gsm8k_grpo.get_config("tiny"), str(WORKDIR / "seed_0" / "base" / "hf")
+config = schema.load(RlConfig, config)
+print("mesh:", config.mesh)
+rows = [run_preflight.check(config, topology, model) for topology in TOPOLOGIES]
+
+# %%
+for row in rows:
+    run_preflight.print_table(row)
+
+# %% [markdown]
+# Weights, optimizer state and the reference policy are divided among the chips: with an eighth of
+# the chips, each holds eight times as much. So a model may fit a pod and not a part of it.
+#
+# ## Does it compute the same?
+#
+# The mesh of the recipe has named axes. `data` gives each group of devices its own rows; `fsdp`
+# divides rows and weights; `tensor` divides each layer's matrices. We train the small base model of
+# the other notebooks twice, on 8 virtual devices and on one, with the same program.
+
+# %%
+from configs import notebooks
+from launch.recipe import world
+from launch.schema.tiny import TinyConfig
+
+config = notebooks.get_config("" if SCALE == "full" else SCALE)
+config.mesh = {"data": 2, "fsdp": 4, "tensor": 1}
+if SCALE == "full":
+    config.pretrain.documents = 4000
+config.pretrain.log_every = 2
+config = schema.load(TinyConfig, config)
+[work] = world.open_workspaces(config, WORKDIR / "pod", 1)
+texts = world.texts(work)
+
+# %%
+from launch.jobs import training
+from launch.parts import live
+
+divided = work.directory / "eight_devices"
+with live.plot(divided, {"loss": "loss on 8 devices", "grad_norm": "norm of the gradient"}):
+    params = training.pretrain(work, texts, config.pretrain, divided)
+jax.debug.visualize_array_sharding(params["embed"]["embedding"])
+
+# %%
+import dataclasses
+
+mesh = runtime.build_mesh(notebooks.get_config(), jax.devices()[:1])
+alone = dataclasses.replace(work, mesh=mesh)
+with live.plot(work.directory / "one_device", {"loss": "loss on 1 device"}):
+    training.pretrain(alone, texts, config.pretrain, work.directory / "one_device")
+
+# %%
+from train.metrics import read_metrics
+
+of_eight = [record["loss"] for record in read_metrics(divided)]
+of_one = [record["loss"] for record in read_metrics(work.directory / "one_device")]
+print("last loss on 8 devices:", of_eight[-1])
+print("last loss on 1 device: ", of_one[-1])
+print("largest difference:    ", max(abs(a - b) for a, b in zip(of_eight, of_one, strict=True)))
+
+# %% [markdown]
+# Sums are added up in another order, so the last digits differ; nothing else may.
+#
+# ## The job
+#
+# `launch/cluster` has a script for each way to get machines: Cloud TPU VMs, Google Kubernetes
+# Engine, Slurm. `--dry_run` prints what it would run, so nothing is started here. On each machine
+# of the slice the same command runs, and the processes find each other.
+
+# %%
+import launch
+
+script = Path(launch.__file__).parent / "cluster" / "tpu_vm.sh"
+command = (
+    "run --project=PROJECT --zone=us-east5-a --name=ergo --type=v5p-128"
+    " --image=us-docker.pkg.dev/PROJECT/ergo/ergo:tpu --dry_run --"
+    " python -m launch.run_rl --config=configs/r1_full.py:reasoning_rl,qwen2.5-7b"
+    " --config.task=jsonl:problems.jsonl --workdir=gs://BUCKET/run"
+)
+print(subprocess.check_output(["bash", script, *command.split()], text=True))
+
+# %% [markdown]
+# A run that is interrupted saves its state and exits with code 75; the script starts it again, and
+# it goes on where it was.
+#
+# ## Exercise
+#
+# 1. Which is the smallest `v5p` slice that this recipe fits? Change `TOPOLOGIES`. Then change
+#    `config.mesh.tensor` or `config.microbatches` before `schema.load`: which of them helps?
+# 2. Give the small model the mesh `{"data": 1, "fsdp": 2, "tensor": 4}`. Do the losses still agree?
