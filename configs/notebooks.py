@@ -55,3 +55,7 @@ def _make_tinier(config: ConfigDict, each: int) -> None:
     config.rejection_sft.general.problems = {"tiny_knowledge": each, "tiny_chat": each}
     config.r1.harmless_problems = {"tiny_math": 4}
     config.distill.problems = {"tiny_math": each, "tiny_logic": each}
+    # There are few samples, and a training needs more than one step.
+    for section in (config.cold_start.sft, config.rejection_sft.sft, config.distill.sequence):
+        section.update(rows=2, row_length=128, epochs=4)
+    config.r1.reward_model.epochs = 1

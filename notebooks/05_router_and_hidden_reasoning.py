@@ -75,13 +75,19 @@ Image(WORKDIR / "router" / "router.png", width=650)
 from reasoning import router
 
 chooser = router.load(WORKDIR / "router" / "linear")
-queries = ["Hi, I am Ben.", "2 + 3", "14 - 3 + 22 - 5 + 17 - 2 + 9", "What is the capital of Peru?"]
+queries = [
+    "Hi, Ben here.",
+    "What is the capital of Peru?",
+    "What is 3 + 5?",
+    "Compute 4 + 7 + 2 + 9 + 5 + 6 + 8 + 3.",
+]
 for query in queries:
     decision = chooser.choose(query)
     print(f"{query}\n   -> {decision.route.name}: {decision.why}")
 
 # %% [markdown]
-# These queries are made up; the router has seen other words and lengths. Do you agree with it?
+# Do you agree with it? The numbers are predictions from the words of the query; the router has not
+# seen what the model writes.
 #
 # With a *promise* it weighs differently: `cost=20` promises at most 20 tokens a query on average.
 

@@ -48,7 +48,7 @@ import random
 folder = WORKDIR / "own"
 folder.mkdir(parents=True, exist_ok=True)
 draw = random.Random(0)
-pairs = {(draw.randint(1, 20), draw.randint(1, 20)): None for _ in range(300)}
+pairs = {(draw.randint(1, 12), draw.randint(1, 12)): None for _ in range(300)}
 records = [{"prompt": f"What is {a} plus {b}?", "answer": str(a + b)} for a, b in pairs]
 lines = list(map(json.dumps, records))
 (folder / "problems.jsonl").write_text("\n".join(lines) + "\n")
@@ -58,17 +58,20 @@ print(len(lines), "problems, such as", lines[0])
 # ## Your reward
 #
 # A function in a Python file. It gets the prompt, the model's completion and the problem, and
-# returns a number (or a `RewardResult` with a reason). This one wants short replies. It runs in a
-# process of its own, with a time limit, so a mistake in it does not take the training down.
+# returns a number (or a `RewardResult` with a reason). This one wants the right number with few
+# words around it. It runs in a process of its own, with a time limit, so a mistake in it does not
+# take the training down.
 
 # %%
 (folder / "my_rewards.py").write_text('''"""Rewards of my own."""
 
 
 def brief(prompt, completion, problem):
-    """Returns 1 for a reply of one word, a tenth less for each further word, and at least 0."""
-    words = len(completion.split())
-    return max(0.0, 1 - (words - 1) / 10) if words else 0.0
+    """Returns 1 for the right number alone, a tenth less for each further word; 0 without it."""
+    words = completion.replace(".", " ").split()
+    if problem.answer not in words:
+        return 0.0
+    return max(0.0, 1 - (len(words) - 1) / 10)
 ''')
 
 # %% [markdown]
@@ -109,12 +112,13 @@ config = gsm8k_grpo.get_config("tiny")
 config.model, config.template = MODEL, "chat"
 config.task = f"jsonl:{folder / 'problems.jsonl'}"
 config.rewards = f"accuracy=1,{folder / 'my_rewards.py'}:brief?weight=1"
-config.steps = 12 if SCALE == "full" else 2
+config.steps = 10 if SCALE == "full" else 2
 config.prompts, config.group, config.sampler_rows = 4, 8, 32
 config.max_prompt_tokens, config.max_new_tokens = 64, 32
-config.lora.rank, config.optimizer.learning_rate = 16, 1e-3
-config.evaluate_every, config.sample_every = 100, 2
-config.evaluation.update(problems=16, rows=16, temperature=0.0)
+config.lora.rank, config.optimizer.learning_rate = 16, 3e-4
+config.loss.beta = 0.0  # No KL term, so no reference policy has to be run.
+config.sample_every, config.checkpoint_every = 2, 100
+config.evaluation.tasks = {"math": ""}  # The questions above are evaluation enough here.
 
 # %%
 from launch import run_rl
@@ -139,6 +143,7 @@ for question, old, new in zip(questions, before, after):
 #
 # ## Exercise
 #
-# 1. A reward is exploited where it can be. Train with `brief` alone (leave out `accuracy=1,`): how
-#    does the model get the full reward? Look at the samples in `own/run/rl/samples.jsonl`.
-# 2. Write a reward that wants a full sentence, and train again in another folder.
+# 1. A reward is exploited where it can be. Let `brief` pay for short replies whether they are right
+#    or wrong, and train in another folder: how does the model get the full reward? Look at the
+#    samples in `rl/samples.jsonl`.
+# 2. Write a reward that wants a full sentence.

@@ -13,7 +13,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 RENDERED = HERE.parent / "docs" / "notebooks"
 
 
@@ -32,11 +32,17 @@ def execute(path: Path, timeout: float | None = None) -> NotebookNode:
     return notebook
 
 
+def without_places(notebook: NotebookNode) -> NotebookNode:
+    """Returns the notebook without the path of this checkout, which its outputs may name."""
+    written = nbformat.writes(notebook).replace(f"{HERE.parent}{os.sep}", "")
+    return nbformat.reads(written, as_version=4)
+
+
 if __name__ == "__main__":
     RENDERED.mkdir(exist_ok=True)
     for each in sorted(HERE.glob("[0-9][0-9]_*.ipynb")):
         if len(sys.argv) > 1 and each.name[:2] not in sys.argv[1:]:
             continue
         start = time.monotonic()
-        nbformat.write(execute(each), RENDERED / each.name)
+        nbformat.write(without_places(execute(each)), RENDERED / each.name)
         print(f"{each.name}: {time.monotonic() - start:.0f} s", flush=True)
