@@ -31,11 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.rejection_sft.reasoning.problems = {
         task: each if test else 2 * each for task in ("tiny_math", "tiny_logic", "tiny_code")
     }
-    config.verifiers.problems = (
-        {"tiny_math?low=9&high=9": 4}
-        if test
-        else {"tiny_math?low=8&high=8": 100, "tiny_math?low=9&high=9": 400}
-    )
+    config.verifiers.problems = {"tiny_math?low=9&high=9": 4 if test else 300}
     config.verifiers.bench_problems = 4 if test else 50
     config.distill.methods = ("rl_only", "sequence")
     if test:
