@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from reasoning.problem import Problem, Verdict
 from reasoning.response import after_chain, parse_response
 from reasoning.tasks import Task, draw
-from reasoning.text_measures.repetition import repeated_share
-from reasoning.words import words_of
+from reasoning.words import ngrams, words_of
 
 # Of the test problems, `TESTED` come first; the others are for training.
 TESTED = 50
@@ -228,7 +227,8 @@ class SmallTalk(Probe):
             return Verdict(False, f"{len(words)} words")
         if re.search(r"\d\s*[-+*/=×]", answer):
             return Verdict(False, "a calculation")
-        if repeated_share(answer, 4) > 0.3:
+        runs = ngrams(words, 4)
+        if len(runs) - len(set(runs)) > 0.3 * len(runs):
             return Verdict(False, "repetitive")
         fits = _has(wanted, answer)
         return Verdict(fits, "fits" if fits else f"has none of {', '.join(wanted)}")
