@@ -52,6 +52,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # Entries that replace those of the table in `models/sharding.py`: logical axis -> mesh axes.
     config.sharding = ConfigDict()
     config.template = "chat"
+    # The chains of R1 have its format, which a direct answer and budget forcing need. With
+    # `--config.reasoner=base`, `launch.run_search` compares methods on a checkpoint as it is.
+    config.reasoner = "r1"
 
     def of_each(count: int) -> dict[str, int]:
         return dict.fromkeys(TRAINED, 4 if smoke else count)
@@ -103,7 +106,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "temperature": 1.0,
             "completion_temperature": 0.7,
             # A step of free text ends with a line or a sentence.
-            "delimiter": "\n",
+            "delimiter": "sentences",
             "chunk": 40,
             "sampler_rows": 16 if smoke else 64,
             "outcome_at": "last",

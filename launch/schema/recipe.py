@@ -18,6 +18,9 @@ from launch.schema.sections import (
     check_tasks,
 )
 
+# Stages whose models can be the reasoner; "base" searches with a checkpoint as it is.
+REASONERS = ("base", "r1_zero", "cold_start", "reasoning_rl", "rejection_sft", "r1")
+
 PerProblem = Annotated[int, Setting("most responses kept per problem", unit="responses", least=1)]
 
 
@@ -124,7 +127,10 @@ class Verifiers(FineTuning):
         float | None,
         Setting("sampling temperature of completions; None takes that of solutions", least=0),
     ]
-    delimiter: Annotated[str, Setting("text that ends a step", empty=True)]
+    delimiter: Annotated[
+        str,
+        Setting("text that ends a step; sentences: lines and sentences of free text", empty=True),
+    ]
     chunk: Annotated[int, Setting("problems labelled in one batch", unit="problems", least=1)]
     sampler_rows: SamplerRows
     outcome_at: Annotated[
@@ -205,13 +211,18 @@ class RecipeConfig(Run):
 
     Attributes:
       world: the module of the world that the stages run in; see `launch.recipe.world`.
-      reasoner: the stage whose model verifiers judge, search asks and a student learns from.
     """
 
     entry_point = "launch.run_r1"
     world: ClassVar[str]
-    reasoner: ClassVar[str]
 
+    reasoner: Annotated[
+        str,
+        Setting(
+            "stage whose model the verifiers judge, the search asks and the student learns from",
+            choices=REASONERS,
+        ),
+    ] = "r1_zero"
     r1_zero: RecipeRl
     cold_start: ColdStart
     reasoning_rl: RecipeRl

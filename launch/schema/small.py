@@ -14,8 +14,6 @@ class SmallConfig(RecipeConfig):
     """The recipe on a checkpoint."""
 
     world = "launch.recipe.worlds.checkpoint"
-    # Its chains have the R1 format, which search over steps and a direct answer need.
-    reasoner = "r1"
     example = "configs/small.py"
 
     model: Annotated[str, Setting("checkpoint: a folder, hf://org/name, gguf:FILE or pip:PACKAGE")]

@@ -23,7 +23,6 @@ class TinyConfig(RecipeConfig):
     """The recipe in the tiny world."""
 
     world = "launch.recipe.worlds.tiny"
-    reasoner = "r1_zero"
     example = "configs/tiny.py"
 
     tokenizer: TokenizerTraining

@@ -39,4 +39,4 @@ def run(work: Workspace, directory: Path) -> dict[str, Any]:
     )
 
 
-STAGE = Stage(needs=(REASONER,), fields=("distill",), run=run, check=check)
+STAGE = Stage(needs=(REASONER,), fields=("distill", "reasoner"), run=run, check=check)

@@ -54,6 +54,7 @@ def _policy(work: Workspace, params: Any) -> Policy:
         max_new_tokens=config.max_new_tokens,
         step_tokens=config.step_tokens,
         typical_tokens=config.typical_tokens,
+        delimiter=work.config.verifiers.delimiter,
         sampling=SamplingParams(temperature=config.temperature),
         model=work.model.config,
         rows=config.rows,
@@ -122,4 +123,6 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     return records
 
 
-STAGE = Stage(needs=(REASONER, "verifiers"), fields=("template", "search"), run=run, check=check)
+STAGE = Stage(
+    needs=(REASONER, "verifiers"), fields=("template", "search", "reasoner"), run=run, check=check
+)

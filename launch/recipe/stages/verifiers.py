@@ -23,7 +23,7 @@ def run(work: Workspace, directory: Path) -> dict[str, Any]:
 
 STAGE = Stage(
     needs=(REASONER,),
-    fields=("template", "verifiers"),
+    fields=("template", "verifiers", "reasoner"),
     run=run,
     check=lambda work: plan(work) and None,
 )

@@ -112,7 +112,7 @@ def test_free_text_becomes_a_chain_and_an_answer(work, results):
 
 def test_search_and_student_take_the_model_of_the_last_rl():
     for name in ("verifiers", "search", "distill"):
-        assert recipe.inputs(name, SmallConfig.reasoner)[0] == "r1"
+        assert recipe.inputs(name, "r1")[0] == "r1"
         assert recipe.inputs(name)[0] == "r1_zero"
     assert recipe.lineage("search", "r1") == [
         "base", "r1_zero", "cold_start", "reasoning_rl", "rejection_sft", "r1", "verifiers",
