@@ -220,7 +220,7 @@ def _distill(smoke: bool, problems: dict[str, int]) -> ConfigDict:
         {
             "model": {
                 "family": "llama",
-                # That of SmolLM2; the student's tokens are the teacher's.
+                # Replaced by the checkpoint's, since the student's tokens are the teacher's.
                 "vocab_size": 49_152,
                 "embed_dim": 16 if smoke else 192,
                 "num_layers": 1 if smoke else 8,

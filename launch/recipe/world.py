@@ -48,6 +48,10 @@ class World(abc.ABC):
     def make_base(self, work: Workspace, directory: Path) -> Any:
         """Returns the base model's parameters; a training writes into the stage's directory."""
 
+    def student_settings(self, work: Workspace) -> dict[str, Any]:
+        """Returns the sizes of the student, as `models.config.ModelConfig` takes them."""
+        return work.config.distill.base.model.settings()
+
     @abc.abstractmethod
     def make_student(self, work: Workspace, directory: Path) -> Any:
         """Returns the parameters that a student starts with; `work` is the student's."""

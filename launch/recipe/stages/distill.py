@@ -13,7 +13,7 @@ from launch.schema import as_dict
 
 
 def _student(work: Workspace, directory: Path) -> Workspace:
-    model = runtime.build_model(work.config.distill.base.model.settings())
+    model = runtime.build_model(world.world_of(work.config).student_settings(work))
     accepted = distillation.TRAINED if "distill" in work.accept_stopped else ()
     return dataclasses.replace(work, directory=directory, model=model, accept_stopped=accepted)
 

@@ -57,6 +57,11 @@ class CheckpointWorld(World):
         """Loads the checkpoint's weights."""
         return load_params(locate(work.config.model), work.model.config, work.mesh)
 
+    def student_settings(self, work: Workspace) -> dict[str, Any]:
+        """Returns the config's sizes with the checkpoint's vocabulary, which both share."""
+        vocabulary = {"vocab_size": work.model.config.vocab_size}
+        return super().student_settings(work) | vocabulary
+
     def make_student(self, work: Workspace, directory: Path) -> Any:
         """Returns random weights; distillation is all that the student learns."""
         with jax.set_mesh(work.mesh):

@@ -31,7 +31,6 @@ def work(tmp_path_factory):
     run_export.run(str(folder / "made" / "model"), str(folder / "model.gguf"), "f16")
     config = small.get_config("smoke")
     config.model = f"gguf:{folder / 'model.gguf'}"
-    config.distill.base.model.vocab_size = load_config(folder / "model.gguf").vocab_size
     config.evaluation.tasks = {"math": small.SUMS, "facts": "facts", "small_talk": "small_talk"}
     for section in ("r1_zero", "cold_start", "reasoning_rl", "verifiers", "distill"):
         config[section].problems = dict.fromkeys(TASKS, 6)
@@ -93,6 +92,8 @@ def test_every_stage_runs_on_a_checkpoint_and_reports(work, results):
     assert "reward_models" not in results["r1"]
     assert results["verifiers"]["labels"]["solutions"] == 12
     distilled = results["distill"]
+    student = load_config(work.stage_directory("distill") / "sequence" / "hf")
+    assert student.vocab_size == work.model.config.vocab_size and student.family == "llama"
     assert distilled["sequence"]["params"] < distilled["teacher"]["params"]
     assert set(distilled) == {"teacher", "base", "sequence"}
 
