@@ -95,7 +95,7 @@ def test_every_stage_runs_on_a_checkpoint_and_reports(work, results):
     student = load_config(work.stage_directory("distill") / "sequence" / "hf")
     assert student.vocab_size == work.model.config.vocab_size and student.family == "llama"
     assert distilled["sequence"]["params"] < distilled["teacher"]["params"]
-    assert set(distilled) == {"teacher", "base", "sequence"}
+    assert set(distilled) == {"wall_seconds", "teacher", "base", "sequence"}
 
 
 def test_free_text_becomes_a_chain_and_an_answer(work, results):
