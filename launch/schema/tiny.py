@@ -38,6 +38,8 @@ class TinyConfig(RecipeConfig):
                     f"{name}.vocab_size",
                     f"is smaller than tokenizer.vocab_size={self.tokenizer.vocab_size}",
                 )
+        if not self.search.shots:
+            yield "search.shots", "must be at least 1: the prompts of base models are compared too"
         if self.distill.base.pretrain is None:
             yield "distill.base.pretrain", "is None: the tiny world's student learns its language"
         if self.verifiers.language_share and not self.model.tie_embeddings:
