@@ -85,15 +85,13 @@ if SCALE == "full":
 config.pretrain.log_every = 2
 config = schema.load(TinyConfig, config)
 [work] = world.open_workspaces(config, WORKDIR / "pod", 1)
-texts = world.texts(work)
 
 # %%
-from launch.jobs import training
 from launch.parts import live
 
 divided = work.directory / "eight_devices"
 with live.plot(divided, {"loss": "loss on 8 devices", "grad_norm": "norm of the gradient"}):
-    params = training.pretrain(work, texts, config.pretrain, divided)
+    params = world.world_of(config).make_base(work, divided)
 jax.debug.visualize_array_sharding(params["embed"]["embedding"])
 
 # %%
@@ -102,7 +100,7 @@ import dataclasses
 mesh = runtime.build_mesh(notebooks.get_config(), jax.devices()[:1])
 alone = dataclasses.replace(work, mesh=mesh)
 with live.plot(work.directory / "one_device", {"loss": "loss on 1 device"}):
-    training.pretrain(alone, texts, config.pretrain, work.directory / "one_device")
+    world.world_of(config).make_base(alone, work.directory / "one_device")
 
 # %%
 from train.metrics import read_metrics

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import random
 from pathlib import Path
 
 import nbformat
@@ -16,8 +15,6 @@ from launch.recipe import runner, world
 from launch.schema.tiny import TinyConfig
 from reasoning.prompts import get_template
 from reasoning.response import tagged
-from reasoning.tiny_world import domains
-from reasoning.tiny_world.language import LANGUAGES
 
 # Copies of each solution in the corpus of the model that learns them by heart.
 COPIES = 200
@@ -91,15 +88,13 @@ def worked_solutions(work):
         config.cold_start.problems, config.rejection_sft.reasoning.problems,
         config.rejection_sft.general.problems, config.distill.problems,
     )  # fmt: skip
-    rng, texts = random.Random(0), {}
+    texts = {}
     for problem in (each for counts in asked for each in world.training_problems(work, counts)):
         if problem.task == "tiny_chat":
             solution = tagged([], problem.answer)
         else:
-            language = LANGUAGES[problem.metadata["language"]]
-            *lines, answer = domains.solution_lines(problem, [language], rng)
-            solution = tagged(lines, answer)
-        texts.setdefault(problem.question, template(problem.question) + solution)
+            ((_, solution),) = world.world_of(config).solved([problem])
+        texts[problem.question] = template(problem.question) + solution
     return COPIES * list(texts.values())
 
 
