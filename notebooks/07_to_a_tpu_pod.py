@@ -116,25 +116,20 @@ print("largest difference:    ", max(abs(a - b) for a, b in zip(of_eight, of_one
 #
 # ## The job
 #
-# `launch/cluster` has a script for each way to get machines: Cloud TPU VMs, Google Kubernetes
-# Engine, Slurm. `--dry_run` prints what it would run, so nothing is started here. On each machine
-# of the slice the same command runs, and the processes find each other.
+# On each machine of the slice the same command runs, and the processes find each other
+# (`--distributed=on`). With Google's command line, where the machines have this code:
 
 # %%
-import launch
-
-script = Path(launch.__file__).parent / "cluster" / "tpu_vm.sh"
-command = (
-    "run --project=PROJECT --zone=us-east5-a --name=ergo --type=v5p-128"
-    " --image=us-docker.pkg.dev/PROJECT/ergo/ergo:tpu --dry_run --"
-    " python -m launch.run_rl --config=configs/r1_full.py:reasoning_rl,qwen2.5-7b"
-    " --config.task=jsonl:problems.jsonl --workdir=gs://BUCKET/run"
+job = (
+    "python -m launch.run_rl --config=configs/r1_full.py:reasoning_rl,qwen2.5-7b"
+    " --config.task=jsonl:problems.jsonl --workdir=/mnt/shared/run --distributed=on"
 )
-print(subprocess.check_output(["bash", script, *command.split()], text=True))
+place = "--project=PROJECT --zone=us-east5-a"
+print(f'gcloud compute tpus tpu-vm ssh SLICE {place} --worker=all --command="{job}"')
 
 # %% [markdown]
-# A run that is interrupted saves its state and exits with code 75; the script starts it again, and
-# it goes on where it was.
+# A run that is interrupted saves its state and exits with code 75; the same command goes on where
+# it was. `--workdir` has to be a folder that all machines see.
 #
 # ## Exercise
 #
