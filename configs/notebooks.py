@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.rejection_sft.reasoning.problems = {
         task: each if test else 2 * each for task in ("tiny_math", "tiny_logic", "tiny_code")
     }
-    config.verifiers.problems = {"tiny_math?low=9&high=9": 4 if test else 300}
+    config.verifiers.problems = {"tiny_math?low=9&high=9": 12 if test else 300}
     config.verifiers.bench_problems = 4 if test else 50
     config.distill.methods = ("rl_only", "sequence")
     if test:
@@ -53,5 +53,5 @@ def _make_tinier(config: ConfigDict, each: int) -> None:
     config.distill.problems = {"tiny_math": each, "tiny_logic": each}
     # There are few samples, and a training needs more than one step.
     for section in (config.cold_start.sft, config.rejection_sft.sft, config.distill.sequence):
-        section.update(rows=2, row_length=128, epochs=4)
-    config.r1.reward_model.epochs = 1
+        section.update(row_length=128, epochs=8)
+    config.r1.reward_model.epochs, config.verifiers.epochs = 1, 3
