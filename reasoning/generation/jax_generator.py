@@ -11,6 +11,7 @@ from models.decoder import LanguageModel
 from models.decoding.sampler import FINISH_REASONS, STOP_TOKEN, Sampler, Samples
 from models.decoding.sampling import SamplingParams
 from models.decoding.self_check import Sampled, SamplerCheck
+from models.decoding.weights import DecodingWeights
 from models.tokens.stopping import TokenAutomaton
 from models.tokens.tokenizer import Tokenizer
 from reasoning.generation.generator import Completion
@@ -33,6 +34,7 @@ class JaxGenerator:
         tokenizer.check_fits(model.config.vocab_size)
         self.model, self.params, self.tokenizer, self.rows = model, params, tokenizer, rows
         self._samplers: dict[Any, Sampler] = {}
+        self._weights = DecodingWeights(model)
         self._check = SamplerCheck(model)
 
     @contextlib.contextmanager
@@ -50,6 +52,7 @@ class JaxGenerator:
     def release(self) -> None:
         """Drops the parameters, so that others can use their memory."""
         self.params = None
+        self._weights.release()
 
     def generate(
         self,
@@ -102,7 +105,8 @@ class JaxGenerator:
             pass of the trainer gives. Only some calls are checked.
         """
         sampler = self._sampler(num_samples, max_new_tokens, tuple(stop))
-        samples = sampler(self.params, prompt_ids, jax.random.key(seed), sampling, limits)
+        weights = self._weights(self.params)
+        samples = sampler(weights, prompt_ids, jax.random.key(seed), sampling, limits)
         completions = [
             [self._completion(samples, i, g) for g in range(num_samples)]
             for i in range(len(prompt_ids))

@@ -1,0 +1,77 @@
+"""The copy of a model's weights that a sampler reads: in the dtype and on the devices that it needs.
+
+A sampler reads all weights for every token. In the layout of training each device would gather
+them, and cast them from float32, every time.
+"""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from jax.sharding import Mesh
+
+from models.decoder import Model
+from models.sharding import decoding_shardings
+
+
+class DecodingWeights:
+    """Makes the copy once for each set of parameters, by one compiled program.
+
+    Where nothing would change, because the weights are on one device or split over `tensor` alone
+    and have the dtype of the computation, the copy is the parameters themselves.
+    """
+
+    def __init__(self, model: Model):
+        self._model = model
+        self._source: Any = None
+        self._copy: Any = None
+
+    def __call__(self, params: Any) -> Any:
+        """Returns the copy of `params`, which is kept until `params` is another object."""
+        if self._source is not params:
+            self.release()
+            self._copy = self._made(params)
+            self._source = params
+        return self._copy
+
+    def release(self) -> None:
+        """Drops the copy, so that others can use its memory."""
+        self._source = self._copy = None
+
+    def _made(self, params: Any) -> Any:
+        mesh = _mesh_of(params)
+        if mesh is None or mesh.shape.get("fsdp", 1) == mesh.shape.get("data", 1) == 1:
+            return params
+        start = time.perf_counter()
+        copy = jax.block_until_ready(reshard(self._model, mesh)(params))
+        seconds = time.perf_counter() - start
+        logging.info("weights laid out for sampling in %.2f s", seconds)
+        return copy
+
+
+def reshard(model: Model, mesh: Mesh) -> Any:
+    """Returns the compiled program `params -> copy`; see the module's docstring.
+
+    The values are those that the model would compute with: it casts every weight to the dtype of
+    the computation before it uses it, but for those of a router.
+    """
+    shardings = decoding_shardings(model.abstract_params, model.logical_axes, mesh)
+    dtype = jnp.dtype(model.config.dtype)
+
+    def copied(params):
+        def cast(path, x):
+            is_router = any(getattr(key, "key", None) == "router" for key in path)
+            return x if is_router else x.astype(dtype)
+
+        return jax.tree_util.tree_map_with_path(cast, params)
+
+    return jax.jit(copied, out_shardings=shardings)
+
+
+def _mesh_of(params: Any) -> Mesh | None:
+    """Returns the mesh that the parameters are split over; None if they are not on a mesh."""
+    sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    mesh = getattr(sharding, "mesh", None)
+    return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
