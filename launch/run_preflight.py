@@ -5,11 +5,11 @@
 
 The program compiles everything that the job runs, with abstract arrays, for a TPU topology: the
 train step, and for RL the pass for log-probabilities, the weights for sampling and the sampler.
-`pip install libtpu` brings the compiler; no TPU is needed. `--topology=cpu:8` compiles for 8 virtual
-CPU devices, which checks the shardings. A program takes one to several minutes on two cores.
+`pip install libtpu` brings the compiler; no TPU is needed. `--topology=cpu:8` compiles for 8
+virtual CPU devices, which checks the shardings. A program takes one to several minutes on two cores.
 
-What it prints is a prediction. Memory is what the compiler says. Times are lower bounds: operations,
-traffic and messages are counted in the compiled programs, and divided by the published speeds of
+What it prints is a prediction. Memory is what the compiler says. Times are lower bounds:
+operations, traffic and messages are counted in the compiled programs, and divided by the published speeds of
 the machine. Exit code 1 says that the job does not fit.
 
 `--shipped` checks all full-scale recipes of `configs/` instead, each on the machine that it is for;
@@ -18,7 +18,9 @@ has already are left out.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -32,7 +34,7 @@ from launch.schema.supervised import SftConfig
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
-    from launch.preflight import machines, report, shipped
+    from launch.preflight import machines, shipped
     from launch.preflight.check import check
 
     output = Path(_OUTPUT.value).expanduser().resolve() if _OUTPUT.value else None
@@ -49,10 +51,16 @@ def main(argv: list[str]) -> None:
         told=lambda line: print(line, file=sys.stderr, flush=True),
         texts=Path(_TEXTS.value).expanduser().resolve() if _TEXTS.value else None,
     )  # fmt: skip
-    report.print_report(row)
-    if output is not None:
-        from launch.parts.report import write_report
+    tell(row, output)
 
+
+def tell(row: Mapping[str, Any], output: Path | None) -> None:
+    """Prints what `check` found and writes it; leaves with code 1 if the job does not fit."""
+    from launch.parts.report import write_report
+    from launch.preflight.report import print_report
+
+    print_report(row)
+    if output is not None:
         write_report(output, row)
     if row["fits"] is False:
         sys.exit(FAILED)

@@ -206,6 +206,7 @@ class PolicySource(Source):
         metrics |= {
             "seconds/sample": spent["sample"],
             "seconds/reward": spent["reward"],
+            "seconds/layout": self._rollouts.generator.layout_seconds,
             "tokens_per_second/sample": spent["tokens"] / spent["sample"],
         }
         return rollouts, metrics, spent["notes"]

@@ -2,11 +2,12 @@
 # Runs a job on TPUs of a GKE cluster as a JobSet.
 #
 #   launch/cluster/gke.sh --name=ergo --accelerator=tpu-v5p-slice --topology=4x4x4 \
-#       --image=us-docker.pkg.dev/P/ergo/ergo:tpu -- \
-#       python -m launch.run_sft --config=... --workdir=gs://BUCKET/run
+#       --image=us-docker.pkg.dev/P/ergo/ergo:tpu --claim=CLAIM -- \
+#       python -m launch.run_sft --config=... --workdir=/data/run
 #
 # The cluster is the one that kubectl points to. It has the JobSet controller and a node pool of the
 # topology; clusters that xpk has made have both. Options:
+#   --claim           persistent volume claim that is /data in the container
 #   --chips           TPU chips of a machine; 4 by default
 #   --namespace       where the JobSet lives; default by default
 #   --serviceaccount  whose rights the job has, for its bucket; default by default
@@ -20,10 +21,10 @@ source "$(dirname "$0")/common.sh"
 
 # The manifest names these variables.
 # shellcheck disable=SC2034
-name='' accelerator='' topology='' image='' chips=4 namespace=default serviceaccount=default
+name='' accelerator='' topology='' image='' claim='' chips=4 namespace=default serviceaccount=default
 restarts=100
-read_options "name accelerator topology image chips namespace serviceaccount restarts" "$@"
-need name accelerator topology image
+read_options "name accelerator topology image claim chips namespace serviceaccount restarts" "$@"
+need name accelerator topology image claim
 ((${#job[@]})) || die "the job's command is missing; it comes after --"
 [[ $topology =~ ^[1-9][0-9]*(x[1-9][0-9]*)+$ ]] || die "--topology=$topology must be like 4x4x4"
 [[ $chips =~ ^[1-9][0-9]*$ ]] || die "--chips=$chips must be a number"
@@ -48,7 +49,7 @@ for word in "${job[@]}" --distributed=on; do
 done
 
 manifest=$(<"$(dirname "$0")/jobset.yaml")
-for field in name namespace accelerator topology image chips pods restarts serviceaccount words; do
+for field in name namespace accelerator topology image claim chips pods restarts serviceaccount words; do
   manifest=${manifest//"{{$field}}"/"${!field}"}
 done
 if [[ $dry_run == true ]]; then

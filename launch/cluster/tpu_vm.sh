@@ -3,13 +3,14 @@
 #
 #   launch/cluster/tpu_vm.sh run --project=P --zone=us-east5-a --name=ergo --type=v5p-128 \
 #       --image=us-docker.pkg.dev/P/ergo/ergo:tpu -- \
-#       python -m launch.run_sft --config=... --workdir=gs://BUCKET/run
+#       python -m launch.run_sft --config=... --workdir=/data/run
 #   launch/cluster/tpu_vm.sh down --project=P --zone=us-east5-a --name=ergo
 #
 # `run` asks for the slice if it is not there, waits for it, runs the job in a container on each of
 # its machines, and stays until the job has ended. Options:
 #   --type      accelerator type; its number counts cores up to v5p, chips from v5e on
 #   --runtime   software of the machines; the default is the one that Google names for the type
+#   --data      folder of each machine that is /data in the container; nothing by default
 #   --restarts  how often the job may start again; 100 by default
 #   --spot      take a Spot slice, which Google may take back
 #   --dry_run   print the commands and run none
@@ -25,8 +26,8 @@ case $action in
   run | down) shift ;;
   *) die "the first argument is the action: run or down" ;;
 esac
-project='' zone='' name='' type='' runtime='' image='' restarts=100 spot=false
-read_options "project zone name type runtime image restarts spot" "$@"
+project='' zone='' name='' type='' runtime='' image='' data='' restarts=100 spot=false
+read_options "project zone name type runtime image data restarts spot" "$@"
 need project zone name
 place=(--project="$project" --zone="$zone")
 queued=(gcloud compute tpus queued-resources)
@@ -73,8 +74,9 @@ wait_for_slice() {
 }
 
 # The host network and the devices belong to the container; a signal gets time to save.
-printf -v command '%q ' sudo docker run --rm --privileged --net=host --stop-timeout=120 \
-  "$image" "${job[@]}" --distributed=on
+container=(sudo docker run --rm --privileged --net=host --stop-timeout=120)
+[[ -z $data ]] || container+=(--volume="$data:/data")
+command=$(shown "${container[@]}" "$image" "${job[@]}" --distributed=on)
 registry=${image%%/*}
 ssh=(gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker=all)
 pull="sudo gcloud auth configure-docker $registry --quiet && sudo docker pull $(shown "$image")"
@@ -83,7 +85,7 @@ if [[ $dry_run == true ]]; then
   ask_for_slice
   run "${queued[@]}" describe "$name" "${place[@]}" --format='value(state.state)'
   run "${ssh[@]}" --command="$pull"
-  run "${ssh[@]}" --command="${command% }"
+  run "${ssh[@]}" --command="$command"
   exit
 fi
 
@@ -99,7 +101,7 @@ for ((starts = 0; starts <= restarts; starts++)); do
   code=0
   "${ssh[@]}" --command="$pull" || code=$?
   if ((code == 0)); then
-    "${ssh[@]}" --command="${command% }" || code=$?
+    "${ssh[@]}" --command="$command" || code=$?
   fi
   ((code != 0)) || exit 0
   now=$(state)

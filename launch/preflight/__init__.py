@@ -1,1 +1,1 @@
-"""What a job would need on a machine that is not at hand: memory, time and chip-hours, predicted."""
+"""Predicts what a job needs on a machine that is not at hand: memory, time, chip-hours."""

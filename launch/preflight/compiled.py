@@ -38,7 +38,7 @@ def measure(
     held = sum(program.held.values())
     row: dict[str, Any] = {"name": program.name, "runs": program.runs, "held": dict(program.held)}
     row |= {"arguments": dict(program.arguments), "temporaries": dict(program.temporaries)}
-    options = None if machine is None else TPU_OPTIONS
+    options = None if topology.startswith("cpu") else TPU_OPTIONS
     try:
         compiled = program.lower().compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
@@ -89,4 +89,3 @@ def temporary_bytes(message: str) -> int | None:
     """Reads from the TPU compiler's error how many bytes of temporaries a program needs."""
     found = re.search(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds available HBM", message)
     return int(float(found[1]) * 1024 ** ("KMGT".index(found[2]) + 1)) if found else None
-

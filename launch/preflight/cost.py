@@ -32,14 +32,14 @@ class Collective:
       bytes: what a device has in the end, or, of a reduction, at the start.
       group: devices that take part together.
       times: how often the program does it.
-      inside: the loops around it, the outermost first; their turns are in `times`.
+      depth: loops around it whose turns depend on the data.
     """
 
     kind: str
     bytes: int
     group: int
     times: float
-    inside: tuple[str, ...] = ()
+    depth: int = 0
 
     @property
     def moved(self) -> float:
@@ -67,21 +67,19 @@ class Cost:
     kernels: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     unknown_loops: list[float] = dataclasses.field(default_factory=list)
 
-    def add(self, other: "Cost", times: float = 1.0, inside: str | None = None) -> None:
-        """Adds the cost of a computation that runs `times` times, in the loop `inside`."""
+    def add(self, other: "Cost", times: float = 1.0) -> None:
+        """Adds the cost of a computation that runs `times` times."""
         self.flops += times * other.flops
         self.bytes += times * other.bytes
         for name, count in other.kernels.items():
             self.kernels[name] += times * count  # type: ignore[assignment]
-        for each in other.collectives:
-            around = each.inside if inside is None else (inside, *each.inside)
-            self.collectives.append(
-                dataclasses.replace(each, times=times * each.times, inside=around)
-            )
+        self.collectives += [
+            dataclasses.replace(each, times=times * each.times) for each in other.collectives
+        ]
         self.unknown_loops += other.unknown_loops
 
     def by_kind(self) -> dict[str, dict[str, float]]:
-        """Returns how many messages of each kind there are, and the bytes that a device receives."""
+        """Returns the number of messages of each kind, and the bytes that a device receives."""
         found: dict[str, dict[str, float]] = {}
         for each in self.collectives:
             entry = found.setdefault(each.kind, {"count": 0.0, "bytes": 0.0, "largest": 0.0})
@@ -129,7 +127,7 @@ class _Counter:
                 turns = self._loops[depth] if depth < len(self._loops) else 1.0
                 deeper += 1
                 total.unknown_loops.append(turns)
-            total.add(self.of(body, deeper), turns, body.name)
+            total.add(self.of(body, deeper), turns)
             return
         if each.opcode == "conditional":
             found = [self.of(computations[name], depth) for name in each.branches]
@@ -148,7 +146,8 @@ class _Counter:
             return
         kind = next((k for k in COLLECTIVES if each.opcode in (k, f"{k}-start")), None)
         if kind is not None:
-            total.collectives.append(_collective(kind, each, inside, self._devices))
+            found = _collective(kind, each, inside, self._devices)
+            total.collectives.append(dataclasses.replace(found, depth=depth))
         elif each.opcode in ("dot", "convolution"):
             total.flops += _product(each, inside)
         elif each.opcode == "custom-call":
@@ -250,7 +249,10 @@ def _product(each: Instruction, inside: Computation) -> float:
         sizes = [left.dims[int(axis)] for axis in axes.split(",") if axis]
         return 2.0 * out.elements * math.prod(sizes)
     labels = each.attribute(r"dim_labels=(\S+?)(?:,|$)") or ""
-    (left_labels, kernel_labels), out_labels = labels.split("->")[0].split("_"), labels.split("->")[1]
+    (left_labels, kernel_labels), out_labels = (
+        labels.split("->")[0].split("_"),
+        labels.split("->")[1],
+    )
     pairs = 1.0
     window = each.attribute(r"window=\{([^}]*)\}") or ""
     for axis in sorted(set(kernel_labels) - {"i", "o"}):
@@ -310,8 +312,19 @@ def _collective(kind: str, each: Instruction, inside: Computation, devices: int)
     if each.opcode.endswith("-start") and len(each.arrays) > 1:
         results = max(array.bytes for array in each.arrays)
     size = max(sources, results) if kind != "reduce-scatter" else sources
-    listed = each.attribute(r"replica_groups=\{\{([\d,]+)\}")
-    compact = each.attribute(r"replica_groups=\[\d+,(\d+)\]")
-    group = len(listed.split(",")) if listed else int(compact) if compact else devices
-    return Collective(kind, int(size), group, 1.0)
+    return Collective(kind, int(size), _group(each, devices), 1.0)
 
+
+def _group(each: Instruction, devices: int) -> int:
+    """Returns how many devices take part together; XLA writes the groups in three ways."""
+    if listed := each.attribute(r"replica_groups=\{\{([\d,]+)\}"):
+        return len(listed.split(","))
+    if compact := each.attribute(r"replica_groups=\[\d+,(\d+)\]"):
+        return int(compact)
+    if axes := each.attribute(r"replica_groups=mesh\[([^\]]*)\]"):
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
+        used = each.attribute(r"replica_groups=mesh\[[^{]*\{([^}]*)\}") or ""
+        # A part of an axis is written 'axis':(before)size.
+        parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", used)
+        return math.prod(int(part) if part else sizes[name] for name, part in parts)
+    return devices

@@ -75,9 +75,7 @@ def _times(
     return found
 
 
-def _largest(
-    job: Job, rows: list[dict[str, Any]], machine: Machine
-) -> Iterator[tuple[str, int]]:
+def _largest(job: Job, rows: list[dict[str, Any]], machine: Machine) -> Iterator[tuple[str, int]]:
     """Yields the largest sizes that fit, if what a row needs stays the same."""
     config = job.config
     room = machine.hbm_gib * GIB

@@ -23,11 +23,12 @@ traffic and messages are counted in the compiled programs; the slowest of the th
 that Google publishes, bounds the time from below. A real run is slower.
 
 - Command: `{command}`
-- One recipe, with all its figures: `python -m launch.run_preflight --config=configs/RECIPE --topology=TOPOLOGY`
+- One recipe, with all its figures:
+  `python -m launch.run_preflight --config=configs/RECIPE --topology=TOPOLOGY`
 
 The stages of R1 that have the same programs are one row: `cold_start` is also `rejection_sft`, and
-`reasoning_rl` also `r1_zero` and `r1_rl`. Responses are taken to be as long as the recipe allows, so
-sampling is at its slowest. Chip-hours are those of the recipe's updates; for fine-tuning, whose
+`reasoning_rl` also `r1_zero` and `r1_rl`. Responses are taken to be as long as the recipe allows,
+so sampling is at its slowest. Chip-hours are those of the recipe's updates; for fine-tuning, whose
 number of updates depends on the data, of 1,000.
 
 """
@@ -97,4 +98,6 @@ def page(found: Mapping[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
         advice += [f"- `{recipe}`: {line}" for line in row.get("advice", ())]
     text = HEAD.format(command=COMMAND) + "\n".join(lines) + "\n"
-    return text + ("\nWhat the program says to change:\n\n" + "\n".join(advice) + "\n") * bool(advice)
+    return text + ("\nWhat the program says to change:\n\n" + "\n".join(advice) + "\n") * bool(
+        advice
+    )

@@ -1,4 +1,4 @@
-"""The copy of a model's weights that a sampler reads: in the dtype and on the devices that it needs.
+"""The copy of a model's weights that a sampler reads, in the dtype and split that suit it.
 
 A sampler reads all weights for every token. In the layout of training each device would gather
 them, and cast them from float32, every time.
@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from jax.sharding import Mesh
 
 from models.decoder import Model
@@ -19,12 +18,16 @@ from models.sharding import decoding_shardings
 class DecodingWeights:
     """Makes the copy once for each set of parameters, by one compiled program.
 
-    Where nothing would change, because the weights are on one device or split over `tensor` alone
-    and have the dtype of the computation, the copy is the parameters themselves.
+    Where the weights are on one device, or split over `tensor` alone, the copy is the parameters
+    themselves.
+
+    Attributes:
+      seconds: how long the latest copy took; 0 if none was needed.
     """
 
     def __init__(self, model: Model):
         self._model = model
+        self.seconds = 0.0
         self._source: Any = None
         self._copy: Any = None
 
@@ -42,12 +45,12 @@ class DecodingWeights:
 
     def _made(self, params: Any) -> Any:
         mesh = _mesh_of(params)
+        self.seconds = 0.0
         if mesh is None or mesh.shape.get("fsdp", 1) == mesh.shape.get("data", 1) == 1:
             return params
         start = time.perf_counter()
         copy = jax.block_until_ready(reshard(self._model, mesh)(params))
-        seconds = time.perf_counter() - start
-        logging.info("weights laid out for sampling in %.2f s", seconds)
+        self.seconds = time.perf_counter() - start
         return copy
 
 

@@ -49,6 +49,11 @@ class JaxGenerator:
         finally:
             self.release()
 
+    @property
+    def layout_seconds(self) -> float:
+        """How long it took to lay the weights out for sampling; 0 if that was not needed."""
+        return self._weights.seconds
+
     def release(self) -> None:
         """Drops the parameters, so that others can use their memory."""
         self.params = None

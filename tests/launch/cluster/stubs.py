@@ -131,4 +131,6 @@ class Stubs:
 def verbs(calls: Sequence[Sequence[str]]) -> list[str]:
     """Returns what each call of gcloud asked for, without questions for the state."""
     names = ("create", "delete", "ssh")
-    return [next(word for word in call if word in names) for call in calls if "describe" not in call]
+    return [
+        next(word for word in call if word in names) for call in calls if "describe" not in call
+    ]

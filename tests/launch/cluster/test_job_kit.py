@@ -22,9 +22,15 @@ SHELLCHECK = next(
     if file.stem == "shellcheck"
 )
 SCRIPTS = [*sorted(KIT.glob("*.sh")), KIT / "slurm.sbatch"]
-JOB = ["python", "-m", "launch.run_sft", "--config.template=it's a \"test\" & {{name}} $x\\n"]
-TPU = ("run", "--project=p", "--zone=us-east5-a", "--name=ergo", "--type=v5p-128", "--image=r.io/i:t")
-GKE = ("--name=ergo", "--accelerator=tpu-v5p-slice", "--topology=4x4x4", "--image=r.io/p/i:t")
+JOB = ["python", "-m", "launch.run_sft", '--config.template=it\'s a "test" & {{name}} $x\\n']
+TPU = (
+    "run", "--project=p", "--zone=us-east5-a", "--name=ergo", "--type=v5p-128", "--image=r.io/i:t",
+    "--data=/mnt/disk",
+)  # fmt: skip
+GKE = (
+    "--name=ergo", "--accelerator=tpu-v5p-slice", "--topology=4x4x4", "--image=r.io/p/i:t",
+    "--claim=disk",
+)  # fmt: skip
 SLURM = ("--nodes=2", "--gpus=8", "--time=24:00:00")
 
 
@@ -90,7 +96,9 @@ def test_the_commands_for_cloud_tpu(stubs):
     assert job[:-1] == pull[:-1] and "--worker=all" in job
     # The machine's shell reads the words of the job as they were written here.
     remote = shlex.split(job[-1].removeprefix("--command="))
-    assert remote[-len(JOB) - 2 :] == ["r.io/i:t", *JOB, "--distributed=on"]
+    assert remote[-len(JOB) - 3 :] == [
+        "--volume=/mnt/disk:/data", "r.io/i:t", *JOB, "--distributed=on",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
