@@ -6,11 +6,12 @@
 The program compiles everything that the job runs, with abstract arrays, for a TPU topology: the
 train step, and for RL the pass for log-probabilities, the weights for sampling and the sampler.
 `pip install libtpu` brings the compiler; no TPU is needed. `--topology=cpu:8` compiles for 8
-virtual CPU devices, which checks the shardings. A program takes one to several minutes on two cores.
+virtual CPU devices, which checks the shardings. A program takes one to several minutes on two
+cores.
 
 What it prints is a prediction. Memory is what the compiler says. Times are lower bounds:
-operations, traffic and messages are counted in the compiled programs, and divided by the published speeds of
-the machine. Exit code 1 says that the job does not fit.
+operations, traffic and messages are counted in the compiled programs, and divided by the published
+speeds of the machine. Exit code 1 says that the job does not fit.
 
 `--shipped` checks all full-scale recipes of `configs/` instead, each on the machine that it is for;
 `--output` is the file that gets the figures, which `docs/preflight.md` shows. Recipes that the file

@@ -289,10 +289,9 @@ def _kernel(each: Instruction, inside: Computation) -> tuple[float, str]:
     target = each.attribute(r'custom_call_target="([^"]+)"') or ""
     if target != "tpu_custom_call":
         return 0.0, ""
-    name = each.attribute(r'op_name="([^"]*)"') or each.name
-    short = re.search(r"splash\w+", name)
+    short = re.match(r"splash_mha_[a-z_]+[a-z]", each.name)
     if not short:
-        return 0.0, name.rpartition("/")[2]
+        return 0.0, each.name.partition(".")[0]
     tensors = [
         operand.arrays[0] for operand in _operands(each, inside)
         if operand.arrays and operand.arrays[0].dtype in ("bf16", "f32")

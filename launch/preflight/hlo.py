@@ -158,18 +158,21 @@ def parse(text: str) -> Module:
       ValueError: the text has no entry computation.
     """
     computations: dict[str, Computation] = {}
-    entry, name, lines = None, None, []
+    entry, name = None, None
+    lines: list[str] = []
     for line in text.splitlines():
         if name is None:
             head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{\s*$", line)
             if head:
                 name, lines = head[2], []
                 entry = name if head[1] else entry
-        elif line.startswith("}"):
-            computations[name] = Computation(name, tuple(lines))
+        elif line.rstrip() == "}":
+            computations[name] = Computation(name, tuple(map(_instruction, lines)))
             name = None
-        elif " = " in line:
-            lines.append(_instruction(line))
+        elif re.match(r"\s+(ROOT )?%?[\w.\-]+ = ", line):
+            lines.append(line)
+        elif lines:  # The attributes of a kernel may be several lines.
+            lines[-1] += " " + line
     if entry is None:
         raise ValueError("the compiler's text of the program has no entry computation")
     return Module(computations, computations[entry])

@@ -7,6 +7,8 @@ overlapped in full and each ran at its published speed.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from launch.parts import flops
 from launch.preflight.machines import GIB, Machine
 from launch.preflight.programs import Job
@@ -62,7 +64,7 @@ def _times(
         prompts, responses = config.prompts, config.prompts * config.group
         passes = sum(row["runs"] for row in rows if row["name"] == "log-probabilities")
         useful += passes * update / flops.UPDATE
-        full = [[response_tokens] * config.group] * prompts
+        full = np.full((prompts, config.group), response_tokens)
         useful += flops.sampling(model, [config.max_prompt_tokens] * prompts, full)
         found["sampled_tokens_per_second"] = responses * response_tokens / total
         found["response_tokens"] = response_tokens

@@ -93,7 +93,7 @@ class Job:
         num_steps = 1000 + config.optimizer.warmup_steps + (config.optimizer.decay_steps or 0)
         settings = adapter_optimizer(config.optimizer, config.lora).settings()
         optimizer = make_optimizer(settings, model.abstract_params, num_steps)
-        dtypes = dict.fromkeys(("tokens", "positions", "segment_ids"), "int32")
+        dtypes: dict[str, str] = dict.fromkeys(("tokens", "positions", "segment_ids"), "int32")
         dtypes["loss_weights"] = "float32"
         if isinstance(config, SftConfig):
             step = make_train_step(

@@ -30,6 +30,7 @@ class DecodingWeights:
         self.seconds = 0.0
         self._source: Any = None
         self._copy: Any = None
+        self._programs: dict[Mesh, Any] = {}
 
     def __call__(self, params: Any) -> Any:
         """Returns the copy of `params`, which is kept until `params` is another object."""
@@ -44,12 +45,18 @@ class DecodingWeights:
         self._source = self._copy = None
 
     def _made(self, params: Any) -> Any:
-        mesh = _mesh_of(params)
         self.seconds = 0.0
-        if mesh is None or mesh.shape.get("fsdp", 1) == mesh.shape.get("data", 1) == 1:
+        mesh = _mesh_of(params)
+        if mesh is None:
+            return params
+        wanted = decoding_shardings(self._model.abstract_params, self._model.logical_axes, mesh)
+        pairs = zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True)
+        if all(leaf.sharding.is_equivalent_to(want, leaf.ndim) for leaf, want in pairs):
             return params
         start = time.perf_counter()
-        copy = jax.block_until_ready(reshard(self._model, mesh)(params))
+        if mesh not in self._programs:
+            self._programs[mesh] = reshard(self._model, mesh)
+        copy = jax.block_until_ready(self._programs[mesh](params))
         self.seconds = time.perf_counter() - start
         return copy
 

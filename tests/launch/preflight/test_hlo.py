@@ -11,7 +11,9 @@ from launch.preflight import cost, hlo
 
 def compiled(function, *shapes):
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return hlo.parse(jax.jit(function).lower(*arguments).compile().as_text())
+    text = jax.jit(function).lower(*arguments).compile().as_text()
+    assert text is not None
+    return hlo.parse(text)
 
 
 def test_a_product_in_nested_loops_counts_as_often_as_it_runs():
@@ -103,7 +105,9 @@ ENTRY %main (w.1: bf16[8,256,512], q.1: bf16[2,4,1024,128], k.1: bf16[2,4,1024,1
   %v.1 = bf16[2,4,1024,64]{3,2,1,0} parameter(3)
   %start = (s32[]{:T(128)}, /*index=1*/bf16[8,256,512]{2,1,0:T(8,128)(2,1)}) tuple(%zero, %w.1)
   %loop = (s32[]{:T(128)}, bf16[8,256,512]{2,1,0:T(8,128)(2,1)}) while(%start), condition=%condition, body=%body
-  ROOT %out = bf16[2,4,1024,64]{3,2,1,0} custom-call(%q.1, %k.1, %v.1), custom_call_target="tpu_custom_call", metadata={op_name="jit(f)/splash_mha_fwd_residuals/pallas_call"}
+  ROOT %splash_mha_fwd_segmented_residuals.3 = bf16[2,4,1024,64]{3,2,1,0} custom-call(%q.1, %k.1, %v.1), custom_call_target="tpu_custom_call", backend_config={"grid": {
+"a": [1]
+}}, metadata={op_name="jit(f)/splash_attention"}
 }
 """
 
@@ -117,7 +121,7 @@ def test_the_text_of_a_program_for_tpus():
     assert gather.moved == 6 * 0.75 * gather.bytes
     assert gather.depth == 0
     assert found.flops == 2 * 2 * 4 * (1024 * 1025 / 2) * (128 + 64)
-    assert dict(found.kernels) == {"splash_mha_fwd_residuals": 1}
+    assert dict(found.kernels) == {"splash_mha_fwd_segmented_residuals": 1}
     read = 6 * 8 * 256 * 512 * 2
     attention = 2 * 4 * 1024 * (128 + 128 + 64 + 64) * 2
     assert found.bytes == pytest.approx(read + attention, rel=1e-3)
