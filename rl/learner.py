@@ -202,7 +202,7 @@ class PolicySource(Source):
         spent: dict[str, Any] = {"sample": 0.0, "reward": 0.0, "tokens": 0, "notes": []}
         self._rollouts.generator.params = params
         rollouts, metrics = self._informative_rollouts(spent)
-        self._rollouts.generator.release()  # Weights for sampling would take memory in training.
+        self._rollouts.generator.params = None  # Merged weights would take memory in training.
         metrics |= {
             "seconds/sample": spent["sample"],
             "seconds/reward": spent["reward"],

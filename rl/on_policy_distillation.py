@@ -87,7 +87,7 @@ class OnPolicySource(Source):
         problems = self._problems.take(self._prompts)
         self._rollouts.generator.params = self._merge(state.params)
         rollouts = self._rollouts.generate(problems, int(rng.integers(2**31)))
-        self._rollouts.generator.release()  # Weights for sampling would take memory in training.
+        self._rollouts.generator.params = None  # Merged weights would take memory in training.
         ones = np.ones_like(rollouts.rewards)
         batch, _ = pack_rollouts(rollouts, ones, ones, self._rows, self._row_length)
         batch = full_rows_first(batch, self._microbatches)

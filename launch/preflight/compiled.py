@@ -60,7 +60,11 @@ def measure(
         "results_bytes": results,
         "peak_bytes": used.argument_size_in_bytes + used.temp_size_in_bytes + results + held,
     }
-    text = compiled.as_text()
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        # JAX may know fewer instructions than the compiler: then memory is all that is known.
+        return row | {"cost": None, "unread": " ".join(str(error).split())[:200]}
     if texts is not None:
         texts.mkdir(parents=True, exist_ok=True)
         (texts / f"{program.name.replace(' ', '_')}.hlo").write_text(text)

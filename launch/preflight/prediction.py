@@ -107,6 +107,11 @@ def _advice(
     for row in rows:
         if row["peak_bytes"] > machine.hbm_gib * GIB:
             yield _how_to_fit(job, row, found["largest"])
+    if unread := [row["name"] for row in rows if "unread" in row]:
+        yield (
+            f"JAX cannot read the compiled text of: {', '.join(unread)}; no time is predicted. Try"
+            " another version of libtpu"
+        )
     if "seconds" not in found:
         return
     shards = batch_shards(job.mesh)

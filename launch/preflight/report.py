@@ -70,7 +70,8 @@ def _work(row: Mapping[str, Any]) -> Table:
     table = Table("program", "runs", "TFLOP", "GB moved", "GB received", "seconds", "bound by")
     for program in row["programs"]:
         if not program["cost"]:
-            table.add_row(program["name"], f"{program['runs']:g}", *["does not fit"] * 4, "")
+            why = "not readable" if "unread" in program else "does not fit"
+            table.add_row(program["name"], f"{program['runs']:g}", *[why] * 4, "")
             continue
         cost, seconds = program["cost"], program["seconds"]
         received = sum(each["bytes"] for each in cost["collectives"].values())

@@ -94,7 +94,8 @@ def page(found: Mapping[str, Any]) -> str:
                 f"{row['trained_tokens_per_second']:,.0f}", f"{row['chip_hours']:,.0f}",
             ]  # fmt: skip
         else:
-            cells += ["does not fit", "", "", "", ""]
+            unread = any("unread" in program for program in row["programs"])
+            cells += ["not predicted" if unread else "does not fit", "", "", "", ""]
         lines.append("| " + " | ".join(cells) + " |")
         advice += [f"- `{recipe}`: {line}" for line in row.get("advice", ())]
     text = HEAD.format(command=COMMAND) + "\n".join(lines) + "\n"

@@ -32,9 +32,10 @@ class JaxGenerator:
 
     def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer, rows: int = 128):
         tokenizer.check_fits(model.config.vocab_size)
-        self.model, self.params, self.tokenizer, self.rows = model, params, tokenizer, rows
+        self.model, self.tokenizer, self.rows = model, tokenizer, rows
         self._samplers: dict[Any, Sampler] = {}
         self._weights = DecodingWeights(model)
+        self.params = params
         self._check = SamplerCheck(model)
 
     @contextlib.contextmanager
@@ -50,6 +51,16 @@ class JaxGenerator:
             self.release()
 
     @property
+    def params(self) -> Any:
+        """The parameters of the model."""
+        return self._params
+
+    @params.setter
+    def params(self, params: Any) -> None:
+        self._params = params
+        self._weights.release()
+
+    @property
     def layout_seconds(self) -> float:
         """How long it took to lay the weights out for sampling; 0 if that was not needed."""
         return self._weights.seconds
@@ -57,7 +68,6 @@ class JaxGenerator:
     def release(self) -> None:
         """Drops the parameters, so that others can use their memory."""
         self.params = None
-        self._weights.release()
 
     def generate(
         self,
