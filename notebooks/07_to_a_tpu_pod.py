@@ -26,12 +26,12 @@ if SCALE == "full" and importlib.util.find_spec("libtpu") is None:
 # be said before JAX starts.
 
 # %%
-from launch import run_preflight
 from launch.parts import runtime
+from launch.preflight import machines
 
 TOPOLOGIES = ["v5e:2x4", "v5p:2x2x2"] if SCALE == "full" else ["cpu:8"]
 for topology in ("cpu:8", *TOPOLOGIES):
-    run_preflight.prepare(topology)
+    machines.prepare(topology)
 runtime.prepare_backend()
 import jax
 
@@ -40,32 +40,35 @@ print(jax.devices())
 # %% [markdown]
 # ## Does it fit?
 #
-# The recipe is GRPO on GSM8K, with 320 responses an update, and the model is Qwen2.5-7B. The real
-# train step is compiled for two slices of eight chips: `v5e:2x4`, whose chips have 16 GiB of
-# memory, and `v5p:2x2x2` with 95 GiB. Arrays are abstract, so this machine holds no weights. The
-# compiler says what one chip needs.
+# The recipe is supervised fine-tuning of Qwen2.5-7B. The real train step is compiled for two slices
+# of eight chips: `v5e:2x4`, whose chips have 16 GiB of memory, and `v5p:2x2x2` with 95 GiB. Arrays
+# are abstract, so this machine holds no weights. The compiler says what one chip needs, and the
+# compiled program says how many operations, reads and messages a step takes at least.
 
 # %%
-from configs import gsm8k_grpo
+from configs import sft
 from launch import schema
-from launch.schema.rl import RlConfig
+from launch.preflight import check
+from launch.schema.supervised import SftConfig
 
-config, model = gsm8k_grpo.get_config(), "qwen2.5-7b"
+config, model = sft.get_config(), "qwen2.5-7b"
 if SCALE == "test":
-    config, model = gsm8k_grpo.get_config("tiny"), str(WORKDIR / "seed_0" / "base" / "hf")
-config = schema.load(RlConfig, config)
-print("mesh:", config.mesh)
-rows = [run_preflight.check(config, topology, model) for topology in TOPOLOGIES]
+    config.rows, config.microbatches, config.row_length = 8, 1, 128
+    model = str(WORKDIR / "seed_0" / "base" / "hf")
+config = schema.load(SftConfig, config)
+rows = [check.check(config, topology, model) for topology in TOPOLOGIES]
 
 # %%
+from launch.preflight.report import print_report
+
 for row in rows:
-    run_preflight.print_table(row)
+    print_report(row)
 
 # %% [markdown]
-# Weights, optimizer state and the reference policy are divided among the chips: with twice the
-# chips, each holds half as much. The recipes of `configs/r1_full.py`, with the paper's batches of
-# 512 responses of 32,768 tokens, are checked in the same way for 64 or 512 chips; compiling takes
-# minutes there.
+# Weights and optimizer state are divided among the chips: with twice the chips, each holds half as
+# much. `python -m launch.run_preflight` does the same for all that RL runs, the sampler included,
+# and for the recipes of `configs/r1_full.py` with the paper's batches on 64 or 512 chips. That
+# compiles for minutes.
 #
 # ## Does it compute the same?
 #
@@ -116,20 +119,26 @@ print("largest difference:    ", max(abs(a - b) for a, b in zip(of_eight, of_one
 #
 # ## The job
 #
-# On each machine of the slice the same command runs, and the processes find each other
-# (`--distributed=on`). With Google's command line, where the machines have this code:
+# `launch/cluster` has a script for each way to get machines: Cloud TPU VMs, Google Kubernetes
+# Engine, Slurm. `--dry_run` prints what it would run, so nothing is started here: it asks for a
+# slice, and runs the same command in a container on each of its machines. The processes find each
+# other.
 
 # %%
-job = (
-    "python -m launch.run_rl --config=configs/r1_full.py:reasoning_rl,qwen2.5-7b"
-    " --config.task=jsonl:problems.jsonl --workdir=/mnt/shared/run --distributed=on"
+import launch
+
+script = Path(launch.__file__).parent / "cluster" / "tpu_vm.sh"
+command = (
+    "run --project=PROJECT --zone=us-east5-a --name=ergo --type=v5p-128"
+    " --image=us-docker.pkg.dev/PROJECT/ergo/ergo:tpu --dry_run --"
+    " python -m launch.run_rl --config=configs/r1_full.py:reasoning_rl,qwen2.5-7b"
+    " --config.task=jsonl:problems.jsonl --workdir=gs://BUCKET/run"
 )
-place = "--project=PROJECT --zone=us-east5-a"
-print(f'gcloud compute tpus tpu-vm ssh SLICE {place} --worker=all --command="{job}"')
+print(subprocess.check_output(["bash", script, *command.split()], text=True))
 
 # %% [markdown]
-# A run that is interrupted saves its state and exits with code 75; the same command goes on where
-# it was. `--workdir` has to be a folder that all machines see.
+# A run that is interrupted saves its state and exits with code 75; the script starts it again, and
+# it goes on where it was.
 #
 # ## Exercise
 #
