@@ -55,6 +55,8 @@ settings = router_config.get_config("tiny")
 settings.model = str(work.stage_directory("r1_zero") / "hf")
 if SCALE == "test":
     settings.problems, settings.kinds, settings.folds = 12, ("rules", "linear"), 2
+    settings.tasks, settings.routes = settings.tasks[:3], ("direct", "long_chain@16")
+    settings.rows = 16
 print("tasks:", settings.tasks)
 print("routes:", settings.routes)
 run_router.run(settings, str(WORKDIR / "router"))
