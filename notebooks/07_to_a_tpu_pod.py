@@ -95,7 +95,9 @@ from launch.parts import live
 divided = work.directory / "eight_devices"
 with live.plot(divided, {"loss": "loss on 8 devices", "grad_norm": "norm of the gradient"}):
     params = world.world_of(config).make_base(work, divided)
-jax.debug.visualize_array_sharding(params["embed"]["embedding"])
+largest = max(jax.tree.leaves(params), key=lambda leaf: leaf.size)
+part = largest.sharding.shard_shape(largest.shape)
+print(f"the largest array is {largest.shape}, and each device holds {part}")
 
 # %%
 import dataclasses
