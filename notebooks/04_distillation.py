@@ -53,6 +53,7 @@ folder = work.directory / "distill"
 labels = {"reward": "reward (RL alone)", "response_tokens": "response, tokens (RL alone)"}
 with live.plot(folder / "rl_only", labels), live.plot(folder / "sequence", {"loss": "SFT loss"}):
     results = runner.run_stages(work, ["distill"])["distill"]
+print(f"{results.pop('wall_seconds'):.0f} seconds in all")
 
 # %% [markdown]
 # ## What they learned, and what it cost
