@@ -1,9 +1,9 @@
 """The tiny world at the size of the notebooks, each of which takes minutes on a free CPU runtime.
 
-    python -m launch.run_r1 --config=configs/notebooks.py --workdir=runs/notebooks
+    python -m launch.run_r1 --config=configs/notebooks/tiny.py --workdir=runs/notebooks
 
 Trainings are shorter than in `configs/tiny.py`, and fewer problems are evaluated. All notebooks
-share this config, so in one folder they share their checkpoints. `configs/notebooks.py:test` runs
+share this config, so in one folder they share their checkpoints. `configs/notebooks/tiny.py:test` runs
 the same code in seconds; its model is too small to learn anything.
 """
 
@@ -17,7 +17,7 @@ ARGUMENTS = ("", "test")
 def get_config(arg: str = "") -> ConfigDict:
     if arg not in ARGUMENTS:
         raise ValueError(
-            f"configs/notebooks.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}"
+            f"configs/notebooks/tiny.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}"
         )
     test = arg == "test"
     config = tiny.get_config("smoke" if test else "")
