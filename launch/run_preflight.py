@@ -1,4 +1,4 @@
-"""Finds out whether a recipe's train step fits a machine that is not at hand.
+r"""Finds out whether a recipe's train step fits a machine that is not at hand.
 
     python -m launch.run_preflight --config=configs/r1_full.py:cold_start,qwen2.5-7b \
         --topology=v5p:4x4x4 --output=fits.json
@@ -255,4 +255,4 @@ if __name__ == "__main__":
     _TOPOLOGY = flags.DEFINE_string("topology", "v5p:4x4x4", "a TPU topology, or cpu:DEVICES")
     _MODEL = flags.DEFINE_string("model", None, "a size or checkpoint instead of config.model")
     _OUTPUT = flags.DEFINE_string("output", None, "a JSON file for the result")
-    runtime.run_main(main)
+    runtime.run_main(main, RlConfig, SftConfig)

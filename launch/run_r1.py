@@ -85,4 +85,4 @@ def _show(workdir: Path, seed: int, reported):
 
 
 if __name__ == "__main__":
-    runtime.run_main(main)
+    runtime.run_main(main, TinyConfig)

@@ -54,4 +54,4 @@ def _run(config: TinyConfig, directory: Path):
 
 
 if __name__ == "__main__":
-    runtime.run_main(main)
+    runtime.run_main(main, TinyConfig)
