@@ -1,0 +1,190 @@
+"""Makes the site of this project: links to source files, API and command pages, offline equations.
+
+    {src}`rl/losses.py`     a file of the checkout, as a link to its API page where it has one
+
+Equations become MathML when the site is built, so a page needs no script and no network for them.
+Pictures from other servers, such as badges of notebooks, become links.
+"""
+
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import latex2mathml.converter
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxRole
+
+DOCS = Path(__file__).parents[1]
+ROOT = DOCS.parent
+API = DOCS / "api"
+PACKAGES = ("models", "train", "reasoning", "rl", "launch")
+# Run in a process of its own that has the standard library alone, and nothing to import it for.
+APART = ("reasoning.code_runner.sandbox", "reasoning.workers.supervisor",
+         "models.tokens.chat_template_worker", "models.tokens.tokenizer_trial")  # fmt: skip
+_LOG = logging.getLogger(__name__)
+
+
+class Source(SphinxRole):
+    """The role `src`: a file or folder of the checkout."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Returns the path, linked to the module's documentation where there is one."""
+        path = ROOT / self.text
+        if not path.exists():
+            message = self.inliner.reporter.warning(f"{{src}}`{self.text}`: no such file")
+            return [nodes.problematic(self.text, self.text)], [message]
+        text = nodes.literal(self.text, self.text)
+        module = self.text.removesuffix(".py").removesuffix("/").replace("/", ".")
+        module = module.removesuffix(".__init__")
+        if module.startswith("launch.run_"):
+            target, kind = f"/commands/{module.removeprefix('launch.')}", "doc"
+            link = addnodes.pending_xref(
+                "", text, refdomain="std", reftype=kind, reftarget=target, refexplicit=True,
+                refwarn=True, refdoc=self.env.docname,
+            )  # fmt: skip
+            return [link], []
+        if module in modules():
+            link = addnodes.pending_xref(
+                "", text, refdomain="py", reftype="mod", reftarget=module, refexplicit=True,
+                refwarn=False, refdoc=self.env.docname,
+            )  # fmt: skip
+            return [link], []
+        return [text], []
+
+
+def modules() -> list[str]:
+    """Returns the names of all modules that the API pages describe."""
+    names = []
+    for package in PACKAGES:
+        names.append(package)
+        found = pkgutil.walk_packages([str(ROOT / package)], f"{package}.", onerror=lambda _: None)
+        names += [each.name for each in found]
+    return [
+        name
+        for name in names
+        if not name.startswith(("launch.run_", *(f"{each}." for each in APART)))
+        and name not in APART
+    ]
+
+
+def write_api(app: Sphinx) -> None:
+    """Writes one page for each package, with the modules that lie directly in it."""
+    folders: dict[str, list[str]] = {}
+    known = modules()
+    for name in known:
+        is_package = (ROOT / name.replace(".", "/")).is_dir()
+        folders.setdefault(name if is_package else name.rpartition(".")[0], []).append(name)
+    if app.config.ergo_api_only:
+        folders = {key: folders[key] for key in app.config.ergo_api_only}
+    pages = {}
+    for folder, names in folders.items():
+        lines = [folder, "=" * len(folder), ""]
+        for name in sorted(names, key=lambda each: (each != folder, each)):
+            if name != folder:
+                lines += [name, "-" * len(name), ""]
+            lines += [f".. automodule:: {name}", "   :members:" if name != folder else "", ""]
+        pages[f"{folder}.rst"] = "\n".join(lines)
+    entries = "\n".join(sorted(folders))
+    pages["index.md"] = (
+        "# API\n\nEvery module, from its docstrings, by folder. {doc}`/design` says what lives where."
+        f"\n\n```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n"
+    )
+    _write(API, pages)
+
+
+def write_commands(app: Sphinx) -> None:
+    """Writes a page for each entry point, with what its `--help` prints."""
+    pages, rows = {}, []
+    running = {
+        path.stem: subprocess.Popen(
+            [sys.executable, "-m", f"launch.{path.stem}", "--help"], cwd=ROOT, text=True,
+            stdout=subprocess.PIPE, env={"COLUMNS": "92", "PATH": ""},
+        )
+        for path in sorted((ROOT / "launch").glob("run_*.py"))
+    }  # fmt: skip
+    for name, process in running.items():
+        text, _ = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"launch.{name} --help ends with {process.returncode}")
+        purpose = text.partition("\n\n")[0].replace("\n", " ")
+        rows.append(f"| [launch.{name}]({name}.md) | {purpose} |")
+        shown = text.partition("\nFields of")[0].rstrip()
+        fields = "\n\n{doc}`/settings` lists the fields of configs." if "Fields of" in text else ""
+        pages[f"{name}.md"] = (
+            f"# launch.{name}\n\nWhat `python -m launch.{name} --help` prints:\n\n"
+            f"```text\n{shown}\n```{fields}\n"
+        )
+    entries = "\n".join(running)
+    pages["index.md"] = (
+        "# Commands\n\n| command | what it does |\n|---|---|\n" + "\n".join(rows) + "\n\n"
+        f"```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
+    )
+    _write(DOCS / "commands", pages)
+
+
+def _write(folder: Path, pages: dict[str, str]) -> None:
+    """Makes a folder hold these pages alone; a page that is right already is not touched."""
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in pages:
+            path.unlink()
+    for name, text in pages.items():
+        path = folder / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def mark_examples(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Turns what a docstring indents by four columns, commands and tables, into literal blocks."""
+    del app, options
+    if what != "module":
+        return
+    text = inspect.cleandoc(obj.__doc__ or "")
+    parts = re.split(r"(?:\A|\n\n)((?: {4}.*(?:\n|\Z)|\n(?= {4}))+)", text)
+    marked = []
+    for number, part in enumerate(parts):
+        if number % 2 and not part.lstrip().startswith(("====", "* ", "- ")):
+            marked += ["", "::", "", *part.splitlines(), ""]
+        else:
+            marked += ["", *part.splitlines(), ""] if number % 2 else part.splitlines()
+    lines[:] = [*marked, ""]
+
+
+def link_pictures(app: Sphinx, tree: nodes.document) -> None:
+    """Replaces pictures from other servers by their words, so that a page loads nothing else."""
+    del app
+    for image in list(tree.findall(nodes.image)):
+        if "://" in image["uri"]:
+            image.replace_self(nodes.Text(image.get("alt") or image["uri"]))
+
+
+def _inline_equation(self: Any, node: Any) -> None:
+    self.body.append(latex2mathml.converter.convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def _equation(self: Any, node: Any) -> None:
+    text = re.sub(r"\\label\{[^}]*\}", "", node.astext())
+    mathml = latex2mathml.converter.convert(text, display="block")
+    # An equation that is wider than a phone scrolls, also by the keyboard.
+    self.body.append(f'<div class="equation" tabindex="0" role="group">{mathml}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Adds the roles, pages and the writer of equations to Sphinx."""
+    app.add_config_value("ergo_api_only", [], "env", list)
+    app.add_role("src", Source())
+    app.add_html_math_renderer("mathml", (_inline_equation, None), (_equation, None))
+    app.connect("builder-inited", write_api)
+    app.connect("builder-inited", write_commands)
+    app.connect("autodoc-process-docstring", mark_examples, priority=400)
+    app.connect("doctree-read", link_pictures)
+    return {"parallel_read_safe": True}
