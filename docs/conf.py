@@ -22,8 +22,8 @@ nb_execution_mode = "off"
 nb_ipywidgets_js = {}
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 4
-# A notebook's outputs differ in kind; a folder of notebooks may be missing.
-suppress_warnings = ["toc.empty_glob", "mystnb.unknown_mime_type"]
+# Outputs of notebooks are of many kinds, of which a page shows the best that it can.
+suppress_warnings = ["mystnb.unknown_mime_type"]
 
 # API from docstrings, which write code in single backticks.
 default_role = "code"

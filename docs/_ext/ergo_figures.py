@@ -124,8 +124,8 @@ def _r1_zero(tables: list[dict[str, Any]]) -> None:
             "format (%)": "format", "language_consistency (%)": "one language"}  # fmt: skip
     _, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), width_ratios=(4, 1))
     stages = ["base", "r1_zero"]
-    _bars(left, list(rows.values()),
-          {each: [_series(tables[0], row, [each])[0] for row in rows] for each in stages})  # fmt: skip
+    bars = {each: [_series(tables[0], row, [each])[0] for row in rows] for each in stages}
+    _bars(left, list(rows.values()), bars)
     left.set_ylabel("share of responses (%)")
     means, errors = _points(_series(tables[0], "response_tokens", stages), 1)
     right.bar([0, 1], means, 0.6, yerr=errors, color=COLOURS[:2], capsize=2)
@@ -151,8 +151,8 @@ def _distill(tables: list[dict[str, Any]]) -> None:
     rows = {"math/pass@1 (%)": "sums", "code/pass@1 (%)": "code", "logic/pass@1 (%)": "contests"}
     arms = ["teacher", "base", "rl_only", "sequence", "logit", "on_policy", "distill_then_rl"]
     _, axes = plt.subplots(figsize=(7.5, 4))
-    _bars(axes, list(rows.values()),
-          {each: [_series(tables[0], row, [each])[0] for row in rows] for each in arms})  # fmt: skip
+    bars = {each: [_series(tables[0], row, [each])[0] for row in rows] for each in arms}
+    _bars(axes, list(rows.values()), bars)
     axes.set_ylabel("pass@1 (%)")
 
 
@@ -205,8 +205,8 @@ FIGURES = {
     ),
     "r1_zero": Figure(
         "tiny", _r1_zero,
-        "Bars of the base model and of R1-Zero: R1-Zero solves more sums and keeps the format, mixes"
-        " languages more often, and writes longer responses.",
+        "Bars of the base model and of R1-Zero: R1-Zero solves more sums and keeps the format,"
+        " mixes languages more often, and writes longer responses.",
         "The base model and R1-Zero.",
     ),
     "r1": Figure(

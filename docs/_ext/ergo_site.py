@@ -93,8 +93,8 @@ def write_api(app: Sphinx) -> None:
         pages[f"{folder}.rst"] = "\n".join(lines)
     entries = "\n".join(sorted(folders))
     pages["index.md"] = (
-        "# API\n\nEvery module, from its docstrings, by folder. {doc}`/design` says what lives where."
-        f"\n\n```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n"
+        "# API\n\nEvery module, from its docstrings, by folder. {doc}`/design` says what lives"
+        f" where.\n\n```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n"
     )
     _write(API, pages)
 
@@ -157,6 +157,20 @@ def mark_examples(app: Any, what: str, name: str, obj: Any, options: Any, lines:
     lines[:] = [*marked, ""]
 
 
+def drop_empty_folders(app: Any, name: str, source: list[str]) -> None:
+    """Leaves out a table of contents of a folder that is missing, such as that of notebooks."""
+    del app
+
+    def kept(found: re.Match[str]) -> str:
+        globs = [each for each in found[0].splitlines() if "*" in each]
+        return found[0] if any(list(DOCS.glob(each)) for each in globs) else ""
+
+    if name == "index":
+        source[0] = re.sub(
+            r"^```\{toctree\}\n(?:(?!```).*\n)*?:glob:(?:.*\n)*?```$", kept, source[0], flags=re.M
+        )
+
+
 def link_pictures(app: Sphinx, tree: nodes.document) -> None:
     """Replaces pictures from other servers by their words, so that a page loads nothing else."""
     del app
@@ -186,5 +200,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", write_api)
     app.connect("builder-inited", write_commands)
     app.connect("autodoc-process-docstring", mark_examples, priority=400)
+    app.connect("source-read", drop_empty_folders)
     app.connect("doctree-read", link_pictures)
     return {"parallel_read_safe": True}
