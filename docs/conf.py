@@ -39,11 +39,14 @@ html_theme = "sphinx_book_theme"
 html_title = "Ergo"
 html_static_path = ["_static"]
 html_css_files = ["ergo.css"]
+html_js_files = ["ergo.js"]
+html_favicon = "_static/favicon.svg"
+html_context = {"default_mode": "auto"}
 html_math_renderer = "mathml"
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
     "use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 2,
-    "home_page_in_toc": True,
+    "home_page_in_toc": True, "navbar_persistent": [], "navbar_end": [],
 }  # fmt: skip
 copybutton_exclude = ".linenos, .gp, .go"

@@ -18,7 +18,6 @@ import latex2mathml.converter
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
-from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
 DOCS = Path(__file__).parents[1]
@@ -28,7 +27,9 @@ PACKAGES = ("models", "train", "reasoning", "rl", "launch")
 # Run in a process of its own that has the standard library alone, and nothing to import it for.
 APART = ("reasoning.code_runner.sandbox", "reasoning.workers.supervisor",
          "models.tokens.chat_template_worker", "models.tokens.tokenizer_trial")  # fmt: skip
-_LOG = logging.getLogger(__name__)
+_RULE = r"^ *=+(?: +=+)+$"
+_TABLE = re.compile(rf"({_RULE}\n(?:.*\n)+?{_RULE}\n(?:.*\n)+?{_RULE})", re.M)
+_CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)(\w?)")
 
 
 class Source(SphinxRole):
@@ -141,20 +142,47 @@ def _write(folder: Path, pages: dict[str, str]) -> None:
             path.write_text(text, encoding="utf-8")
 
 
-def mark_examples(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Turns what a docstring indents by four columns, commands and tables, into literal blocks."""
-    del app, options
-    if what != "module":
-        return
-    text = inspect.cleandoc(obj.__doc__ or "")
-    parts = re.split(r"(?:\A|\n\n)((?: {4}.*(?:\n|\Z)|\n(?= {4}))+)", text)
+def plain_docstring(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Turns what docstrings write plainly into what reStructuredText needs.
+
+    Code in single backticks gets double ones, a list gets the blank line before it, and what the
+    docstring of a module indents by four columns, commands and tables, becomes a literal block.
+    """
+    del app, name, options
+    if what == "module":
+        lines[:] = _literal_blocks(inspect.cleandoc(obj.__doc__ or ""))
+    found: list[str] = []
+    for line in lines:
+        before = found[-1] if found else ""
+        if re.match(r" *- ", line) and before.strip() and not re.match(r" *- ", before):
+            same = len(before) - len(before.lstrip()) <= len(line) - len(line.lstrip())
+            found += [""] if same else []
+        found.append(line)
+    parts = _TABLE.split("\n".join(found))
+    # In a table the columns must keep their widths; the default role shows code there.
+    parts[::2] = [_CODE.sub(_double, part) for part in parts[::2]]
+    lines[:] = "".join(parts).split("\n")
+
+
+def _double(code: re.Match[str]) -> str:
+    # Before a letter, as in `array`s, reStructuredText needs an invisible space.
+    return f"``{code[1]}``" + (f"\\ {code[2]}" if code[2] else "")
+
+
+def _literal_blocks(text: str) -> list[str]:
+    """Returns the lines of a module's docstring, with indented blocks and tables marked."""
+    parts = re.split(r"(?:\A|\n\n)((?:(?: {4}|\|).*(?:\n|\Z)|\n(?= {4}))+)", text)
     marked = []
     for number, part in enumerate(parts):
-        if number % 2 and not part.lstrip().startswith(("====", "* ", "- ")):
-            marked += ["", "::", "", *part.splitlines(), ""]
+        table = part.lstrip().startswith(("====", "* ", "- "))
+        if number % 2 and not table:
+            block = [f"    {each}" if each.startswith("|") else each for each in part.splitlines()]
+            marked += ["", "::", "", *block, ""]
         else:
             marked += ["", *part.splitlines(), ""] if number % 2 else part.splitlines()
-    lines[:] = [*marked, ""]
+    return [*marked, ""]
 
 
 def drop_empty_folders(app: Any, name: str, source: list[str]) -> None:
@@ -199,7 +227,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (_inline_equation, None), (_equation, None))
     app.connect("builder-inited", write_api)
     app.connect("builder-inited", write_commands)
-    app.connect("autodoc-process-docstring", mark_examples, priority=400)
+    app.connect("autodoc-process-docstring", plain_docstring, priority=400)
     app.connect("source-read", drop_empty_folders)
     app.connect("doctree-read", link_pictures)
     return {"parallel_read_safe": True}
