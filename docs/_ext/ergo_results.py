@@ -1,7 +1,7 @@
 """Inserts measured figures from docs/results/*.json into pages, so that no page holds a copy.
 
-    {res}`tiny | math/pass@1 (%) | r1_zero`              95.9 % [92, 100]
-    {res}`search | beam | 64 | tokens`                   4,480
+    {res}`tiny > math/pass@1 (%) > r1_zero`              95.9 % [92, 100]
+    {res}`search > beam > 64 > tokens`                   4,480
 
 names a file, the row and the column of one of its tables, and a part of the cell where it has
 several. The directives `results` (rows and columns of a table) and `run-figure` (a drawing, see
@@ -88,7 +88,7 @@ class Result(SphinxRole):
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Returns the figure as text."""
-        parts = [part.strip() for part in self.text.split("|")]
+        parts = [part.strip() for part in self.text.split(" > ")]
         try:
             name, row, column, *rest = parts
             table = table_of(name, [row], [column])

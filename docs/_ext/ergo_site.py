@@ -185,18 +185,26 @@ def _literal_blocks(text: str) -> list[str]:
     return [*marked, ""]
 
 
-def drop_empty_folders(app: Any, name: str, source: list[str]) -> None:
-    """Leaves out a table of contents of a folder that is missing, such as that of notebooks."""
+def complete_contents(app: Any, name: str, source: list[str]) -> None:
+    """Completes the contents of the first page: adds pages that it does not name.
+
+    A list of a folder that is missing, such as that of notebooks, is left out.
+    """
     del app
 
     def kept(found: re.Match[str]) -> str:
         globs = [each for each in found[0].splitlines() if "*" in each]
-        return found[0] if any(list(DOCS.glob(each)) for each in globs) else ""
+        return found[0] if not globs or any(list(DOCS.glob(each)) for each in globs) else ""
 
     if name == "index":
-        source[0] = re.sub(
-            r"^```\{toctree\}\n(?:(?!```).*\n)*?:glob:(?:.*\n)*?```$", kept, source[0], flags=re.M
-        )
+        text = re.sub(r"^```\{toctree\}\n(?:(?!```).*\n)*?```$", kept, source[0], flags=re.M)
+        named = set(re.findall(r"^[\w/]+$", text, re.M))
+        more = [path.stem for path in sorted(DOCS.glob("*.md"))]
+        more = [each for each in more if each not in named and each != "index"]
+        more = [each for each in more if not each.startswith("cluster")]
+        if more:
+            text += "\n```{toctree}\n:hidden:\n:caption: More\n\n" + "\n".join(more) + "\n```\n"
+        source[0] = text
 
 
 def link_pictures(app: Sphinx, tree: nodes.document) -> None:
@@ -228,6 +236,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", write_api)
     app.connect("builder-inited", write_commands)
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)
-    app.connect("source-read", drop_empty_folders)
+    app.connect("source-read", complete_contents)
     app.connect("doctree-read", link_pictures)
     return {"parallel_read_safe": True}
