@@ -4,7 +4,8 @@
 
 The program skips stages that are complete and continues a stage that was interrupted. After a
 change of the config it runs only the stages again that depend on the change, and moves their old
-results to `stale/`. The stages are in `launch/recipe/`.
+results to `stale/`. The stages are in `launch/recipe/`, the worlds that they run in (a model from
+scratch, or a checkpoint) in `launch/recipe/worlds/`.
 """
 
 import time
@@ -14,6 +15,7 @@ from absl import flags
 
 from launch import recipe, schema
 from launch.parts import runtime
+from launch.schema.small import SmallConfig
 from launch.schema.tiny import TinyConfig
 
 _CONFIG = runtime.define_config("configs/tiny.py")
@@ -32,7 +34,7 @@ def main(argv: list[str]) -> None:
         known = ", ".join(recipe.STAGES)
         raise ValueError(f"--stages={unknown[0]} is unknown; choose from {known}")
     runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
-    config = runtime.read_config(_CONFIG, TinyConfig)
+    config = runtime.read_config(_CONFIG, recipe.schema_of(_CONFIG.value))
     # JAX may start only here: `run_main` has set XLA's flags.
     runtime.start_distributed()
     with runtime.working_directory(_WORKDIR.value) as directory:
@@ -85,4 +87,4 @@ def _show(workdir: Path, seed: int, reported):
 
 
 if __name__ == "__main__":
-    runtime.run_main(main, TinyConfig)
+    runtime.run_main(main, TinyConfig, SmallConfig)
