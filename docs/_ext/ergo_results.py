@@ -73,7 +73,7 @@ def shown(value: Any, share: bool, unit: bool = True) -> str:
         if not share and max(map(abs, value["ci95"])) < 2:
             places, (low, high) = 2, [f"{bound:.2f}" for bound in value["ci95"]]
         percent = " %" if share and unit else ""
-        return f"{value['mean'] * scale:.{places}f}{percent} [{low}, {high}]"
+        return f"{value['mean'] * scale:.{places}f}{percent} [{low},\u00a0{high}]"
     if isinstance(value, dict):
         return " / ".join(shown(each, share, unit) for each in value.values())
     if isinstance(value, list):

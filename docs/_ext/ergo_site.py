@@ -154,16 +154,39 @@ def plain_docstring(
     if what == "module":
         lines[:] = _literal_blocks(inspect.cleandoc(obj.__doc__ or ""))
     found: list[str] = []
-    for line in lines:
+    for line in _without_hanging_indent(lines):
         before = found[-1] if found else ""
         if re.match(r" *- ", line) and before.strip() and not re.match(r" *- ", before):
-            same = len(before) - len(before.lstrip()) <= len(line) - len(line.lstrip())
-            found += [""] if same else []
+            found += [""] if _indent(before) <= _indent(line) else []
         found.append(line)
     parts = _TABLE.split("\n".join(found))
     # In a table the columns must keep their widths; the default role shows code there.
     parts[::2] = [_CODE.sub(_double, part) for part in parts[::2]]
     lines[:] = "".join(parts).split("\n")
+
+
+def _without_hanging_indent(lines: list[str]) -> list[str]:
+    """Returns the lines, with what follows the first line of "Returns:" right below that one."""
+    result, i = [], 0
+    while i < len(lines):
+        result.append(lines[i])
+        i += 1
+        if lines[i - 1].strip() not in ("Returns:", "Yields:") or i == len(lines):
+            continue
+        first = _indent(lines[i])
+        end = i + 1
+        while end < len(lines) and (not lines[end].strip() or _indent(lines[end]) >= first):
+            end += 1
+        rest = [each for each in lines[i + 1 : end] if each.strip()]
+        shift = min((_indent(each) - first for each in rest), default=0)
+        result.append(lines[i])
+        result += [each[shift:] for each in lines[i + 1 : end]]
+        i = end
+    return result
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _double(code: re.Match[str]) -> str:

@@ -98,7 +98,7 @@ def test_shown_figures_are_those_of_the_files(pages, site):
     table = json.loads((ROOT / "docs/results/tiny.json").read_text())["tables"][0]
     figure = table["rows"]["math/pass@1 (%)"][table["columns"].index("r1_zero") - 1]
     low, high = (round(100 * bound) for bound in figure["ci95"])
-    words = f"{100 * figure['mean']:.1f}\u00a0% [{low}, {high}]"
+    words = f"{100 * figure['mean']:.1f}\u00a0% [{low},\u00a0{high}]"
     for name in ("index", "which_method", "paper_map", "methods/r1_zero"):
         assert words in "".join(pages[site / f"{name}.html"].text), name
     search = json.loads((ROOT / "docs/results/search.json").read_text())["tables"][1]
