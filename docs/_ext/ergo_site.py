@@ -6,7 +6,6 @@ Equations become MathML when the site is built, so a page needs no script and no
 Pictures from other servers, such as badges of notebooks, become links.
 """
 
-import inspect
 import pkgutil
 import re
 import subprocess
@@ -147,12 +146,14 @@ def plain_docstring(
 ) -> None:
     """Turns what docstrings write plainly into what reStructuredText needs.
 
-    Code in single backticks gets double ones, a list gets the blank line before it, and what the
-    docstring of a module indents by four columns, commands and tables, becomes a literal block.
+    Code in single backticks gets double ones, a list gets the blank line before it, and what a
+    docstring indents by four columns before its sections, such as a command, becomes a literal
+    block.
     """
-    del app, name, options
-    if what == "module":
-        lines[:] = _literal_blocks(inspect.cleandoc(obj.__doc__ or ""))
+    del app, what, name, obj, options
+    sections = ("Args:", "Attributes:", "Returns:", "Yields:", "Raises:")
+    end = next((i for i, line in enumerate(lines) if line in sections), len(lines))
+    lines[:end] = _literal_blocks("\n".join(lines[:end]))
     found: list[str] = []
     for line in _without_hanging_indent(lines):
         before = found[-1] if found else ""
@@ -195,7 +196,7 @@ def _double(code: re.Match[str]) -> str:
 
 
 def _literal_blocks(text: str) -> list[str]:
-    """Returns the lines of a module's docstring, with indented blocks and tables marked."""
+    """Returns the lines of a text, with indented blocks and tables of Markdown marked."""
     parts = re.split(r"(?:\A|\n\n)((?:(?: {4}|\|).*(?:\n|\Z)|\n(?= {4}))+)", text)
     marked = []
     for number, part in enumerate(parts):
