@@ -215,7 +215,7 @@ def test_mistakes_are_one_line():
     for topology in ("v5p", "v5p:4x", "cpu:eight"):
         with pytest.raises(ValueError, match="write GENERATION:SHAPE, such as v5p:4x4x4"):
             machines.prepare(topology)
-    with pytest.raises(ValueError, match="'v9:2x2' is not available.*pip install libtpu"):
+    with pytest.raises(ValueError, match="'v9:2x2' is not available.*pip install 'jax.tpu.'"):
         machines.devices_of("v9:2x2")
     with pytest.raises(ValueError, match="one of the known sizes by --model"):
         check.model_config_of("runs/no/such/checkpoint")
