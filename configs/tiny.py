@@ -198,8 +198,10 @@ def _pretrain(smoke: bool) -> ConfigDict:
             "documents": 2000 if smoke else 48_000,
             "rows": 16,
             "row_length": 128,
+            # docs/results.md compares it with AdamW.
             "optimizer": optimizer.get_optimizer(
                 "cosine",
+                name="muon",
                 learning_rate=3e-3,
                 warmup_steps=5 if smoke else 50,
                 final_fraction=0.05,
