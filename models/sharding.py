@@ -169,11 +169,7 @@ def decoding_shardings(abstract: Any, logical_axes: Any, mesh: Mesh) -> Any:
 
 
 def _without_batch_axes(axes: MeshAxes) -> MeshAxes:
-    kept = tuple(
-        axis
-        for axis in ([axes] if isinstance(axes, str) else axes or ())
-        if axis not in ("data", "fsdp")
-    )
+    kept = tuple(axis for axis in _names(axes) if axis not in _names(_rules["batch"]))
     return kept[0] if len(kept) == 1 else kept or None
 
 
@@ -181,19 +177,12 @@ def batch_shards(mesh: Any) -> int:
     """Returns over how many devices the rows of a batch are split; 1 without a mesh."""
     if mesh.empty:
         return 1
-    axes = _rules["batch"]
-    axes = [axes] if isinstance(axes, str) else axes or ()
-    return int(np.prod([mesh.shape.get(axis, 1) for axis in axes]))
+    return int(np.prod([mesh.shape.get(axis, 1) for axis in _names(_rules["batch"])]))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of the arrays of a batch, which splits their rows over devices."""
     return NamedSharding(mesh, PartitionSpec(_rules["batch"]))
-
-
-def batch_shards(mesh: Mesh) -> int:
-    """Returns the number of parts that the rows of a batch are split into."""
-    return int(np.prod([mesh.shape[axis] for axis in _names(_rules["batch"])]))
 
 
 def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:

@@ -291,7 +291,7 @@ def check_rows(config: Section, shards: int) -> None:
 
     Args:
       config: the config; all its sections are checked.
-      shards: parts of a batch over the mesh axes `data` and `fsdp`.
+      shards: over how many devices a batch is split; see `models.sharding.batch_shards`.
     """
     mistakes = []
     for path, section in sections(config):
