@@ -1,11 +1,11 @@
-"""Predicts what a recipe needs on a machine that is not at hand: memory, time and chip-hours.
+r"""Predicts what a recipe needs on a machine that is not at hand: memory, time and chip-hours.
 
     python -m launch.run_preflight --config=configs/r1_full.py:cold_start,qwen2.5-7b \
         --topology=v5p:4x4x4 --output=fits.json
 
 The program compiles everything that the job runs, with abstract arrays, for a TPU topology: the
 train step, and for RL the pass for log-probabilities, the weights for sampling and the sampler.
-`pip install libtpu` brings the compiler; no TPU is needed. `--topology=cpu:8` compiles for 8
+`pip install 'jax[tpu]'` brings the compiler; no TPU is needed. `--topology=cpu:8` compiles for 8
 virtual CPU devices, which checks the shardings. A program takes one to several minutes on two
 cores.
 
@@ -98,4 +98,4 @@ if __name__ == "__main__":
     _SHIPPED = flags.DEFINE_bool("shipped", False, "check all full-scale recipes instead")
     _TEXTS = flags.DEFINE_string("texts", None, "a folder for the text of the compiled programs")
     _OUTPUT = flags.DEFINE_string("output", None, "a JSON file for the result")
-    runtime.run_main(main)
+    runtime.run_main(main, RlConfig, SftConfig)
