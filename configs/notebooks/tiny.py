@@ -47,7 +47,7 @@ def _make_tinier(config: ConfigDict, each: int) -> None:
     config.distill.base.pretrain.documents = 300
     config.model.num_layers = config.model.scan_unroll = 1
     config.model.update(embed_dim=64, head_dim=16, mlp_dim=128)
-    config.pretrain.optimizer.learning_rate = 6e-3
+    config.pretrain.optimizer.update(name="adamw", learning_rate=6e-3)
     config.rejection_sft.general.problems = {"tiny_knowledge": each, "tiny_chat": each}
     config.r1.harmless_problems = {"tiny_math": 4}
     config.distill.problems = {"tiny_math": each, "tiny_logic": each}
