@@ -116,7 +116,7 @@ def curve_series(
         window = max(3, round(SMOOTHED_SHARE * len(raw)))
         series.append(Series(f"{name}, as logged", raw, colour=colour, faint=True))
         series.append(Series(name, _running_mean(steps, values, window), colour=colour))
-    return series, _note(metric, window, sizes)
+    return series, _note(metric, window, sizes, len(trainings))
 
 
 def rl_panels(trainings: Sequence[tuple[str, Training, int]]) -> list[Panel]:
@@ -240,12 +240,14 @@ def _running_mean(steps: Sequence[int], values: Sequence[float], window: int) ->
     return points
 
 
-def _note(metric: str, window: int, sizes: set[int | None]) -> str:
+def _note(metric: str, window: int, sizes: set[int | None], runs: int) -> str:
     told = []
     if metric.startswith("test/"):
         told.append("On held-out problems, without intervals: the tables of the stages have them.")
     elif len(sizes) == 1 and (n := next(iter(sizes))) is not None and metric != "grad_norm":
         told.append(f"n = {n} responses a step.")
+    else:
+        told.append(f"n = {runs} training run{'s' if runs > 1 else ''}.")
     if window > 1:
         told.append(
             f"Thick: mean of the last {window} logged steps; band: its 95 % interval, as if steps"

@@ -41,7 +41,7 @@ def seconds(loaded, names, weights=WEIGHTS, speed=Speed()):
 )
 def test_more_work_takes_longer_in_its_stage_alone(stage, change):
     more = config(**change)
-    assert seconds(more, [stage]) > 1.05 * seconds(config(), [stage])
+    assert seconds(more, [stage]) > seconds(config(), [stage])
     others = {"base", "r1_zero"} - {stage}
     if "evaluation__problems" not in change:
         assert seconds(more, others) == seconds(config(), others)
@@ -112,8 +112,15 @@ def test_too_few_steps_say_nothing(tmp_path):
     watch = Following(work, ["r1_zero"], [tmp_path], Speed())
     log(tmp_path / "r1_zero", 100.0, LINES - 1)
     assert watch.look() is None
-    log(tmp_path / "r1_zero", 0.001, 3, first=LINES)
-    assert watch.look() is None or "s an update" in watch.look()
+    log(tmp_path / "r1_zero", 100.0, 2, first=LINES)
+    assert watch.look() is not None
+
+
+def test_steps_of_a_moment_say_nothing(tmp_path):
+    """The first updates of a run may be slow or fast by chance."""
+    watch = Following(estimate.estimate(config(), WEIGHTS), ["r1_zero"], [tmp_path], Speed())
+    log(tmp_path / "r1_zero", 0.001, 100)
+    assert watch.look() is None
 
 
 def test_lines_of_an_earlier_run_do_not_count(tmp_path):
