@@ -157,6 +157,28 @@ def test_committed_pictures_have_their_data_beside_them():
         assert any(path.with_suffix(kind).exists() for kind in (".csv", ".json")), path
 
 
+def test_the_committed_comparison_shows_the_committed_figures():
+    content = json.loads((ROOT / "docs/results/search.json").read_text())
+    rows = next(t["rows"] for t in content["tables"] if t["columns"][0] == "method")
+    cells = [(name, each) for name, row in rows.items() for each in row]
+    wanted = {
+        (
+            name,
+            each["tokens"],
+            *(round(100 * x, 1) for x in (each["accuracy"]["mean"], *each["accuracy"]["ci95"])),
+        )
+        for name, each in cells
+        if isinstance(each, dict)
+    }
+    lines = (ROOT / "docs/results/search.csv").read_text().splitlines()
+    drawn = {
+        (row["series"], *(float(row[c]) for c in ("x", "y", "low", "high")))
+        for row in csv.DictReader(line for line in lines if not line.startswith("#"))
+    }
+    # Methods of one response have the same cost at every budget, and are drawn once.
+    assert drawn == wanted and len(drawn) > 40
+
+
 def test_a_run_without_rewards_has_no_picture(tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
