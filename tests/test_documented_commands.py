@@ -168,7 +168,14 @@ def test_what_the_blocks_promise_is_there(checkout, done):
     ):  # fmt: skip
         assert (checkout / name).exists(), name
     (first,) = (ended for block, ended in done.items() if block.text.startswith("make r1"))
-    for told in ("This takes about", "watching: ", "step 0, ", "picture: ", "page: ", "next: "):
+    for told in (
+        "This takes about",
+        "watching math: ",
+        "math, step 0: ",
+        "picture: ",
+        "page: ",
+        "next: ",
+    ):
         assert told in first.stdout, told
 
 

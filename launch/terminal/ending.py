@@ -98,7 +98,8 @@ def _what_ran(report: Mapping[str, Any], ran: Ran) -> str:
     seeds = report.get("seeds", 1)
     times = f" with {seeds} seeds" if seeds > 1 else ""
     if ran.trained:
-        told = f"{_listed(ran.trained)} ran in {duration(ran.seconds)}{where}{times}"
+        stages = "The stages" if len(ran.trained) > 1 else "The stage"
+        told = f"{stages} {_listed(ran.trained)} ran in {duration(ran.seconds)}{where}{times}"
         if ran.estimated is not None:
             told += f" (the first estimate was {duration(ran.estimated)})"
         if ran.complete:
@@ -146,20 +147,23 @@ def _training(stages: Mapping[str, Mapping[str, Figure]]) -> str:
             f" {high}, {_count(after)}), and no other stage is there to compare it with"
         )
     found, low, high = difference(after, before)
-    values = f"{_percent(before['mean'])} % after {first}", f"{_percent(after['mean'])} %"
+    values = (
+        f"{_percent(before['mean'])} % after {first}",
+        f"{_percent(after['mean'])} % after {last}",
+    )
     interval = f"a difference of {_points(found, low, high)}, {_count(after)}"
     if low > 0:
         return (
-            f"{last} helped: right answers to {what} rose from {values[0]} to {values[1]}"
+            f"training helped: right answers to {what} rose from {values[0]} to {values[1]}"
             f" ({interval})"
         )
     if high < 0:
         return (
-            f"{last} did harm: right answers to {what} fell from {values[0]} to {values[1]}"
+            f"training did harm: right answers to {what} fell from {values[0]} to {values[1]}"
             f" ({interval})"
         )
     return (
-        f"{last} did not clearly help: right answers to {what} went from {values[0]} to"
+        f"training did not clearly help: right answers to {what} went from {values[0]} to"
         f" {values[1]}, which may be chance ({interval})"
     )
 

@@ -41,11 +41,13 @@ class Watched:
         """
         self._work, self._config, self._path = work, config, directory / FILE
         found = evaluation_problems(work.config.evaluation, work.seed)
-        self._problems: list[tuple[Task, Problem]] = [
-            (task, problems[0])
-            for task, problems in found.values()
+        checkable = [
+            (domain, task, problems[0])
+            for domain, (task, problems) in found.items()
             if problems and task.figure == "pass@1"
-        ][:DOMAINS]
+        ]
+        checkable.sort(key=lambda each: each[0] != "math")
+        self._problems: list[tuple[str, Task, Problem]] = checkable[:DOMAINS]
 
     def __call__(self, step: int, params: Any) -> None:
         """Answers the problems with the parameters that RL has after `step` updates."""
@@ -54,7 +56,7 @@ class Watched:
         config, template = self._config, get_template(
             self._work.config.template, self._work.tokenizer
         )  # fmt: skip
-        prompts = [template(problem.question) for _, problem in self._problems]
+        prompts = [template(problem.question) for *_, problem in self._problems]
         generator = self._work.generator(config.sampler_rows)
         with generator.holding(params), jax.set_mesh(self._work.mesh):
             samples = generator.generate(
@@ -66,11 +68,14 @@ class Watched:
             )
         known = salvage_jsonl(self._path)[0] if self._path.exists() else []
         kept = [each for each in known if each["step"] < step]
-        for (task, problem), prompt, group in zip(self._problems, prompts, samples, strict=True):
+        for (domain, task, problem), prompt, group in zip(
+            self._problems, prompts, samples, strict=True
+        ):
             (graded,) = grade(task, [problem], [prompt], [group])
-            record = _record(step, graded)
+            record = _record(step, domain, graded)
             before = [each for each in kept if each["question"] == record["question"]]
-            print("\n".join(told(record, before)), flush=True)
+            for line in told(record, before):
+                print(line, flush=True)
             kept.append(record)
         if processes.is_main():
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,29 +88,31 @@ class Watched:
 
 
 def told(record: dict[str, Any], before: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns the lines that show a record: the problem at its first time, and the response.
+    """Returns the lines that show a record; none if nothing has changed.
 
     Args:
-      record: see `watched.jsonl`.
+      record: a line of `watched.jsonl`.
       before: earlier records of the same problem.
     """
+    count = f"{record['right']} of {record['sampled']} right"
+    if before and all(before[-1][name] == record[name] for name in ("response", "right")):
+        return []
     lines = []
     if not before:
-        lines.append(f"watching: {_short(record['question'])} (answer {record['answer']})")
+        question = f"{_short(record['question'])} (answer: {record['answer']})"
+        lines.append(f"watching {record['domain']}: {question}")
     verdict = "right" if record["correct"] else "wrong"
-    count = f"{record['right']} of {record['sampled']} right"
-    if before and before[-1]["response"] == record["response"]:
-        response = "the same response"
-    else:
-        response = json.dumps(_short(record["response"]), ensure_ascii=False)
-    lines.append(f"  step {record['step']}, {count}; one of them, {verdict}: {response}")
+    response = json.dumps(_short(record["response"]), ensure_ascii=False)
+    step = f"  {record['domain']}, step {record['step']}"
+    lines.append(f"{step}: {count}; one of them, {verdict}: {response}")
     return lines
 
 
-def _record(step: int, graded: Sequence[Graded]) -> dict[str, Any]:
+def _record(step: int, domain: str, graded: Sequence[Graded]) -> dict[str, Any]:
     first = graded[0]
     return {
         "step": step,
+        "domain": domain,
         "question": first.problem.question,
         "answer": first.problem.answer,
         "response": first.completion.text,

@@ -35,9 +35,11 @@ def test_a_clear_gain_is_told_with_its_figures():
     first, second, third = sentences(
         report(metrics(73), metrics(190, tokens=46, formatted=199)), RAN
     )
-    assert first.startswith("base and r1_zero ran in 3 min 41 s on A processor (2 cores)")
+    assert first.startswith(
+        "The stages base and r1_zero ran in 3 min 41 s on A processor (2 cores)"
+    )
     assert "the first estimate was 3 min 30 s" in first
-    assert "r1_zero helped" in second.lower() or second.startswith("R1_zero helped")
+    assert second.startswith("Training helped: ")
     assert "rose from 36.5 % after base to 95.0 %" in second and "+58.5 points" in second
     assert "n = 200 problems" in second
     assert "longer (30.4 to 46.4 tokens)" in third and "more often" in third
