@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from launch.schema.rl import Reinforcement
 from launch.schema.sections import Evaluation, FineTuning, Sampling
-from launch.schema.tiny import TinyConfig
+from launch.schema.recipe import RecipeConfig
 
 # What the costs below were measured with: configs/tiny.py on two idle cores of an AMD EPYC.
 REFERENCE = {"parameters": 788_000, "multiply": 0.034, "compile": 0.34}
@@ -82,7 +82,7 @@ def probe() -> Speed:
     return Speed(min(spent) / REFERENCE["multiply"], compiling / REFERENCE["compile"])
 
 
-def estimate(config: TinyConfig, parameters: int) -> dict[str, Work]:
+def estimate(config: RecipeConfig, parameters: int) -> dict[str, Work]:
     """Returns what each stage of the recipe computes, for the stages that have an estimate.
 
     Args:
@@ -137,14 +137,16 @@ def _fine_tuning(config: FineTuning, examples: int) -> float:
     return SUPERVISED * TOKENS_AN_EXAMPLE * examples * config.epochs
 
 
-def _base(config: TinyConfig) -> Work:
-    own = config.pretrain
+def _base(config: RecipeConfig) -> Work:
+    own = getattr(config, "pretrain", None)
+    if own is None:  # A checkpoint, which is evaluated as it is.
+        return Work(around=_evaluation(config.evaluation, "base"), compiling=COMPILED)
     tokens = own.rows * own.row_length
     steps = max(1, own.documents * TOKENS_A_PAGE // tokens)
     return Work(steps, SUPERVISED * tokens, _evaluation(config.evaluation, "base"), 3 * COMPILED)
 
 
-def _reinforce(config: TinyConfig, own: Reinforcement, stage: str) -> Work:
+def _reinforce(config: RecipeConfig, own: Reinforcement, stage: str) -> Work:
     steps = own.steps or 0
     updates = own.minibatches * own.epochs
     sampled = own.prompts * own.group * RESPONSE_SHARE * own.max_new_tokens / updates
@@ -152,7 +154,7 @@ def _reinforce(config: TinyConfig, own: Reinforcement, stage: str) -> Work:
     return Work(steps, step, _evaluation(config.evaluation, stage), 4 * COMPILED)
 
 
-def _cold_start(config: TinyConfig) -> Work:
+def _cold_start(config: RecipeConfig) -> Work:
     own = config.cold_start
     kept = own.per_problem * sum(own.problems.values())
     around = _sampling(own, own.problems) + _fine_tuning(own.sft, kept)
@@ -161,7 +163,7 @@ def _cold_start(config: TinyConfig) -> Work:
     )
 
 
-def _rejection_sft(config: TinyConfig) -> Work:
+def _rejection_sft(config: RecipeConfig) -> Work:
     own = config.rejection_sft
     around, kept = 0.0, 0
     for asked in (own.reasoning, own.general):
@@ -171,9 +173,11 @@ def _rejection_sft(config: TinyConfig) -> Work:
     return Work(around=around, compiling=5 * COMPILED)
 
 
-def _r1(config: TinyConfig) -> Work:
+def _r1(config: RecipeConfig) -> Work:
     own = config.r1
     work = _reinforce(config, own.rl, "r1")
+    if own.sampling is None or own.reward_model is None:  # Rules alone reward.
+        return work
     around = _sampling(own.sampling, own.harmless_problems)
     responses = own.sampling.samples * sum(own.harmless_problems.values())
     around += 2 * _fine_tuning(own.reward_model, 2 * responses)
@@ -183,7 +187,7 @@ def _r1(config: TinyConfig) -> Work:
 
 
 # The stages after these depend on what the earlier ones wrote: verifiers, search, distill.
-_MAKERS: dict[str, Callable[[TinyConfig], Work]] = {
+_MAKERS: dict[str, Callable[[RecipeConfig], Work]] = {
     "base": _base,
     "r1_zero": lambda config: _reinforce(config, config.r1_zero, "r1_zero"),
     "cold_start": _cold_start,

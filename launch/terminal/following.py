@@ -12,7 +12,7 @@ import jax
 
 from launch.parts import machine
 from launch.parts.stages import Workspace
-from launch.schema.tiny import TinyConfig
+from launch.schema.recipe import RecipeConfig
 from launch.terminal import estimate
 from launch.terminal.estimate import Speed, Work, duration
 from models.files import salvage_jsonl
@@ -117,7 +117,7 @@ class Following:
             thread.join()
 
 
-def begin(config: TinyConfig, works: Sequence[Workspace], names: Sequence[str]) -> Following:
+def begin(config: RecipeConfig, works: Sequence[Workspace], names: Sequence[str]) -> Following:
     """Measures this machine and returns the estimate of a run.
 
     Args:
@@ -147,7 +147,7 @@ def spent(records: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
 
 
 def introduction(
-    config: TinyConfig,
+    config: RecipeConfig,
     following: Following,
     waiting: Sequence[str],
     complete: Sequence[str],
@@ -181,7 +181,7 @@ def introduction(
     return lines
 
 
-def what(config: TinyConfig, name: str) -> str:
+def what(config: RecipeConfig, name: str) -> str:
     """Says in a line what a stage does, with the sizes of its config."""
     tested = f"then answers test problems of {', '.join(config.evaluation.tasks)}"
 
@@ -191,15 +191,18 @@ def what(config: TinyConfig, name: str) -> str:
             f" {own.prompts} problems; {tested}"
         )
 
+    def base() -> str:
+        if (own := getattr(config, "pretrain", None)) is None:
+            return f"takes the checkpoint {getattr(config, 'model', '')}; {tested}"
+        return f"trains a language model from scratch on {own.documents:,} pages; {tested}"
+
     told = {
-        "base": lambda: (
-            f"trains a language model from scratch on {config.pretrain.documents:,} pages; {tested}"
-        ),
+        "base": base,
         "r1_zero": lambda: f"teaches it to reason by {rl(config.r1_zero)}",
         "cold_start": lambda: f"trains the base anew on R1-Zero's readable chains; {tested}",
         "reasoning_rl": lambda: rl(config.reasoning_rl),
         "rejection_sft": lambda: f"trains the base anew on the best responses so far; {tested}",
-        "r1": lambda: f"trains two reward models; {rl(config.r1.rl)}",
+        "r1": lambda: f"reward models for what rules cannot judge; {rl(config.r1.rl)}",
         "verifiers": lambda: "trains verifiers on R1-Zero's solutions",
         "search": lambda: (
             f"compares search methods with up to {max(config.search.budgets)} responses on"
