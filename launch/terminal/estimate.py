@@ -10,9 +10,9 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from launch.schema.recipe import RecipeConfig
 from launch.schema.rl import Reinforcement
 from launch.schema.sections import Evaluation, FineTuning, Sampling
-from launch.schema.recipe import RecipeConfig
 
 # What the costs below were measured with: configs/tiny.py on two idle cores of an AMD EPYC.
 REFERENCE = {"parameters": 788_000, "multiply": 0.034, "compile": 0.34}
