@@ -27,15 +27,19 @@ AT_A_TIME = 2
 _RL = (
     "--config.steps=1", "--config.prompts=2", "--config.group=2", "--config.minibatches=1",
     "--config.rows=4", "--config.microbatches=1", "--config.sampler_rows=4",
-    "--config.max_prompt_tokens=128", "--config.max_new_tokens=4", "--config.evaluation.problems=2",
+    "--config.max_prompt_tokens=256", "--config.max_new_tokens=4", "--config.evaluation.problems=2",
     "--config.evaluation.rows=2", "--config.evaluate_every=9", "--config.remat=none",
 )  # fmt: skip
 # Flags that are added to a command, so that it takes seconds.
 TINY = {
     "launch.run_r1": (
-        "--config=configs/tiny.py:smoke", "--config.model.num_layers=1",
-        "--config.model.scan_unroll=1", "--config.pretrain.documents=700",
-        "--config.evaluation.problems=4", "--config.r1_zero.steps=2",
+        "--config.model.num_layers=1", "--config.model.scan_unroll=1",
+        "--config.model.embed_dim=32", "--config.model.head_dim=8", "--config.model.mlp_dim=64",
+        "--config.pretrain.documents=700", "--config.r1_zero.steps=2", "--config.r1_zero.prompts=8",
+        "--config.r1_zero.group=4", "--config.r1_zero.sampler_rows=32",
+        "--config.r1_zero.rows=96", "--config.r1_zero.microbatches=6",
+        "--config.evaluation.problems=4", "--config.evaluation.samples=1",
+        "--config.evaluation.rows=32", "--config.evaluation.votes.samples=4",
     ),
     "launch.run_rl": _RL,
     "launch.run_sft": (
@@ -100,6 +104,8 @@ def checkout(tmp_path_factory):
         for a, b in sums
     ]  # fmt: skip
     _write(root / "outcomes.jsonl", outcomes)
+    (root / "runs" / "tq").mkdir(parents=True)
+    _write(root / "runs" / "tq" / "sft.jsonl", [{"prompt": "1?", "response": "2"}])
     return root
 
 
@@ -192,6 +198,8 @@ def test_commands_that_are_not_run_are_read(checkout):
                     asked.append((found[0], [*found[1], *flags]))
                     where.append(f"{block}: {' '.join(words)} {' '.join(flags)}")
     for page in PAGES:
+        if page == documented.FOLLOWED:  # It names what its guides add.
+            continue
         for words in documented.inline_commands(page):
             asked.append(documented.entry_point(words))
             where.append(f"{page.name}: {' '.join(words)}")
