@@ -35,7 +35,9 @@ TINY = {
     "launch.run_r1": (
         "--config.model.num_layers=1", "--config.model.scan_unroll=1",
         "--config.model.embed_dim=32", "--config.model.head_dim=8", "--config.model.mlp_dim=64",
-        "--config.pretrain.documents=700", "--config.pretrain.optimizer.warmup_steps=1", "--config.r1_zero.optimizer.warmup_steps=1", "--config.r1_zero.steps=2", "--config.r1_zero.prompts=8",
+        "--config.pretrain.documents=700", "--config.pretrain.optimizer.warmup_steps=1",
+        "--config.r1_zero.optimizer.warmup_steps=1", "--config.r1_zero.steps=2",
+        "--config.r1_zero.prompts=8",
         "--config.r1_zero.group=4", "--config.r1_zero.sampler_rows=32",
         "--config.r1_zero.rows=96", "--config.r1_zero.microbatches=6",
         "--config.evaluation.problems=4", "--config.evaluation.samples=1",
