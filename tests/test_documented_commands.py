@@ -46,7 +46,7 @@ TINY = {
     "launch.run_rl": _RL,
     "launch.run_sft": (
         "--config.rows=2", "--config.row_length=256", "--config.microbatches=1",
-        "--config.epochs=1", "--config.remat=none",
+        "--config.num_epochs=1", "--config.remat=none",
     ),
     "launch.run_eval": ("--problems=2", "--methods=greedy", "--max_new_tokens=4"),
     "launch.run_serve": ("--context=128", "--slots=2", "--port=8791"),

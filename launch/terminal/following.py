@@ -164,7 +164,7 @@ def introduction(
     """
     about = machine.describe()
     lines = [f"On {about['processor']}, {about['cores']} cores:"]
-    lines += [f"  {name}: complete, taken from disk" for name in complete]
+    lines += [f"  {name}: its result is on disk already" for name in complete]
     lines += [f"  {name}: {what(config, name)}" for name in waiting]
     if waiting and len(following.missing) < len(waiting):
         untold = f", without {', '.join(following.missing)}" if following.missing else ""
