@@ -103,9 +103,15 @@ def commands(block: Block) -> Iterator[tuple[list[str], list[list[str]]]]:
 
 
 def entry_point(words: Sequence[str]) -> tuple[str, list[str]] | None:
-    """(module, arguments) of a command that runs `python -m module`; None for others."""
-    words = [word for i, word in enumerate(words) if i or "=" not in word]
-    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+    """(module, arguments) of a command that runs `python -m module`; None for others.
+
+    What follows `--` is a command of its own, as in a script that starts a job. There, a file of
+    another machine stands for train.jsonl.
+    """
+    if "--" in words:
+        words = [re.sub(r"=/(data|shared)/\S+\.jsonl$", "=train.jsonl", word) for word in words]
+        words = words[words.index("--") + 1 :]
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0], re.S):
         words = words[1:]
     if len(words) > 2 and Path(words[0]).name.startswith("python") and words[1] == "-m":
         return words[2], list(words[3:])
