@@ -44,9 +44,9 @@ def sparkline(values: Sequence[float | None], width: int = WIDTH, blocks: str = 
 
 def blocks_for(encoding: str | None = None) -> str:
     """Returns the blocks that an encoding can write; by default that of standard error."""
-    encoding = encoding or getattr(sys.stderr, "encoding", None) or "ascii"
+    name: str = encoding or getattr(sys.stderr, "encoding", None) or "ascii"
     try:
-        BLOCKS.encode(encoding)
+        BLOCKS.encode(name)
     except (LookupError, UnicodeEncodeError):
         return PLAIN
     return BLOCKS

