@@ -13,6 +13,7 @@ import jax
 from launch.parts import machine
 from launch.parts.stages import Workspace
 from launch.schema.recipe import RecipeConfig
+from launch.schema.rl import RecipeRl
 from launch.terminal import estimate
 from launch.terminal.estimate import Speed, Work, duration
 from models.files import salvage_jsonl
@@ -185,11 +186,10 @@ def what(config: RecipeConfig, name: str) -> str:
     """Says in a line what a stage does, with the sizes of its config."""
     tested = f"then answers test problems of {', '.join(config.evaluation.tasks)}"
 
-    def rl(own: Any) -> str:
-        return (
-            f"{own.num_steps(sum(own.problems.values()))} updates of RL, each on {own.prompts * own.group} responses to"
-            f" {own.prompts} problems; {tested}"
-        )
+    def rl(own: RecipeRl) -> str:
+        steps = own.num_steps(sum(own.problems.values()))
+        responses = f"{own.prompts * own.group} responses to {own.prompts} problems"
+        return f"{steps} updates of RL, each on {responses}; {tested}"
 
     def base() -> str:
         if (own := getattr(config, "pretrain", None)) is None:

@@ -16,7 +16,6 @@ from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, preferences, sampling, world
 from launch.schema import given
-from launch.terminal.samples import Watched
 from reasoning.jsonl import read_jsonl
 from reasoning.prompts import get_template
 from reasoning.response import whole_response
@@ -87,10 +86,7 @@ def run(work: Workspace, directory: Path) -> dict[str, Any]:
         name: given(getattr(work.config.r1, name)) | {"checkpoint": str(directory / name / "hf")}
         for name in measured
     }
-    planned = _plan(work, rewards)
-    watched = Watched(work, planned.config, directory)
-    watched.begin(params)
-    trained = training.reinforce(work, params, planned, directory, watch=watched)
+    trained = training.reinforce(work, params, _plan(work, rewards), directory)
     report = stages.publish(work, directory, trained)
     if (figure := _win_rate(work, directory)) is not None:
         report["metrics"]["chat/win_rate_over_rejection_sft"] = figure

@@ -137,7 +137,7 @@ def _the_data_are_those_of_the_picture(figure, rows):
 
 
 def test_only_one_module_draws_pictures():
-    """Notebooks draw theirs before the reader's eyes."""
+    """Notebooks draw what moves while they train, and write no file."""
     users = set()
     for folder in ("benchmarks", "configs", "launch", "models", "reasoning", "rl", "train"):
         for path in (ROOT / folder).rglob("*.py"):
@@ -149,7 +149,7 @@ def test_only_one_module_draws_pictures():
                     names = [node.module or ""]
                 if any(name.partition(".")[0] in ("matplotlib", "altair", "PIL") for name in names):
                     users.add(str(path.relative_to(ROOT)))
-    assert users == {"launch/report/figures.py"}
+    assert users - {"launch/parts/live.py"} == {"launch/report/figures.py"}
 
 
 def test_committed_pictures_have_their_data_beside_them():
