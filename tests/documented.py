@@ -163,7 +163,8 @@ def _read_one(module: str, arguments: Sequence[str]) -> None:
 
     from launch.parts import command_line, runtime
 
-    def read(main, positional=False, **_):
+    def read(main, *given, positional=False, **_):
+        positional = positional or True in given
         rest = command_line.parse_flags(sys.argv)
         if len(rest) > 1 and not positional:
             raise SystemExit(f"unexpected argument {rest[1]!r}")

@@ -9,6 +9,7 @@ DIR, train.jsonl and so on.
 import concurrent.futures
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -189,7 +190,7 @@ def test_what_the_blocks_promise_is_there(checkout, done):
 
 def test_commands_that_are_not_run_are_read(checkout):
     """Their flags and config fields exist, and so do those that comments name."""
-    asked, where = [], []
+    asked, where, inline = [], [], set()
     for block in BLOCKS:
         if block.language != "bash":
             continue
@@ -205,13 +206,17 @@ def test_commands_that_are_not_run_are_read(checkout):
         for words in documented.inline_commands(page):
             asked.append(documented.entry_point(words))
             where.append(f"{page.name}: {' '.join(words)}")
+            inline.add(where[-1])
     unique = {json.dumps(each): place for each, place in zip(asked, where)}
     assert len(unique) > 12
     (checkout / "my_rewards.py").write_text(
         "def brief(prompt, completion, problem):\n    return 0\n"
     )
     faults = documented.check_commands([json.loads(each) for each in unique], checkout)
-    assert not {place: fault for place, fault in zip(unique.values(), faults) if fault}
+    found = {place: fault for place, fault in zip(unique.values(), faults) if fault}
+    # Running text may name a command without all that it needs.
+    lacks = re.compile("must have a value other than None|give one of")
+    assert not {p: f for p, f in found.items() if not (p in inline and lacks.search(f))}
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "python"], ids=str)
