@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
 def _run(config: RecipeConfig, workdir: Path) -> str:
     """Runs the stages, shows the results, and returns the command to try next."""
     from launch.parts import machine, report
-    from launch.recipe import findings, runner, world
+    from launch.recipe import claims, findings, runner, world
     from launch.terminal import ending, following
 
     start = time.monotonic()
@@ -71,13 +71,14 @@ def _run(config: RecipeConfig, workdir: Path) -> str:
     others = {name: each for name, each in combined.items() if "metrics" not in each}
     summary["machine"] = machine.describe()
     found = findings.findings(by_seed, directories)
-    whole = summary | {"findings": found} | others
+    judged = claims.judge(by_seed)
+    whole = summary | {"findings": found, "claims": judged} | others
     report.write_report(workdir / "report.json", whole)
     pictures = _show(workdir, config.seed, summary["stages"]) if summary["stages"] else []
     if "distill" in others:
         arms = {name: each for name, each in others["distill"].items() if name != "wall_seconds"}
         report.print_table(arms, _SEEDS.value)
-    for line in findings.lines(found):
+    for line in [*findings.lines(found), *claims.lines(judged)]:
         print(line)
     ran = ending.Ran(waiting, complete, summary["wall_seconds"], watch.estimated)
     print("\n" + "\n".join(ending.sentences(whole, ran)) + "\n")
