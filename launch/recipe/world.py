@@ -12,7 +12,8 @@ from launch.schema.sections import check_rows
 from launch.schema.tiny import TinyConfig, TokenizerTraining
 from models.files import read_json, write_atomically
 from models.manifest import Damaged, check_manifest, write_manifest
-from models.tokens.tokenizer import Tokenizer, train_bpe
+from models.tokens.tokenizer import Tokenizer
+from models.tokens.tokenizer_training import train_bpe
 from reasoning import response
 from reasoning.problem import Problem
 from reasoning.prompts import CHAT_TEMPLATE, PLAIN

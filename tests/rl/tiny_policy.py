@@ -10,7 +10,7 @@ import numpy as np
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.generation.generator import Completion
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem

@@ -23,7 +23,7 @@ from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.load import load_scalar_model
 from models.sharding import make_mesh
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.generation.generator import Completion
 from reasoning.tiny_world import corpus
 from reasoning.training_data.prm_step_labels import LabelledSolution
