@@ -196,9 +196,9 @@ class PolicySource(Source):
     def _sample(self, params) -> tuple[Rollouts, dict[str, float], list[str]]:
         """Returns rollouts of one iteration, their metrics and notes."""
         spent: dict[str, Any] = {"sample": 0.0, "reward": 0.0, "tokens": 0, "notes": []}
-        self._rollouts.generator.params = params
-        rollouts, metrics = self._informative_rollouts(spent)
-        self._rollouts.generator.params = None  # Merged weights would take memory in training.
+        # Merged weights would take memory in training, so the generator drops them at the end.
+        with self._rollouts.generator.holding(params):
+            rollouts, metrics = self._informative_rollouts(spent)
         metrics |= {
             "seconds/sample": spent["sample"],
             "seconds/reward": spent["reward"],

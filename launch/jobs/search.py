@@ -119,8 +119,8 @@ def compare(
             file.flush()
             done[name, budget] = measured
             shown = {"accuracy": measured.accuracy, "tokens": float(measured.tokens.mean())}
-            told = "  ".join(f"{key} {value:.3g}" for key, value in shown.items())
-            progress.say(f"{title}: {name}@{budget}  {told}")
+            figures = "  ".join(f"{key} {value:.3g}" for key, value in shown.items())
+            progress.say(f"{title}: {name}@{budget}  {figures}")
             progress.update(len(done), shown)
     progress.close()
     return [done[each] for each in wanted]

@@ -424,14 +424,14 @@ def _finished(work: Workspace, directory: Path, result: Result) -> Any:
     stop = Stop(reason, result.step, result.good_step)
     if jax.process_index() == 0:
         stop.write(directory)
-    raise Stopped(stop.told(directory, work.stage_of(directory)))
+    raise Stopped(stop.message(directory, work.stage_of(directory)))
 
 
 def _refuse_stopped(work: Workspace, directory: Path) -> None:
     """Raises `Stopped` if a training stopped itself in an earlier run, unless that is accepted."""
     stop, stage = read_stop(directory), work.stage_of(directory)
     if stop is not None and (stage not in work.accept_stopped or stop.good_step is None):
-        raise Stopped(stop.told(directory, stage))
+        raise Stopped(stop.message(directory, stage))
 
 
 def _last_good(

@@ -189,13 +189,13 @@ def _differences(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Says in words which fields differ, and how."""
     before, now = _leaves(saved), _leaves(settings)
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    told = [
+    differences = [
         f"{name} is {_shown(before, name)} there and {_shown(now, name)} here"
         for name in names[:DIFFERENCES_SHOWN]
     ]
-    if len(names) > len(told):
-        told.append(f"{len(names) - len(told)} more fields differ")
-    return ", ".join(told)
+    if len(names) > len(differences):
+        differences.append(f"{len(names) - len(differences)} more fields differ")
+    return ", ".join(differences)
 
 
 def _leaves(settings: Any, path: str = "") -> dict[str, Any]:
@@ -283,7 +283,7 @@ def check_complete(directory: Path, stage: str) -> None:
         return
     for path in sorted(directory.rglob(STOPPED_FILE)):
         if (stop := read_stop(path.parent)) is not None:
-            raise Stopped(stop.told(path.parent, stage))
+            raise Stopped(stop.message(path.parent, stage))
     raise FileNotFoundError(
         f"{directory / RESULT_FILE} does not exist: run the stage {stage} first (--stages={stage})"
     )

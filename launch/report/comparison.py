@@ -36,7 +36,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 def parts(runs: Mapping[str, Run]) -> list[Section]:
     """Returns the sections of the page that compares runs of these names."""
-    warnings = [f"{name}, {s}: {told}" for name, run in runs.items() for s, told in run.warnings]
+    warnings = [f"{name}, {s}: {line}" for name, run in runs.items() for s, line in run.warnings]
     figures = {name: dict(measured(run)) for name, run in runs.items()}
     return [
         Section("Runs", tables=[_overview(runs)]),

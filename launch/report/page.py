@@ -95,7 +95,7 @@ def sections(run: Run) -> list[Section]:
     checked, verifier_tables = results.verifiers(run)
     time_figure = training.time_spent(run)
     return [
-        Section("Warnings", lines=[f"{stage}: {told}" for stage, told in run.warnings]),
+        Section("Warnings", lines=[f"{stage}: {line}" for stage, line in run.warnings]),
         Section(
             "Stages",
             "Every stage answers the same held-out problems. Brackets are 95 % intervals: over"

@@ -23,10 +23,10 @@ def shown(figure: Mapping[str, Any] | None, scale: float = 1) -> str:
     if figure is None or not charts.finite(figure.get("mean")):
         return "–"
     low, high = interval(figure)
-    told = f"{scale * figure['mean']:.1f}"
+    text = f"{scale * figure['mean']:.1f}"
     if low is None or high is None:
-        return f"{told} (one seed)" if figure.get("n", 2) < 2 else told
-    return f"{told} [{scale * low:.1f}, {scale * high:.1f}]"
+        return f"{text} (one seed)" if figure.get("n", 2) < 2 else text
+    return f"{text} [{scale * low:.1f}, {scale * high:.1f}]"
 
 
 def is_share(metric: str) -> bool:
@@ -51,9 +51,9 @@ def stage_table(run: Run) -> Table | None:
         scale = 100 if is_share(metric) else 1
         cells = [stage["metrics"].get(metric) for stage in stages.values()]
         numbers = sorted({figure["n"] for figure in cells if figure and "n" in figure})
-        told = "–".join(str(n) for n in (numbers[:1] + numbers[-1:] if numbers[1:] else numbers))
+        sizes = "–".join(str(n) for n in (numbers[:1] + numbers[-1:] if numbers[1:] else numbers))
         label = metric + (" (%)" if scale == 100 else "")
-        rows.append([label, *(shown(figure, scale) for figure in cells), told])
+        rows.append([label, *(shown(figure, scale) for figure in cells), sizes])
     rows.append(["seconds", *(short(s.get("wall_seconds")) for s in stages.values()), ""])
     return Table("Mean [95 % interval]", ["metric", *stages, "n"], rows)
 
@@ -251,5 +251,5 @@ def _two_digits(figure: Any) -> str:
     if not _is_figure(figure) or figure.get("mean") is None:
         return "no gap"
     low, high = interval(figure)
-    told = f"{figure['mean']:.2f}"
-    return told if low is None or high is None else f"{told} [{low:.2f}, {high:.2f}]"
+    text = f"{figure['mean']:.2f}"
+    return text if low is None or high is None else f"{text} [{low:.2f}, {high:.2f}]"

@@ -119,11 +119,11 @@ def read_run(directory: str | os.PathLike) -> Run:
             records, _ = salvage_jsonl(folder / "metrics.jsonl")
             samples = _both_ends(folder / "samples.jsonl")
             trainings.append(Training(stage, seed, records, settings or {}, samples))
-        told = stage if len({each for _, each, _ in named}) < 2 else f"{stage}, {seed}"
+        place = stage if len({each for _, each, _ in named}) < 2 else f"{stage}, {seed}"
         for line in _warnings(_read(folder / "warnings.json", (list,)) or []):
-            warnings.append((told, line))
+            warnings.append((place, line))
         if (stop := _read(folder / "stopped.json")) is not None:
-            warnings.append((told, f"stopped at step {stop.get('step')}: {stop.get('reason')}"))
+            warnings.append((place, f"stopped at step {stop.get('step')}: {stop.get('reason')}"))
         for file in sorted((folder / "measured_samples").glob("*.jsonl")):
             found.setdefault(file.stem, list(_lines(file)))
     if (path / "graded.jsonl").exists():  # Of an evaluation, which has no stages.

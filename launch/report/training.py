@@ -194,17 +194,19 @@ def _running_mean(steps: Sequence[int], values: Sequence[float], window: int) ->
 
 
 def _note(metric: str, window: int, sizes: set[int | None]) -> str:
-    told = []
+    sentences = []
     if metric.startswith("test/"):
-        told.append("On held-out problems, without intervals: the tables of the stages have them.")
+        sentences.append(
+            "On held-out problems, without intervals: the tables of the stages have them."
+        )
     elif len(sizes) == 1 and (n := next(iter(sizes))) is not None and metric != "grad_norm":
-        told.append(f"n = {n} responses a step.")
+        sentences.append(f"n = {n} responses a step.")
     if window > 1:
-        told.append(
+        sentences.append(
             f"Thick: mean of the last {window} logged steps; band: its 95 % interval, as if steps"
             " were independent. Thin: each logged step."
         )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def _seeds(trainings: Sequence[Training]) -> set[str]:

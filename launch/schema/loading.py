@@ -125,9 +125,9 @@ class _Mistakes:
             return False
         if vars(reference).get("_ops") or isinstance(vars(reference).get("_value"), FieldReference):
             return True
-        told = id(reference) in self._references
+        found = id(reference) in self._references
         self._references.add(id(reference))
-        return told
+        return found
 
 
 def _load_section(schema: type[T], config: Any, path: str, mistakes: _Mistakes) -> T | None:

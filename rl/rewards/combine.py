@@ -228,13 +228,13 @@ def score_divided(rewards: RewardSet, samples: Sequence[Sample]) -> Scores:
         ]
 
     rows = processes.divided(samples, score)
-    told = processes.gathered(notes)
+    all_notes = processes.gathered(notes)
     columns = {name: [row[1 + i] for row in rows] for i, name in enumerate(rewards.weights)}
     return Scores(
         np.array([row[0] for row in rows]),
         {name: np.array([score for score, _ in column]) for name, column in columns.items()},
         {name: [reason for _, reason in column] for name, column in columns.items()},
-        [note for each in told for note in each],
+        [note for each in all_notes for note in each],
     )
 
 
