@@ -257,7 +257,7 @@ class Reinforcement(Section):
 
 def check_rewards(field: str, rewards: str | Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields what is wrong with the rewards of a config; a user's file is loaded."""
-    from rl.rewards.combine import parse_rewards
+    from rl.rewards.table import parse_rewards
 
     try:
         parse_rewards(rewards)

@@ -25,7 +25,7 @@ from reasoning.jsonl import read_jsonl
 from reasoning.prompts import R1_SYSTEM
 from reasoning.response import parse_response
 from reasoning.tasks import get_task
-from rl.rewards.combine import parse_rewards, user_rewards
+from rl.rewards.table import parse_rewards, user_rewards
 from rl.variants import get_variant
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,9 @@ from models.scalar_head import ScalarModel
 from models.tokens.tokenizer_training import train_bpe
 from reasoning.problem import Problem
 from rl.rewards import Sample
-from rl.rewards.combine import RewardSet, parse_rewards
+from rl.rewards.combine import RewardSet
 from rl.rewards.preference import HarmlessReward, HelpfulReward
+from rl.rewards.table import parse_rewards
 
 CONFIG = ModelConfig(
     family="qwen3", vocab_size=264, embed_dim=16, num_layers=2, num_heads=2, num_kv_heads=1,

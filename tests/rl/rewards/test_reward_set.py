@@ -12,8 +12,9 @@ import pytest
 from reasoning.problem import Problem
 from rl.rewards import Sample
 from rl.rewards.accuracy import AccuracyReward
-from rl.rewards.combine import BATCH_REWARDS, RewardSet, parse_rewards
+from rl.rewards.combine import RewardSet
 from rl.rewards.overlong import OverlongReward
+from rl.rewards.table import BATCH_REWARDS, parse_rewards
 
 PROBLEM = Problem(task="tiny_math", question="What is 6 * 7?", answer="42")
 SAMPLES = [
