@@ -194,7 +194,7 @@ def _model_config(model):
 
 def _objective(config, model_config, mesh):
     """Returns the model, the optimizer, the step, and the dtypes of the batch's arrays by name."""
-    from launch.jobs.training import policy_step
+    from launch.jobs.training.reinforcement import policy_step
     from models.decoder import LanguageModel
     from train.objectives import sft
     from train.optimizer import make_optimizer

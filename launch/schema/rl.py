@@ -84,7 +84,7 @@ class Loss(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reinforcement(Section):
-    """One RL training, as `launch.jobs.training.plan_reinforce` reads it."""
+    """One RL training, as `launch.jobs.training.reinforcement.plan_reinforce` reads it."""
 
     variant: Annotated[str, Setting("algorithm", choices="rl.variants:VARIANTS")]
     advantage: Advantage = Advantage()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from launch.jobs import training
+from launch.jobs.training import supervised
 from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, world
@@ -16,7 +16,7 @@ def check(work: Workspace) -> None:
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
     """Pretrains the base model; returns its report."""
-    params = training.pretrain(work, world.texts(work), work.config.pretrain, directory)
+    params = supervised.pretrain(work, world.texts(work), work.config.pretrain, directory)
     return stages.publish(work, directory, params)
 
 

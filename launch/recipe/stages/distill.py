@@ -4,8 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from launch.jobs import distillation, training
+from launch.jobs import distillation
 from launch.jobs.distillation import Teacher
+from launch.jobs.training import supervised
 from launch.parts import runtime, stages
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, world
@@ -34,7 +35,7 @@ def run(work: Workspace, directory: Path) -> dict[str, Any]:
 
     def make_base(directory):
         texts = corpus.documents(pretrain.documents, work.seed)
-        return training.pretrain(student, texts, pretrain, directory)
+        return supervised.pretrain(student, texts, pretrain, directory)
 
     return distillation.distill(
         student,
