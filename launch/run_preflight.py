@@ -1,4 +1,4 @@
-"""Finds out whether a recipe's train step fits a machine that is not at hand.
+"""Finds out whether a recipe's train step fits a machine that you do not have here.
 
     python -m launch.run_preflight --config=configs/r1_full.py:cold_start,qwen2.5-7b \
         --topology=v5p:4x4x4 --output=fits.json

@@ -44,7 +44,7 @@ class LearnerConfig:
         ratios are free of the sampler's rounding (truncated importance sampling needs this).
       staleness: 0 samples with the weights in training; 1 samples with those of one iteration
         before, while the update runs. That needs an importance correction in the loss.
-      fresh_every: with staleness, the first iteration after each multiple of so many updates is
+      fresh_every: with staleness, the first iteration after each multiple of this many updates is
         sampled with the weights in training. A run that is resumed at such a step goes on as if
         undisturbed, without the older weights.
       overlap: whether sampling and updates run at a time, with staleness (`rl.ahead`).

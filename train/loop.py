@@ -19,13 +19,13 @@ from train.source import Source
 from train.state import TrainState
 from train.step import TrainStep
 
-# A source that does not look at the state works so many iterations ahead.
+# Iterations that a source works ahead if it does not look at the state.
 PREFETCH = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Hook:
-    """An action every so many steps and at the last step, such as an evaluation.
+    """An action at regular steps and at the last step, such as an evaluation.
 
     Attributes:
       every: steps between calls.
@@ -98,7 +98,7 @@ def run(
         iteration's first update), `seconds/source` and `seconds/train` of an iteration, and, if
         there is a metric `tokens`, `tokens_per_second/train`.
       show: metrics to show with the progress.
-      max_skipped: stop after so many updates in a row that were not finite. A run whose last
+      max_skipped: stop after this many updates in a row that were not finite. A run whose last
         update was not finite has stopped too.
       max_batch_shapes: shapes of batches that the source may return; each costs a compilation.
 

@@ -333,7 +333,7 @@ def prepare(
 
 
 def _plan(trainer: Distillation, section: OnResponses) -> None:
-    """Reads and packs the responses at hand, which raises an error if they are not valid."""
+    """Reads and packs the given responses; raises an error if they are not valid."""
     trainer.plan(trainer.examples(section), section)
 
 

@@ -135,7 +135,7 @@ def _write_samples(
 ) -> None:
     """Writes the first few answers, with their chains in a field of their own.
 
-    The first ones also have `paths`: the finished paths by their steps, of which the report page
+    The first ones also have `paths`: the finished paths by their steps, from which the report page
     makes the tree of the search.
     """
     records = [

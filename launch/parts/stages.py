@@ -38,7 +38,7 @@ from reasoning.tasks import Task, get_task
 # What a training found wrong with itself, a list; see `rl.diagnosis`.
 WARNINGS_FILE = "warnings.json"
 SETTINGS_FILE, RESULT_FILE = "settings.json", "result.json"
-# An error names at most so many fields that differ between two settings.
+# The most differing fields that an error names.
 DIFFERENCES_SHOWN = 3
 
 # Graded responses -> further figures of a report.
@@ -299,7 +299,7 @@ def evaluation_problems(
     Args:
       config: says which tasks, and how many problems of each.
       seed: decides which problems.
-      at_most: draw so many problems of a domain from those of the whole evaluation.
+      at_most: the most problems of a domain, drawn from those of the whole evaluation.
     """
     chosen = {}
     for domain, spec in config.tasks.items():

@@ -17,7 +17,7 @@ from launch.report.sources import Run, leaves, read_run
 from models.files import write_atomically
 
 PAGE_FILE = "report.html"
-# A page of a run that goes on loads itself anew after so many seconds.
+# Seconds after which the page of a run that goes on reloads itself.
 REFRESH_SECONDS = 15
 
 

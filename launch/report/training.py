@@ -26,7 +26,7 @@ CURVES = (
     ("zero_advantage_groups", "Groups without a signal", "%", 100),
     ("grad_norm", "Gradient norm", "norm", 1),
 )
-# From so many logged steps on, a curve is drawn as a running mean over a share of them.
+# A curve of more logged steps than this is drawn as a running mean over a share of them.
 SMOOTHED_FROM, SMOOTHED_SHARE = 24, 0.08
 # Shares are in percent, and these are not.
 _NOT_SHARES = ("response_tokens", "reward/*")

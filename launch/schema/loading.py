@@ -117,8 +117,8 @@ class _Mistakes:
     def follows(self, config: Any, name: str) -> bool:
         """Tells whether a wrong field is computed from another, or shares its value with one.
 
-        Only private attributes of ml_collections say so. Without them a mistake would be told
-        several times, and nothing worse.
+        Only private attributes of ml_collections say so. Without them a mistake would be
+        listed several times, and nothing worse.
         """
         reference = getattr(config, "_fields", {}).get(name)
         if not isinstance(reference, FieldReference):

@@ -190,7 +190,7 @@ class Reinforcement(Section):
         }
 
     def num_steps(self, num_problems: int) -> int:
-        """Returns the number of updates in a training on so many problems."""
+        """Returns the number of updates in a training on this many problems."""
         if self.steps is not None:
             return self.steps
         assert self.data_epochs is not None  # Checked below.

@@ -16,7 +16,7 @@ from models.sharding import partition_spec
 
 
 class MoE(nnx.Module):
-    """Routed experts, a few of which process each token, and a shared expert for all tokens.
+    """Routed experts and a shared one: a few routed experts and the shared one process each token.
 
     Each device processes its own tokens with its own slice of every expert: the hidden units of an
     expert are split over the mesh axis `tensor`, like those of an MLP. So tokens never move between

@@ -34,7 +34,7 @@ FORMS = ("tags", "think", "any")
 _task = functools.cache(get_task)
 # The number of log records whose responses are verified together.
 _BATCH = 256
-# After so many failed prompts in a row, each after its retries, the server is given up.
+# The server is given up after this many failed prompts in a row, each after its retries.
 FAILURES_IN_A_ROW = 20
 
 
