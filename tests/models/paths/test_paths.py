@@ -394,7 +394,8 @@ def test_a_donated_state_is_gone(sampler, params):
 @pytest.fixture(scope="module")
 def reports():
     """What mesh_paths.py prints: of bfloat16, then of a mesh."""
-    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    environment = dict(os.environ, XLA_FLAGS=flags)
     environment["PYTHONPATH"] = str(Path(__file__).parents[3])
     script = Path(__file__).with_name("mesh_paths.py")
     process = subprocess.run(
