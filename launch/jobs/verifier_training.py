@@ -186,18 +186,18 @@ def training_examples(
     config = plan.config
     prompts = plan.work.tokenizer.encode_prompts([each.prompt for each in solutions])
     examples: dict[str, list[Example]] = {name: [] for name in VERIFIERS}
-    for ids, each in zip(prompts, solutions, strict=True):
-        tokens, ends = each.token_ids, each.step_ends
-        hard, outcome = hard_labels(each.labels), float(each.correct)
+    for ids, solution in zip(prompts, solutions, strict=True):
+        tokens, ends = solution.token_ids, solution.step_ends
+        hard, outcome = hard_labels(solution.labels), float(solution.correct)
         made = {
-            PROCESS_SOFT: process_reward.process_example(ids, tokens, ends, each.labels),
+            PROCESS_SOFT: process_reward.process_example(ids, tokens, ends, solution.labels),
             PROCESS_HARD: process_reward.process_example(ids, tokens, ends, hard),
             OUTCOME: process_reward.outcome_example(ids, tokens, outcome, config.outcome_at),
         }
         for name, example in made.items():
             if config.language_share:
                 example = process_reward.with_language(
-                    example, len(ids), config.language_share, each.correct
+                    example, len(ids), config.language_share, solution.correct
                 )
             examples[name].append(example)
     return examples

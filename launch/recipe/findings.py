@@ -110,8 +110,8 @@ def _mean(report: Mapping[str, Any], stage: str, metric: str) -> float | None:
 def lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns the findings in words, one in each line."""
     lines = []
-    for each in found:
-        low, high = each["ci95"]
-        interval = f" [{low:+.1f}, {high:+.1f}]" if each["seeds"] > 1 else " (one seed)"
-        lines.append(f"{each['finding']}: {each['mean']:+.1f}{interval}")
+    for comparison in found:
+        low, high = comparison["ci95"]
+        interval = f" [{low:+.1f}, {high:+.1f}]" if comparison["seeds"] > 1 else " (one seed)"
+        lines.append(f"{comparison['finding']}: {comparison['mean']:+.1f}{interval}")
     return lines

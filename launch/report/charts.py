@@ -155,11 +155,11 @@ def chart(
     y = _Axis(spread, HEIGHT - _BOTTOM, _TOP, False)
     parts = [_grid(x, y, x_label, y_label)]
     legend: dict[str, Markup] = {}
-    for i, each in enumerate(series):
-        colour = (i if each.colour is None else each.colour) % (COLOURS * len(_DASHES))
-        parts.append(_series(each, colour, x, y))
-        if not each.faint:
-            legend.setdefault(each.name, _swatch(colour, each.line))
+    for i, curve in enumerate(series):
+        colour = (i if curve.colour is None else curve.colour) % (COLOURS * len(_DASHES))
+        parts.append(_series(curve, colour, x, y))
+        if not curve.faint:
+            legend.setdefault(curve.name, _swatch(colour, curve.line))
     rows = [
         [s.name, _plain(p.x), _plain(p.y), *(_plain(v) for v in (p.low, p.high))]
         for s in series

@@ -183,9 +183,9 @@ def router(report: Mapping[str, Any]) -> tuple[list[Figure], list[Table]]:
     figure = charts.chart(title, x, "accuracy (%)", series, note=note, log_x=True, bounds=(0, 100))
     figures = ("apgr", "cpt50", "cpt80", "cpt95")
     rows = []
-    for kind, each in kinds.items():
-        cells = [_two_digits(each.get(name)) for name in figures]
-        rows.append([kind, *cells, short(each.get("ece"))])
+    for kind, measures in kinds.items():
+        cells = [_two_digits(measures.get(name)) for name in figures]
+        rows.append([kind, *cells, short(measures.get("ece"))])
     headers = ["router", "APGR", "CPT(50)", "CPT(80)", "CPT(95)", "calibration error"]
     fixed = [[n, shown(r["accuracy"], 100), short(r["cost"])] for n, r in routes.items()]
     tables = [

@@ -235,11 +235,11 @@ def _warnings(found: Sequence[Mapping[str, Any]]) -> list[str]:
     for warning in found:
         kinds.setdefault(str(warning.get("kind")), []).append(warning)
     lines = []
-    for each in kinds.values():
-        steps = ", ".join(str(warning.get("step")) for warning in each[-6:])
-        dots = "…, " if len(each) > 6 else ""
-        word = "steps" if len(each) > 1 else "step"
-        lines.append(f"{word} {dots}{steps}: {each[-1].get('message')}")
+    for repeated in kinds.values():
+        steps = ", ".join(str(warning.get("step")) for warning in repeated[-6:])
+        dots = "…, " if len(repeated) > 6 else ""
+        word = "steps" if len(repeated) > 1 else "step"
+        lines.append(f"{word} {dots}{steps}: {repeated[-1].get('message')}")
     return lines
 
 

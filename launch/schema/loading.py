@@ -87,11 +87,11 @@ def _recipe_of(config: Any, schema: type[Recipe]) -> type[Recipe] | None:
     if not hasattr(config, "keys"):
         return None
     names = {str(name) for name in config.keys()}
-    for each in (schema, *recipes()):
-        fields = fields_of(each)
+    for candidate in (schema, *recipes()):
+        fields = fields_of(candidate)
         needed = {f.name for f in fields if f.default is dataclasses.MISSING}
         if needed <= names <= {f.name for f in fields}:
-            return None if each is schema else each
+            return None if candidate is schema else candidate
     return None
 
 
@@ -188,9 +188,9 @@ class _Fault(Exception):
 def _converted(kind: Any, value: Any, setting: Setting) -> Any:
     """Checks a value and converts it to its field's type."""
     if isinstance(kind, tuple):  # A union: takes the first type that fits the value.
-        for each in kind:
-            if is_of(each, value):
-                return _converted(each, value, setting)
+        for option in kind:
+            if is_of(option, value):
+                return _converted(option, value, setting)
         raise _Fault(value, f"must be {' or '.join(map(type_name, kind))}")
     if not is_of(kind, value):
         raise _Fault(value, f"must be {type_name(kind)}")

@@ -206,9 +206,9 @@ class Tokenizer:
             raise ValueError(f"the tokenizer cannot encode a text: {error}") from None
         ids = [encoding.ids for encoding in encodings]
         if self._embedded is not None:
-            for each in ids:
-                if each and max(each) >= self._embedded:
-                    token = self._backend.id_to_token(max(each))
+            for row in ids:
+                if row and max(row) >= self._embedded:
+                    token = self._backend.id_to_token(max(row))
                     raise ValueError(
                         f"a text holds the token {token!r}, which the model cannot embed: its"
                         f" vocab_size is {self._embedded}"

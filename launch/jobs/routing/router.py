@@ -268,16 +268,16 @@ def print_report(report: Mapping[str, Any]) -> None:
     """Prints the routes and the kinds of routers."""
     console = Console(width=110)
     table = Table("route", "accuracy (%)", "tokens", title=f"{report['questions']} questions")
-    for name, each in report["routes"].items():
-        table.add_row(name, format_figure(each["accuracy"], True), f"{each['cost']:.1f}")
+    for name, figures in report["routes"].items():
+        table.add_row(name, format_figure(figures["accuracy"], True), f"{figures['cost']:.1f}")
     console.print(table)
     table = Table(
         "router", "APGR", "CPT(50)", "CPT(80)", "CPT(95)", "calibration error",
         title="cross-validated [95 % interval over questions]",
     )  # fmt: skip
-    for name, each in report["kinds"].items():
-        shown = [_shown(each[key]) for key in ("apgr", "cpt50", "cpt80", "cpt95")]
-        table.add_row(name, *shown, f"{each['ece']:.3f}")
+    for name, figures in report["kinds"].items():
+        shown = [_shown(figures[key]) for key in ("apgr", "cpt50", "cpt80", "cpt95")]
+        table.add_row(name, *shown, f"{figures['ece']:.3f}")
     console.print(table)
 
 
@@ -292,13 +292,16 @@ def plot(path: Path, report: Mapping[str, Any]) -> None:
     """Plots accuracy against cost: a line for each kind, and a point for each fixed route."""
     figure, axis = plt.subplots(figsize=(8, 5))
     styles = {"random": "--", "oracle": ":"}
-    for kind, each in report["kinds"].items():
+    for kind, figures in report["kinds"].items():
         axis.plot(
-            each["curve"]["cost"], each["curve"]["accuracy"], styles.get(kind, "-"), label=kind
+            figures["curve"]["cost"],
+            figures["curve"]["accuracy"],
+            styles.get(kind, "-"),
+            label=kind,
         )
-    for name, each in report["routes"].items():
-        axis.plot(each["cost"], each["accuracy"]["mean"], "ko", markersize=4)
-        axis.annotate(name, (each["cost"], each["accuracy"]["mean"]), fontsize=8)
+    for name, figures in report["routes"].items():
+        axis.plot(figures["cost"], figures["accuracy"]["mean"], "ko", markersize=4)
+        axis.annotate(name, (figures["cost"], figures["accuracy"]["mean"]), fontsize=8)
     axis.set(xlabel="mean cost of a question (tokens)", ylabel="accuracy")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
