@@ -38,11 +38,11 @@ def computed(**arguments):
 
 
 @jax.jit
-def plain_logits(tokens):
+def plain_logits(params, tokens):
     """Logits `[T, V]` of one sequence by the plain forward pass."""
     positions = jnp.arange(len(tokens))[None]
-    hidden = MODEL.hidden(PARAMS, tokens[None], positions, jnp.ones_like(positions))
-    return MODEL.logits(PARAMS, hidden)[0]
+    hidden = MODEL.hidden(params, tokens[None], positions, jnp.ones_like(positions))
+    return MODEL.logits(params, hidden)[0]
 
 
 def test_they_are_those_of_each_sequence_by_itself():
@@ -52,7 +52,7 @@ def test_they_are_those_of_each_sequence_by_itself():
         # Causal, so what is appended to reach one compiled length changes nothing before it.
         length = len(before["tokens"])
         padded = np.pad(before["tokens"], (0, 10 - length))
-        logits = np.float64(plain_logits(padded)[:length, :11]) / 0.5
+        logits = np.float64(plain_logits(PARAMS, padded)[:length, :11]) / 0.5
         expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         assert example["teacher_ids"].shape == (len(before["tokens"]), 3)
         for t in range(len(before["tokens"])):
