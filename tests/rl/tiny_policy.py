@@ -1,5 +1,6 @@
 """A policy that compiles in seconds and ends one token in six, and rollouts of it."""
 
+import contextlib
 import functools
 import types
 
@@ -121,8 +122,8 @@ class ScriptedSampler:
     sampling, max_new_tokens = SamplingParams(), MAX_NEW
 
     def __init__(self, score, group=2):
-        self.generator, self._score, self._group = types.SimpleNamespace(params=None), score, group
-        self.seeds = []
+        self.generator = types.SimpleNamespace(holding=contextlib.nullcontext)
+        self._score, self._group, self.seeds = score, group, []
 
     def generate(self, problems, seed):
         self.seeds.append(seed)
