@@ -30,7 +30,7 @@ from models.decoding.cached import decode, prefill
 from models.decoding.compilations import count_programs
 from models.decoding.sampling import SamplingParams, draw
 from models.layers.kv_cache import KVCache, live_blocks
-from models.sharding import constrain
+from models.sharding import batch_shards, constrain
 from models.tokens.stopping import TokenAutomaton
 
 FINISH_REASONS = ("", "stop", "stop_string", "length")
@@ -182,6 +182,20 @@ class Sampler:
         steps = int(out.pop("steps"))
         return Samples(**{name: x[: len(prompts)] for name, x in out.items()}, steps=steps)
 
+    def lower(self, params: Any, queue: int, width: int) -> Any:
+        """Lowers the program for abstract parameters, to compile it without arrays.
+
+        Args:
+          queue: prompts that wait, rounded up as `bucket` does; at least the slots.
+          width: longest prompt in tokens, rounded up likewise.
+        """
+        tokens = jax.ShapeDtypeStruct((queue, width), jnp.int32)
+        numbers = jax.ShapeDtypeStruct((queue,), jnp.int32)
+        return self._run.lower(
+            params, tokens, numbers, numbers, np.int32(queue), SamplingParams().knobs,
+            self._stop_table, None, jax.random.key(0), filtered=False,
+        )  # fmt: skip
+
     def _check(self, prompts, limits):
         if not prompts:
             raise ValueError("no prompts were given; pass at least one")
@@ -237,7 +251,11 @@ class Sampler:
         self, params, queue, lengths, limits, num_prompts, knobs, stop_table, automaton, key, *,
         filtered,
     ):  # fmt: skip
-        P, G, W, A = self.slots, self.group, self.max_new_tokens, self.admit
+        P, G, W = self.slots, self.group, self.max_new_tokens
+        # Prompts that are read at a time divide over the devices that share a batch; otherwise each
+        # device would read all of them.
+        shards = batch_shards(jax.sharding.get_abstract_mesh())
+        A = min(P, -(-self.admit // shards) * shards)
         model, params = self.model, self.model.for_loop(params, queue.shape[1] + W)
         num_rows = queue.shape[0]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -126,6 +127,7 @@ def test_a_stopped_input_is_named_or_published_from_its_checkpoint(tmp_path, mon
 
     class Work:
         accept_stopped: tuple[str, ...] = ()
+        config = types.SimpleNamespace(reasoner="r1_zero")
 
         def stage_directory(self, name):
             return tmp_path / name

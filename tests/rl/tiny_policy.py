@@ -122,7 +122,7 @@ class ScriptedSampler:
     sampling, max_new_tokens = SamplingParams(), MAX_NEW
 
     def __init__(self, score, group=2):
-        self.generator = types.SimpleNamespace(holding=contextlib.nullcontext)
+        self.generator = types.SimpleNamespace(holding=contextlib.nullcontext, layout_seconds=0.0)
         self._score, self._group, self.seeds = score, group, []
 
     def generate(self, problems, seed):
