@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
-from models import processes
+from launch.report import figures
+from launch.report.sources import read_training
+from launch.report.training import rl_panels
 from models.files import read_jsonl, write_atomically
 from reasoning.statistics import combine_seeds as combine_figures
 
@@ -25,11 +23,6 @@ COLUMNS = (
     "knowledge/accuracy", "chat/win_rate", "chat/win_rate_over_rejection_sft", "math/format",
     "format", "language_consistency", "self_checks", "reward/*", "response_tokens",
 )  # fmt: skip
-PLOTTED = {
-    "reward": "reward",
-    "accuracy": "accuracy",
-    "response_tokens": "response length (tokens)",
-}
 # Entries that a stage has only if there was a reason; those of all seeds are kept.
 LISTED = ("stopped", "warnings")
 
@@ -93,26 +86,25 @@ def print_table(stages: Mapping[str, Mapping[str, Any]], seeds: int) -> None:
     Console(width=max(100, 30 + 26 * len(stages))).print(table)
 
 
-def plot_training(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Plots reward, accuracy and response length over steps, with one line for each run.
+def plot_training(path: Path, directories: Mapping[str, Path]) -> bool:
+    """Plots reward, accuracy and response length over the steps of RL, a line for each run.
 
     Args:
-      path: the image file.
-      runs: label -> metric records of an RL run.
+      path: the image file; `figures.save` writes the data beside it.
+      directories: label -> the folder of an RL run.
+
+    Returns:
+      Whether there was anything to plot: metrics with a reward.
     """
-    figure, axes = plt.subplots(1, len(PLOTTED), figsize=(4.5 * len(PLOTTED), 3.2))
-    for axis, (name, label) in zip(axes, PLOTTED.items()):
-        for run, records in runs.items():
-            points = [(r["step"], r[name]) for r in records if name in r]
-            if points:
-                axis.plot(*zip(*points), label=run, linewidth=1.2)
-        axis.set(xlabel="step", ylabel=label)
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
-    figure.tight_layout()
-    if processes.is_main():
-        figure.savefig(path, dpi=120)
-    plt.close(figure)
+    found = [(label, read_training(each)) for label, each in directories.items()]
+    trainings = [
+        (label, training, i)
+        for i, (label, training) in enumerate(found)
+        if any("reward" in record for record in training.records)
+    ]
+    if trainings:
+        figures.save(path, rl_panels(trainings))
+    return bool(trainings)
 
 
 def print_samples(title: str, records: Sequence[Mapping[str, Any]]) -> None:

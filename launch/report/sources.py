@@ -115,15 +115,12 @@ def read_run(directory: str | os.PathLike) -> Run:
         if (folder / "graded.jsonl").exists() and stage not in graded:
             graded[stage] = list(itertools.islice(_lines(folder / "graded.jsonl"), GRADED_READ))
         if (folder / "metrics.jsonl").exists():
-            settings = _read(folder / "settings.json") or _read(folder.parent / "settings.json")
-            records, _ = salvage_jsonl(folder / "metrics.jsonl")
-            samples = _both_ends(folder / "samples.jsonl")
-            trainings.append(Training(stage, seed, records, settings or {}, samples))
-        place = stage if len({each for _, each, _ in named}) < 2 else f"{stage}, {seed}"
+            trainings.append(read_training(folder, stage, seed))
+        told = stage if len({each for _, each, _ in named}) < 2 else f"{stage}, {seed}"
         for line in _warnings(_read(folder / "warnings.json", (list,)) or []):
-            warnings.append((place, line))
+            warnings.append((told, line))
         if (stop := _read(folder / "stopped.json")) is not None:
-            warnings.append((place, f"stopped at step {stop.get('step')}: {stop.get('reason')}"))
+            warnings.append((told, f"stopped at step {stop.get('step')}: {stop.get('reason')}"))
         for file in sorted((folder / "measured_samples").glob("*.jsonl")):
             found.setdefault(file.stem, list(_lines(file)))
     if (path / "graded.jsonl").exists():  # Of an evaluation, which has no stages.
@@ -135,6 +132,19 @@ def read_run(directory: str | os.PathLike) -> Run:
         name: _combined(each) for name, each in results.items() if isinstance(each[0], Mapping)
     }
     return Run(path, report, invocations, stages, search, trainings, graded, found, warnings)
+
+
+def read_training(directory: Path, stage: str = "", seed: str = "") -> Training:
+    """Reads the folder of one training; what is missing there is empty.
+
+    Raises:
+      ValueError: a file is damaged.
+    """
+    settings = _read(directory / "settings.json") or _read(directory.parent / "settings.json")
+    metrics = directory / "metrics.jsonl"
+    records = salvage_jsonl(metrics)[0] if metrics.exists() else []
+    samples = _both_ends(directory / "samples.jsonl")
+    return Training(stage or directory.name, seed, records, settings or {}, samples)
 
 
 def last_change(directory: Path) -> int:
@@ -235,11 +245,11 @@ def _warnings(found: Sequence[Mapping[str, Any]]) -> list[str]:
     for warning in found:
         kinds.setdefault(str(warning.get("kind")), []).append(warning)
     lines = []
-    for repeated in kinds.values():
-        steps = ", ".join(str(warning.get("step")) for warning in repeated[-6:])
-        dots = "…, " if len(repeated) > 6 else ""
-        word = "steps" if len(repeated) > 1 else "step"
-        lines.append(f"{word} {dots}{steps}: {repeated[-1].get('message')}")
+    for each in kinds.values():
+        steps = ", ".join(str(warning.get("step")) for warning in each[-6:])
+        dots = "…, " if len(each) > 6 else ""
+        word = "steps" if len(each) > 1 else "step"
+        lines.append(f"{word} {dots}{steps}: {each[-1].get('message')}")
     return lines
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +13,8 @@ from rich.table import Table
 from launch.jobs.asked import LocalModel, Opened
 from launch.jobs.routing.router_head import hidden_fit
 from launch.parts.report import format_figure
+from launch.report import figures, results
+from launch.report.figures import Axis, Panel
 from launch.schema.router import RouterConfig
 from models.decoding.sampling import SamplingParams
 from models.files import read_jsonl, write_jsonl
@@ -268,16 +269,16 @@ def print_report(report: Mapping[str, Any]) -> None:
     """Prints the routes and the kinds of routers."""
     console = Console(width=110)
     table = Table("route", "accuracy (%)", "tokens", title=f"{report['questions']} questions")
-    for name, figures in report["routes"].items():
-        table.add_row(name, format_figure(figures["accuracy"], True), f"{figures['cost']:.1f}")
+    for name, each in report["routes"].items():
+        table.add_row(name, format_figure(each["accuracy"], True), f"{each['cost']:.1f}")
     console.print(table)
     table = Table(
         "router", "APGR", "CPT(50)", "CPT(80)", "CPT(95)", "calibration error",
         title="cross-validated [95 % interval over questions]",
     )  # fmt: skip
-    for name, figures in report["kinds"].items():
-        shown = [_shown(figures[key]) for key in ("apgr", "cpt50", "cpt80", "cpt95")]
-        table.add_row(name, *shown, f"{figures['ece']:.3f}")
+    for name, each in report["kinds"].items():
+        shown = [_shown(each[key]) for key in ("apgr", "cpt50", "cpt80", "cpt95")]
+        table.add_row(name, *shown, f"{each['ece']:.3f}")
     console.print(table)
 
 
@@ -290,21 +291,11 @@ def _shown(figure: Mapping[str, Any]) -> str:
 
 def plot(path: Path, report: Mapping[str, Any]) -> None:
     """Plots accuracy against cost: a line for each kind, and a point for each fixed route."""
-    figure, axis = plt.subplots(figsize=(8, 5))
-    styles = {"random": "--", "oracle": ":"}
-    for kind, figures in report["kinds"].items():
-        axis.plot(
-            figures["curve"]["cost"],
-            figures["curve"]["accuracy"],
-            styles.get(kind, "-"),
-            label=kind,
-        )
-    for name, figures in report["routes"].items():
-        axis.plot(figures["cost"], figures["accuracy"]["mean"], "ko", markersize=4)
-        axis.annotate(name, (figures["cost"], figures["accuracy"]["mean"]), fontsize=8)
-    axis.set(xlabel="mean cost of a question (tokens)", ylabel="accuracy")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    panel = Panel(
+        Axis("mean cost", "tokens a question"),
+        Axis("accuracy", "%", bounds=(0, 100)),
+        results.router_series(report),
+        f"n = {report['questions']} questions, cross-validated; bars and bands: 95 % intervals over"
+        " questions",
+    )
+    figures.save(path, [panel])
