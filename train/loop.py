@@ -135,6 +135,8 @@ def run(
         shapes = _ShapeCheck(step_fn, max_batch_shapes)
 
         def save():
+            if writer is not None:
+                writer.flush()  # A run that resumes from this checkpoint needs the lines up to it.
             host_state = {
                 "source": source_state,
                 "guards": [g.state_dict() for g in guards],

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models import processes
-from models.files import read_jsonl, write_atomically
+from models.files import atomic_file, read_jsonl, write_atomically
 from reasoning.statistics import combine_seeds as combine_figures
 
 # The rows of the table, as far as a stage has them; `*` stands for a number of samples.
@@ -111,7 +111,8 @@ def plot_training(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -
     axes[0].legend(fontsize=8)
     figure.tight_layout()
     if processes.is_main():
-        figure.savefig(path, dpi=120)
+        with atomic_file(path, "wb") as file:
+            figure.savefig(file, dpi=120, format=path.suffix[1:])
     plt.close(figure)
 
 

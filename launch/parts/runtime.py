@@ -294,23 +294,34 @@ def build_mesh(config: Any, devices: Sequence[Any] | None = None) -> "Mesh":
 
 
 @contextlib.contextmanager
-def working_directory(workdir: str) -> Iterator[Path]:
+def working_directory(workdir: str, remote: bool = False) -> Iterator[Path]:
     """Creates the working directory and holds it for this run alone (see `launch.parts.lock`).
 
     The directory also gets a record of the command and the report page (see `launch.parts.record`).
+
+    Args:
+      workdir: a folder of this machine, or one of a remote store (see `models.storage`).
+      remote: whether the program can work in a remote store.
 
     Yields:
       Its absolute path.
 
     Raises:
-      OSError, ValueError: the directory cannot be made, or another run holds it.
+      OSError, ValueError: the directory cannot be made or reached, or another run holds it.
     """
     import jax
 
     from launch.parts import record
+    from models import storage
 
-    path = Path(workdir).expanduser().resolve()
-    path.mkdir(parents=True, exist_ok=True)
+    path = storage.as_path(workdir).expanduser().resolve()
+    if storage.is_remote(path) and not remote:
+        raise ValueError(
+            f"--workdir={workdir}: this program writes to folders of this machine only; run_sft and"
+            " run_rl also write to remote ones"
+        )
+    storage.check_reachable(path)
+    storage.make_folder(path)
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:  # It holds the lock and writes for all processes.
             stack.enter_context(lock.locked(path))
