@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     config = runtime.read_config(_CONFIG, TinyConfig)
     # JAX may start only here: `run_main` has set XLA's flags.
     runtime.start_distributed()
-    with runtime.working_directory(_WORKDIR.value) as directory:
+    with runtime.working_directory(_WORKDIR.value, remote=True) as directory:
         _run(config, directory)
 
 
@@ -59,7 +59,7 @@ def _run(config, workdir: Path):
     found = findings.findings(by_seed, directories)
     report.write_report(workdir / "report.json", summary | {"findings": found} | others)
     if summary["stages"]:
-        _show(workdir, config.seed, summary["stages"])
+        _show(workdir, directories, summary["stages"])
     if "distill" in others:
         arms = {name: each for name, each in others["distill"].items() if name != "wall_seconds"}
         report.print_table(arms, _SEEDS.value)
@@ -68,19 +68,20 @@ def _run(config, workdir: Path):
     print(f"report: {workdir / 'report.json'}")
 
 
-def _show(workdir: Path, seed: int, reported):
+def _show(workdir: Path, seeds: list[Path], reported):
     from launch.parts import report
     from train.metrics import read_metrics
 
     report.print_table(reported, _SEEDS.value)
     for stage in reported:
         runs = {
-            directory.parent.name: read_metrics(directory)
-            for directory in sorted(workdir.glob(f"seed_*/{stage}"))
+            directory.name: read_metrics(directory / stage)
+            for directory in seeds
+            if (directory / stage).is_dir()
         }
         if any("reward" in record for records in runs.values() for record in records):
             report.plot_training(workdir / f"{stage}.png", runs)
-    directories = {stage: workdir / f"seed_{seed}" / stage for stage in reported}
+    directories = {stage: seeds[0] / stage for stage in reported}
     report.show_samples(workdir / "samples.json", directories)
 
 

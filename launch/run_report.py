@@ -34,7 +34,7 @@ def build(folders: list[str], output: str = "comparison.html") -> Path:
     from launch.parts import lock
     from launch.report import comparison, page
     from launch.report.sources import read_run
-    from models.storage import as_path
+    from models.storage import absolute, as_path
 
     if not folders:
         raise ValueError(
@@ -45,7 +45,7 @@ def build(folders: list[str], output: str = "comparison.html") -> Path:
         path = page.write_page(folders[0], lock.is_held(as_path(folders[0])))
     else:
         runs = [read_run(folder) for folder in folders]
-        path = as_path(output).expanduser().resolve()
+        path = absolute(output)
         live = [lock.is_held(run.path) for run in runs]
         comparison.write_comparison(path, runs, live)
     print(f"page: {path}")

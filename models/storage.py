@@ -1,8 +1,17 @@
 """Opens local and remote folders alike: a path is local, or begins with gs:// and is read and
 written through `etils.epath`.
 
-An object store has no rename, no append and no locks. What is written there is written as a whole
-object, which appears when it is complete.
+An object store has no rename, no append and no locks. What a run can rely on there:
+
+- One file is atomic: it is uploaded as a whole object and appears when it is complete. A reader
+  finds the old content or the new one. (On a disk, `models.files` does this by a rename.)
+- A folder is not atomic. The last file to be written into a checkpoint or an export marks it as
+  complete: Orbax's `commit_success.txt`, and `MANIFEST.sha256` of an export, which is also the
+  first to be removed. After a kill in between, the folder counts as absent and is written anew.
+- A file that grows (`GrowingFile`) is uploaded as a whole again and again. A kill loses the lines
+  since the last upload. Every checkpoint uploads them first, so a run that resumes misses none.
+- Two runs that start in one folder within a few seconds may not notice each other; see
+  `launch.parts.lock`.
 """
 
 import io
@@ -47,6 +56,15 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     from etils import epath
 
     return cast(Path, epath.Path(text))
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """Returns `as_path` of a path, made absolute, with `~` and links resolved if it is local.
+
+    (`epath` would put this machine's working directory in front of a remote path.)
+    """
+    found = as_path(path)
+    return found if is_remote(found) else found.expanduser().resolve()
 
 
 def is_remote(path: object) -> bool:

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from models.manifest import Damaged, check_manifest, write_manifest
-from models.storage import as_path, is_remote, remove_tree
+from models.storage import absolute, is_remote, remove_tree
 
 
 def completed(reference: Any, params: Any) -> Any:
@@ -57,7 +57,7 @@ class ReferenceRenewal:
             )
         self.step = 0
         self._every, self._horizon = every, horizon
-        self._directory = as_path(directory).absolute()
+        self._directory = absolute(directory)
 
     def renewed(self, reference: Any, params: Any, step: int) -> Any:
         """Returns `reference`, or a copy of its part of `params` if a renewal is due at `step`.

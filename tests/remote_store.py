@@ -106,7 +106,7 @@ class _Upload(io.BytesIO):
 
 
 def install(patched: pytest.MonkeyPatch, root: Path) -> Bucket:
-    """Makes gs:// lead to a folder, for `etils.epath` and for the arrays that TensorStore writes."""
+    """Makes gs:// lead to a folder, for `etils.epath` and for the arrays of TensorStore."""
     bucket = Bucket(root)
     patched.setitem(gpath._PREFIX_TO_BACKEND, "gs", bucket)
     patched.setattr(

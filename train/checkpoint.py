@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from models.manifest import Damaged, check_manifest, write_manifest
-from models.storage import as_path, is_remote, make_folder, move_tree, remove_tree
+from models.storage import absolute, is_remote, make_folder, move_tree, remove_tree
 from train.optimizer import Optimizer
 from train.state import TrainState
 
@@ -70,7 +70,7 @@ class Checkpointer:
             raise ValueError(f"keep={keep}: it must be at least 1")
         if best_mode not in ("max", "min"):
             raise ValueError(f"best_mode={best_mode!r} is unknown; choose max or min")
-        self.directory = as_path(directory).absolute()
+        self.directory = absolute(directory)
         self._config = _plain(config or {})
         self._best_metric, self._sign = best_metric, 1.0 if best_mode == "max" else -1.0
         self._say, self._split = say, split

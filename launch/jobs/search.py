@@ -1,5 +1,6 @@
 """Compares search methods on a model; measurements are resumable, with a table and a plot."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from launch.parts.report import format_figure
-from models import processes
+from launch.parts.report import format_figure, save_figure
 from models.files import salvage_jsonl, write_jsonl
+from models.storage import GrowingFile
 from reasoning.problem import Problem
 from reasoning.search.adaptive import Adaptive, Arm, Outcome, difficulty, fit_plans
 from reasoning.search.best_of_n import scored_samples
@@ -102,7 +103,7 @@ def compare(
     progress = Progress(title, len(wanted), sum(each in done for each in wanted))
     most = max(budget for each in budgets.values() for budget in each)
     policy, entries = bank(policy, entries, most, problems, seed)
-    with path.open("a") as file:
+    with contextlib.closing(GrowingFile(path)) as file:
         for name, budget in wanted:
             if (name, budget) in done:
                 continue
@@ -115,8 +116,7 @@ def compare(
                         path.with_name(f"{path.stem}_samples"), name, results, measured,
                         policy.delimiter,
                     )  # fmt: skip
-            file.write(json.dumps(measured.record()) + "\n")
-            file.flush()
+            file.append(json.dumps(measured.record()))
             done[name, budget] = measured
             shown = {"accuracy": measured.accuracy, "tokens": float(measured.tokens.mean())}
             told = "  ".join(f"{key} {value:.3g}" for key, value in shown.items())
@@ -289,6 +289,4 @@ def plot(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, ncols=2)
     figure.tight_layout()
-    if processes.is_main():
-        figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)

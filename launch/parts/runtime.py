@@ -314,11 +314,11 @@ def working_directory(workdir: str, remote: bool = False) -> Iterator[Path]:
     from launch.parts import record
     from models import storage
 
-    path = storage.as_path(workdir).expanduser().resolve()
+    path = storage.absolute(workdir)
     if storage.is_remote(path) and not remote:
         raise ValueError(
-            f"--workdir={workdir}: this program writes to folders of this machine only; run_sft and"
-            " run_rl also write to remote ones"
+            f"--workdir={workdir}: this program writes to folders of this machine only; run_sft,"
+            " run_rl and run_r1 also write to remote ones"
         )
     storage.check_reachable(path)
     storage.make_folder(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models.files import read_json, salvage_jsonl
-from models.storage import as_path, is_remote, modified, size
+from models.storage import absolute, is_remote, modified, size
 from reasoning.statistics import combine_seeds
 
 REPORT_FILE, RECORD_FILE = "report.json", "run.json"
@@ -91,7 +91,7 @@ def read_run(directory: str | os.PathLike) -> Run:
     Raises:
       ValueError, OSError: in one line: the folder is missing, holds no run, or has a damaged file.
     """
-    path = as_path(directory).expanduser().resolve()
+    path = absolute(directory)
     if not path.is_dir():
         fault = "is a file" if path.exists() else "does not exist"
         raise ValueError(f"{directory} {fault}: give the folder (--workdir) of a run")

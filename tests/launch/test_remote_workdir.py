@@ -7,13 +7,19 @@ import sys
 import threading
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from launch import run_report, run_rl
+from configs import tiny
+from launch import run_report, run_rl, schema
 from launch.jobs import training
-from launch.parts import lock
+from launch.parts import lock, runtime
 from launch.parts.endings import Interrupted
+from launch.recipe import runner, world
+from launch.schema.tiny import TinyConfig
+from models.checkpoint import load_model
+from models.storage import as_path
 from tests import remote_store
 from tests.launch.test_run_rl import _config, _weights, files  # noqa: F401
 from train.checkpoint import Checkpointer
@@ -121,7 +127,7 @@ def test_a_run_in_a_store_gets_its_page_anew(runs, capsys):
 def test_a_lock_that_is_renewed_holds_and_one_that_is_not_is_taken(runs, monkeypatch, tmp_path):
     monkeypatch.setattr(lock, "SECONDS_BETWEEN_RENEWALS", 0.05)
     store = remote_store.install(monkeypatch, tmp_path)
-    place = lock.as_path("gs://bucket/held")
+    place = as_path("gs://bucket/held")
     other = {"pid": 1, "host": "another", "since": "today"}
     (place / lock.LOCK_FILE).write_text(json.dumps(other))
     with lock.locked(place):
