@@ -7,7 +7,8 @@ An object store has no rename, no append and no locks. What a run can rely on th
   finds the old content or the new one. (On a disk, `models.files` does this by a rename.)
 - A folder is not atomic. The last file to be written into a checkpoint or an export marks it as
   complete: Orbax's `commit_success.txt`, and `MANIFEST.sha256` of an export, which is also the
-  first to be removed. After a kill in between, the folder counts as absent and is written anew.
+  first to be removed. After a kill in between, Orbax removes the checkpoint, and the stage, which
+  has no `result.json` yet, exports again.
 - A file that grows (`GrowingFile`) is uploaded as a whole again and again. A kill loses the lines
   since the last upload. Every checkpoint uploads them first, so a run that resumes misses none.
 - Two runs that start in one folder within a few seconds may not notice each other; see

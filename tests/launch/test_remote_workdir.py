@@ -110,9 +110,7 @@ def test_the_store_has_all_files_of_a_run_on_the_disk(runs):
 def test_nothing_is_written_beside_the_store(runs):
     remote, _, written, bucket, _ = runs
     store = remote.parents[2]
-    cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-    beside = {p for p in written if not {store, cache, Path("/dev")} & {*p.parents, p}}
-    assert not beside and any(store in path.parents for path in written)
+    assert not _beside(written, store) and any(store in path.parents for path in written)
     assert not list((store.parent / "empty").iterdir())
     assert not bucket.refused
 
@@ -122,6 +120,30 @@ def test_a_run_in_a_store_gets_its_page_anew(runs, capsys):
     page.unlink()
     run_report.build([WORKDIR])
     assert "Learning curves" in page.read_text() and WORKDIR in capsys.readouterr().out
+
+
+def test_stages_of_the_recipe_run_in_a_store_and_read_their_inputs_there(tmp_path, monkeypatch):
+    store = remote_store.install(monkeypatch, tmp_path / "store")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    config = tiny.get_config("smoke")
+    changes = {
+        "model.num_layers": 1, "model.scan_unroll": 1, "pretrain.documents": 700,
+        "evaluation.problems": 2, "r1_zero.steps": 1, "r1_zero.rewards": "format=1",
+    }  # fmt: skip
+    config.update_from_flattened_dict(changes)
+    with Written() as written:
+        with runtime.working_directory("gs://bucket/recipe", remote=True) as directory:
+            (work,) = world.open_workspaces(schema.load(TinyConfig, config), directory, 1)
+            results = runner.run_stages(work, ["base", "r1_zero"])
+            assert results.keys() == {"base", "r1_zero"}
+            assert runner.run_stages(work, ["base", "r1_zero"]) == results  # They are complete.
+            loaded = load_model(work.stage_directory("base") / "hf").params
+    stored = _weights(tmp_path / "store/bucket/recipe/seed_0/base/hf")
+    for a, b in zip(jax.tree.leaves(loaded), stored, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not _beside(written.paths, tmp_path / "store") and not store.refused
+    assert not list((tmp_path / "empty").iterdir())
 
 
 def test_a_lock_that_is_renewed_holds_and_one_that_is_not_is_taken(runs, monkeypatch, tmp_path):
@@ -191,6 +213,12 @@ def test_a_checkpoint_of_a_store_that_is_set_aside_is_moved(tmp_path, monkeypatc
         checkpointer.set_aside(2, "its file is gone")
         assert checkpointer.latest_step() == 1
     assert store.exists("gs://bucket/checkpoints_damaged/2/commit_success.txt")
+
+
+def _beside(written, store):
+    """Returns what was written outside of the store, apart from JAX's cache of programs."""
+    known = {store, Path(os.environ["JAX_COMPILATION_CACHE_DIR"]), Path("/dev")}
+    return {path for path in written if not known & {*path.parents, path}}
 
 
 def _without_times(record):
