@@ -115,20 +115,28 @@ class Checkpointer:
         return dict(self._manager.metrics(step) or {})
 
     def save(
-        self, state: TrainState, host_state: Mapping[str, Any], metrics: Mapping[str, float]
+        self,
+        state: TrainState,
+        host_state: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        replace: bool = False,
     ) -> None:
         """Saves under `state.step`, in the background; returns once the arrays are copied.
 
-        Does nothing if that step has been saved already.
+        Does nothing if that step has been saved already, unless it is to `replace` that checkpoint.
 
         Args:
           state: the state to save.
           host_state: the JSON-able state of everything on the host.
           metrics: finite or not; `best_metric` may be missing, as between evaluations.
+          replace: whether to remove a checkpoint of that step first.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
-            return
+            if not replace:
+                return
+            self.wait()
+            self._manager.delete(step)
         host = {"config": self._config, "host_state": dict(host_state)}
         saved = self._saved_part(state)
         args = ocp.args.Composite(state=ocp.args.StandardSave(saved), host=ocp.args.JsonSave(host))

@@ -33,13 +33,19 @@ class MetricWriter:
         self._files: dict[str, GrowingFile] = {}
         self._board = None
 
-    def resume(self, step: int) -> None:
-        """Opens the files, without damaged lines and lines after `step`; call it first."""
+    def resume(self, step: int, line_written: bool = True) -> None:
+        """Opens the files, without damaged lines and lines after `step`; call it first.
+
+        Args:
+          step: the step of the checkpoint that the run goes on from.
+          line_written: False if the metrics of that step itself are still to come.
+        """
         if not self._writes:
             return
         make_folder(self._directory)
         for name in (METRICS_FILE, SAMPLES_FILE):
-            _truncate(self._directory / name, step)
+            last = step if name == SAMPLES_FILE or line_written else step - 1
+            _truncate(self._directory / name, last)
             self._files[name] = GrowingFile(self._directory / name)
         if is_remote(self._directory):
             register_writer_factory(str(self._directory).partition(":")[0], _RemoteEvents)

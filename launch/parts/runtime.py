@@ -16,6 +16,7 @@ from absl import app, flags, logging
 
 from launch.parts import endings, lock
 from launch.parts.command_line import define_config, parse_flags, read_config
+from models import interruption, processes
 
 if TYPE_CHECKING:  # These import JAX, which must not start before `prepare_backend`.
     from jax.sharding import Mesh
@@ -43,6 +44,15 @@ flags.DEFINE_string(
     "The processes of this job: auto looks for the variables JAX_COORDINATOR_ADDRESS,"
     " JAX_NUM_PROCESSES and JAX_PROCESS_ID, for Slurm, Open MPI and GKE; on lets JAX detect the"
     " cluster (Cloud TPU pods); off is one process; or HOST:PORT,PROCESSES,PROCESS.",
+)
+
+
+flags.DEFINE_float(
+    "grace",
+    interruption.GRACE_SECONDS,
+    "seconds from SIGTERM or SIGINT to the hard end of a job of several processes; within them it"
+    " stops at the next possible point and saves. Less than the job's controller waits.",
+    lower_bound=1.0,
 )
 
 
@@ -145,12 +155,18 @@ def run_main(main: Callable[[list[str]], None], positional: bool = False) -> Non
             prepare_backend()
             main(argv)
             endings.ignore_signals()
-        except endings.Interrupted as interruption:
-            line = f"interrupted: {interruption}; the same command continues from here"
+        except endings.Interrupted as interrupted:
+            line = f"interrupted: {interrupted}; the same command continues from here"
             print(line, file=sys.stderr)
             endings.leave_interrupted()
-        except (ValueError, OSError, endings.Stopped) as error:
-            if os.environ.get("ERGO_TRACEBACK"):
+        except Exception as error:
+            stopping = processes.count() > 1 and interruption.STOPS.reason is not None
+            if stopping and not isinstance(error, endings.Stopped):
+                # Another process of the job has ended at the signal's hard end.
+                print(f"interrupted, then: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+                interruption.end(0.0)
+            mistake = isinstance(error, (ValueError, OSError, endings.Stopped))
+            if not mistake or os.environ.get("ERGO_TRACEBACK"):
                 raise
             for mistake in getattr(error, "mistakes", [str(error)]):
                 print(f"error: {' '.join(mistake.split())}", file=sys.stderr)
@@ -195,7 +211,11 @@ def start_distributed(how: str | None = None) -> None:
     arguments = _distributed_arguments(how, os.environ)
     if arguments is None or jax.distributed.is_initialized():
         return
+    # JAX's own service takes SIGTERM away from Python, and lets training steps alone be stopped.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(**arguments)
+    grace = flags.FLAGS.grace if flags.FLAGS.is_parsed() else interruption.GRACE_SECONDS
+    interruption.STOPS.watch(grace, lambda line: print(line, file=sys.stderr, flush=True))
     if jax.process_index() != 0:
         sys.stdout = open(os.devnull, "w")  # For as long as the process lives.
 
