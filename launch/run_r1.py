@@ -28,13 +28,12 @@ _ACCEPT_STOPPED = runtime.define_accept_stopped()
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
+    runtime.refuse_several("run_r1")
     if unknown := [stage for stage in _STAGES.value if stage not in recipe.STAGES]:
         known = ", ".join(recipe.STAGES)
         raise ValueError(f"--stages={unknown[0]} is unknown; choose from {known}")
     runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
     config = runtime.read_config(_CONFIG, TinyConfig)
-    # JAX may start only here: `run_main` has set XLA's flags.
-    runtime.start_distributed()
     with runtime.working_directory(_WORKDIR.value, remote=True) as directory:
         _run(config, directory)
 

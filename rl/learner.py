@@ -153,7 +153,8 @@ class PolicySource(Source):
         self._reference = reference_params
         self._renewal = renewal if reference_params is not None else None
         self._kept = kept if self._ahead is None else None
-        self._resumed, self._step = False, 0
+        # The first rollouts of a run may have been begun before, too.
+        self._resumed, self._step = True, 0
         self._drawn: dict[int, Samples] = {}  # Of this step, by the number of the draw.
         self._batches_drawn = 0
         self._metrics: dict[str, float] = {}

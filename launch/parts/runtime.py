@@ -220,6 +220,24 @@ def start_distributed(how: str | None = None) -> None:
         sys.stdout = open(os.devnull, "w")  # For as long as the process lives.
 
 
+def refuse_several(program: str) -> None:
+    """Refuses to run a program in several processes that is made for one.
+
+    Each of them would do all the work, ask servers and judges once more, and write the same files.
+
+    Raises:
+      ValueError: flag or variables say that this process is one of several.
+    """
+    how = str(flags.FLAGS.distributed) if flags.FLAGS.is_parsed() else "auto"
+    arguments = _distributed_arguments(how, os.environ)
+    if arguments is not None and arguments.get("num_processes") != 1:
+        raise ValueError(
+            f"{program} runs in one process, and this is one of several (--distributed={how}):"
+            " start it once, with --distributed=off; it uses all devices of its host. run_sft and"
+            " run_rl run in several"
+        )
+
+
 def _distributed_arguments(how: str, environ: Mapping[str, str]) -> dict[str, Any] | None:
     """Returns the arguments of `jax.distributed.initialize`; None for a job of one process."""
     if how == "off":
