@@ -34,7 +34,7 @@ def build(folders: list[str], output: str = "comparison.html") -> Path:
     from launch.parts import lock
     from launch.report import comparison, page
     from launch.report.sources import read_run
-    from models.storage import absolute, as_path
+    from models.host.storage import absolute, as_path
 
     if not folders:
         raise ValueError(

@@ -15,8 +15,8 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub import errors
 
+from models.host.storage import as_path, check_reachable
 from models.pip_models import find_packaged
-from models.storage import as_path, check_reachable
 
 _SCHEME, _GGUF, _PIP = "hf://", "gguf:", "pip:"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")

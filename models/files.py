@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any, overload
 
 from models import processes
-from models.storage import as_path, is_remote
+from models.host.storage import as_path, is_remote
 
 # Byte order marks, which Windows programs put at the beginning of text files.
 _UTF8_MARK = b"\xef\xbb\xbf"

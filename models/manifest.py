@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from models.files import write_atomically
-from models.storage import as_path, files_below, size
+from models.host.storage import as_path, files_below, size
 
 MANIFEST_FILE = "MANIFEST.sha256"
 _BLOCK_BYTES = 1 << 22

@@ -6,7 +6,7 @@ import os
 from models import processes
 from models.decoding.samples import Samples
 from models.files import atomic_file
-from models.storage import as_path, remove_tree
+from models.host.storage import as_path, remove_tree
 
 
 class KeptRollouts:

@@ -16,8 +16,8 @@ import jax
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from models.host.storage import absolute, is_remote, remove_tree
 from models.manifest import Damaged, check_manifest, write_manifest
-from models.storage import absolute, is_remote, remove_tree
 
 
 def completed(reference: Any, params: Any) -> Any:

@@ -12,8 +12,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from models.host.storage import absolute, is_remote, make_folder, move_tree, remove_tree
 from models.manifest import Damaged, check_manifest, write_manifest
-from models.storage import absolute, is_remote, make_folder, move_tree, remove_tree
 from train.optimizer import Optimizer
 from train.state import TrainState
 

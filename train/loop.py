@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from models import processes
-from models.interruption import Interrupted
+from models.host.interruption import Interrupted
 from models.manifest import Damaged
 from train.checkpoint import Checkpointer
 from train.metrics import MetricWriter

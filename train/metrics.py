@@ -14,7 +14,7 @@ import tensorboardX
 from tensorboardX.record_writer import register_writer_factory
 
 from models.files import read_jsonl, salvage_jsonl, write_jsonl
-from models.storage import GrowingFile, as_path, is_remote, make_folder
+from models.host.storage import GrowingFile, as_path, is_remote, make_folder
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"

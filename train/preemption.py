@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable
 
 from models import processes
-from models.interruption import GRACE_SECONDS, STOPS
+from models.host.interruption import GRACE_SECONDS, STOPS
 
 
 class Stopper:
     """Takes SIGINT and SIGTERM while it is entered, so that they do not end the process.
 
-    They only say that the training is to stop; `models.interruption` says where all processes of
-    the job do so. In a job of one process a second SIGINT interrupts at once.
+    They only say that the training is to stop; `models.host.interruption` says where all processes
+    of the job do so. In a job of one process a second SIGINT interrupts at once.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)

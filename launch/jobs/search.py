@@ -14,7 +14,7 @@ from rich.table import Table
 
 from launch.parts.report import format_figure, save_figure
 from models.files import salvage_jsonl, write_jsonl
-from models.storage import GrowingFile
+from models.host.storage import GrowingFile
 from reasoning.problem import Problem
 from reasoning.search.adaptive import Adaptive, Arm, Outcome, difficulty, fit_plans
 from reasoning.search.best_of_n import scored_samples

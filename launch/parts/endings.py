@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from models import processes
 from models.files import read_json, write_atomically
-from models.interruption import STOPS, Interrupted
+from models.host.interruption import STOPS, Interrupted
 
 __all__ = [
     "FAILED", "RUN_AGAIN", "STOPPED_FILE", "Interrupted", "Stop", "Stopped", "handle_signals",
@@ -100,7 +100,7 @@ def handle_signals() -> None:
     This is safe: a half-written file never has the name of a whole one, and worker processes end
     with their parent. During a training loop `train.preemption` takes the first signal instead.
 
-    In a job of several processes a signal only asks the job to stop (`models.interruption`): a
+    In a job of several processes a signal only asks the job to stop (`models.host.interruption`): a
     process that left alone would leave the others waiting for it.
     """
     interrupted = False

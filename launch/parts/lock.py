@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.storage import is_remote
+from models.host.storage import is_remote
 
 LOCK_FILE = ".lock"
 # Seconds between two renewals of a remote lock, and how many a run may miss before it counts as

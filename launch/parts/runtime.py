@@ -16,7 +16,8 @@ from absl import app, flags, logging
 
 from launch.parts import endings, lock
 from launch.parts.command_line import define_config, parse_flags, read_config
-from models import interruption, processes
+from models import processes
+from models.host import interruption
 
 if TYPE_CHECKING:  # These import JAX, which must not start before `prepare_backend`.
     from jax.sharding import Mesh
@@ -338,7 +339,7 @@ def working_directory(workdir: str, remote: bool = False) -> Iterator[Path]:
     The directory also gets a record of the command and the report page (see `launch.parts.record`).
 
     Args:
-      workdir: a folder of this machine, or one of a remote store (see `models.storage`).
+      workdir: a folder of this machine, or one of a remote store (see `models.host.storage`).
       remote: whether the program can work in a remote store.
 
     Yields:
@@ -350,7 +351,7 @@ def working_directory(workdir: str, remote: bool = False) -> Iterator[Path]:
     import jax
 
     from launch.parts import record
-    from models import storage
+    from models.host import storage
 
     path = storage.absolute(workdir)
     if storage.is_remote(path) and not remote:

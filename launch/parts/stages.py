@@ -27,7 +27,7 @@ from models.decoding.sampling import SamplingParams
 from models.files import read_json, write_atomically
 from models.hf.export import export_model
 from models.hf.load import load_params
-from models.storage import files_below
+from models.host.storage import files_below
 from models.tokens.tokenizer import Tokenizer
 from reasoning.evaluation import Graded, evaluate, evaluate_votes
 from reasoning.generation.jax_generator import JaxGenerator

@@ -7,7 +7,7 @@ from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import STAGES, get_stage, lineage
 from launch.schema import as_dict
-from models.storage import make_folder, move_tree
+from models.host.storage import make_folder, move_tree
 
 
 def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:

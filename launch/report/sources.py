@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models.files import read_json, salvage_jsonl
-from models.storage import absolute, is_remote, modified, size
+from models.host.storage import absolute, is_remote, modified, size
 from reasoning.statistics import combine_seeds
 
 REPORT_FILE, RECORD_FILE = "report.json", "run.json"

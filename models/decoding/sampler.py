@@ -41,37 +41,14 @@ from models.decoding.samples import (
     SamplingStopped,
 )
 from models.decoding.sampling import SamplingParams, draw
-from models.layers.kv_cache import KVCache, live_blocks
+from models.decoding.slots import Slots
+from models.layers.kv_cache import live_blocks
 from models.sharding import constrain
 from models.tokens.stopping import TokenAutomaton
 
 # Decode steps between two looks at whether to stop: some seconds with a large model.
 STRETCH = 256
 _NO_END = np.iinfo(np.int32).max
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class _Slots:
-    """The device state of the P x G samples in flight; `columns_*` are indexed by cache column."""
-
-    cache: KVCache
-    step: jax.Array  # [], number of decode steps so far
-    prompt: jax.Array  # [P], index in the queue; -1 if the slot was never used
-    start: jax.Array  # [P], step at which the slot was filled
-    limit: jax.Array  # [P, G], most tokens to generate
-    count: jax.Array  # [P, G], tokens generated so far
-    token: jax.Array  # [P, G], next input
-    position: jax.Array  # [P, G], position of the next input
-    finish: jax.Array  # [P, G], index into `FINISH_REASONS`
-    automaton: jax.Array  # [P, G], state of the stop-string automaton
-    columns_token: jax.Array  # [P, G, W], tokens generated
-    columns_logprob: jax.Array  # [P, G, W], their log-probs
-    columns_uniform: jax.Array  # [P, G, W], uniform number that each column's token is drawn with
-
-    @property
-    def active(self) -> jax.Array:
-        return self.finish == RUNNING
 
 
 class Sampler:
@@ -251,38 +228,6 @@ class Sampler:
                     f"model's context of {config.max_length}: shorten it or lower max_new_tokens"
                 )
 
-    def _empty_slots(self, width: int) -> _Slots:
-        P, G, W = self.slots, self.group, self.max_new_tokens
-        cache = KVCache.zeros(self.model.config, P, G, width, W)
-
-        def rows(fill=0):
-            return constrain(jnp.full((P, G), fill, jnp.int32), "batch", None)
-
-        def columns(dtype):
-            return constrain(jnp.zeros((P, G, W), dtype), "batch", None, None)
-
-        return _Slots(
-            cache=dataclasses.replace(
-                cache,
-                prefix_k=constrain(cache.prefix_k, None, "batch", "kv_heads", None, None),
-                prefix_v=constrain(cache.prefix_v, None, "batch", "kv_heads", None, None),
-                suffix_k=constrain(cache.suffix_k, None, "batch", None, "kv_heads", None, None),
-                suffix_v=constrain(cache.suffix_v, None, "batch", None, "kv_heads", None, None),
-            ),
-            step=jnp.int32(0),
-            prompt=jnp.full(P, -1, jnp.int32),
-            start=jnp.zeros(P, jnp.int32),
-            limit=rows(),
-            count=rows(),
-            token=rows(),
-            position=rows(),
-            finish=rows(LENGTH),
-            automaton=rows(),
-            columns_token=columns(jnp.int32),
-            columns_logprob=columns(jnp.float32),
-            columns_uniform=columns(jnp.float32),
-        )
-
     def _begun(self, num_rows: int, width: int):
         """Returns the state before the first step: slots, next prompt, and the output."""
         shape = (num_rows, self.group)
@@ -294,7 +239,11 @@ class Sampler:
         }
         # Every process of a job reads the whole output.
         out = {name: constrain(x, *(None,) * x.ndim) for name, x in out.items()}
-        return self._empty_slots(width), jnp.int32(0), out
+        return (
+            Slots.empty(self.model.config, self.slots, self.group, width, self.max_new_tokens),
+            jnp.int32(0),
+            out,
+        )
 
     def _generate(
         self, params, queue, lengths, limits, streams, skipped, num_prompts, until, carry, knobs,
@@ -309,7 +258,7 @@ class Sampler:
         model, params = self.model, self.model.for_loop(params, queue.shape[1] + W)
         num_rows = queue.shape[0]
 
-        def collect(slots: _Slots, out, whole_prompts=True):
+        def collect(slots: Slots, out, whole_prompts=True):
             """Copies finished samples to the output and unrolls their circular columns.
 
             Without `whole_prompts` those of all slots are copied, also unfinished ones.
@@ -341,12 +290,12 @@ class Sampler:
             draws = jax.vmap(lambda key: jax.random.uniform(key, (W,)))(keys)
             return jnp.roll(draws, start % W, -1).reshape(A, G, W)
 
-        def enough_free(slots: _Slots, next_prompt):
+        def enough_free(slots: Slots, next_prompt):
             free = (~slots.active.any(-1)).sum()
             waiting = jnp.minimum(num_prompts - next_prompt, A)
             return (waiting > 0) & (free >= waiting)
 
-        def fill(slots: _Slots, next_prompt):
+        def fill(slots: Slots, next_prompt):
             """Prefills up to A waiting prompts into free slots, if there are enough of these."""
             busy = slots.active.any(-1)
             candidates = jnp.argsort(busy, stable=True)[:A]
@@ -376,7 +325,7 @@ class Sampler:
             )
             return slots, next_prompt + usable.sum()
 
-        def step(slots: _Slots) -> _Slots:
+        def step(slots: Slots) -> Slots:
             active, column = slots.active, slots.step % W
             # Active slots were filled at most W steps ago, so `oldest` is less than a turn behind.
             oldest = jnp.where(active.any(-1), slots.start, slots.step).min()
@@ -414,7 +363,7 @@ class Sampler:
                 columns_logprob=write(slots.columns_logprob, logprob),
             )
 
-        def decode_until_slots_are_free(slots: _Slots, next_prompt) -> _Slots:
+        def decode_until_slots_are_free(slots: Slots, next_prompt) -> Slots:
             def keep_going(slots):
                 going = slots.active.any() & ~enough_free(slots, next_prompt)
                 return going & (slots.step < until)

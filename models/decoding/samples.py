@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 
-from models.interruption import Interrupted
+from models.host.interruption import Interrupted
 
 FINISH_REASONS = ("", "stop", "stop_string", "length")
 RUNNING, STOP_TOKEN, STOP_STRING, LENGTH = range(4)

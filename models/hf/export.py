@@ -18,9 +18,9 @@ from models.decoder import LanguageModel, Model
 from models.hf.config import config_to_hf
 from models.hf.tensor_files import INDEX_FILE, WEIGHTS_FILE
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors
+from models.host.storage import as_path, is_remote, make_folder, remove_tree
 from models.manifest import MANIFEST_FILE, write_manifest
 from models.scalar_head import ScalarModel
-from models.storage import as_path, is_remote, make_folder, remove_tree
 from models.tokens.tokenizer import Tokenizer
 from models.tokens.tokenizer_files import GENERATION_FILE
 

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from models.hf.remote_file import read_array
-from models.storage import is_remote
+from models.host.storage import is_remote
 
 # Rows and columns that share a scale (DeepSeek-V3, arXiv:2412.19437, section 3.3.2).
 BLOCK = 128

@@ -31,10 +31,10 @@ from models.hf.tensor_files import (
     tensor_names,
 )
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors, tensor_rules
+from models.host.storage import is_remote
 from models.manifest import MANIFEST_FILE, Damaged, check_manifest, has_manifest
 from models.scalar_head import ScalarModel
 from models.sharding import tree_shardings
-from models.storage import is_remote
 from models.tokens.tokenizer import Tokenizer
 
 _DTYPES = ("F32", "BF16", "F16")

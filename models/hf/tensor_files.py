@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from models.checkpoint_source import read_json
 from models.hf import float8
 from models.hf.remote_file import RemoteFile, read_header
-from models.storage import is_remote
+from models.host.storage import is_remote
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

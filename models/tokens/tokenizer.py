@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from models.checkpoint_source import resolve
-from models.storage import as_path, is_remote, make_folder
+from models.host.storage import as_path, is_remote, make_folder
 from models.tokens import chat_template
 from models.tokens.tokenizer_files import (
     CONFIG_FILE,

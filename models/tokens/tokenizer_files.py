@@ -14,7 +14,7 @@ from typing import Any
 import tokenizers
 
 from models.checkpoint_source import read_json
-from models.storage import is_remote
+from models.host.storage import is_remote
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"

@@ -12,7 +12,7 @@ from models.decoding.sampler import Sampler
 from models.decoding.samples import FINISH_REASONS, STOP_TOKEN, Samples
 from models.decoding.sampling import SamplingParams
 from models.decoding.self_check import Sampled, SamplerCheck
-from models.interruption import STOPS
+from models.host.interruption import STOPS
 from models.tokens.stopping import TokenAutomaton
 from models.tokens.tokenizer import Tokenizer
 from reasoning.generation.generator import Completion
@@ -93,7 +93,7 @@ class JaxGenerator:
         """Samples completions of prompts given as token ids, such as responses to continue.
 
         A signal to the job stops the sampling within some seconds, if a training or an entry point
-        watches for signals (`models.interruption`).
+        watches for signals (`models.host.interruption`).
 
         Args:
           prompt_ids: the token ids of each prompt.

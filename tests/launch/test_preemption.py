@@ -10,9 +10,9 @@ import pytest
 from launch import run_rl
 from launch.parts import stages
 from launch.parts.endings import Interrupted
-from models import interruption
 from models.decoding import sampler
 from models.decoding.samples import Samples
+from models.host import interruption
 from rl.rollouts import RolloutSampler
 from tests.launch.several_processes import records
 from tests.launch.test_run_rl import _config, _weights, files  # noqa: F401

@@ -19,7 +19,7 @@ from launch.parts.endings import Interrupted
 from launch.recipe import runner, world
 from launch.schema.tiny import TinyConfig
 from models.checkpoint import load_model
-from models.storage import as_path
+from models.host.storage import as_path
 from tests import remote_store
 from tests.launch.test_run_rl import _config, _weights, files  # noqa: F401
 from train.checkpoint import Checkpointer

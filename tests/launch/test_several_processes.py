@@ -21,7 +21,7 @@ sampler.STRETCH = 5
 # Sends this process a SIGTERM in the second step's rollout, when two prompts may be finished.
 SIGTERM = """
 import os, signal, time
-from models import interruption
+from models.host import interruption
 from rl.rollouts import RolloutSampler
 generate, here, rollouts = RolloutSampler.generate, interruption.Stops.here, []
 def counted(self, *arguments):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.interruption import STOPS, Interrupted
+from models.host.interruption import STOPS, Interrupted
 from models.manifest import Damaged
 from tests.train.bigram import Bigram, parts
 from train import loop, progress

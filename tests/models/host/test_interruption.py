@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from models import interruption, processes
+from models import processes
+from models.host import interruption
 
 
 class Store:
