@@ -152,6 +152,8 @@ def run(
             nonlocal saved_step, saved_at
             if writer is not None:
                 writer.flush()  # A run that resumes from this checkpoint needs the lines up to it.
+            # The run that goes on counts on from here for its next checkpoint.
+            metrics = log.metrics_since_save(reset=not interrupted)
             host_state = {
                 "source": source_state,
                 "guards": [g.state_dict() for g in guards],
@@ -159,7 +161,7 @@ def run(
                 "hooks": None if begun is None else dataclasses.asdict(begun),
             }
             # A checkpoint of this step may be there from before the rest of its hooks.
-            checkpointer.save(state, host_state, log.metrics_since_save(), replace=True)
+            checkpointer.save(state, host_state, metrics, replace=True)
             saved_step, saved_at = step, time.monotonic()
 
         def end_iteration(before: int) -> None:
@@ -180,7 +182,8 @@ def run(
                 begun = begun or _Hooked(before, [])
                 with log.paused():
                     for hook in due[len(begun.results) :]:
-                        begun.results.append(dict(hook.fn(step, state) or {}))
+                        results = hook.fn(step, state) or {}
+                        begun.results.append({name: float(x) for name, x in results.items()})
                 results, begun = begun.results, None
                 log.write_all({name: x for result in results for name, x in result.items()})
                 if saves and log.alarm is None:

@@ -148,7 +148,7 @@ def test_a_signal_during_an_evaluation_saves_and_that_evaluation_is_made_up_for(
         assert part.interrupted and part.stop_reason == f"SIGTERM after step {at}"
         rest, after, metrics = go(str(at))
         assert before + after == all_ran and not rest.interrupted
-        assert {step: metrics[step] for step in (4, 7)} == saved if at == 4 else 7 in metrics
+        assert {step: metrics[step] for step in saved} == saved
         jax.tree.map(np.testing.assert_array_equal, weights(rest.state), weights(whole.state))
         assert timeless(read_metrics(tmp_path / str(at))) == timeless(
             read_metrics(tmp_path / "whole")
