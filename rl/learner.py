@@ -184,7 +184,8 @@ class PolicySource(Source):
           SamplingStopped: the job is to stop. The state from before this call is still the one to
             save, together with the finished samples in `kept`.
         """
-        self._step = int(state.step)
+        if self._kept is not None:
+            self._step = int(state.step)
         if self._renewal is not None:
             self._reference = self._renewal.renewed(self._reference, state.params, int(state.step))
         drawn = self._ahead.take() if self._ahead is not None else None

@@ -20,7 +20,7 @@ sampler.STRETCH = 5
 """
 # Sends this process a SIGTERM in the second step's rollout, when two prompts may be finished.
 SIGTERM = """
-import os, signal, time
+import os, signal, sys, time
 from models.host import interruption
 from rl.rollouts import RolloutSampler
 generate, here, rollouts = RolloutSampler.generate, interruption.Stops.here, []
@@ -32,7 +32,7 @@ def killed(self):
     if rollouts:
         rollouts[-1] += 1
         if len(rollouts) == 2 and rollouts[-1] == 3:
-            print("SIGTERM at", time.time(), flush=True)
+            print("SIGTERM at", time.time(), file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGTERM)
     return stops
 RolloutSampler.generate, interruption.Stops.here = counted, killed
