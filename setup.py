@@ -64,6 +64,11 @@ setup(
         # math-verify is an oracle for the grader; it needs a LaTeX parser and its runtime.
         "test": [
             "setuptools>=68",
+            # Notebooks from their texts, and their execution.
+            "jupytext>=1.16",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+            "ipykernel>=6.29",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6",
@@ -80,6 +85,13 @@ setup(
             "ruff>=0.12",
             # Pyright as wheels alone: the original fetches Node.js and itself when first run.
             "basedpyright>=1.30",
+        ],
+        # Writes and runs the notebooks.
+        "notebooks": [
+            "jupytext>=1.16",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+            "ipykernel>=6.29",
         ],
         # Oracles only: torch must come first as a CPU build, see the Makefile.
         # transformers reads GGUF files only where accelerate is installed.
