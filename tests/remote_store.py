@@ -109,11 +109,14 @@ def install(patched: pytest.MonkeyPatch, root: Path) -> Bucket:
     """Makes gs:// lead to a folder, for `etils.epath` and for the arrays of TensorStore."""
     bucket = Bucket(root)
     patched.setitem(gpath._PREFIX_TO_BACKEND, "gs", bucket)
-    patched.setattr(
-        gcs_utils,
-        "get_kvstore_for_gcs",
-        lambda path: {"driver": "file", "path": str(bucket.local(path)) + "/"},
-    )
+
+    def store(path):
+        # A path is a prefix of keys, but for this one file. TensorStore's driver of local files
+        # tells these apart by the slash.
+        end = "" if path.endswith("/_sharding") else "/"
+        return {"driver": "file", "path": f"{bucket.local(path)}{end}"}
+
+    patched.setattr(gcs_utils, "get_kvstore_for_gcs", store)
     patched.setattr(
         gcs_utils, "get_bucket", lambda name: SimpleNamespace(hierarchical_namespace_enabled=False)
     )

@@ -14,7 +14,7 @@ token that was sampled after it. The last prompt token is the first input, so th
 token needs no special case.
 
 The program can end after a number of decode steps and go on from where it was, so that a job can
-stop in the middle of long samples. What it draws does not depend on that.
+stop in the middle of long samples. What it draws does not depend on that, but for rounding.
 
 `models.paths.path_sampler` is the sampler for searches, which extend samples step by step.
 """

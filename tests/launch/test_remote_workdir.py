@@ -129,7 +129,7 @@ def test_stages_of_the_recipe_run_in_a_store_and_read_their_inputs_there(tmp_pat
     config = tiny.get_config("smoke")
     changes = {
         "model.num_layers": 1, "model.scan_unroll": 1, "pretrain.documents": 700,
-        "evaluation.problems": 2, "r1_zero.steps": 1, "r1_zero.rewards": "format=1",
+        "evaluation.problems": 2, "r1_zero.steps": 4, "r1_zero.rewards": "format=1",
     }  # fmt: skip
     config.update_from_flattened_dict(changes)
     with Written() as written:

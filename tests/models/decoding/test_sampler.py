@@ -245,16 +245,16 @@ def test_samples_do_not_depend_on_the_slots_nor_on_what_ran_before(model, params
 
 
 @pytest.mark.parametrize("over_mesh", [False, True])
-def test_a_stopped_sampler_goes_on_with_the_same_samples(
-    model, params, samples, monkeypatch, over_mesh
-):
-    """Stopped again and again, it draws no finished sample twice, and every bit is the same."""
+def test_a_stopped_sampler_goes_on_with_the_same_samples(model, params, monkeypatch, over_mesh):
+    """Stopped again and again, it draws no finished sample twice, and all tokens are the same."""
     monkeypatch.setattr(sampler_module, "STRETCH", 4)
-    stopped = Sampler(model, slots=2, group=3, max_new_tokens=MAX_NEW, stop_ids=[EOS], admit=1)
+    stops = range(0, VOCAB, 6)  # So many that the samples of a prompt end at different times.
+    stopped = Sampler(model, slots=2, group=3, max_new_tokens=MAX_NEW, stop_ids=stops, admit=1)
     kept, finished, halves = None, [0], 0
     mesh = make_mesh({"data": 1}, jax.devices()[:1]) if over_mesh else None
     with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
-        for stretches in range(2, 30):
+        samples = stopped(params, PROMPTS, jax.random.key(1))
+        for stretches in range(1, 30):
             answers = iter([None] * (stretches - 1) + ["SIGTERM"])
             try:
                 out = stopped(
@@ -268,8 +268,11 @@ def test_a_stopped_sampler_goes_on_with_the_same_samples(
                 halves += int((kept.finished.any(-1) & ~kept.finished.all(-1)).sum())
     assert len(finished) > 2 and finished == sorted(finished) and finished[-1] < kept.finished.size
     assert halves, "no prompt was half done"
-    for name in ("tokens", "lengths", "finish", "logprobs"):
+    for name in ("tokens", "lengths", "finish"):
         np.testing.assert_array_equal(getattr(out, name), getattr(samples, name), name)
+    # Samples drawn again may be in other columns of the cache, which adds up in another order.
+    np.testing.assert_allclose(out.logprobs, samples.logprobs, atol=3e-5)
+    np.testing.assert_array_equal(out.logprobs[kept.finished], kept.logprobs[kept.finished])
     assert out.steps < samples.steps, "the last call drew finished samples again"
     assert stopped.compilations == 1
 
