@@ -6,7 +6,7 @@ the same order in every process: `Stops.here()` before each step of a training a
 stretches of sampling. The processes agree as follows, by the key-value store of JAX's coordinator:
 
 1. A process that gets a signal writes the reason into the store (`ask`).
-2. A thread in every process waits for that entry. It then publishes how many points its process
+2. A thread in every process looks for that entry. It then publishes how many points its process
    has passed, and from then on the process waits at its next point for the decision.
 3. The thread of process 0 collects these numbers. All processes stop at the first point after the
    largest of them: nobody has passed it yet, and everybody will reach it.
@@ -15,6 +15,7 @@ None of this looks at the devices, so it works while a program runs on them. Wit
 first point after the signal is the one.
 """
 
+import atexit
 import os
 import sys
 import threading
@@ -29,8 +30,10 @@ from models import processes
 GRACE_SECONDS = 25.0
 
 _PREFIX = "ergo/stop"
-# Milliseconds after which a thread asks the store again, so that it notices the end of the job.
-_PATIENCE_MS = 60_000
+# Seconds between two looks into the store: a thousand processes ask it a thousand times a second.
+SECONDS_BETWEEN_LOOKS = 1.0
+# How long one request for an entry that is about to come may wait.
+_PATIENCE_MS = 5_000
 # Seconds that process 0, which runs the store, lets the others leave before it.
 _SECONDS_AHEAD = 2.0
 
@@ -57,6 +60,7 @@ class Stops:
         self._stop_at: int | None = None
         self._decided = threading.Event()
         self._store: Any = None
+        self._closed = threading.Event()
 
     def ask(self, reason: str) -> None:
         """Asks the job to stop; signal handlers and threads may call it, and more than once."""
@@ -103,7 +107,17 @@ class Stops:
             return
         # The interface of JAX's own modules to the store; there is no public one.
         self._store = sys.modules["jax"]._src.distributed.global_state.client
-        threading.Thread(target=self._follow, args=(grace, say), daemon=True, name="stops").start()
+        follower = threading.Thread(
+            target=self._follow, args=(grace, say), daemon=True, name="stops"
+        )
+        follower.start()
+
+        def close() -> None:
+            self._closed.set()
+            follower.join(2 * _PATIENCE_MS / 1000)
+
+        # Python aborts where it ends while a thread is in a request to the store.
+        atexit.register(close)
 
     def _publish(self, reason: str) -> None:
         try:
@@ -113,7 +127,11 @@ class Stops:
 
     def _follow(self, grace: float, say: Callable[[str], None]) -> None:
         try:
-            reason = self._wait_for("reason")
+            reason = None
+            while reason is None:
+                if self._closed.wait(SECONDS_BETWEEN_LOOKS):
+                    return
+                reason = self._look_for("reason")
             with self._lock:
                 self.reason = reason
                 passed = self._passed
@@ -129,6 +147,14 @@ class Stops:
         except Exception as error:  # The job has ended, or its coordinator is gone.
             if self.reason is not None:
                 print(f"the processes could not agree where to stop: {error}", file=sys.stderr)
+
+    def _look_for(self, key: str) -> str | None:
+        try:
+            return self._store.key_value_try_get(f"{_PREFIX}/{key}")
+        except Exception as error:
+            if "NOT_FOUND" not in str(error):
+                raise
+            return None
 
     def _wait_for(self, key: str) -> str:
         while True:

@@ -25,6 +25,12 @@ class Store:
             self._values[key] = value
             self._changed.notify_all()
 
+    def key_value_try_get(self, key):
+        with self._changed:
+            if key not in self._values:
+                raise RuntimeError("NOT_FOUND")
+            return self._values[key]
+
     def blocking_key_value_get(self, key, patience):
         time.sleep(self._rng.uniform(0, 0.005))
         with self._changed:
@@ -60,6 +66,7 @@ def test_all_processes_stop_at_the_same_point(monkeypatch, seed):
 
     monkeypatch.setattr(interruption.threading, "Thread", Thread)
     monkeypatch.setattr(interruption, "end", lambda grace: None)
+    monkeypatch.setattr(interruption, "SECONDS_BETWEEN_LOOKS", 0.003)
     stopped, signals = {}, {rng.randrange(count): rng.randrange(30) for _ in range(2)}
 
     def process(rank):
