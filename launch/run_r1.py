@@ -4,7 +4,8 @@
 
 The program skips stages that are complete and continues a stage that was interrupted. After a
 change of the config it runs only the stages again that depend on the change, and moves their old
-results to `stale/`. The stages are in `launch/recipe/`.
+results to `stale/`. The stages are in `launch/recipe/`, the worlds that they run in (a model from
+scratch, or a checkpoint) in `launch/recipe/worlds/`.
 """
 
 import time
@@ -14,7 +15,6 @@ from absl import flags
 
 from launch import recipe, schema
 from launch.parts import runtime
-from launch.schema.tiny import TinyConfig
 
 _CONFIG = runtime.define_config("configs/tiny.py")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
         known = ", ".join(recipe.STAGES)
         raise ValueError(f"--stages={unknown[0]} is unknown; choose from {known}")
     runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
-    config = runtime.read_config(_CONFIG, TinyConfig)
+    config = runtime.read_config(_CONFIG, recipe.schema_of(_CONFIG.value))
     with runtime.working_directory(_WORKDIR.value, remote=True) as directory:
         _run(config, directory)
 

@@ -1,8 +1,8 @@
-"""Measures inference-time scaling in the tiny world: every search method at every budget.
+"""Measures inference-time scaling: every search method at every budget, with trained verifiers.
 
     python -m launch.run_search --config=configs/tiny.py:search --workdir=runs/tiny
 
-Search needs three stages of `launch.run_r1`: base, R1-Zero and the verifiers. The program takes
+Search needs a reasoner and its verifiers, which are stages of `launch.run_r1`. The program takes
 them from the work directory, and runs those that are missing there.
 """
 
@@ -13,7 +13,7 @@ from absl import flags
 
 from launch import recipe, schema
 from launch.parts import runtime
-from launch.schema.tiny import TinyConfig
+from launch.schema.recipe import RecipeConfig
 
 _CONFIG = runtime.define_config("configs/tiny.py:search")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
@@ -24,19 +24,19 @@ def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
     runtime.refuse_several("run_search")
-    config = runtime.read_config(_CONFIG, TinyConfig)
+    config = runtime.read_config(_CONFIG, recipe.schema_of(_CONFIG.value))
     runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
     with runtime.working_directory(_WORKDIR.value) as directory:
         _run(config, directory)
 
 
-def _run(config: TinyConfig, directory: Path):
+def _run(config: RecipeConfig, directory: Path):
     from launch.parts import machine, report
     from launch.recipe import runner, world
 
     start = time.monotonic()
     (work,) = world.open_workspaces(config, directory, 1, _ACCEPT_STOPPED.value)
-    results = runner.run_stages(work, recipe.lineage("search"))
+    results = runner.run_stages(work, recipe.lineage("search", config.reasoner))
     path = work.stage_directory("search") / "report.json"
     report.write_report(
         path,

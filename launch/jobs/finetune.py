@@ -10,7 +10,6 @@ import jax
 
 from launch.parts import data_files, machine, report, runtime, stages
 from launch.schema import as_dict
-from launch.schema.distill import DistillConfig
 from launch.schema.rl import RlConfig
 from launch.schema.supervised import SftConfig
 from models.checkpoint import load_config, load_dtype, load_params, load_tokenizer
@@ -146,13 +145,13 @@ def _open(config: RlConfig | SftConfig, source: Path, directory: Path) -> stages
         mesh,
         model,
         tokenizer,
-        export_dtype=export_dtype(source, config),
+        export_dtype=export_dtype(source, config.export_dtype),
     )
 
 
-def export_dtype(source: Path, config: RlConfig | SftConfig | DistillConfig) -> str:
-    """Returns the dtype in which to export weights that came from this checkpoint."""
-    return load_dtype(source) if config.export_dtype == "auto" else config.export_dtype
+def export_dtype(source: Path, wanted: str) -> str:
+    """Returns the dtype in which to export weights of this checkpoint; auto is the checkpoint's."""
+    return load_dtype(source) if wanted == "auto" else wanted
 
 
 def open_checkpoint(

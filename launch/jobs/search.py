@@ -15,6 +15,7 @@ from rich.table import Table
 from launch.parts.report import format_figure, save_figure
 from models.files import salvage_jsonl, write_jsonl
 from models.host.storage import GrowingFile
+from reasoning.generation.delimiters import split_steps
 from reasoning.problem import Problem
 from reasoning.search.adaptive import Adaptive, Arm, Outcome, difficulty, fit_plans
 from reasoning.search.best_of_n import scored_samples
@@ -153,7 +154,7 @@ def _write_samples(
     for record, result in zip(records[:TREES_KEPT], results):
         record["paths"] = [
             {
-                "steps": [step for step in each.response.split(delimiter) if step.strip()],
+                "steps": split_steps(each.response, delimiter),
                 "answer": each.answer,
                 "score": each.score,
                 "chosen": each.response == result.response,

@@ -20,7 +20,7 @@ import numpy as np
 
 from launch.jobs import training
 from launch.parts.stages import Workspace, check_prompts
-from launch.schema.tiny import Verifiers
+from launch.schema.recipe import Verifiers
 from models.hf.export import export_model
 from models.hf.load import LoadedModel, load_scalar_model
 from models.scalar_head import ScalarModel

@@ -3,8 +3,10 @@
     base -> r1_zero                                       RL alone
     r1_zero -> cold_start -> reasoning_rl                 its chains, cleaned, start the base anew
     reasoning_rl -> rejection_sft -> r1                   and once more, with all there is to learn
-    r1_zero -> verifiers -> search                        what more compute at inference buys
-    r1_zero -> distill                                    its reasoning in a smaller student
+    reasoner -> verifiers -> search                       what more compute at inference buys
+    reasoner -> distill                                   its reasoning in a smaller student
+
+The reasoner is r1_zero in the tiny world and r1 on a checkpoint.
 
 To add a stage, write `launch/recipe/stages/NAME.py` with a `STAGE`, and put NAME into `STAGES`
 behind the stages that it needs. Nothing here imports JAX, so a command line is read before it
@@ -17,6 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from launch.schema.recipe import RecipeConfig
+from launch.schema.small import SmallConfig
+from launch.schema.tiny import TinyConfig
+
 # The stages run and are reported in this order.
 STAGES = (
     "base", "r1_zero", "cold_start", "reasoning_rl", "rejection_sft", "r1", "verifiers", "search",
@@ -24,12 +30,16 @@ STAGES = (
 )  # fmt: skip
 
 
+# Among the needs of a stage: the stage that the config's schema names (`RecipeConfig.reasoner`).
+REASONER = "reasoner"
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One stage of the recipe.
 
     Attributes:
-      needs: stages whose results the stage reads from disk.
+      needs: stages whose results the stage reads from disk; see `inputs`.
       fields: fields of the config that the result depends on, besides the seed, `evaluation` and
         the fields of the stages in `needs`.
       run: `(work, directory) -> report`; does the stage's work in its directory and returns its
@@ -45,14 +55,33 @@ class Stage:
     check: Callable[[Any], None] = lambda work: None
 
 
+def schema_of(config: Any) -> type[RecipeConfig]:
+    """Returns the schema of a recipe's config: `model` names a checkpoint or has the sizes of one.
+
+    Args:
+      config: a ConfigDict; None, or one without a model, gets the tiny world's.
+    """
+    return SmallConfig if isinstance((config or {}).get("model"), str) else TinyConfig
+
+
 def get_stage(name: str) -> Stage:
     """Returns the stage of a name in `STAGES`; imports its module, and so JAX."""
     return importlib.import_module(f"launch.recipe.stages.{name}").STAGE
 
 
-def lineage(name: str) -> list[str]:
+def inputs(name: str, reasoner: str = "r1_zero") -> list[str]:
+    """Returns the stages that a stage reads.
+
+    Args:
+      name: the stage.
+      reasoner: the stage that `REASONER` stands for.
+    """
+    return [reasoner if each == REASONER else each for each in get_stage(name).needs]
+
+
+def lineage(name: str, reasoner: str = "r1_zero") -> list[str]:
     """Returns all stages that a stage builds on, and the stage itself last, as `STAGES` orders."""
     found = {name}
-    for earlier in get_stage(name).needs:
-        found.update(lineage(earlier))
+    for earlier in inputs(name, reasoner):
+        found.update(lineage(earlier, reasoner))
     return [each for each in STAGES if each in found]

@@ -5,7 +5,7 @@ from typing import Any
 
 from launch.parts import stages
 from launch.parts.stages import Workspace
-from launch.recipe import STAGES, get_stage, lineage
+from launch.recipe import STAGES, get_stage, inputs, lineage
 from launch.schema import as_dict
 from models.host.storage import make_folder, move_tree
 
@@ -26,15 +26,16 @@ def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:
       Stopped: the training of a stage or of an input stopped itself, and `work.accept_stopped` does
         not name it.
     """
-    needed = {each for name in names for each in get_stage(name).needs}
+    reasoner = work.config.reasoner
+    needed = {each for name in names for each in inputs(name, reasoner)}
     # A stage whose checkpoint is accepted as its result has to run, to publish that checkpoint.
     accepted = needed & set(work.accept_stopped)
     names = [name for name in STAGES if name in names or name in accepted]
     waiting = [name for name in names if not _is_complete(work, name)]
     for name in waiting:
-        for needed in get_stage(name).needs:
-            if needed not in names:
-                _check_input(work, needed)
+        for each in inputs(name, reasoner):
+            if each not in names:
+                _check_input(work, each)
     for name in waiting:
         get_stage(name).check(work)
     results = {}
@@ -52,7 +53,9 @@ def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:
 def settings_of(work: Workspace, name: str) -> dict[str, Any]:
     """Returns what a stage's result depends on; `training` is what its weights and data need."""
     config = as_dict(work.config)
-    fields = [field for each in lineage(name) for field in get_stage(each).fields]
+    stages_of = lineage(name, work.config.reasoner)
+    # A world has some of the fields: a checkpoint has no corpus to be trained on.
+    fields = [f for each in stages_of for f in get_stage(each).fields if f in config]
     return {
         "training": {"seed": work.seed} | {field: config[field] for field in fields},
         "evaluation": config["evaluation"],

@@ -10,13 +10,14 @@ import jax
 from launch.jobs import training
 from launch.parts import stages
 from launch.parts.stages import Workspace, check_prompts, evaluation_problems
+from launch.recipe.world import world_of
 from launch.schema.sections import FineTuning, Sampling
 from models.decoding.sampling import SamplingParams
 from models.seeds import derive_seed
 from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
-from reasoning.response import parse_response, tagged, whole_response
+from reasoning.response import whole_response
 from reasoning.tasks import get_task
 from reasoning.training_data.curation import Decontaminator, VerifiedSample
 from train.data import load_examples
@@ -76,11 +77,12 @@ def verify(
       bare_answers: accept an answer without tags and chain too, and put it into an answer block.
     """
     template = get_template(work.config.template, work.tokenizer)
+    of_world = world_of(work.config)
     by_task: dict[str, list[tuple[Problem, str, str]]] = {}
     for problem, texts in zip(problems, responses, strict=True):
         for text in texts:
             text = whole_response(template(problem.question), text)
-            response, answer = _formatted(text, bare_answers)
+            response, answer = of_world.formatted(problem, text, bare_answers)
             by_task.setdefault(problem.task, []).append((problem, response, answer))
     candidates = []
     for task, rows in by_task.items():
@@ -91,18 +93,6 @@ def verify(
             for problem, text, verdict in zip(asked, texts, verdicts, strict=True)
         ]
     return candidates
-
-
-def _formatted(text: str, bare_answers: bool) -> tuple[str, str]:
-    """Returns response and answer, with one line for each step; the text itself if malformed."""
-    parsed = parse_response(text)
-    if parsed.well_formed and parsed.answer is not None:
-        lines = [line.strip() for line in parsed.chain.splitlines() if line.strip()]
-        return tagged(lines, parsed.answer), parsed.answer
-    bare = text.strip()
-    if bare_answers and bare and "\n" not in bare and "<" not in bare:
-        return tagged([], bare), bare
-    return text, ""
 
 
 def decontaminator(work: Workspace, n: int) -> Decontaminator:

@@ -1,83 +1,105 @@
-"""Gives the stages the tiny world: corpus, tokenizer, training problems and workspaces."""
+"""The world that the recipe's stages run in: where the base model is from, and what its tasks hold.
 
-import functools
-import json
+The schema of a config names its world (`launch.schema.recipe.RecipeConfig.world`). Stages ask the
+world for everything that differs between a model from scratch in the tiny world and a checkpoint.
+"""
+
+import abc
+import importlib
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from launch.parts import runtime
 from launch.parts.stages import Workspace, evaluation_problems
-from launch.schema import as_dict
-from launch.schema.sections import check_rows
-from launch.schema.tiny import TinyConfig, TokenizerTraining
-from models.files import read_json, write_atomically
-from models.manifest import Damaged, check_manifest, write_manifest
-from models.tokens.tokenizer import Tokenizer, train_bpe
-from reasoning import response
+from launch.schema.recipe import RecipeConfig
 from reasoning.problem import Problem
-from reasoning.prompts import CHAT_TEMPLATE, PLAIN
 from reasoning.tasks import get_task
-from reasoning.tiny_world import corpus
+from reasoning.training_data.curation import VerifiedSample
 
-# The tokenizer is the same for every seed.
-TOKENIZER_SEED = 0
+
+class World(abc.ABC):
+    """What the stages need to know of a world.
+
+    Attributes:
+      min_lines: lines that a chain must have to be trained on.
+      plain: the template of `search` that asks without a chain of thought; None is the config's.
+      more_prompts: whether `search` also compares the prompts of base models.
+    """
+
+    min_lines = 1
+    plain: str | None = None
+    more_prompts = False
+
+    @abc.abstractmethod
+    def open_workspaces(
+        self,
+        config: Any,
+        directory: Path,
+        num_seeds: int,
+        accept_stopped: Sequence[str],
+    ) -> list[Workspace]:
+        """Returns the workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...
+
+        All runs share one model, mesh and tokenizer.
+        """
+
+    @abc.abstractmethod
+    def make_base(self, work: Workspace, directory: Path) -> Any:
+        """Returns the base model's parameters; a training writes into the stage's directory."""
+
+    def student_settings(self, work: Workspace) -> dict[str, Any]:
+        """Returns the sizes of the student, as `models.config.ModelConfig` takes them."""
+        return work.config.distill.base.model.settings()
+
+    @abc.abstractmethod
+    def make_student(self, work: Workspace, directory: Path) -> Any:
+        """Returns the parameters that a student starts with; `work` is the student's."""
+
+    def seen(self, work: Workspace) -> set[str]:
+        """Returns the questions that the base model is known to be trained on."""
+        return set()
+
+    def examples(self, rng: random.Random, like: Problem, count: int) -> list[tuple[str, str]]:
+        """Returns new pairs of a question and a response, of the same kind as a problem.
+
+        Raises:
+          ValueError: the world has none.
+        """
+        raise ValueError(f"{like.task} has no worked examples to put into a prompt: set shots to 0")
+
+    def solved(self, problems: Sequence[Problem]) -> list[tuple[str, str]]:
+        """Returns the problems that have a worked solution, each with its response."""
+        return []
+
+    @abc.abstractmethod
+    def formatted(self, problem: Problem, text: str, bare: bool) -> tuple[str, str]:
+        """Returns a sampled response in the R1 format, and its answer.
+
+        Args:
+          problem: the problem.
+          text: the whole response.
+          bare: whether a text without tags is an answer without a chain.
+
+        Returns:
+          The text itself and an empty answer, if it cannot be brought into the format.
+        """
+
+    def judged(self, sample: VerifiedSample) -> VerifiedSample:
+        """Returns a sample of the general data, judged by more than its answer."""
+        return sample
+
+
+def world_of(config: RecipeConfig) -> World:
+    """Returns the world of a config."""
+    return importlib.import_module(config.world).WORLD
 
 
 def open_workspaces(
-    config: TinyConfig, directory: Path, num_seeds: int, accept_stopped: Sequence[str] = ()
-) -> list[Workspace[TinyConfig]]:
-    """Returns the workspaces of runs with seeds `config.seed`, `config.seed` + 1, ...
-
-    All runs share one model, mesh and tokenizer.
-    """
-    runtime.keep_compiled(directory)
-    model, mesh = runtime.build_model(config.model.settings()), runtime.build_mesh(config)
-    check_rows(config, mesh.shape["data"] * mesh.shape["fsdp"])
-    trained = tokenizer(directory / "tokenizer", config.tokenizer)
-    return [
-        Workspace(
-            directory / f"seed_{seed}", config, seed, mesh, model, trained, tuple(accept_stopped)
-        )
-        for seed in range(config.seed, config.seed + num_seeds)
-    ]
-
-
-def texts(work: Workspace) -> list[str]:
-    """Returns the pretraining corpus of a seed."""
-    return _texts(work.config.pretrain.documents, work.seed)
-
-
-@functools.lru_cache(maxsize=1)
-def _texts(count: int, seed: int) -> list[str]:
-    return corpus.documents(count, seed)
-
-
-def tokenizer(directory: Path, config: TokenizerTraining) -> Tokenizer:
-    """Loads the tokenizer that was saved with these settings, or trains and saves it."""
-    settings = as_dict(config)
-    saved = directory / "settings.json"
-    remedy = f"remove the folder {directory}; the next run trains the tokenizer again"
-    if not saved.exists() or read_json(saved, remedy) != settings:
-        saved.unlink(missing_ok=True)
-        trained = train_bpe(
-            corpus.documents(config.documents, TOKENIZER_SEED),
-            config.vocab_size,
-            text_tokens=(
-                response.THINK_OPEN, response.THINK_CLOSE, response.ANSWER_OPEN,
-                response.ANSWER_CLOSE,
-            ),
-            eos_token="<eos>",
-            pad_token="<pad>",
-            template=CHAT_TEMPLATE,
-        )  # fmt: skip
-        trained.save(directory)
-        write_manifest(directory)
-        write_atomically(saved, json.dumps(settings))
-    try:
-        check_manifest(directory)
-    except Damaged as error:
-        raise ValueError(f"{error}: {remedy}") from None
-    return Tokenizer.from_directory(directory)
+    config: RecipeConfig, directory: Path, num_seeds: int, accept_stopped: Sequence[str] = ()
+) -> list[Workspace]:
+    """Opens the world of a config; see `World.open_workspaces`."""
+    return world_of(config).open_workspaces(config, directory, num_seeds, tuple(accept_stopped))
 
 
 def training_problems(work: Workspace, counts: Mapping[str, int]) -> list[Problem]:
@@ -89,13 +111,6 @@ def training_problems(work: Workspace, counts: Mapping[str, int]) -> list[Proble
     ]
     assert_held_out(work, {problem.question for problem in problems})
     return problems
-
-
-def asked_in(work: Workspace) -> set[str]:
-    """Returns the questions that the corpus asks."""
-    start, end = PLAIN.split("{question}")
-    asked = (text.partition(end) for text in texts(work) if text.startswith(start))
-    return {question.removeprefix(start) for question, _, _ in asked}
 
 
 def assert_held_out(work: Workspace, questions: Iterable[str]) -> None:

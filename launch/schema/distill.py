@@ -157,10 +157,10 @@ class DistillThenRl(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Base(Section):
-    """A student from scratch."""
+    """A student from scratch; without `pretrain` it starts with random weights."""
 
     model: Model
-    pretrain: Pretraining
+    pretrain: Pretraining | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ RECIPES = (
     "launch.schema.teacher:TeacherConfig",
     "launch.schema.distill:DistillConfig",
     "launch.schema.tiny:TinyConfig",
+    "launch.schema.small:SmallConfig",
     "launch.schema.router:RouterConfig",
 )
 

@@ -11,6 +11,7 @@ from models.decoding.self_check import Sampled, SamplerCheck
 from models.paths.path_sampler import FINISH_REASONS, PathSampler, Steps
 from models.tokens.stopping import TokenAutomaton
 from models.tokens.tokenizer import Tokenizer
+from reasoning.generation.delimiters import step_ends
 from reasoning.generation.steps import HostPaths, PathText, Places, Step
 
 # A sampler compiled for up to this many times the prompts is reused; a new one costs a compilation.
@@ -59,7 +60,7 @@ class JaxStepGenerator:
         if not fitting:
             if delimiter not in self._automata:
                 self._automata[delimiter] = TokenAutomaton.of(
-                    [delimiter], self.tokenizer, self.model.config.vocab_size
+                    step_ends(delimiter), self.tokenizer, self.model.config.vocab_size
                 )
             sampler = PathSampler(
                 self.model, prompts=prompts, stop_ids=self.tokenizer.stop_ids,

@@ -10,18 +10,19 @@ from collections.abc import Sequence
 
 from models.tokens.stopping import TokenAutomaton
 from models.tokens.tokenizer import Tokenizer
+from reasoning.generation.delimiters import step_ends
 
 
 class StepSplitter:
     """Finds the steps of responses.
 
     Attributes:
-      delimiter: the text that ends a step; it is part of the step.
+      delimiter: the text that ends a step and is part of it; see `delimiters.step_ends`.
     """
 
     def __init__(self, tokenizer: Tokenizer, delimiter: str = "\n"):
         """Makes a splitter; raises `ValueError` if the delimiter is empty."""
-        automaton = TokenAutomaton.of([delimiter], tokenizer, tokenizer.vocab_size)
+        automaton = TokenAutomaton.of(step_ends(delimiter), tokenizer, tokenizer.vocab_size)
         self.delimiter = delimiter
         # Indexing a list token by token is faster than indexing an array.
         self._transitions = automaton.transitions.tolist()

@@ -113,7 +113,7 @@ class StepGenerator(Protocol):
           width: most rows of each prompt in one call of `extend`.
           max_new_tokens: most tokens of a path.
           step_tokens: most tokens of a step.
-          delimiter: the text that ends a step; it is part of the step.
+          delimiter: the text that ends a step and is part of it; see `delimiters.step_ends`.
           sampling: temperature and the other sampling settings.
           seed: the draws of a row depend on it, on the number of the extension, on the prompt and
             on the row.

@@ -7,6 +7,7 @@ import numpy as np
 from models.decoding.sampling import SamplingParams
 from models.paths.places import EMPTY, ROOT, at, check_places, check_sizes, put
 from models.seeds import derive_seed
+from reasoning.generation.delimiters import step_ends
 from reasoning.generation.generator import Completion, Generator
 from reasoning.generation.steps import HostPaths, PathText, Places, Step
 
@@ -37,8 +38,7 @@ class TextStepGenerator:
         check_sizes(
             capacity=capacity, width=width, max_new_tokens=max_new_tokens, step_tokens=step_tokens
         )
-        if not delimiter:
-            raise ValueError("delimiter is empty; give the text that ends a step, such as '\\n'")
+        step_ends(delimiter)  # It must not be empty.
         limits = capacity, width, max_new_tokens, step_tokens
         return TextPaths(self.generator, prompts, limits, delimiter, sampling, seed)
 
@@ -86,7 +86,7 @@ class TextPaths(HostPaths):
                 [self._prompts[p] + self.text(p, sources[p, i]) for p, i in asked],
                 max_new_tokens=int(limit),
                 sampling=sampling or self._sampling,
-                stop=[self._delimiter],
+                stop=step_ends(self._delimiter),
                 seed=derive_seed(self._seed, seed, int(limit)),
             )
             for row, (completion,) in zip(asked, groups, strict=True):

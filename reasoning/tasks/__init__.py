@@ -6,6 +6,7 @@ A spec names a task: `name[:argument][?key=value&key=value...]`.
     math500:FILE                   MATH-500, a JSON file
     jsonl:FILE                     your own problems (`?test=FILE`)
     rg:chain_sum?min_terms=3       any reasoning-gym task, with its parameters
+    facts, small_talk              probes of what training may destroy
     tiny_math, tiny_logic, ...     the domains of the tiny world
 
 Tasks with mathematical answers also take the switches of `GradingOptions`, as in
@@ -34,6 +35,8 @@ TASKS = {
     "math500": "reasoning.tasks.math500:Math500",
     "jsonl": "reasoning.tasks.jsonl:Jsonl",
     "rg": "reasoning.tasks.reasoning_gym_task:ReasoningGymTask",
+    "facts": "reasoning.tasks.probes:Facts",
+    "small_talk": "reasoning.tasks.probes:SmallTalk",
     "tiny_math": "reasoning.tasks.tiny:TinyMath",
     "tiny_logic": "reasoning.tasks.tiny:TinyLogic",
     "tiny_code": "reasoning.tasks.tiny:TinyCode",

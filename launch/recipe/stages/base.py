@@ -1,23 +1,22 @@
-"""Trains the base model from scratch, by next-token prediction on the tiny world's corpus."""
+"""The base model, as its world gives it: trained from scratch, or a checkpoint."""
 
 from pathlib import Path
 from typing import Any
 
-from launch.jobs import training
 from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, world
 
 
 def check(work: Workspace) -> None:
-    """Raises `AssertionError` if the corpus asks a problem of the evaluation."""
-    world.assert_held_out(work, world.asked_in(work))
+    """Raises `AssertionError` if the base model has seen a problem of the evaluation."""
+    world.assert_held_out(work, world.world_of(work.config).seen(work))
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
-    """Pretrains the base model; returns its report."""
-    params = training.pretrain(work, world.texts(work), work.config.pretrain, directory)
+    """Makes or loads the base model; returns its report."""
+    params = world.world_of(work.config).make_base(work, directory)
     return stages.publish(work, directory, params)
 
 
-STAGE = Stage(needs=(), fields=("model", "tokenizer", "pretrain"), run=run, check=check)
+STAGE = Stage(needs=(), fields=("model", "tokenizer", "pretrain", "dtype"), run=run, check=check)

@@ -14,25 +14,20 @@ from launch.recipe import Stage, sampling, world
 from reasoning.jsonl import write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import few_shot, get_template
-from reasoning.tiny_world.corpus import worked_example
-from reasoning.tiny_world.language import LANGUAGES
 from reasoning.training_data.curation import Readability, VerifiedSample, curate
 
 
 def _prompts(work: Workspace, problems: list[Problem]) -> list[str]:
-    """Puts worked examples of the same task and language before each problem, `shots` of them."""
+    """Puts worked examples of the same kind before each problem, `shots` of them."""
     template = get_template(work.config.template, work.tokenizer)
     if not work.config.cold_start.shots:
         return [template(problem.question) for problem in problems]
     rng = sampling.rng_of(work, "cold start examples")
-    prompts = []
-    for problem in problems:
-        language = LANGUAGES[problem.metadata["language"]]
-        examples = [
-            worked_example(rng, problem.task, language) for _ in range(work.config.cold_start.shots)
-        ]
-        prompts.append(few_shot(template, examples)(problem.question))
-    return prompts
+    of_world, shots = world.world_of(work.config), work.config.cold_start.shots
+    return [
+        few_shot(template, of_world.examples(rng, problem, shots))(problem.question)
+        for problem in problems
+    ]
 
 
 def check(work: Workspace) -> None:
@@ -53,7 +48,7 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     candidates.sort(key=lambda each: -len(each.response))
     kept, counts = curate(
         candidates,
-        Readability(min_lines=2),
+        Readability(min_lines=world.world_of(work.config).min_lines),
         sampling.decontaminator(work, config.ngram),
         per_problem=config.per_problem,
     )

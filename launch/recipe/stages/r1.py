@@ -27,8 +27,10 @@ from reasoning.tiny_world import chat
 def _plan(work: Workspace, reward_models: dict[str, Any]) -> ReinforcePlan:
     config = work.config.r1.rl
     problems = world.training_problems(work, config.problems)
-    assert isinstance(config.rewards, Mapping)  # The schema has checked.
-    rewards = {**config.rewards, **reward_models}
+    rewards = None
+    if work.config.r1.prefers:
+        assert isinstance(config.rewards, Mapping)  # The schema has checked.
+        rewards = {**config.rewards, **reward_models}
     return training.plan_reinforce(work, problems, config, rewards=rewards)
 
 
@@ -71,8 +73,14 @@ def _train_reward_models(work: Workspace, params: Any, directory: Path) -> dict[
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
-    """Trains two reward models, then the policy against them and rules; returns the report."""
+    """Trains two reward models, then the policy against them and rules; returns the report.
+
+    If the config has no reward models, rules alone reward.
+    """
     params = stages.load_stage(work, "rejection_sft")
+    if not work.config.r1.prefers:
+        trained = training.reinforce(work, params, _plan(work, {}), directory)
+        return stages.publish(work, directory, trained)
     measured = _train_reward_models(work, params, directory)
     rewards = {
         name: given(getattr(work.config.r1, name)) | {"checkpoint": str(directory / name / "hf")}

@@ -6,7 +6,6 @@ that are right, and replies that are not rude. The two kinds are mixed in the pa
 600k to 200k.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from launch.parts.stages import Workspace
 from launch.recipe import Stage, sampling, world
 from reasoning.jsonl import write_jsonl
 from reasoning.prompts import get_template
-from reasoning.response import parse_response
-from reasoning.tiny_world import chat
 from reasoning.training_data.curation import (
     Decontaminator,
     Readability,
@@ -53,7 +50,10 @@ def _reasoning(
     )
     candidates = sampling.verify(work, problems, texts)
     return curate(
-        candidates, Readability(min_lines=2), clean, per_problem=config.reasoning.per_problem
+        candidates,
+        Readability(min_lines=world.world_of(work.config).min_lines),
+        clean,
+        per_problem=config.reasoning.per_problem,
     )
 
 
@@ -71,20 +71,11 @@ def _general(work: Workspace, clean: Decontaminator) -> tuple[list[VerifiedSampl
     )
     candidates = sampling.verify(work, problems, texts, bare_answers=True)
     return curate(
-        [_judged(each) for each in candidates],
+        [world.world_of(work.config).judged(each) for each in candidates],
         Readability(min_lines=0),
         clean,
         per_problem=config.general.per_problem,
     )
-
-
-def _judged(candidate: VerifiedSample) -> VerifiedSample:
-    """Judges small talk by its being inoffensive; a recollection must hold the told answer."""
-    if candidate.problem.task == "tiny_chat":
-        return dataclasses.replace(candidate, correct=not chat.is_harmful(candidate.response))
-    chain = parse_response(candidate.response).chain
-    recalled = not chain or candidate.problem.metadata["told"] in chain
-    return dataclasses.replace(candidate, correct=candidate.correct and recalled)
 
 
 def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:

@@ -1,16 +1,15 @@
 """Measures inference-time scaling: every search method on the hard split, at equal compute."""
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 from launch.jobs import search, verifier_training
 from launch.parts import stages
 from launch.parts.stages import Workspace
-from launch.recipe import Stage, world
+from launch.recipe import REASONER, Stage, world
 from launch.recipe.stages import verifiers
-from launch.schema.tiny import Search
+from launch.schema.recipe import Search
 from models.decoding.sampling import SamplingParams
 from models.files import write_atomically
 from models.seeds import derive_seed
@@ -18,29 +17,26 @@ from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.generation.jax_steps import JaxStepGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import few_shot, get_template
-from reasoning.response import tagged
 from reasoning.search.common.evaluation import Entry
 from reasoning.search.interface import Policy
 from reasoning.search.methods import adaptive_budgets, method_entries
 from reasoning.search.prompting import Prompting
 from reasoning.tasks import get_task
-from reasoning.tiny_world import domains
-from reasoning.tiny_world.language import LANGUAGES
 from reasoning.verifiers.likelihood import SelfCertainty
 from reasoning.verifiers.rule import RuleVerifier
 
 
 def check(work: Workspace) -> None:
-    """Raises an error if a budget of 1 is missing, or the corpus asks a search problem."""
+    """Raises an error if a budget of 1 is missing, or the base model has seen a search problem."""
     config = work.config.search
     if 1 not in config.budgets:
         raise ValueError(
             f"search.budgets={tuple(config.budgets)}: add 1, with which all are compared"
         )
-    asked = world.asked_in(work)
+    asked = world.world_of(work.config).seen(work)
     for problem in _problems(config, "test", config.problems, work.seed):
         if problem.question in asked:
-            raise AssertionError(f"search problem {problem.question!r} occurs in the corpus")
+            raise AssertionError(f"search problem {problem.question!r} has been trained on")
 
 
 def _problems(config: Search, split: str, count: int, seed: int) -> list[Problem]:
@@ -58,6 +54,7 @@ def _policy(work: Workspace, params: Any) -> Policy:
         max_new_tokens=config.max_new_tokens,
         step_tokens=config.step_tokens,
         typical_tokens=config.typical_tokens,
+        delimiter=work.config.verifiers.delimiter,
         sampling=SamplingParams(temperature=config.temperature),
         model=work.model.config,
         rows=config.rows,
@@ -66,12 +63,10 @@ def _policy(work: Workspace, params: Any) -> Policy:
 
 def _prompted(work: Workspace, template: Any) -> dict[str, Entry]:
     """Returns the other ways to prompt, for comparison with `direct` and `cot`."""
-    config = work.config.search
-    examples = []
-    for problem in _problems(config, "train", config.shots, work.seed):
-        language = LANGUAGES[problem.metadata["language"]]
-        *lines, answer = domains.solution_lines(problem, [language], random.Random(0))
-        examples.append((problem.question, tagged(lines, answer)))
+    config, of_world = work.config.search, world.world_of(work.config)
+    if not of_world.more_prompts:
+        return {}
+    examples = of_world.solved(_problems(config, "train", config.shots, work.seed))
     return {
         "prompt_zero_shot_cot": Entry(Prompting(get_template("cot", work.tokenizer))),
         "prompt_few_shot_cot": Entry(Prompting(few_shot(template, examples))),
@@ -82,12 +77,13 @@ def _prompted(work: Workspace, template: Any) -> dict[str, Entry]:
 def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     """Measures every method at every budget; returns one record for each."""
     config = work.config.search
-    policy = _policy(work, stages.load_stage(work, "r1_zero"))
+    policy = _policy(work, stages.load_stage(work, work.config.reasoner))
     trained = work.stage_directory("verifiers")
     plan = verifiers.plan(work)
     prm = verifier_training.load_process_verifier(plan, trained)
     orm = verifier_training.load_outcome_verifier(plan, trained)
-    plain = get_template("plain", work.tokenizer)
+    name = world.world_of(work.config).plain or work.config.template
+    plain = get_template(name, work.tokenizer)
     entries = method_entries(
         prm, orm, certainty=SelfCertainty(work.model, policy.generator.params, work.tokenizer),
         oracle=RuleVerifier(policy.task), plain=plain, aggregation=config.aggregation,
@@ -127,4 +123,6 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     return records
 
 
-STAGE = Stage(needs=("r1_zero", "verifiers"), fields=("template", "search"), run=run, check=check)
+STAGE = Stage(
+    needs=(REASONER, "verifiers"), fields=("template", "search", "reasoner"), run=run, check=check
+)

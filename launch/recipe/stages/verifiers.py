@@ -1,4 +1,4 @@
-"""Trains process and outcome reward models of R1-Zero on its own labelled solutions."""
+"""Trains process and outcome reward models of the reasoner on its own labelled solutions."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from launch.jobs import verifier_training
 from launch.jobs.verifier_training import VerifierPlan
 from launch.parts import stages
 from launch.parts.stages import Workspace
-from launch.recipe import Stage
+from launch.recipe import REASONER, Stage
 
 
 def plan(work: Workspace) -> VerifierPlan:
@@ -16,14 +16,14 @@ def plan(work: Workspace) -> VerifierPlan:
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
-    """Labels R1-Zero's solutions and trains the verifiers on them; returns their figures."""
-    params = stages.load_stage(work, "r1_zero")
+    """Labels the reasoner's solutions and trains the verifiers on them; returns their figures."""
+    params = stages.load_stage(work, work.config.reasoner)
     return verifier_training.train_verifiers(work, params, plan(work), directory)
 
 
 STAGE = Stage(
-    needs=("r1_zero",),
-    fields=("template", "verifiers"),
+    needs=(REASONER,),
+    fields=("template", "verifiers", "reasoner"),
     run=run,
     check=lambda work: plan(work) and None,
 )

@@ -34,7 +34,7 @@ def test_a_stage_exports_in_the_dtype_of_its_checkpoint_or_as_asked(
     name, asked, expected, tmp_path
 ):
     source = GOLDEN / name
-    dtype = finetune.export_dtype(source, SimpleNamespace(export_dtype=asked))
+    dtype = finetune.export_dtype(source, asked)
     assert dtype == expected
     config = load_config(source)
     params = load_params(source, config)

@@ -18,7 +18,7 @@ from launch.jobs.verifier_training import (
     training_examples,
 )
 from launch.parts.stages import Workspace
-from launch.schema.tiny import Verifiers
+from launch.schema.recipe import Verifiers
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.load import load_scalar_model

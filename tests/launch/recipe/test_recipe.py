@@ -13,7 +13,9 @@ from launch import recipe, schema
 from launch.jobs import training
 from launch.parts import report, stages
 from launch.recipe import preferences, runner, sampling, world
-from launch.recipe.stages import cold_start, r1, rejection_sft
+from launch.recipe.stages import cold_start, r1
+from launch.schema.fields import fields_of
+from launch.schema.small import SmallConfig
 from launch.schema.tiny import TinyConfig
 from models.hf.load import load_scalar_model
 from reasoning.jsonl import read_jsonl, write_jsonl
@@ -212,7 +214,8 @@ def test_a_recollection_of_something_else_is_no_training_text(work):
         for chain in (problem.metadata["told"], "The capital of Utopia is Nowhere.", "")
     )
     assert right.correct and wrong.correct and none.correct
-    judged = [rejection_sft._judged(each).correct for each in (right, wrong, none)]
+    of_world = world.world_of(work.config)
+    judged = [of_world.judged(each).correct for each in (right, wrong, none)]
     assert judged == [True, False, True]
 
 
@@ -323,8 +326,12 @@ def test_every_stage_is_told_of_and_depends_on_what_it_reads():
     for name in recipe.STAGES:
         stage = recipe.get_stage(name)
         earlier = recipe.STAGES[: recipe.STAGES.index(name)]
-        assert set(stage.needs) <= set(earlier)
-        assert set(stage.fields) <= set(tiny.get_config())
+        for reasoner in ("r1_zero", "r1"):
+            assert set(recipe.inputs(name, reasoner)) <= set(earlier)
+        # A world may lack a field, which no stage then reads.
+        assert set(stage.fields) <= {
+            f.name for s in (TinyConfig, SmallConfig) for f in fields_of(s)
+        }
     assert recipe.lineage("r1") == [
         "base", "r1_zero", "cold_start", "reasoning_rl", "rejection_sft", "r1"
     ]  # fmt: skip

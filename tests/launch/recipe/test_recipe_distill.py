@@ -41,7 +41,7 @@ def work(tmp_path_factory):
 
 def test_the_stage_teaches_a_smaller_student_and_reports_every_method(work):
     stage, directory = recipe.get_stage("distill"), work.stage_directory("distill")
-    assert stage.needs == ("r1_zero",)
+    assert recipe.inputs("distill", work.config.reasoner) == ["r1_zero"]
     stage.check(work)
     result = stage.run(work, directory)
     assert list(result) == ["teacher", "base", "sequence", "logit"]

@@ -59,7 +59,7 @@ def test_what_is_no_step():
     assert splitter.ends([TOKENIZER.eos_id]) == [0]
     # Ids of the padded part of a model's vocabulary add no text.
     assert splitter.ends([A, 5000, NEWLINE, A]) == [2, 3]
-    with pytest.raises(ValueError, match="non-empty"):
+    with pytest.raises(ValueError, match="delimiter is empty"):
         StepSplitter(TOKENIZER, "")
 
 
