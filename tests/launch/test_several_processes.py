@@ -13,12 +13,20 @@ from tests.launch import several_processes as jobs
 from tests.launch.kill_and_resume import make_tiny
 
 GRACE = 60
-# Sampling can stop after every fifth token: two prompts at a time, four in all.
+# Sampling can stop after every fifth token: two prompts at a time, four in all. A stretch takes long
+# enough for the processes to agree.
 STRETCHES = """
+import time
 from models.decoding import sampler
-sampler.STRETCH = 5
+from models.host import interruption
+sampler.STRETCH, interruption.SECONDS_BETWEEN_LOOKS = 5, 0.01
+at_once = interruption.Stops.here
+def slow(self):
+    time.sleep(0.3)
+    return at_once(self)
+interruption.Stops.here = slow
 """
-# Sends this process a SIGTERM in the second step's rollout, when two prompts may be finished.
+# Sends this process a SIGTERM in the second step's rollout, before its first prompts are finished.
 SIGTERM = """
 import os, signal, sys, time
 from models.host import interruption
@@ -31,7 +39,7 @@ def killed(self):
     stops = here(self)
     if rollouts:
         rollouts[-1] += 1
-        if len(rollouts) == 2 and rollouts[-1] == 3:
+        if len(rollouts) == 2 and rollouts[-1] == 2:
             print("SIGTERM at", time.time(), file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGTERM)
     return stops
