@@ -13,8 +13,8 @@ from tests.launch import several_processes as jobs
 from tests.launch.kill_and_resume import make_tiny
 
 GRACE = 60
-# Sampling can stop after every fifth token: two prompts at a time, four in all. A stretch takes long
-# enough for the processes to agree.
+# Sampling can stop after every fifth token: two prompts at a time, four in all. A stretch takes so
+# long that the processes can agree.
 STRETCHES = """
 import time
 from models.decoding import sampler
