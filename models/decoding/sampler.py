@@ -43,7 +43,7 @@ from models.decoding.samples import (
 from models.decoding.sampling import SamplingParams, draw
 from models.decoding.slots import Slots
 from models.layers.kv_cache import live_blocks
-from models.sharding import constrain
+from models.sharding import batch_shards, constrain
 from models.tokens.stopping import TokenAutomaton
 
 # Decode steps between two looks at whether to stop: some seconds with a large model.
@@ -154,8 +154,9 @@ class Sampler:
             streams[row], skipped[row] = i, done[i]
         automaton = self._automaton.transitions if self._automaton else None
 
-        carry, steps, unfinished = self._first(queue, width, params), 0, len(waiting) > 0
-        run = self._program(queue, width, carry)
+        carry, shardings = self._first(queue, width, params)
+        run = self._program(queue, width, shardings)
+        steps, unfinished = 0, len(waiting) > 0
         while unfinished:
             steps = _NO_END if stop is None else steps + STRETCH
             carry, more = run(
@@ -169,27 +170,27 @@ class Sampler:
                 raise SamplingStopped(reason, drawn.completed(kept))
         return self._drawn(carry, waiting, len(prompts)).completed(kept)
 
-    def _first(self, queue: int, width: int, params: Any) -> Any:
-        """Returns the state before the first step, on the devices of the mesh or the parameters."""
-        carry = self._begin(queue, width)
-        if jax.sharding.get_mesh().size > 1:
-            return carry
-        (device,) = jax.tree.leaves(params)[0].devices()
-        return jax.device_put(carry, SingleDeviceSharding(device))
+    def _first(self, queue: int, width: int, params: Any) -> tuple[Any, Any]:
+        """Returns the state before the first step, and its layout; None leaves that to XLA."""
+        carry, devices = self._begin(queue, width), jax.tree.leaves(params)[0].devices()
+        if len(devices) == 1:
+            carry = jax.device_put(carry, SingleDeviceSharding(*devices))
+        elif jax.sharding.get_mesh().size < 2:  # Nobody has said how to use these devices.
+            return carry, None
+        return carry, jax.tree.map(lambda x: x.sharding, carry)
 
-    def _program(self, queue: int, width: int, carry: Any) -> Any:
-        """Returns the compiled sampler, which gives its state back in the layout of `carry`.
+    def _program(self, queue: int, width: int, shardings: Any) -> Any:
+        """Returns the compiled sampler, which gives its state back in the layout that it got.
 
         In another layout it would be compiled anew for the second stretch.
         """
-        shardings = jax.tree.map(lambda x: x.sharding, carry)
         key = (queue, width, *jax.tree.leaves(shardings))
         if key not in self._programs:
             self._programs[key] = jax.jit(
                 functools.partial(self._generate),
                 static_argnames=("filtered",),
                 donate_argnums=8,
-                out_shardings=(shardings, None),
+                out_shardings=None if shardings is None else (shardings, None),
             )
         return self._programs[key]
 
@@ -202,6 +203,29 @@ class Sampler:
             whole[name] = np.zeros((count, *found.shape[1:]), found.dtype)
             whole[name][rows] = found[: len(rows)]
         return Samples(**whole, steps=int(steps))
+
+    def lower(self, params: Any, queue: int, width: int) -> Any:
+        """Lowers the program for abstract parameters, to compile it without arrays.
+
+        It begins with no samples and goes on to the end of all.
+
+        Args:
+          queue: prompts that wait, rounded up as `bucket` does; at least the slots.
+          width: longest prompt in tokens, rounded up likewise.
+        """
+        tokens = jax.ShapeDtypeStruct((queue, width), jnp.int32)
+        numbers = jax.ShapeDtypeStruct((queue,), jnp.int32)
+        skipped = jax.ShapeDtypeStruct((queue, self.group), jnp.bool)
+
+        def whole(params, tokens, numbers, skipped, knobs, key):
+            (slots, _, out), _ = self._generate(
+                params, tokens, numbers, numbers, numbers, skipped, np.int32(queue), _NO_END,
+                self._begun(queue, width), knobs, self._stop_table, None, key, filtered=False,
+            )  # fmt: skip
+            return out | {"steps": slots.step}
+
+        knobs, key = SamplingParams().knobs, jax.random.key(0)
+        return jax.jit(whole).lower(params, tokens, numbers, skipped, knobs, key)
 
     def _check(self, prompts, limits):
         if not prompts:
@@ -254,7 +278,11 @@ class Sampler:
         Returns:
           The new state; and whether samples are unfinished.
         """
-        P, G, W, A = self.slots, self.group, self.max_new_tokens, self.admit
+        P, G, W = self.slots, self.group, self.max_new_tokens
+        # Prompts that are read at a time divide over the devices that share a batch; otherwise each
+        # device would read all of them.
+        shards = batch_shards(jax.sharding.get_abstract_mesh())
+        A = min(P, -(-self.admit // shards) * shards)
         model, params = self.model, self.model.for_loop(params, queue.shape[1] + W)
         num_rows = queue.shape[0]
 

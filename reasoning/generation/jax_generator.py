@@ -12,6 +12,7 @@ from models.decoding.sampler import Sampler
 from models.decoding.samples import FINISH_REASONS, STOP_TOKEN, Samples
 from models.decoding.sampling import SamplingParams
 from models.decoding.self_check import Sampled, SamplerCheck
+from models.decoding.weights import DecodingWeights
 from models.host.interruption import STOPS
 from models.tokens.stopping import TokenAutomaton
 from models.tokens.tokenizer import Tokenizer
@@ -34,9 +35,11 @@ class JaxGenerator:
 
     def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer, rows: int = 128):
         tokenizer.check_fits(model.config.vocab_size)
-        self.model, self.params, self.tokenizer, self.rows = model, params, tokenizer, rows
+        self.model, self.tokenizer, self.rows = model, tokenizer, rows
         self._samplers: dict[Any, Sampler] = {}
         self.last: Samples | None = None
+        self._weights = DecodingWeights(model)
+        self.params = params
         self._check = SamplerCheck(model)
 
     @contextlib.contextmanager
@@ -50,6 +53,21 @@ class JaxGenerator:
             yield self
         finally:
             self.release()
+
+    @property
+    def params(self) -> Any:
+        """The parameters of the model."""
+        return self._params
+
+    @params.setter
+    def params(self, params: Any) -> None:
+        self._params = params
+        self._weights.release()
+
+    @property
+    def layout_seconds(self) -> float:
+        """How long it took to lay the weights out for sampling; 0 if that was not needed."""
+        return self._weights.seconds
 
     def release(self) -> None:
         """Drops the parameters, so that others can use their memory."""
@@ -112,8 +130,9 @@ class JaxGenerator:
             pass of the trainer gives. Only some calls are checked.
         """
         sampler = self._sampler(num_samples, max_new_tokens, tuple(stop))
+        weights = self._weights(self.params)
         samples = sampler(
-            self.params, prompt_ids, jax.random.key(seed), sampling, limits,
+            weights, prompt_ids, jax.random.key(seed), sampling, limits,
             kept=kept, stop=lambda: STOPS.reason if STOPS.here() else None,
         )  # fmt: skip
         self.last = samples

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from configs import distill_full, gsm8k_grpo, r1_full, sft
-from launch import run_preflight
+from launch import run_preflight, schema
+from launch.parts import endings, flops
+from launch.preflight import check, compiled, cost, hlo, machines, report
+from launch.schema.supervised import SftConfig
 from models.named_configs import NAMED_CONFIGS
 
 ROOT = Path(__file__).parents[2]
@@ -21,8 +25,8 @@ RECIPES = [r1_full.get_config(arg) for arg in R1]
 RECIPES += [distill_full.get_config(arg) for arg in distill_full.STUDENTS]
 
 TINY_MODEL = {
-    "model_type": "qwen2", "vocab_size": 512, "hidden_size": 128, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 256,
+    "model_type": "qwen2", "vocab_size": 256, "hidden_size": 128, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 512,
     "max_position_embeddings": 4096, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
     "tie_word_embeddings": False,
 }  # fmt: skip
@@ -32,28 +36,36 @@ from configs import {module}
 def get_config():
     config = {module}.get_config()
     if "group" in config:
-        config.prompts, config.group, config.minibatches = 4, 2, 1
+        config.prompts, config.group, config.minibatches, config.steps = 8, 4, 1, 100
         config.max_prompt_tokens = config.max_new_tokens = {length} // 2
-    config.rows, config.row_length, config.microbatches = {rows}, {length}, 1
-    config.mesh.update(data=2, fsdp=2, tensor=2)
+        config.sampler_rows = 16
+    config.rows, config.row_length, config.microbatches = {rows}, {length}, 2
+    config.mesh.update({mesh})
     return config
 """
+NEEDS_LIBTPU = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 
 
-def compile_for(topology, tmp_path, module="sft", layers=3, rows=8, length=256):
-    """The written result and what the process printed."""
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text(json.dumps(TINY_MODEL | {"num_hidden_layers": layers}))
-    config, output = tmp_path / "config.py", tmp_path / "out" / "fits.json"
-    config.write_text(TINY_CONFIG.format(module=module, rows=rows, length=length))
+def write_inputs(folder, module, rows, length, mesh):
+    """A config and a model for it; returns the flags that name them."""
+    (folder / "config.json").write_text(json.dumps(TINY_MODEL))
+    config = folder / "config.py"
+    config.write_text(TINY_CONFIG.format(module=module, rows=rows, length=length, mesh=mesh))
+    return f"--config={config}", f"--model={folder}"
+
+
+def compile_for(topology, folder, module, rows, length, mesh):
+    """The written result, the folder of programs' texts, and what the process printed."""
+    flags = write_inputs(folder, module, rows, length, mesh)
+    output, texts = folder / "out" / "fits.json", folder / "texts"
     command = [
-        sys.executable, "-m", "launch.run_preflight", f"--config={config}",
-        f"--topology={topology}", f"--model={model}", f"--output={output}",
+        sys.executable, "-m", "launch.run_preflight", *flags, f"--topology={topology}",
+        f"--texts={texts}", f"--output={output}",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(output.read_text()), done.stdout + done.stderr
+    return json.loads(output.read_text()), texts, done.stdout + done.stderr
 
 
 def expected_params():
@@ -63,42 +75,131 @@ def expected_params():
     return c["num_hidden_layers"] * block + d + 2 * c["vocab_size"] * d
 
 
-@pytest.mark.parametrize("module", ["sft", "gsm8k_grpo"])
-def test_virtual_devices(tmp_path, module):
-    result, printed = compile_for("cpu:8", tmp_path, module)
+def text_of(texts, program):
+    return hlo.parse((texts / f"{program}.hlo").read_text())
+
+
+def weights_gathered(module, depth):
+    """Gathers of parts as large as the smallest matrix of a layer, in so many loops at least."""
+    smallest = 4 * TINY_MODEL["hidden_size"] * 32
+    found = cost.count(module, devices=8).collectives
+    return [c for c in found if c.kind == "all-gather" and c.depth >= depth and c.bytes >= smallest]
+
+
+@pytest.fixture(scope="module")
+def rl_on_8(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rl")
+    return compile_for("cpu:8", folder, "gsm8k_grpo", 32, 64, "data=2, fsdp=2, tensor=2")
+
+
+def test_every_program_of_rl_on_virtual_devices(rl_on_8):
+    result, _, printed = rl_on_8
+    names = ["train step", "log-probabilities", "weights for sampling", "sampler"]
+    assert [program["name"] for program in result["programs"]] == names
     assert result["params"] == expected_params()
     assert result["mesh"] == {"data": 2, "fsdp": 2, "tensor": 2}
+    train, logprobs, _, sampler = result["programs"]
     # Weights and two moments in float32 over fsdp and tensor; norms and biases are not split.
-    quarter = 3 * 4 * expected_params() / 4
-    assert quarter < result["state_bytes"] < 1.1 * quarter
-    is_rl = module == "gsm8k_grpo"
-    assert result["objective"] == ("rl" if is_rl else "sft")
-    assert (result["reference_bytes"] > quarter / 3) == is_rl
-    assert result["peak_bytes"] > result["state_bytes"] + result["reference_bytes"]
+    quarter = 4 * expected_params() / 4
+    assert quarter < train["arguments"]["weights"] < 1.1 * quarter
+    assert 2 * quarter < train["arguments"]["optimizer state"] < 2.2 * quarter
+    assert train["held"]["reference policy"] == train["arguments"]["weights"]
+    assert train["temporaries"]["gradients"] == train["arguments"]["weights"]
+    # The copy for sampling is split over tensor alone, in two bytes a weight.
+    assert quarter < sampler["arguments"]["weights for sampling"] < 1.1 * quarter
+    assert {"weights", "optimizer state", "reference policy"} == set(sampler["held"])
+    # Keys and values of 4 prompts of 32 tokens and 16 responses of up to 32, by 4 x 2 devices.
+    columns = (4 * 32 + 16 * 32) * 3 * 2 * 32 * 2 * 2
+    assert sampler["temporaries"]["key-value cache"] == pytest.approx(columns / 8, rel=0.05)
+    # The reference policy and the recomputed old policy.
+    assert (train["runs"], logprobs["runs"]) == (1, 2)
+    # Two rounds of 32 tokens, over the one block that 32 columns are.
+    assert sampler["cost"]["loops_taken_for"][:2] == [2, 32]
     assert result["fits"] is None and "unknown: no accelerator" in printed
-    # A multiply and an add for each weight and token, three times, and attention on top of it.
-    products = 6 * (expected_params() - TINY_MODEL["vocab_size"] * 128) * 8 * 256
-    assert products < result["flops"] < 1.6 * products
+    assert "Prediction, not a measurement" in printed
     # XLA says so where it must replicate an activation to get from one sharding to another.
     assert "rematerialization" not in printed
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+def test_decoding_gathers_no_weights(rl_on_8):
+    _, texts, _ = rl_on_8
+    # The loop over rounds, and within it that over tokens, end when the data say so.
+    assert weights_gathered(text_of(texts, "sampler"), depth=2) == []
+    assert len(cost.count(text_of(texts, "sampler")).unknown_loops) == 2
+    # Training gathers weights wherever it uses them, so the test can see them.
+    assert len(weights_gathered(text_of(texts, "train_step"), depth=0)) > 7
+
+
+def small_job(tmp_path, monkeypatch, machine, module="sft", **changes):
+    """What `check` finds for one device that shall be `machine`."""
+    monkeypatch.setitem(machines.MACHINES, "cpu", machine)
+    write_inputs(tmp_path, module, 4, 256, "data=1, fsdp=1, tensor=1")
+    config = importlib.import_module(f"configs.{module}").get_config()
+    config.update(rows=4, row_length=256, microbatches=2, **changes)
+    config = schema.load(SftConfig, config)
+    return check.check(config, "cpu:1", str(tmp_path)), config
+
+
+def test_counted_operations_are_the_analytic_ones(tmp_path, monkeypatch):
+    """The CPU's attention computes whole squares, and full rematerialization a fourth pass."""
+    machine = machines.Machine(1, 1e12, 1e11, 1e10, 1)
+    result, config = small_job(tmp_path, monkeypatch, machine)
+    (train,) = result["programs"]
+    model = check.model_config_of(str(tmp_path))
+    tokens, length = config.rows * config.row_length, config.row_length
+    forward = tokens * model.flops_per_token(length)
+    head = 2 * tokens * model.vocab_size * model.embed_dim
+    # The backward pass is twice the forward pass; only layers are computed again.
+    assert train["cost"]["flops"] == pytest.approx(4 * forward - head, rel=0.05)
+    # The prediction follows from it.
+    assert train["seconds"]["compute"] == pytest.approx(train["cost"]["flops"] / 1e12)
+    assert result["seconds"] == max(train["seconds"].values()) and train["bound_by"] == "memory"
+    useful = flops.UPDATE * flops.forward(model, [length] * config.rows)
+    assert result["mfu"] == pytest.approx(useful / 1e12 / result["seconds"])
+    assert result["chip_hours"] == pytest.approx(1000 * result["seconds"] / 3600)
+    assert result["fits"] is True
+    # What the rows of a microbatch need is in proportion to their number.
+    assert result["largest"]["rows of a microbatch"] > 2
+
+
+def test_a_job_that_does_not_fit(tmp_path, monkeypatch, capsys):
+    machine = machines.Machine(0.001, 1e12, 1e11, 1e10, 1)
+    result, _ = small_job(tmp_path, monkeypatch, machine)
+    assert result["fits"] is False
+    report.print_report(result)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "fits: NO" in printed and "does not fit: the most of its" in printed
+    # The command says it by its exit code.
+    with pytest.raises(SystemExit) as left:
+        run_preflight.tell(result, None)
+    assert left.value.code == endings.FAILED
+
+
+@NEEDS_LIBTPU
 def test_a_tpu_topology(tmp_path):
-    result, printed = compile_for("v5e:2x4", tmp_path)
-    assert (result["device"], result["devices"]) == ("TPU v5 lite", 8)
+    result, texts, printed = compile_for(
+        "v5e:2x2", tmp_path, "sft", 8, 1024, "data=1, fsdp=2, tensor=2"
+    )
+    assert (result["device"], result["devices"]) == ("TPU v5 lite", 4)
     assert result["fits"] is True and result["hbm_bytes"] == 16 * GIB
-    assert result["state_bytes"] < result["peak_bytes"] < GIB
-    assert "rematerialization" not in printed
-
-
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
-def test_a_step_that_does_not_fit(tmp_path):
-    """Rows so long that the saved activations alone exceed the memory: a layer's inputs are
-    4 rows x 2^20 tokens x 128 x 2 bytes = 1 GiB on each of 2 shards, and there are 20 layers."""
-    result, printed = compile_for("v5e:2x4", tmp_path, layers=20, rows=16, length=2**20)
-    assert result["fits"] is False and "NO" in printed
-    assert result["peak_bytes"] > 16 * GIB
+    assert result["peak_bytes"] < GIB and "rematerialization" not in printed
+    (train,) = result["programs"]
+    # Attention is the kernel, which stores no scores.
+    assert any("splash" in name for name in train["cost"]["kernels"])
+    biggest = max(
+        array.dims.count(1024)
+        for computation in text_of(texts, "train_step").computations.values()
+        for each in computation.instructions
+        for array in each.arrays
+    )
+    assert biggest == 1
+    assert train["seconds"].keys() == {"compute", "memory", "links"}
+    assert 0 < result["mfu_of_train_step"] < 1 and result["chip_hours"] > 0
+    model = check.model_config_of(str(tmp_path))
+    # Layers are computed again, the head is not.
+    head = 2 * 8 * 1024 * model.vocab_size * model.embed_dim
+    analytic = 4 * flops.forward(model, [1024] * 8) - head
+    assert train["cost"]["flops"] * 4 == pytest.approx(analytic, rel=0.05)
 
 
 def test_what_the_compiler_says_when_memory_runs_out():
@@ -106,18 +207,18 @@ def test_what_the_compiler_says_when_memory_runs_out():
         "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory"
         " required for HLO temporaries (20.50G) exceeds available HBM (15.75G). HLO module: x."
     )
-    assert run_preflight._temporary_bytes(message) == int(20.5 * GIB)
-    assert run_preflight._temporary_bytes("INTERNAL: something else") is None
+    assert compiled.temporary_bytes(message) == int(20.5 * GIB)
+    assert compiled.temporary_bytes("INTERNAL: something else") is None
 
 
 def test_mistakes_are_one_line():
     for topology in ("v5p", "v5p:4x", "cpu:eight"):
         with pytest.raises(ValueError, match="write GENERATION:SHAPE, such as v5p:4x4x4"):
-            run_preflight.prepare(topology)
+            machines.prepare(topology)
     with pytest.raises(ValueError, match="'v9:2x2' is not available.*pip install libtpu"):
-        run_preflight._devices("v9:2x2")
+        machines.devices_of("v9:2x2")
     with pytest.raises(ValueError, match="one of the known sizes by --model"):
-        run_preflight._model_config("runs/no/such/checkpoint")
+        check.model_config_of("runs/no/such/checkpoint")
 
 
 @pytest.mark.parametrize("config", RECIPES, ids=R1 + list(distill_full.STUDENTS))

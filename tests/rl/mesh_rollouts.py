@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from models.decoding.sampling import SamplingParams
+from models.decoding.weights import DecodingWeights
 from models.sharding import make_mesh
 from reasoning.generation.jax_generator import JaxGenerator
 from rl.learner import LearnerConfig, PolicySource, make_policy_loss
@@ -94,6 +95,19 @@ def iteration(mesh, sampler, rollouts):
     return shard, batch, jax.tree.map(np.array, (state, metrics))
 
 
+def copies_of_weights(mesh):
+    """How often the weights are copied for three rollouts, the last two with the same ones, and
+    over which mesh axes the copy is split."""
+    weights, params = DecodingWeights(MODEL), new_state(mesh).params
+    copies = [weights(tree) for tree in (new_state(mesh, seed=1).params, params, params)]
+    kinds = {id(copy) for copy in copies} - {id(params)}
+    axes = {
+        axis for leaf in jax.tree.leaves(copies[-1]) for axis in leaf.sharding.spec if axis
+    }  # fmt: skip
+    assert largest(copies[-1], params) == 0
+    return len(kinds), sorted(axes), len(weights._programs)
+
+
 def largest(one, other):
     """The largest difference of two trees of numbers."""
     leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
@@ -116,6 +130,7 @@ def main():
         sampler = rollout_sampler(new_state(mesh).params)
         tokens, drawn, of_tokens = samples(mesh, sampler)
         report = {"mesh": sizes, "greedy": tokens == greedy, "sampled": drawn == sampled}
+        report["copies"] = copies_of_weights(mesh)
         if tokens == greedy:
             report["logprobs"] = largest(of_tokens, logprobs)
         if sizes == MESHES[-1]:

@@ -45,6 +45,16 @@ def test_the_sampler_draws_the_same_tokens_on_every_mesh(meshes):
         assert mesh["logprobs"] < 1e-5, mesh
 
 
+def test_weights_are_copied_once_per_rollout_and_only_where_fsdp_splits_them(meshes):
+    for mesh in meshes:
+        copies, axes, programs = mesh["copies"]
+        split = mesh["mesh"].get("fsdp", 1) > 1
+        # Two sets of parameters; without a copy, the first of them counts as its own.
+        assert copies == (2 if split else 1), mesh
+        assert axes == (["tensor"] if mesh["mesh"].get("tensor", 1) > 1 else []), mesh
+        assert programs == (1 if split else 0), mesh
+
+
 def test_a_grpo_iteration_is_the_same_split_along_all_axes(meshes):
     """Differences of sums in another order: log-probs are of size 5, parameters move by 0.9."""
     mesh = meshes[-1]

@@ -121,7 +121,11 @@ class ScriptedSampler:
     sampling, max_new_tokens = SamplingParams(), MAX_NEW
 
     def __init__(self, score, group=2):
-        self.generator, self._score, self._group = types.SimpleNamespace(params=None), score, group
+        self.generator, self._score, self._group = (
+            types.SimpleNamespace(params=None, layout_seconds=0.0),
+            score,
+            group,
+        )
         self.seeds = []
 
     def generate(self, problems, seed):

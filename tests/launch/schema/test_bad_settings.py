@@ -12,8 +12,9 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import distill_full, gsm8k_grpo, r1_full
-from launch import run_preflight, schema
+from launch import schema
 from launch.parts import command_line
+from launch.preflight import machines
 from launch.schema import Section, Setting
 from launch.schema.fields import LARGEST, fields_of
 from launch.schema.loading import recipes
@@ -211,7 +212,7 @@ def test_a_right_command_line_is_read_and_printed(monkeypatch, capsys):
 @pytest.mark.parametrize("topology", ["cpu:0", "v5p:0x2", "v5p", "cpu:-1", ":4"])
 def test_topologies_of_no_devices_are_refused(topology):
     with pytest.raises(ValueError, match="write GENERATION:SHAPE"):
-        run_preflight.prepare(topology)
+        machines.prepare(topology)
 
 
 def test_a_config_that_is_none():

@@ -1,0 +1,1 @@
+"""Predicts what a job needs on a machine that is not at hand: memory, time, chip-hours."""
