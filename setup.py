@@ -1,6 +1,21 @@
-"""Packaging: pip install -e . (add [test], [parity], [tpu] or [cuda])."""
+"""Packaging: pip install -e . (add [test], [docs], [parity], [tpu] or [cuda])."""
 
 from setuptools import find_packages, setup
+
+# The documentation site. latex2mathml turns equations into MathML while the site is built, which
+# browsers show without a script from another server.
+DOCS = [
+    "sphinx>=8",
+    "myst-nb>=1.3",
+    "sphinx-book-theme>=1.1.4",
+    "sphinx-copybutton>=0.5.2",
+    "latex2mathml>=3.77",
+    # The API pages import the server, and read its docstrings.
+    "starlette>=1.0",
+    "uvicorn>=0.30",
+    "pydantic>=2.10",
+    "prometheus-client>=0.20",
+]
 
 setup(
     name="ergo",
@@ -63,6 +78,10 @@ setup(
         "serve": ["starlette>=1.0", "uvicorn>=0.30", "pydantic>=2.10", "prometheus-client>=0.20"],
         # math-verify is an oracle for the grader; it needs a LaTeX parser and its runtime.
         "test": [
+            *DOCS,
+            # The pages in a headless browser, and what they lack for people with disabilities.
+            "playwright>=1.50",
+            "axe-playwright-python>=0.1.4",
             "setuptools>=68",
             # Notebooks from their texts, and their execution.
             "jupytext>=1.16",
@@ -91,6 +110,7 @@ setup(
             "jsonschema>=4.20",
             "PyYAML>=6",
         ],
+        "docs": DOCS,
         # Writes and runs the notebooks.
         "notebooks": [
             "jupytext>=1.16",

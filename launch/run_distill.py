@@ -1,4 +1,4 @@
-"""Distils a teacher's reasoning into a smaller student.
+r"""Distils a teacher's reasoning into a smaller student.
 
     python -m launch.run_distill --config=configs/distill.py --config.teacher=MODEL \
         --config.student=MODEL --workdir=runs/distill
@@ -140,4 +140,4 @@ if __name__ == "__main__":
         "seeds", 1, "training runs, each with its own seed", lower_bound=1
     )
     _ACCEPT_STOPPED = runtime.define_accept_stopped()
-    runtime.run_main(main)
+    runtime.run_main(main, DistillConfig)

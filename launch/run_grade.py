@@ -13,24 +13,23 @@ which the task makes the problem again. The program runs nothing that a graded f
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-from rich.table import Table
+from absl import flags
 
-from reasoning.grading import grade_completions
-from reasoning.jsonl import read_jsonl, text_field, write_jsonl
-from reasoning.problem import Problem, Verdict
-from reasoning.statistics import share_with_ci
-from reasoning.tasks import Task, get_task
+from launch.parts import runtime
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from reasoning.problem import Problem, Verdict
+    from reasoning.tasks import Task
 
 # Answers verified at once: many enough to keep the workers busy, few enough to show progress.
 _BATCH = 256
 
 
-def read_responses(path: str, task: str) -> list[tuple[dict[str, Any], Problem, str]]:
+def read_responses(path: str, task: str) -> "list[tuple[dict[str, Any], Problem, str]]":
     """Reads (record, problem, response) of every line, and checks all before any is graded.
 
     The verifier also gets `question` (or `prompt`) and `metadata` of a record that has them.
@@ -38,6 +37,9 @@ def read_responses(path: str, task: str) -> list[tuple[dict[str, Any], Problem, 
     Raises:
         FileNotFoundError, ValueError: One line that names the file, the line and the fault.
     """
+    from reasoning.jsonl import read_jsonl, text_field
+    from reasoning.problem import Problem
+
     rows = []
     for number, record in read_jsonl(path):
         answer = text_field(record, ("answer",), path, number)
@@ -55,8 +57,10 @@ def read_responses(path: str, task: str) -> list[tuple[dict[str, Any], Problem, 
     return rows
 
 
-def grade(task: Task, rows: Sequence[tuple[dict[str, Any], Problem, str]]) -> list[Verdict]:
+def grade(task: "Task", rows: "Sequence[tuple[dict[str, Any], Problem, str]]") -> "list[Verdict]":
     """Returns a verdict on each response; a response without an answer is wrong."""
+    from reasoning.grading import grade_completions
+
     prompts = [record.get("prompt") for record, _, _ in rows]
     grades = grade_completions(
         [problem for _, problem, _ in rows],
@@ -67,12 +71,19 @@ def grade(task: Task, rows: Sequence[tuple[dict[str, Any], Problem, str]]) -> li
     return [each.verdict for each in grades]
 
 
-def run(task_name: str, responses: str, output: str, console: Console) -> dict[str, Any]:
+def run(task_name: str, responses: str, output: str, console: "Console") -> dict[str, Any]:
     """Grades a file into another and prints the result.
 
     Returns:
         `{"count", "correct", "accuracy": {"mean", "ci95", "n", ...}, "answers_per_second"}`.
     """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.table import Table
+
+    from reasoning.jsonl import write_jsonl
+    from reasoning.statistics import share_with_ci
+    from reasoning.tasks import get_task
+
     task = get_task(task_name)
     folder = os.path.dirname(os.path.abspath(output))
     if not os.path.isdir(folder):
@@ -120,12 +131,10 @@ def run(task_name: str, responses: str, output: str, console: Console) -> dict[s
 
 def main(argv: Sequence[str]) -> None:
     """Runs the job as the flags say."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}; arguments are written --name=value")
-    try:
-        run(_TASK.value, _RESPONSES.value, _OUTPUT.value, Console())
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+    del argv
+    from rich.console import Console
+
+    run(_TASK.value, _RESPONSES.value, _OUTPUT.value, Console())
 
 
 if __name__ == "__main__":
@@ -138,4 +147,4 @@ if __name__ == "__main__":
         "responses", None, "JSON Lines with `answer` and `response`.", required=True
     )
     _OUTPUT = flags.DEFINE_string("output", None, "File for the graded records.", required=True)
-    app.run(main)
+    runtime.run_main(main, uses_jax=False)

@@ -1,4 +1,4 @@
-"""Makes a small random checkpoint in Qwen2's layout, and SFT data for it: RL without a download.
+r"""Makes a small random checkpoint in Qwen2's layout, and SFT data for it: RL without a download.
 
     python -m launch.run_make_checkpoint --output=runs/tiny_qwen2
     python -m launch.run_sft --config=configs/sft.py:tiny --config.task=gsm8k \

@@ -1,4 +1,4 @@
-"""Predicts what a recipe needs on a machine that is not at hand: memory, time and chip-hours.
+r"""Predicts what a recipe needs on a machine that is not at hand: memory, time and chip-hours.
 
     python -m launch.run_preflight --config=configs/r1_full.py:cold_start,qwen2.5-7b \
         --topology=v5p:4x4x4 --output=fits.json
@@ -98,4 +98,4 @@ if __name__ == "__main__":
     _SHIPPED = flags.DEFINE_bool("shipped", False, "check all full-scale recipes instead")
     _TEXTS = flags.DEFINE_string("texts", None, "a folder for the text of the compiled programs")
     _OUTPUT = flags.DEFINE_string("output", None, "a JSON file for the result")
-    runtime.run_main(main)
+    runtime.run_main(main, RlConfig, SftConfig)

@@ -15,6 +15,8 @@ from absl import flags
 
 from launch import recipe, schema
 from launch.parts import runtime
+from launch.schema.small import SmallConfig
+from launch.schema.tiny import TinyConfig
 
 _CONFIG = runtime.define_config("configs/tiny.py")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
@@ -85,4 +87,4 @@ def _show(workdir: Path, seeds: list[Path], reported):
 
 
 if __name__ == "__main__":
-    runtime.run_main(main)
+    runtime.run_main(main, TinyConfig, SmallConfig)

@@ -1,4 +1,4 @@
-"""Trains any model that `models.checkpoint` opens by RL with verifiable rewards.
+r"""Trains any model that `models.checkpoint` opens by RL with verifiable rewards.
 
     python -m launch.run_rl --config=configs/gsm8k_grpo.py --config.model=MODEL \
         --workdir=runs/gsm8k
@@ -93,4 +93,4 @@ if __name__ == "__main__":
     _CONFIG = runtime.define_config("configs/gsm8k_grpo.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/rl", "where everything is written")
     _ACCEPT_STOPPED = runtime.define_accept_stopped()
-    runtime.run_main(main)
+    runtime.run_main(main, RlConfig)

@@ -101,4 +101,4 @@ def _with_model(config, routes, directory):
 
 
 if __name__ == "__main__":
-    runtime.run_main(main)
+    runtime.run_main(main, RouterConfig)

@@ -14,6 +14,8 @@ from absl import flags
 from launch import recipe, schema
 from launch.parts import runtime
 from launch.schema.recipe import RecipeConfig
+from launch.schema.small import SmallConfig
+from launch.schema.tiny import TinyConfig
 
 _CONFIG = runtime.define_config("configs/tiny.py:search")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tiny", "where everything is written")
@@ -53,4 +55,4 @@ def _run(config: RecipeConfig, directory: Path):
 
 
 if __name__ == "__main__":
-    runtime.run_main(main)
+    runtime.run_main(main, TinyConfig, SmallConfig)

@@ -1,4 +1,4 @@
-"""Fine-tunes any model that `models.checkpoint` opens on supervised data.
+r"""Fine-tunes any model that `models.checkpoint` opens on supervised data.
 
     python -m launch.run_sft --config=configs/sft.py --config.model=MODEL \
         --config.data=FILE.jsonl --workdir=runs/sft
@@ -78,4 +78,4 @@ if __name__ == "__main__":
     _CONFIG = runtime.define_config("configs/sft.py")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/sft", "where everything is written")
     _ACCEPT_STOPPED = runtime.define_accept_stopped()
-    runtime.run_main(main)
+    runtime.run_main(main, SftConfig)

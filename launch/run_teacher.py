@@ -216,4 +216,4 @@ if __name__ == "__main__":
     _ESTIMATE_ONLY = flags.DEFINE_bool(
         "estimate_only", False, "print the estimate of cost, and stop"
     )
-    runtime.run_main(main)
+    runtime.run_main(main, TeacherConfig)

@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 PAGES = ("README.md", "docs/results.md")
 # Pages whose commands and links are looked at.
-SHOWN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHOWN = [
+    ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "methods").glob("*.md")),
+]  # fmt: skip
+# Shown by docs/router.md, which tests/docs/test_site.py compares.
+ROUTER = "router.json"
 # Mutations that are tried of each page and file.
 TRIED = 40
 
@@ -28,8 +33,8 @@ def test_every_file_says_how_it_was_measured():
     named = set(re.findall(r"figures: results/(\S+)", (ROOT / "docs/results.md").read_text()))
     files = {path.name for path in RESULTS.glob("*.json")}
     # Figures of README.md are places of the other files', and no figures of their own.
-    assert files == named | {"readme.json"} and len(named) > 5
-    for name in named:
+    assert files == named | {"readme.json", ROUTER} and len(named) > 5
+    for name in named | {ROUTER}:
         content = read(RESULTS / name)
         assert all(content.get(key) for key in ABOUT), name
         assert re.fullmatch(r"`[0-9a-f]{7}`", content["version"])
@@ -77,7 +82,9 @@ def _numbers(value, place=()):
         yield place
 
 
-@pytest.mark.parametrize("name", sorted(p.name for p in RESULTS.glob("*.json")))
+@pytest.mark.parametrize(
+    "name", sorted(p.name for p in RESULTS.glob("*.json") if p.name != ROUTER)
+)
 def test_a_changed_figure_in_a_file_is_noticed(name, tmp_path):
     root = _copy(tmp_path)
     path = root / "docs" / "results" / name

@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -16,6 +17,8 @@ from launch.schema.table import print_table
 T = TypeVar("T", bound=schema.Recipe)
 
 CONFIGS = Path("configs")
+# The default of `--config`, which absl does not tell: it keeps the loaded config.
+DEFAULTS: dict[str, str] = {}
 # The messages of Python and absl about a value of the wrong type, and ours instead.
 WORDS = {
     r"invalid literal for int\(\).*": "must be a whole number",
@@ -40,13 +43,14 @@ def define_config(
     Returns:
       The flag, for `read_config`.
     """
+    DEFAULTS["config"] = default
     flags.DEFINE_bool(
         "print_config", False, "print every field with type, value, unit and meaning, and stop",
         flag_values=flag_values,
     )  # fmt: skip
     arguments = sys.argv[1:]
-    path = _config_path(arguments)
-    if path is not None and not _asks_for_help(arguments):
+    path = config_path(arguments)
+    if path is not None and not asks_for_help(arguments):
         _check_path(path)
     try:
         return config_flags.DEFINE_config_file(
@@ -84,9 +88,9 @@ def parse_flags(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) ->
     try:
         return flag_values(argv)
     except (Exception, SystemExit) as error:  # Whatever a user's file or an override raises.
-        if _asks_for_help(argv[1:]):
+        if asks_for_help(argv[1:]):
             raise
-        _refuse(error, _config_path(argv[1:]) or "")
+        _refuse(error, config_path(argv[1:]) or "")
 
 
 def explain(error: BaseException, path: str) -> str:
@@ -127,7 +131,7 @@ def _refuse(error: BaseException, path: str) -> NoReturn:
     sys.exit(1)
 
 
-def _config_path(arguments: list[str]) -> str | None:
+def config_path(arguments: list[str]) -> str | None:
     """Returns the last value of `--config` among the arguments; None if it is not given."""
     found = None
     for i, argument in enumerate(arguments):
@@ -137,8 +141,12 @@ def _config_path(arguments: list[str]) -> str | None:
     return found
 
 
-def _asks_for_help(arguments: list[str]) -> bool:
-    return any(each.lstrip("-").startswith("help") for each in arguments)
+def asks_for_help(
+    arguments: list[str], names: Sequence[str] = ("help", "helpshort", "helpfull", "helpxml")
+) -> bool:
+    """Tells whether one of the arguments is a flag of the given names."""
+    given = {each.lstrip("-") for each in arguments if each.startswith("-")}
+    return not given.isdisjoint(names)
 
 
 def _check_path(given: str) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
-from launch.parts import endings, lock
+from launch import schema
+from launch.parts import endings, help, lock
 from launch.parts.command_line import define_config, parse_flags, read_config
 from models import processes
 from models.host import interruption
@@ -134,15 +135,24 @@ def _keep_freed_memory() -> None:
     mallopt(mmap_threshold, most)
 
 
-def run_main(main: Callable[[list[str]], None], positional: bool = False) -> None:
+def run_main(
+    main: Callable[[list[str]], None],
+    *recipes: type[schema.Recipe],
+    positional: bool = False,
+    uses_jax: bool = True,
+) -> None:
     """Runs an entry point by `app.run`, with the exit codes of `launch.parts.endings`.
 
     A user's mistake, or a run that stopped itself, gives one line on stderr and no traceback.
+    `--help` prints purpose, example, flags and fields (see `launch.parts.help`).
 
     Args:
       main: gets the command line's arguments that are no flags, after the program's name.
+      *recipes: schemas of the configs that the program reads.
       positional: whether there may be such arguments.
+      uses_jax: whether to prepare JAX, which takes a second.
     """
+    help.print_if_asked(recipes)
 
     def guarded(argv):
         if not any(arg.startswith(("--verbosity", "-v")) for arg in sys.argv):
@@ -153,7 +163,8 @@ def run_main(main: Callable[[list[str]], None], positional: bool = False) -> Non
         try:
             endings.handle_signals()
             # This imports JAX, so it waits until the flags are known to be right.
-            prepare_backend()
+            if uses_jax:
+                prepare_backend()
             main(argv)
             endings.ignore_signals()
         except endings.Interrupted as interrupted:

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 from ml_collections import FieldReference
@@ -89,11 +89,16 @@ def _recipe_of(config: Any, schema: type[Recipe]) -> type[Recipe] | None:
         return None
     names = {str(name) for name in config.keys()}
     for each in (schema, *recipes()):
-        fields = fields_of(each)
-        needed = {f.name for f in fields if f.default is dataclasses.MISSING}
-        if needed <= names <= {f.name for f in fields}:
+        if fits(each, names):
             return None if each is schema else each
     return None
+
+
+def fits(schema: type[Section], names: Set[str]) -> bool:
+    """Tells whether fields of these names, and no others, make a config of the schema."""
+    fields = fields_of(schema)
+    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+    return needed <= names <= {field.name for field in fields}
 
 
 @dataclasses.dataclass

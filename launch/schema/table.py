@@ -5,12 +5,13 @@
 writes the page of all recipes, from the schemas and the default configs.
 """
 
+import dataclasses
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch.schema.fields import Section, as_dict, fields_of, type_name
+from launch.schema.fields import FieldType, Section, as_dict, fields_of, type_name
 from launch.schema.loading import load, recipes
 
 
@@ -55,6 +56,44 @@ def rows(
             setting.unit,
             setting.help,
         )
+
+
+def raw_rows(
+    schema: type[Section], config: Any, path: str = ""
+) -> Iterator[tuple[type[Section], Row]]:
+    """Yields the fields of an unchecked config with their sections; imports no code that reads it.
+
+    Fields that are sections come after the others. Where the allowed texts stand in the code, a row
+    names their place instead.
+
+    Args:
+      schema: of the config.
+      config: a ConfigDict; None shows the defaults of a section that is left out.
+      path: see `rows`.
+    """
+    fields = sorted(fields_of(schema), key=lambda field: field.section is not None)
+    for field in fields:
+        value = _raw_value(field, config)
+        where = f"{path}{field.name}"
+        if field.section is not None:
+            yield from raw_rows(field.section, value, f"{where}.")
+            continue
+        setting = field.setting
+        allowed = setting.bounds()
+        if isinstance(setting.choices, str):
+            allowed = f"one of {setting.choices.replace(':', '.')}"
+        elif setting.choices:
+            allowed = ", ".join(setting.choices)
+        kind = type_name(field.kind) + (" or None" if field.optional else "")
+        yield schema, Row(where, value, kind, allowed, setting.unit, setting.help)
+
+
+def _raw_value(field: FieldType, config: Any) -> Any:
+    default = None if field.default is dataclasses.MISSING else field.default
+    value = default if config is None else config.get(field.name, default)
+    if hasattr(value, "to_dict"):
+        return value if field.section is not None else value.to_dict()
+    return as_dict(value)
 
 
 def print_table(section: Section) -> None:

@@ -32,13 +32,13 @@ _NAME = re.compile(r"[^\W\d]\w*")
 def find_program(text: str, called: Iterable[str] = ()) -> str:
     """Returns the program in a response, or "" if there is none.
 
-    A block fenced by ``` or ~~~ counts if it is closed, whatever the length and the indentation of
-    its fence. The function takes the blocks that are marked as Python; if there are none, the
-    unmarked blocks that look like code; if there are none, the other blocks that look like code;
-    else the last block, an unmarked one if possible. The program is the last block taken. If that
-    block uses a name that it does not define and an earlier block defines, the response split the
-    program, and the earlier block goes before it. A text without fences is itself the program; if
-    it is prose, its indented part is the program.
+    A block fenced by backticks or tildes counts if it is closed, whatever the length and the
+    indentation of its fence. The function takes the blocks that are marked as Python; if there are
+    none, the unmarked blocks that look like code; if there are none, the other blocks that look
+    like code; else the last block, an unmarked one if possible. The program is the last block
+    taken. If that block uses a name that it does not define and an earlier block defines, the
+    response split the program, and the earlier block goes before it. A text without fences is
+    itself the program; if it is prose, its indented part is the program.
 
     Args:
       text: the text that a reader sees, without the chain of thought.

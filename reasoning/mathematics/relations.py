@@ -42,7 +42,7 @@ def compare_relations(expected: str, given: str, same: SameValue) -> bool:
 
     - "x = 5" is 5 and x = 5, but not y = 5; "9*2 = 18" is 18 if every side is.
     - Equations with variables are the same if the differences of their sides are, up to a constant
-    factor. Equations without variables are the same if all sides have the value of the reference.
+      factor. Equations without variables are the same if all sides have the value of the reference.
     - Inequalities are the same if their solutions are.
 
     Args:

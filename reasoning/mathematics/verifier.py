@@ -48,13 +48,13 @@ def verify_math(reference: str, answer: str, options: GradingOptions = DEFAULT) 
     r"""Verifies that `answer` means the same as `reference`.
 
     - Numbers are compared by value: 0.5 = 1/2 = \frac12 = 50%. Thousands separators, currencies
-    and Unicode digits are read. A unit may be missing on either side; two units must be the same.
-    "50%" equals both 50 and 0.5. A decimal may stand for a repeating fraction or an irrational
-    number if it is that number to six significant digits; no integer stands for another number.
+      and Unicode digits are read. A unit may be missing on either side; two units must be the same.
+      "50%" equals both 50 and 0.5. A decimal may stand for a repeating fraction or an irrational
+      number if it is that number to six significant digits; no integer stands for another number.
     - A number must be worked out: "9*2" is no answer to 18 ("9*2 = 18" is).
     - Words are compared by their letters, in any case: \text{Evelyn} = evelyn, (C) = C.
     - Tuples and intervals are compared in order and with their brackets; sets and lists without
-    order.
+      order.
     - Everything else is compared by value at many points, exactly or to many digits.
 
     Raises:

@@ -58,7 +58,7 @@ class UserReward:
             raise ValueError("it returned an integer that is too large for a float") from None
 
     def place(self, error: BaseException) -> str:
-        """Returns ` (at FILE:LINE)`, the last line in the user's folder that an error passed."""
+        """Returns a space and `(at FILE:LINE)`, the last line in the user's folder that failed."""
         return _place(error, self.path)
 
 

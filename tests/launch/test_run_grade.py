@@ -83,7 +83,8 @@ def test_errors_are_one_line(tmp_path):
         assert "\n" not in str(error.value)
     done = _run("--task=gsm8k", f"--responses={missing}", f"--output={missing}")
     assert done.returncode == 1 and done.stderr.splitlines() == [
-        f"error: {missing}: no such file; give the path of a JSON Lines file"
+        f"error: {missing}: no such file; give the path of a JSON Lines file",
+        "(ERGO_TRACEBACK=1 shows where)",
     ]
 
 
