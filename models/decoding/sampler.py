@@ -217,15 +217,16 @@ class Sampler:
         numbers = jax.ShapeDtypeStruct((queue,), jnp.int32)
         skipped = jax.ShapeDtypeStruct((queue, self.group), jnp.bool)
 
-        def whole(params, tokens, numbers, skipped, knobs, key):
+        def whole(params, tokens, numbers, skipped, knobs, stop_table, key):
             (slots, _, out), _ = self._generate(
                 params, tokens, numbers, numbers, numbers, skipped, np.int32(queue), _NO_END,
-                self._begun(queue, width), knobs, self._stop_table, None, key, filtered=False,
+                self._begun(queue, width), knobs, stop_table, None, key, filtered=False,
             )  # fmt: skip
             return out | {"steps": slots.step}
 
         knobs, key = SamplingParams().knobs, jax.random.key(0)
-        return jax.jit(whole).lower(params, tokens, numbers, skipped, knobs, key)
+        arguments = (tokens, numbers, skipped, knobs, self._stop_table, key)
+        return jax.jit(whole).lower(params, *arguments)
 
     def _check(self, prompts, limits):
         if not prompts:
