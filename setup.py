@@ -121,8 +121,9 @@ setup(
         # Oracles only: torch must come first as a CPU build, see the Makefile.
         # transformers reads GGUF files only where accelerate is installed.
         "parity": ["transformers>=4.52", "torch", "accelerate"],
-        # The TPU compiler, also without a TPU (ahead-of-time compilation for a topology).
-        "tpu": ["libtpu"],
+        # The TPU compiler, also without a TPU (ahead-of-time compilation for a topology), in the
+        # version whose programs this JAX can read.
+        "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda12]"],
     },
 )

@@ -24,6 +24,7 @@ def get_optimizer(schedule: str, **changes: Any) -> ConfigDict:
             "eps": placeholder(float),
             "mu_dtype": placeholder(str),
             "momentum": placeholder(float),
+            "rms": placeholder(float),
         }
     )
     config.update(changes)

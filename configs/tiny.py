@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.pretrain = _pretrain(smoke)
 
-    reasoning = {"tiny_math": 3072, "tiny_logic": 512, "tiny_code": 1024}
+    reasoning = {"tiny_math": 2048, "tiny_logic": 1280, "tiny_code": 1280}
     # A reward of weight 0 is only logged.
     only = "tiny_math+tiny_logic+tiny_code"
     verified = f"accuracy?require_format=true&tasks={only},format=0.2"
@@ -198,8 +198,10 @@ def _pretrain(smoke: bool) -> ConfigDict:
             "documents": 2000 if smoke else 48_000,
             "rows": 16,
             "row_length": 128,
+            # docs/results.md compares it with AdamW.
             "optimizer": optimizer.get_optimizer(
                 "cosine",
+                name="muon",
                 learning_rate=3e-3,
                 warmup_steps=5 if smoke else 50,
                 final_fraction=0.05,

@@ -5,7 +5,7 @@ r"""Predicts what a recipe needs on a machine that is not at hand: memory, time 
 
 The program compiles everything that the job runs, with abstract arrays, for a TPU topology: the
 train step, and for RL the pass for log-probabilities, the weights for sampling and the sampler.
-`pip install libtpu` brings the compiler; no TPU is needed. `--topology=cpu:8` compiles for 8
+`pip install 'jax[tpu]'` brings the compiler; no TPU is needed. `--topology=cpu:8` compiles for 8
 virtual CPU devices, which checks the shardings. A program takes one to several minutes on two
 cores.
 

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
 
 def _run(config, workdir: Path):
     from launch.parts import machine, report
-    from launch.recipe import findings, runner, world
+    from launch.recipe import claims, findings, runner, world
 
     start = time.monotonic()
     works = world.open_workspaces(config, workdir, _SEEDS.value, _ACCEPT_STOPPED.value)
@@ -58,13 +58,16 @@ def _run(config, workdir: Path):
     others = {name: each for name, each in combined.items() if "metrics" not in each}
     summary["machine"] = machine.describe()
     found = findings.findings(by_seed, directories)
-    report.write_report(workdir / "report.json", summary | {"findings": found} | others)
+    judged = claims.judge(by_seed)
+    report.write_report(
+        workdir / "report.json", summary | {"findings": found, "claims": judged} | others
+    )
     if summary["stages"]:
         _show(workdir, directories, summary["stages"])
     if "distill" in others:
         arms = {name: each for name, each in others["distill"].items() if name != "wall_seconds"}
         report.print_table(arms, _SEEDS.value)
-    for line in findings.lines(found):
+    for line in [*findings.lines(found), *claims.lines(judged)]:
         print(line)
     print(f"report: {workdir / 'report.json'}")
 

@@ -15,7 +15,8 @@ MESH_AXES = ("data", "fsdp", "tensor", "expert")
 # The default table; `set_rules` overrides entries of it. Parameters are split over `fsdp` along the
 # embedding axis, and over `tensor` along the axes of heads, MLP units and vocabulary (Megatron-LM,
 # arXiv:1909.08053). Activations are split along the batch and, inside a block, along the same
-# `tensor` axes.
+# `tensor` axes. Experts are split over `expert`, whose devices have rows of their own, too; inside
+# a mixture of experts they exchange their tokens (`models.layers.moe`).
 LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
     "layers": None,
     "embed": "fsdp",
@@ -24,9 +25,9 @@ LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
     "kv_heads": "tensor",
     "head_dim": None,
     "mlp": "tensor",
-    "experts": None,
+    "experts": "expert",
     "latent": "fsdp",
-    "batch": ("data", "fsdp"),
+    "batch": ("data", "fsdp", "expert"),
     "length": None,
     "residual": None,
     "norm": None,
@@ -54,7 +55,7 @@ def set_rules(changes: Mapping[str, MeshAxes]) -> None:
         if name not in LOGICAL_RULES:
             known = ", ".join(LOGICAL_RULES)
             raise ValueError(f"sharding rule {name!r} is unknown; the logical axes are {known}")
-        for axis in [axes] if isinstance(axes, str) else axes or ():
+        for axis in _names(axes):
             if axis not in MESH_AXES:
                 raise ValueError(
                     f"sharding rule {name}={axes!r}: {axis!r} is not a mesh axis; the axes are "
@@ -76,7 +77,8 @@ def make_mesh(
       devices: by default all devices of the process's backend.
 
     Raises:
-      ValueError: an axis is unknown, or the sizes do not multiply to the number of devices.
+      ValueError: an axis is unknown, the sizes do not multiply to the number of devices, or an axis
+        has several devices, but no entry of the sharding table splits anything over it.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = dict.fromkeys(MESH_AXES, 1) | dict(axis_sizes or {"fsdp": -1})
@@ -92,6 +94,13 @@ def make_mesh(
             f"mesh {sizes} does not fit {len(devices)} devices; their product must be "
             f"{len(devices)}, with at most one axis -1"
         )
+    used = {axis for axes in _rules.values() for axis in _names(axes)}
+    for axis, size in sizes.items():
+        if size > 1 and axis not in used:
+            raise ValueError(
+                f"mesh axis {axis}={size}: the sharding table splits nothing over it, so all its"
+                f" devices would do the same; set it to 1, or map an axis to it in `sharding`"
+            )
     types = (AxisType.Auto,) * len(MESH_AXES)
     try:
         return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=types, devices=devices)
@@ -116,8 +125,7 @@ def partition_spec(
     """
     spec, used = [], set()
     for name, size in zip(logical_axes, shape, strict=True):
-        axes = _rules[name] if name is not None else None
-        axes = (axes,) if isinstance(axes, str) else axes or ()
+        axes = _names(_rules[name]) if name is not None else ()
         axes = tuple(a for a in axes if mesh.shape.get(a, 1) > 1 and a not in used)
         if not axes or size % int(np.prod([mesh.shape[a] for a in axes])):
             spec.append(None)
@@ -161,11 +169,7 @@ def decoding_shardings(abstract: Any, logical_axes: Any, mesh: Mesh) -> Any:
 
 
 def _without_batch_axes(axes: MeshAxes) -> MeshAxes:
-    kept = tuple(
-        axis
-        for axis in ([axes] if isinstance(axes, str) else axes or ())
-        if axis not in ("data", "fsdp")
-    )
+    kept = tuple(axis for axis in _names(axes) if axis not in _names(_rules["batch"]))
     return kept[0] if len(kept) == 1 else kept or None
 
 
@@ -173,9 +177,7 @@ def batch_shards(mesh: Any) -> int:
     """Returns over how many devices the rows of a batch are split; 1 without a mesh."""
     if mesh.empty:
         return 1
-    axes = _rules["batch"]
-    axes = [axes] if isinstance(axes, str) else axes or ()
-    return int(np.prod([mesh.shape.get(axis, 1) for axis in axes]))
+    return int(np.prod([mesh.shape.get(axis, 1) for axis in _names(_rules["batch"])]))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -189,6 +191,10 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
     if mesh.empty or mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, partition_spec(logical_axes, x.shape, mesh))
+
+
+def _names(axes: MeshAxes) -> tuple[str, ...]:
+    return (axes,) if isinstance(axes, str) else tuple(axes or ())
 
 
 def mesh_platform() -> str:

@@ -4,12 +4,13 @@ The update of a parameter p with gradient g, clipped to a global norm, at step t
 
     p  <-  p - lr(t) * lr_multiplier * (direction(g) + weight_decay * decay_multiplier * p)
 
-with the direction of Adam, Adafactor, Lion or momentum: weight decay is decoupled
+with the direction of Adam, Muon, Adafactor, Lion or momentum: weight decay is decoupled
 (arXiv:1711.05101) for all of them. Frozen parameters have neither gradients nor state.
 """
 
 import dataclasses
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from flax.traverse_util import flatten_dict, unflatten_dict
+from optax.contrib import MuonDimensionNumbers
 
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 
@@ -271,11 +274,66 @@ def _lion(b1: float = 0.9, b2: float = 0.99):
     return optax.scale_by_lion(b1, b2)
 
 
+# Muon's matrices: the path, the number of leading axes that stack matrices (layers, experts), and
+# the number of axes after them that are the matrix's inputs. All other parameters follow Adam.
+MATRICES = (
+    (r"(dense_)?layers/attention/o/kernel", 1, 2),
+    (r"(dense_)?layers/.*/kernel", 1, 1),
+    (r"layers/mlp/(gate|up|down)", 2, 1),
+)
+
+
+def _matrix_axes(key_path: Any, rank: int) -> MuonDimensionNumbers | None:
+    """Returns the input and output axes of a parameter's matrices; None if it holds no matrix."""
+    path = _join(key_path)
+    for pattern, stacked, inputs in MATRICES:
+        if re.fullmatch(pattern, path):
+            middle = stacked + inputs
+            return MuonDimensionNumbers(tuple(range(stacked, middle)), tuple(range(middle, rank)))
+    return None
+
+
+def _muon(
+    momentum: float = 0.95,
+    rms: float = 0.2,
+    b1: float = 0.9,
+    b2: float = 0.95,
+    eps: float = 1e-8,
+    mu_dtype: str | None = None,
+):
+    """Orthogonalized momentum for the matrices of the layers, and Adam for everything else.
+
+    An update of a matrix has the root mean square `rms`, which is about that of Adam's, so that one
+    learning rate serves both (arXiv:2502.16982, section 2.2).
+    """
+
+    def axes_of(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda at, x: _matrix_axes(at, x.ndim), params)
+
+    def labels(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda at, x: "matrix" if _matrix_axes(at, x.ndim) else "other", params
+        )
+
+    def scale(key_path: Any, x: jax.Array) -> jax.Array:
+        # A matrix with orthonormal rows or columns has this root mean square.
+        axes: Any = _matrix_axes(key_path, x.ndim)
+        longer = max(math.prod(x.shape[i] for i in each) for each in axes)
+        return x * (rms * math.sqrt(longer))
+
+    orthogonal = optax.contrib.scale_by_muon(
+        beta=momentum, mu_dtype=mu_dtype, weight_dimension_numbers=axes_of
+    )
+    scaled = optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
+    adam = optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype)
+    return optax.partition({"matrix": optax.chain(orthogonal, scaled), "other": adam}, labels)
+
+
 def _sgd(momentum: float = 0.0, nesterov: bool = False):
     return optax.trace(momentum, nesterov) if momentum else optax.identity()
 
 
-DIRECTIONS = {"adamw": _adamw, "adafactor": _adafactor, "lion": _lion, "sgd": _sgd}
+DIRECTIONS = {"adamw": _adamw, "muon": _muon, "adafactor": _adafactor, "lion": _lion, "sgd": _sgd}
 
 
 def _join(key_path) -> str:

@@ -90,6 +90,6 @@ def devices_of(topology: str) -> Sequence[Any]:
     except Exception as error:  # A missing library and an unknown name raise different types.
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"--topology={topology!r} is not available: {reason}; run `pip install libtpu`, and"
+            f"--topology={topology!r} is not available: {reason}; run `pip install 'jax[tpu]'`, and"
             " give a name such as v4:2x2x2, v5e:4x4, v5p:4x4x4, v6e:8x8"
         ) from None

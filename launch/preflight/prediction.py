@@ -109,8 +109,8 @@ def _advice(
             yield _how_to_fit(job, row, found["largest"])
     if unread := [row["name"] for row in rows if "unread" in row]:
         yield (
-            f"JAX cannot read the compiled text of: {', '.join(unread)}; no time is predicted. Try"
-            " another version of libtpu"
+            f"this JAX cannot read what this libtpu has compiled ({', '.join(unread)}), so no time"
+            " is predicted: pip install 'jax[tpu]' brings the version that it can read"
         )
     if "seconds" not in found:
         return

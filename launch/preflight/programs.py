@@ -24,7 +24,7 @@ from models.decoding.sampler import Sampler, bucket
 from models.decoding.weights import reshard
 from models.layers.kv_cache import KVCache, column_blocks
 from models.lora import LoraConfig, LoraModel
-from models.sharding import batch_sharding, decoding_shardings, tree_shardings
+from models.sharding import batch_sharding, batch_shards, decoding_shardings, tree_shardings
 from rl.learner import make_trainer_logprobs
 from train.objectives import sft
 from train.optimizer import Optimizer, make_optimizer
@@ -207,8 +207,7 @@ class Job:
         )
         heads = cache.prefix_k.shape[2]
         parts = 1
-        for size, axes in ((slots, ("data", "fsdp")), (heads, ("tensor",))):
-            shards = int(np.prod([self.mesh.shape[axis] for axis in axes]))
+        for size, shards in ((slots, batch_shards(self.mesh)), (heads, self.mesh.shape["tensor"])):
             parts *= shards if size % shards == 0 else 1
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache)) // parts
 

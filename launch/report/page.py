@@ -100,7 +100,7 @@ def sections(run: Run) -> list[Section]:
             "Stages",
             "Every stage answers the same held-out problems. Brackets are 95 % intervals: over"
             " problems with one seed, over training runs with several.",
-            tables=[results.stage_table(run), results.findings(run)],
+            tables=[results.stage_table(run), results.claims(run), results.findings(run)],
             figures=results.stage_figures(run),
         ),
         Section(

@@ -229,6 +229,19 @@ def findings(run: Run) -> Table | None:
     )
 
 
+def claims(run: Run) -> Table | None:
+    """Returns the claims about the methods that the report judges, with every condition."""
+    rows = []
+    for claim in run.report.get("claims") or []:
+        rows.append([f"{claim['claim']}: {claim['text']}", "", "", claim["verdict"]])
+        rows += [
+            [f"– {part['part']}", shown(part), short(part["least"]), part["verdict"]]
+            for part in claim["parts"]
+        ]
+    columns = ["claim and its conditions", "measured", "wanted at least", "verdict"]
+    return Table("Claims", columns, rows) if rows else None
+
+
 def percent_point(x: float, figure: Mapping[str, Any]) -> Point:
     """Returns a share with its interval as a point in percent."""
     low, high = interval(figure)

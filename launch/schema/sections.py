@@ -97,10 +97,10 @@ class Optimizer(Section):
     ] = 1.0
     weight_decay: Annotated[float, Setting("decoupled weight decay", least=0)] = 0.0
     b1: Annotated[
-        float | None, Setting("decay of the first moment (adamw, lion)", least=0, below=1)
+        float | None, Setting("decay of the first moment (adamw, lion, muon)", least=0, below=1)
     ] = None
     b2: Annotated[
-        float | None, Setting("decay of the second moment (adamw, lion)", least=0, below=1)
+        float | None, Setting("decay of the second moment (adamw, lion, muon)", least=0, below=1)
     ] = None
     eps: Annotated[float | None, Setting("added to the denominator (adamw)", above=0)] = None
     mu_dtype: Annotated[
@@ -113,7 +113,10 @@ class Optimizer(Section):
     min_factored: Annotated[
         int | None, Setting("smallest factored dimension (adafactor)", least=1)
     ] = None
-    momentum: Annotated[float | None, Setting("momentum (sgd)", least=0, below=1)] = None
+    momentum: Annotated[float | None, Setting("momentum (sgd, muon)", least=0, below=1)] = None
+    rms: Annotated[
+        float | None, Setting("root mean square of a matrix's update (muon)", above=0)
+    ] = None
     nesterov: Annotated[bool | None, Setting("Nesterov momentum (sgd)")] = None
     lr_rules: Annotated[
         tuple[Any, ...] | None,
@@ -298,7 +301,7 @@ def check_rows(config: Section, shards: int) -> None:
 
     Args:
       config: the config; all its sections are checked.
-      shards: parts of a batch over the mesh axes `data` and `fsdp`.
+      shards: over how many devices a batch is split; see `models.sharding.batch_shards`.
     """
     mistakes = []
     for path, section in sections(config):

@@ -3,6 +3,7 @@
 It is exact: every token reaches all experts that the router chose for it.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -18,9 +19,10 @@ from models.sharding import partition_spec
 class MoE(nnx.Module):
     """Routed experts, a few of which process each token, and a shared expert for all tokens.
 
-    Each device processes its own tokens with its own slice of every expert: the hidden units of an
-    expert are split over the mesh axis `tensor`, like those of an MLP. So tokens never move between
-    devices, and devices that share a row have equal work however unequal the experts' loads are.
+    Devices along the mesh axis `tensor` hold slices of the hidden units of every expert, like those
+    of an MLP. Devices along `expert` hold some of the experts each. These devices have rows of
+    their own, so each of them gets the tokens of all, computes what its experts say to them, and
+    sends the sums back. There is no limit to the tokens of an expert, so none is dropped.
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
@@ -44,13 +46,14 @@ class MoE(nnx.Module):
         of_device = functools.partial(_routed, self.config)
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.size == 1:
-            out_BTD = of_device(None, x_BTD, router, kernels)
+            out_BTD = of_device(Split(), x_BTD, router, kernels)
         else:
             rows = partition_spec(("batch", None, None), x_BTD.shape, mesh)
-            into = partition_spec((None, None, "mlp"), kernels[0].shape, mesh)
-            back = partition_spec((None, "mlp", None), kernels[2].shape, mesh)
+            into = partition_spec(("experts", None, "mlp"), kernels[0].shape, mesh)
+            back = partition_spec(("experts", "mlp", None), kernels[2].shape, mesh)
+            split = Split(_axes(into[0]), _axes(into[2]), _axes(rows[0]))
             out_BTD = jax.shard_map(
-                functools.partial(of_device, into[2]),
+                functools.partial(of_device, split),
                 in_specs=(rows, (PartitionSpec(), PartitionSpec()), (into, into, back)),
                 out_specs=rows,
             )(x_BTD, router, kernels)
@@ -104,32 +107,74 @@ def route(
     return chosen_UX, weights_UX * config.scale
 
 
-def _routed(config: Experts, tensor_axes, x_BTD, router, kernels):
-    """Computes a device's tokens with its slice of every expert and sums over the slices."""
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Mesh axes over which a mixture of experts is split.
+
+    Attributes:
+      experts: axes that split the experts.
+      hidden: axes that split the hidden units of every expert.
+      rows: axes that split the rows of the batch.
+    """
+
+    experts: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+
+
+def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Returns the mesh axes of an entry of a `PartitionSpec`."""
+    return (entry,) if isinstance(entry, str) else entry or ()
+
+
+def _routed(config: Experts, split: Split, x_BTD, router, kernels):
+    """Computes the device's experts for the tokens that they are for, and sums over devices."""
     gate, up, down = kernels
     x_UD = x_BTD.reshape(-1, x_BTD.shape[-1])
     chosen_UX, weights_UX = route(config, x_UD, *router)
-    if tensor_axes is not None:
+    # Tokens are exchanged between devices that hold different experts and different rows.
+    exchanged = tuple(axis for axis in split.experts if axis in split.rows)
+    if exchanged:
+        x_UD, weights_UX, chosen_UX = (
+            jax.lax.all_gather(x, exchanged, tiled=True) for x in (x_UD, weights_UX, chosen_UX)
+        )
+    # Devices that hold other parts of the experts, for the same tokens.
+    summed = (*split.hidden, *(axis for axis in split.experts if axis not in split.rows))
+    if summed:
         # Makes the backward pass sum gradients over slices here, once for each token, instead of
         # once for each of the token's experts.
-        x_UD, weights_UX = jax.lax.pcast((x_UD, weights_UX), tensor_axes, to="varying")
-    # `rows` holds one row for each pair of token and chosen expert, sorted by expert.
-    order = jnp.argsort(chosen_UX.ravel())
+        x_UD, weights_UX = jax.lax.pcast((x_UD, weights_UX), summed, to="varying")
+    here = gate.shape[0]
+    first = jax.lax.axis_index(split.experts) * here if split.experts else 0
+    expert = chosen_UX.ravel() - first
+    # `rows` holds one row for each pair of token and chosen expert, sorted by expert. Pairs whose
+    # expert is on another device come last, and belong to none.
+    mine = (expert >= 0) & (expert < here)
+    order = jnp.argsort(jnp.where(mine, expert, here))
     back = jnp.argsort(order)
-    sizes_E = jnp.sum(chosen_UX.ravel()[:, None] == jnp.arange(config.num_experts), 0)
+    sizes_E = jnp.sum(expert[:, None] == jnp.arange(here), 0)
     rows = _to_experts(x_UD, order, back.reshape(chosen_UX.shape))
+    keep = mine[order][:, None] if split.experts else None
+    rows = _kept(keep, rows)
     hidden = jax.nn.silu(jax.lax.ragged_dot(rows, gate, sizes_E))
     hidden *= jax.lax.ragged_dot(rows, up, sizes_E)
     # The weights multiply before the last product, which is linear. So the gradient needs no copy
     # of its results.
     weights = _permuted(weights_UX.ravel(), order, back)
-    hidden = (hidden * weights[:, None]).astype(x_UD.dtype)
-    rows = jax.lax.ragged_dot(hidden, down, sizes_E)
+    hidden = _kept(keep, (hidden * weights[:, None]).astype(x_UD.dtype))
+    rows = _kept(keep, jax.lax.ragged_dot(hidden, down, sizes_E))
     out_UXD = _permuted(rows, back, order).reshape(*chosen_UX.shape, -1)
     out_UD = out_UXD.sum(1)
-    if tensor_axes is not None:
-        out_UD = jax.lax.psum(out_UD, tensor_axes)
+    if summed:
+        out_UD = jax.lax.psum(out_UD, summed)
+    if exchanged:
+        out_UD = jax.lax.psum_scatter(out_UD, exchanged, tiled=True)
     return out_UD.reshape(x_BTD.shape)
+
+
+def _kept(keep, rows):
+    """Sets rows outside the device's groups to 0: `ragged_dot` leaves them, and gradients, open."""
+    return rows if keep is None else jnp.where(keep, rows, 0)
 
 
 # The next two functions define their own gradients, which are gathers too. JAX would transpose a

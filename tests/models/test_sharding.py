@@ -1,5 +1,7 @@
 """Tests how the sharding table splits arrays, and that a recipe can override its entries."""
 
+import contextlib
+
 import jax
 import pytest
 from jax.sharding import PartitionSpec
@@ -62,3 +64,16 @@ def test_a_config_gives_the_rules():
 def test_mistakes_name_the_value(changes, message):
     with pytest.raises(ValueError, match=message):
         sharding.set_rules(changes)
+
+
+def test_an_axis_over_which_nothing_is_split_is_refused():
+    devices = [jax.devices()[0]] * 2
+    for axis in ("data", "expert", "tensor"):
+        sharding.set_rules({})
+        with contextlib.suppress(Exception):  # One device twice is no mesh, but it is not refused.
+            sharding.make_mesh({axis: 2}, devices)
+        sharding.set_rules(
+            {name: None for name, axes in sharding.LOGICAL_RULES.items() if axis in (axes or ())}
+        )
+        with pytest.raises(ValueError, match=f"mesh axis {axis}=2: the sharding table splits noth"):
+            sharding.make_mesh({axis: 2}, devices)

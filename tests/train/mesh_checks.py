@@ -8,9 +8,11 @@ import sys
 
 import jax
 import numpy as np
+from flax import nnx
 
 from models.config import Experts, LatentAttention, ModelConfig
 from models.decoder import LanguageModel
+from models.layers.moe import MoE
 from models.sharding import make_mesh, tree_shardings
 from rl.learner import make_policy_loss
 from rl.losses import PolicyLossConfig
@@ -33,7 +35,7 @@ MODEL = LanguageModel(
         tie_embeddings=True,
     )  # fmt: skip
 )
-# Experts are split over `tensor`, and their tokens over the other axes.
+# Experts are split over `tensor` and `expert`, and their tokens over all axes but `tensor`.
 EXPERTS = LanguageModel(
     ModelConfig(
         family="deepseek_v3", vocab_size=32, embed_dim=16, num_layers=3, num_heads=4,
@@ -57,7 +59,7 @@ OBJECTIVES = {
     "experts": (
         make_policy_loss(EXPERTS, PolicyLossConfig(beta=0.1), temperature=0.8),
         {"normalize_weights": False},
-        [{"fsdp": 8}, MIXED],
+        [MIXED, {"fsdp": 2, "tensor": 2, "expert": 2}],
     ),
     "grpo": (
         make_policy_loss(MODEL, PolicyLossConfig(beta=0.1), temperature=0.8),
@@ -128,8 +130,26 @@ def two_updates(objective, mesh, accumulate):
     return jax.tree.map(np.array, state.params), jax.tree.map(float, metrics), shardings
 
 
+def check_rows_that_do_not_divide():
+    """Three rows of tokens on eight devices that hold an expert each: all devices have all rows."""
+    graph, state = nnx.split(MoE(EXPERTS.config, nnx.Rngs(0)))
+    draw = lambda x: _rng.normal(0, 0.5, x.shape).astype(np.float32)  # noqa: E731
+    state, x = jax.tree.map(draw, state), draw(np.zeros((3, 5, 16)))
+    loss = lambda state, x: (nnx.merge(graph, state)(x) ** 2).sum()  # noqa: E731
+    both = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    expected = both(state, x)
+    with jax.set_mesh(make_mesh({"expert": 8})):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+            both(state, x),
+            expected,
+        )
+
+
 def main(objective):
     assert jax.device_count() == 8
+    if objective == "experts":
+        check_rows_that_do_not_divide()
     expected, expected_metrics, _ = two_updates(
         objective, make_mesh(devices=jax.devices()[:1]), accumulate=1
     )
@@ -153,7 +173,8 @@ def main(objective):
             for state in (shardings.params, shardings.opt_state.trace)
         )
         if objective == "experts":
-            assert gates[1] == (2, 8, 16 // split[0], 8 // split[1]), gates
+            here = 8 // mesh.shape["expert"]
+            assert gates[1] == (2, here, 16 // split[0], 8 // split[1]), gates
         else:
             assert gates["kernel"][1] == (2, 16 // split[0], 32 // split[1]), gates
         assert momentum == gates

@@ -131,7 +131,7 @@ def test_config_dict():
 @pytest.mark.parametrize(
     "config, message",
     [
-        (dict(name="adam"), "unknown optimizer 'adam': choose adamw, adafactor"),
+        (dict(name="adam"), "unknown optimizer 'adam': choose adamw, muon, adafactor"),
         (dict(name="sgd", b2=0.9), "'sgd' has no setting 'b2': its own are momentum, nesterov; "),
         (dict(lerning_rate=1.0), "no setting 'lerning_rate'"),
         (dict(schedule="cos"), "unknown schedule 'cos'"),
@@ -156,3 +156,41 @@ def test_config_dict():
 def test_bad_configs(config, message):
     with pytest.raises(ValueError, match=message):
         make_optimizer(config, PARAMS, 10)
+
+
+def test_muon_orthogonalizes_each_matrix_and_leaves_the_rest_to_adam():
+    """Against a singular value decomposition; two stacked layers, heads on axes of their own."""
+    rng = np.random.default_rng(0)
+    shapes = {"q": (2, 6, 2, 4), "o": (2, 2, 4, 6)}
+    params = {
+        "embedding": rng.normal(size=(5, 6)).astype(np.float32),
+        "layers": {
+            "attention": {
+                name: {"kernel": rng.normal(size=shape).astype(np.float32)}
+                for name, shape in shapes.items()
+            },
+            "norm": {"scale": np.ones((2, 6), np.float32)},
+        },
+    }
+    grads = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
+    settings = dict(learning_rate=0.1, clip_norm=None)
+
+    def after_one_step(name):
+        optimizer = make_optimizer(dict(name=name, **settings), params, 10)
+        return optimizer.update(grads, optimizer.init(params), params, 0)[0]
+
+    muon, adam = after_one_step("muon"), after_one_step("adamw")
+    close(muon["embedding"], adam["embedding"])
+    close(muon["layers"]["norm"], adam["layers"]["norm"])
+    for name, inputs in (("q", 6), ("o", 8)):
+        before = params["layers"]["attention"][name]["kernel"]
+        change = (before - muon["layers"]["attention"][name]["kernel"]) / 0.1
+        for layer in range(2):
+            gradient = grads["layers"]["attention"][name]["kernel"][layer].reshape(inputs, -1)
+            u, _, v = np.linalg.svd(np.float64(gradient), full_matrices=False)
+            update = np.float64(change[layer]).reshape(inputs, -1)
+            # Five Newton-Schulz steps bring the singular values near 1, and keep the directions.
+            values = np.diag(u.T @ update @ v.T) / (0.2 * np.sqrt(max(update.shape)))
+            assert (values > 0.6).all() and (values < 1.3).all()
+            scaled = u @ np.diag(values) @ v * 0.2 * np.sqrt(max(update.shape))
+            np.testing.assert_allclose(update, scaled, atol=1e-4)

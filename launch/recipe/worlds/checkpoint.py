@@ -19,6 +19,7 @@ from launch.schema.sections import check_rows
 from launch.schema.small import SmallConfig
 from models.checkpoint import load_params
 from models.checkpoint_source import locate
+from models.sharding import batch_shards
 from reasoning.problem import Problem
 from reasoning.response import parse_response, tagged
 from reasoning.tasks import Task, get_task
@@ -37,7 +38,7 @@ class CheckpointWorld(World):
         runtime.keep_compiled(directory)
         model, tokenizer = open_checkpoint(source, config.dtype, config.remat)
         mesh = runtime.build_mesh(config)
-        check_rows(config, mesh.shape["data"] * mesh.shape["fsdp"])
+        check_rows(config, batch_shards(mesh))
         context = model.config.max_length
         for name, longest in config.lengths().items():
             if context is not None and longest >= context:

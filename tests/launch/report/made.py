@@ -136,7 +136,11 @@ def r1(folder, text="so 3"):
         [{"question": f"What is 1 + 2? {text}", "reference": "3", "paths": paths}],
     )
     findings = [{"finding": "math, R1-Zero less base"} | mean_with_ci([40.0, 50.0], 2)]
-    write_report(folder / "report.json", {"seeds": 2, "stages": results, "findings": findings})
+    part = {"part": "sums, R1-Zero less base", "least": 40, "verdict": "open"}
+    claim = {"claim": "F1", "text": "RL teaches", "verdict": "open",
+             "parts": [part | mean_with_ci([40.0, 50.0], 2)]}  # fmt: skip
+    report = {"seeds": 2, "stages": results, "findings": findings, "claims": [claim]}
+    write_report(folder / "report.json", report)
     return folder
 
 
