@@ -23,7 +23,8 @@ nb_ipywidgets_js = {}
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 4
 # Outputs of notebooks are of many kinds, of which a page shows the best that it can.
-suppress_warnings = ["mystnb.unknown_mime_type"]
+# A type such as `bytes` may also be the name of attributes of several classes.
+suppress_warnings = ["mystnb.unknown_mime_type", "ref.python"]
 
 # API from docstrings, which write code in single backticks.
 default_role = "code"

@@ -82,9 +82,7 @@ def _numbers(value, place=()):
         yield place
 
 
-@pytest.mark.parametrize(
-    "name", sorted(p.name for p in RESULTS.glob("*.json") if p.name != ROUTER)
-)
+@pytest.mark.parametrize("name", sorted(p.name for p in RESULTS.glob("*.json") if p.name != ROUTER))
 def test_a_changed_figure_in_a_file_is_noticed(name, tmp_path):
     root = _copy(tmp_path)
     path = root / "docs" / "results" / name
