@@ -9,12 +9,15 @@ scratch, or a checkpoint) in `launch/recipe/worlds/`.
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from launch import recipe, schema
 from launch.parts import runtime
+from launch.schema.recipe import RecipeConfig
 from launch.schema.small import SmallConfig
 from launch.schema.tiny import TinyConfig
 
@@ -37,16 +40,25 @@ def main(argv: list[str]) -> None:
     runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
     config = runtime.read_config(_CONFIG, recipe.schema_of(_CONFIG.value))
     with runtime.working_directory(_WORKDIR.value, remote=True) as directory:
-        _run(config, directory)
+        command = _run(config, directory)
+    print(f"next: {command}")
 
 
-def _run(config, workdir: Path):
+def _run(config: RecipeConfig, workdir: Path) -> str:
+    """Runs the stages, shows the results, and returns the command to try next."""
     from launch.parts import machine, report
     from launch.recipe import claims, findings, runner, world
+    from launch.terminal import ending, following
 
     start = time.monotonic()
     works = world.open_workspaces(config, workdir, _SEEDS.value, _ACCEPT_STOPPED.value)
-    by_seed = [runner.run_stages(work, _STAGES.value) for work in works]
+    names = [name for name in recipe.STAGES if name in _STAGES.value]
+    waiting = [n for n in names if not all(runner.is_complete(work, n) for work in works)]
+    complete = [name for name in names if name not in waiting]
+    watch = following.begin(config, works, waiting)
+    print("\n".join(following.introduction(config, watch, waiting, complete, workdir)), flush=True)
+    with watch.telling():
+        by_seed = [runner.run_stages(work, _STAGES.value) for work in works]
     directories = [work.directory for work in works]
     combined = report.combine_seeds(by_seed)
     summary = {
@@ -59,34 +71,41 @@ def _run(config, workdir: Path):
     summary["machine"] = machine.describe()
     found = findings.findings(by_seed, directories)
     judged = claims.judge(by_seed)
-    report.write_report(
-        workdir / "report.json", summary | {"findings": found, "claims": judged} | others
-    )
-    if summary["stages"]:
-        _show(workdir, directories, summary["stages"])
+    whole = summary | {"findings": found, "claims": judged} | others
+    report.write_report(workdir / "report.json", whole)
+    pictures = _show(workdir, directories, summary["stages"]) if summary["stages"] else []
     if "distill" in others:
         arms = {name: each for name, each in others["distill"].items() if name != "wall_seconds"}
         report.print_table(arms, _SEEDS.value)
     for line in [*findings.lines(found), *claims.lines(judged)]:
         print(line)
+    ran = ending.Ran(waiting, complete, summary["wall_seconds"], watch.estimated)
+    print("\n" + "\n".join(ending.sentences(whole, ran)) + "\n")
     print(f"report: {workdir / 'report.json'}")
+    for picture in pictures:
+        print(f"picture: {picture}")
+    return ending.next_command(whole, _config_path(), _WORKDIR.value)
 
 
-def _show(workdir: Path, seeds: list[Path], reported):
+def _config_path() -> str:
+    """Returns what `--config` said."""
+    return str(flags.FLAGS["config"].config_filename)
+
+
+def _show(workdir: Path, seeds: Sequence[Path], reported: Mapping[str, Any]) -> list[Path]:
+    """Shows table, curves and samples of the stages; returns the pictures that it wrote."""
     from launch.parts import report
-    from train.metrics import read_metrics
 
     report.print_table(reported, _SEEDS.value)
+    pictures = []
     for stage in reported:
-        runs = {
-            directory.name: read_metrics(directory / stage)
-            for directory in seeds
-            if (directory / stage).is_dir()
-        }
-        if any("reward" in record for records in runs.values() for record in records):
-            report.plot_training(workdir / f"{stage}.png", runs)
+        folders = [each / stage for each in seeds if (each / stage).is_dir()]
+        picture = workdir / f"{stage}.png"
+        if report.plot_training(picture, {each.parent.name: each for each in folders}):
+            pictures.append(picture)
     directories = {stage: seeds[0] / stage for stage in reported}
     report.show_samples(workdir / "samples.json", directories)
+    return pictures
 
 
 if __name__ == "__main__":

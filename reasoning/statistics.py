@@ -39,11 +39,11 @@ def mean_with_ci(values: ArrayLike, seeds: int = 1) -> dict[str, Any]:
     return {"mean": mean, "ci95": [mean - half, mean + half], "n": values.size, "seeds": seeds}
 
 
-def share_with_ci(hits: int, n: int, seeds: int = 1) -> dict[str, Any]:
+def share_with_ci(hits: float, n: int, seeds: int = 1) -> dict[str, Any]:
     """Returns the share `hits / n` with Wilson's 95 % score interval (JASA 22, 1927).
 
     Args:
-      hits: trials that succeeded.
+      hits: trials that succeeded; of a mixture of outcomes, their expected number.
       n: independent trials.
       seeds: number of training runs, for the report.
 

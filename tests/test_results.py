@@ -136,22 +136,3 @@ def test_commands_and_links_lead_somewhere(page):
         assert re.search(rf"^{target}:", makefile, re.M), f"make {target}"
     for link in re.findall(r"\]\(([^)#\s]+)\)", text):
         assert "://" in link or (page.parent / link).exists(), link
-
-
-def test_flags_of_the_readme_exist():
-    """Those of entry points; fields of configs are the schema's matter."""
-    lines = [
-        line
-        for page in ("README.md", "docs/using.md")
-        for line in (ROOT / page).read_text().splitlines()
-        if re.search(r"python -m launch\.run_\w+ ", line)
-    ]
-    assert len(lines) > 10
-    for line in lines:
-        source = (
-            ROOT / "launch" / f"{re.search(r'launch.(run_[a-z0-9]+)', line)[1]}.py"
-        ).read_text()
-        source += (ROOT / "launch" / "parts" / "runtime.py").read_text()
-        for flag in re.findall(r" --([a-z_]+)=", line):
-            known = rf"DEFINE_\w+\(\s*\"{flag}\"|DEFINE_{flag}|define_{flag}"
-            assert re.search(known, source), f"{flag} of {line}"

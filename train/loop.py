@@ -75,6 +75,7 @@ def run(
     guards: Sequence[Guard] = (),
     log_every: int = 10,
     show: Sequence[str] = ("loss",),
+    curves: Sequence[str] = (),
     max_skipped: int = 10,
     max_batch_shapes: int = 1,
 ) -> Result:
@@ -106,6 +107,7 @@ def run(
         iteration's first update), `seconds/source` and `seconds/train` of an iteration, and, if
         there is a metric `tokens`, `tokens_per_second/train`.
       show: metrics to show with the progress.
+      curves: those of them that are drawn as sparklines.
       max_skipped: stop after so many updates in a row that were not finite. A run whose last
         update was not finite has stopped too.
       max_batch_shapes: shapes of batches that the source may return; each costs a compilation.
@@ -138,7 +140,7 @@ def run(
     with contextlib.ExitStack() as stack:
         # The source and the hooks need the mesh; the step sets it by itself.
         stack.enter_context(jax.set_mesh(step_fn.mesh))
-        progress = stack.enter_context(contextlib.closing(Progress(title, num_steps, step)))
+        progress = stack.enter_context(contextlib.closing(Progress(title, num_steps, step, curves)))
         stopper = stack.enter_context(Stopper(progress.say))
         feed = stack.enter_context(contextlib.closing(_Feed(source, step_fn.put)))
         log = RunLog(writer, progress, guards, max_skipped, num_steps, show)

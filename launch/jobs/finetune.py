@@ -17,7 +17,6 @@ from models.checkpoint_source import locate
 from models.decoder import LanguageModel
 from models.tokens.tokenizer import Tokenizer
 from reasoning.prompts import get_template
-from train.metrics import read_metrics
 
 # The evaluation of the given checkpoint depends on these fields.
 INITIAL_FIELDS = ("model", "dtype", "mesh", "seed", "template", "evaluation")
@@ -124,9 +123,7 @@ def _run(
         },
     )
     report.print_table(results, 1)
-    records = read_metrics(work.stage_directory(stage))
-    if any("reward" in record for record in records):
-        report.plot_training(work.directory / f"{stage}.png", {stage: records})
+    report.plot_training(work.directory / f"{stage}.png", {stage: work.stage_directory(stage)})
     report.show_samples(
         work.directory / "samples.json", {name: work.stage_directory(name) for name in results}
     )

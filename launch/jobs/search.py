@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import matplotlib.pyplot as plt
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from launch.parts.report import format_figure, save_figure
+from launch.parts.report import format_figure
+from launch.report import figures, results
+from launch.report.figures import Axis, Panel
 from models.files import salvage_jsonl, write_jsonl
 from models.host.storage import GrowingFile
 from reasoning.generation.delimiters import split_steps
@@ -274,20 +275,11 @@ def print_table(records: Sequence[Mapping[str, Any]]) -> None:
 
 def plot(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Plots accuracy against generated tokens, a line for each method, with 95 % intervals."""
-    figure, axis = plt.subplots(figsize=(9, 6))
-    for i, name in enumerate(dict.fromkeys(record["method"] for record in records)):
-        own = [record for record in records if record["method"] == name]
-        if name in ONE_RESPONSE:
-            own = own[:1]
-        mean = np.array([record["accuracy"]["mean"] for record in own])
-        low, high = np.array([record["accuracy"]["ci95"] for record in own]).T
-        tokens = [record["tokens"] for record in own]
-        axis.errorbar(
-            tokens, mean, [mean - low, high - mean], label=name, capsize=2, linewidth=1.1,
-            marker="osv^D<>pP*Xhd"[i % 13], markersize=4, color=plt.get_cmap("tab20")(i % 20),
-        )  # fmt: skip
-    axis.set(xscale="log", xlabel="generated tokens a problem", ylabel="accuracy")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, ncols=2)
-    figure.tight_layout()
-    save_figure(figure, path)
+    numbers = sorted({record["accuracy"]["n"] for record in records})
+    panel = Panel(
+        Axis("generated text", "tokens a problem", log=True),
+        Axis("accuracy", "%", bounds=(0, 100)),
+        results.scaling_series(records, "tokens"),
+        f"n = {' or '.join(map(str, numbers))} problems; bars: 95 % intervals over problems",
+    )
+    figures.save(path, [panel])

@@ -50,6 +50,8 @@ from train.step import LossFn, Metrics, TrainStep, make_train_step
 
 # Rollouts that are written to samples.jsonl at a time.
 SAMPLES_SHOWN = 4
+# How often a run of RL shows its answers to the problems that are watched.
+WATCHED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +292,7 @@ def reinforce(
     *,
     evaluation: Callable[[Any], Mapping[str, float]] | None = None,
     evaluate_every: int | None = None,
+    watch: Callable[[int, Any], None] | None = None,
 ) -> Any:
     """Trains by RL with verifiable rewards from `params`; returns new parameters.
 
@@ -301,6 +304,7 @@ def reinforce(
       directory: where the training writes.
       evaluation: params -> metrics; called every `evaluate_every` steps.
       evaluate_every: steps between evaluations.
+      watch: (step, params) -> None; called `WATCHED` times, evenly spaced, and changes nothing.
 
     Raises:
       Interrupted: a signal ended the training.
@@ -312,7 +316,7 @@ def reinforce(
     if own_adapters:
         work = dataclasses.replace(work, model=plan.model)
         params = adapters.attached(work, params)
-    params = _reinforce(work, params, plan, directory, evaluation, evaluate_every)
+    params = _reinforce(work, params, plan, directory, evaluation, evaluate_every, watch)
     return work.model.merge(params) if own_adapters else params
 
 
@@ -323,6 +327,7 @@ def _reinforce(
     directory: Path,
     evaluation: Callable[[Any], Mapping[str, float]] | None,
     evaluate_every: int | None,
+    watch: Callable[[int, Any], None] | None,
 ) -> Any:
     """Trains the parameters of `plan.model`; see `reinforce`."""
     config = plan.config
@@ -385,6 +390,9 @@ def _reinforce(
         merge = work.model.merge
         if evaluation is not None and evaluate_every is not None:
             hooks.append(Hook(evaluate_every, lambda step, state: evaluation(merge(state.params))))
+        if watch is not None:
+            every = -(-plan.num_steps // WATCHED)
+            hooks.append(Hook(every, lambda step, state: watch(step, merge(state.params))))
         # A run with nothing but a user's rewards has no format to watch.
         measured = {"reward", "entropy", *reward_set.weights}
         rules = {name: rule for name, rule in DEFAULT_RULES.items() if name in measured}
@@ -407,7 +415,8 @@ def _reinforce(
             hooks=hooks,
             guards=guards,
             log_every=1,
-            show=("reward", "accuracy", "format", "response_tokens"),
+            show=("reward", "response_tokens", "accuracy", "format"),
+            curves=("reward", "response_tokens"),
         )
         generator.release()
     return _finished(work, directory, result)

@@ -8,16 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from models import processes
-from models.files import atomic_file, read_jsonl, write_atomically
+from launch.report import figures
+from launch.report.sources import read_training
+from launch.report.training import rl_panels
+from models.files import read_jsonl, write_atomically
 from reasoning.statistics import combine_seeds as combine_figures
 
 # The rows of the table, as far as a stage has them; `*` stands for a number of samples.
@@ -26,11 +23,6 @@ COLUMNS = (
     "knowledge/accuracy", "chat/win_rate", "chat/win_rate_over_rejection_sft", "math/format",
     "format", "language_consistency", "self_checks", "reward/*", "response_tokens",
 )  # fmt: skip
-PLOTTED = {
-    "reward": "reward",
-    "accuracy": "accuracy",
-    "response_tokens": "response length (tokens)",
-}
 # Entries that a stage has only if there was a reason; those of all seeds are kept.
 LISTED = ("stopped", "warnings")
 
@@ -94,32 +86,25 @@ def print_table(stages: Mapping[str, Mapping[str, Any]], seeds: int) -> None:
     Console(width=max(100, 30 + 26 * len(stages))).print(table)
 
 
-def plot_training(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Plots reward, accuracy and response length over steps, with one line for each run.
+def plot_training(path: Path, directories: Mapping[str, Path]) -> bool:
+    """Plots reward, accuracy and response length over the steps of RL, a line for each run.
 
     Args:
-      path: the image file.
-      runs: label -> metric records of an RL run.
+      path: the image file; `figures.save` writes the data beside it.
+      directories: label -> the folder of an RL run.
+
+    Returns:
+      Whether there was anything to plot: metrics with a reward.
     """
-    figure, axes = plt.subplots(1, len(PLOTTED), figsize=(4.5 * len(PLOTTED), 3.2))
-    for axis, (name, label) in zip(axes, PLOTTED.items()):
-        for run, records in runs.items():
-            points = [(r["step"], r[name]) for r in records if name in r]
-            if points:
-                axis.plot(*zip(*points), label=run, linewidth=1.2)
-        axis.set(xlabel="step", ylabel=label)
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
-    figure.tight_layout()
-    save_figure(figure, path)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure to a local or remote file, in the main process alone, and closes it."""
-    if processes.is_main():
-        with atomic_file(path, "wb") as file:
-            figure.savefig(file, dpi=120, format=path.suffix[1:])
-    plt.close(figure)
+    found = [(label, read_training(each)) for label, each in directories.items()]
+    trainings = [
+        (label, training, i)
+        for i, (label, training) in enumerate(found)
+        if any("reward" in record for record in training.records)
+    ]
+    if trainings:
+        figures.save(path, rl_panels(trainings))
+    return bool(trainings)
 
 
 def print_samples(title: str, records: Sequence[Mapping[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, world
 from launch.schema.rl import RecipeRl
+from launch.terminal.samples import Watched
 
 
 def rl_stage(name: str, start: str) -> Stage:
@@ -21,7 +22,10 @@ def rl_stage(name: str, start: str) -> Stage:
 
     def run(work: Workspace, directory: Path) -> dict[str, Any]:
         params = stages.load_stage(work, start)
-        params = training.reinforce(work, params, plan(work), directory)
+        planned = plan(work)
+        watched = Watched(work, planned.config, directory)
+        watched.begin(params)
+        params = training.reinforce(work, params, planned, directory, watch=watched)
         return stages.publish(work, directory, params)
 
     return Stage(

@@ -31,7 +31,7 @@ def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:
     # A stage whose checkpoint is accepted as its result has to run, to publish that checkpoint.
     accepted = needed & set(work.accept_stopped)
     names = [name for name in STAGES if name in names or name in accepted]
-    waiting = [name for name in names if not _is_complete(work, name)]
+    waiting = [name for name in names if not is_complete(work, name)]
     for name in waiting:
         for each in inputs(name, reasoner):
             if each not in names:
@@ -62,7 +62,8 @@ def settings_of(work: Workspace, name: str) -> dict[str, Any]:
     }
 
 
-def _is_complete(work: Workspace, name: str) -> bool:
+def is_complete(work: Workspace, name: str) -> bool:
+    """Tells whether a stage's result is on disk, of this config."""
     done = work.stage_directory(name) / stages.RESULT_FILE
     return done.exists() and stages.saved_settings(work, name) == settings_of(work, name)
 

@@ -8,6 +8,7 @@ from typing import Any
 from launch.report import charts
 from launch.report.charts import Figure, Point, Series, Table, interval, short
 from launch.report.sources import Run
+from reasoning.statistics import share_with_ci
 
 # Metrics in this order, then all others.
 ORDER = (
@@ -97,22 +98,12 @@ def scaling(records: Sequence[Mapping[str, Any]], what: str = "") -> list[Figure
         its budget in its name too.
       what: ends the titles.
     """
-    lines: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        lines.setdefault(str(record.get("method")).partition("@")[0], []).append(record)
     figures = []
     for field, label in (
         ("tokens", "generated tokens a problem"),
         ("flops", "FLOPs a problem"),
     ):
-        series = []
-        for name, own in lines.items():
-            points = {}
-            for record in own:
-                if charts.finite(record.get(field)) and record.get("accuracy"):
-                    # A method that gives one response has the same cost at every budget.
-                    points[record[field]] = percent_point(record[field], record["accuracy"])
-            series.append(Series(name, [points[x] for x in sorted(points)]))
+        series = scaling_series(records, field)
         note = f"{_count(records)}Bars are 95 % intervals over problems. The x axis is logarithmic."
         name = f"Accuracy against {'tokens' if field == 'tokens' else 'FLOPs'}{what}"
         figures.append(
@@ -121,6 +112,27 @@ def scaling(records: Sequence[Mapping[str, Any]], what: str = "") -> list[Figure
             )
         )
     return [figure for figure in figures if figure is not None]
+
+
+def scaling_series(records: Sequence[Mapping[str, Any]], field: str) -> list[Series]:
+    """Returns accuracy in percent against a cost, a line for each method over its budgets.
+
+    Args:
+      records: as for `scaling`.
+      field: the cost, such as `tokens`.
+    """
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        lines.setdefault(str(record.get("method")).partition("@")[0], []).append(record)
+    series = []
+    for name, own in lines.items():
+        points = {}
+        for record in own:
+            if charts.finite(record.get(field)) and record.get("accuracy"):
+                # A method that gives one response has the same cost at every budget.
+                points[record[field]] = percent_point(record[field], record["accuracy"])
+        series.append(Series(name, [points[x] for x in sorted(points)]))
+    return series
 
 
 def measurements_table(records: Sequence[Mapping[str, Any]], caption: str) -> Table:
@@ -167,18 +179,10 @@ def router(report: Mapping[str, Any]) -> tuple[list[Figure], list[Table]]:
     kinds, routes = report.get("kinds"), report.get("routes")
     if not isinstance(kinds, Mapping) or not isinstance(routes, Mapping):
         return [], []
-    series = [
-        Series(
-            kind,
-            [Point(x, 100 * y) for x, y in zip(each["curve"]["cost"], each["curve"]["accuracy"])],
-        )
-        for kind, each in kinds.items()
-    ]
-    for i, (name, route) in enumerate(routes.items()):
-        point = percent_point(route["cost"], route["accuracy"])
-        series.append(Series(f"route {name}", [point], line=False, colour=len(kinds) + i))
+    series = router_series(report)
     n = report.get("questions")
-    note = f"n = {n} questions, cross-validated. Points are fixed routes, with 95 % intervals."
+    note = f"n = {n} questions, cross-validated. Points are fixed routes. Bars and bands are 95 %"
+    note += " intervals over questions."
     title, x = "Accuracy against the mean cost of a question", "tokens a question"
     figure = charts.chart(title, x, "accuracy (%)", series, note=note, log_x=True, bounds=(0, 100))
     figures = ("apgr", "cpt50", "cpt80", "cpt95")
@@ -193,6 +197,25 @@ def router(report: Mapping[str, Any]) -> tuple[list[Figure], list[Table]]:
         Table("Fixed routes", ["route", "accuracy (%)", "tokens a question"], fixed),
     ]
     return [figure] if figure is not None else [], tables
+
+
+def router_series(report: Mapping[str, Any]) -> list[Series]:
+    """Returns accuracy in percent against cost: a line for each kind, a point for each route."""
+    n = report.get("questions")
+
+    def point(cost: float, accuracy: float) -> Point:
+        if not n:
+            return Point(cost, 100 * accuracy)
+        return percent_point(cost, share_with_ci(accuracy * n, n))
+
+    kinds, series = report["kinds"], []
+    for kind, each in kinds.items():
+        curve = each["curve"]
+        series.append(Series(kind, [point(*at) for at in zip(curve["cost"], curve["accuracy"])]))
+    for i, (name, route) in enumerate(report["routes"].items()):
+        at = percent_point(route["cost"], route["accuracy"])
+        series.append(Series(f"route {name}", [at], line=False, colour=len(kinds) + i))
+    return series
 
 
 def verifiers(run: Run) -> tuple[list[Figure], list[Table]]:

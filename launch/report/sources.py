@@ -116,10 +116,7 @@ def read_run(directory: str | os.PathLike) -> Run:
         if (folder / "graded.jsonl").exists() and stage not in graded:
             graded[stage] = list(itertools.islice(_lines(folder / "graded.jsonl"), GRADED_READ))
         if (folder / "metrics.jsonl").exists():
-            settings = _read(folder / "settings.json") or _read(folder.parent / "settings.json")
-            records, _ = salvage_jsonl(folder / "metrics.jsonl")
-            samples = _both_ends(folder / "samples.jsonl")
-            trainings.append(Training(stage, seed, records, settings or {}, samples))
+            trainings.append(read_training(folder, stage, seed))
         told = stage if len({each for _, each, _ in named}) < 2 else f"{stage}, {seed}"
         for line in _warnings(_read(folder / "warnings.json", (list,)) or []):
             warnings.append((told, line))
@@ -136,6 +133,19 @@ def read_run(directory: str | os.PathLike) -> Run:
         name: _combined(each) for name, each in results.items() if isinstance(each[0], Mapping)
     }
     return Run(path, report, invocations, stages, search, trainings, graded, found, warnings)
+
+
+def read_training(directory: Path, stage: str = "", seed: str = "") -> Training:
+    """Reads the folder of one training; what is missing there is empty.
+
+    Raises:
+      ValueError: a file is damaged.
+    """
+    settings = _read(directory / "settings.json") or _read(directory.parent / "settings.json")
+    metrics = directory / "metrics.jsonl"
+    records = salvage_jsonl(metrics)[0] if metrics.exists() else []
+    samples = _both_ends(directory / "samples.jsonl")
+    return Training(stage or directory.name, seed, records, settings or {}, samples)
 
 
 def last_change(directory: Path) -> int:

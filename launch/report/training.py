@@ -6,6 +6,7 @@ from typing import Any
 
 from launch.report import charts
 from launch.report.charts import Figure, Point, Series
+from launch.report.figures import Axis, Panel
 from launch.report.sources import Run, Training, settings_of
 from reasoning.statistics import mean_with_ci
 
@@ -30,6 +31,12 @@ CURVES = (
 SMOOTHED_FROM, SMOOTHED_SHARE = 24, 0.08
 # Shares are in percent, and these are not.
 _NOT_SHARES = ("response_tokens", "reward/*")
+# (metric, label, unit, scale) of the picture of an RL training.
+PLOTTED = (
+    ("reward", "reward", "mean of a response", 1),
+    ("accuracy", "accuracy on training problems", "%", 100),
+    ("response_tokens", "response length", "tokens", 1),
+)
 _PARTS = ("sampling", "rewards", "preparing batches", "waiting for data", "training")
 
 
@@ -78,9 +85,22 @@ def curve(
     scale: float,
     trainings: Sequence[tuple[str, Training, int]],
 ) -> Figure | None:
-    """Draws a metric over steps, with a line for each of (name, training, colour).
+    """Draws a metric over steps, with a line for each of (name, training, colour)."""
+    series, note = curve_series(metric, scale, trainings)
+    return charts.chart(title, "step (updates)", unit, series, note=note)
+
+
+def curve_series(
+    metric: str, scale: float, trainings: Sequence[tuple[str, Training, int]]
+) -> tuple[list[Series], str]:
+    """Returns the lines of a metric over steps, and a note on n and intervals.
 
     Long curves are running means with their 95 % interval, over a faint line of what was logged.
+
+    Args:
+      metric: its name in metrics.jsonl.
+      scale: factor of its values.
+      trainings: (name, training, colour) of each line.
     """
     series, window, sizes = [], 1, set()
     for name, training, colour in trainings:
@@ -96,8 +116,35 @@ def curve(
         window = max(3, round(SMOOTHED_SHARE * len(raw)))
         series.append(Series(f"{name}, as logged", raw, colour=colour, faint=True))
         series.append(Series(name, _running_mean(steps, values, window), colour=colour))
-    note = _note(metric, window, sizes)
-    return charts.chart(title, "step (updates)", unit, series, note=note)
+    return series, _note(metric, window, sizes, len(trainings))
+
+
+def rl_panels(trainings: Sequence[tuple[str, Training, int]]) -> list[Panel]:
+    """Returns diagrams of reward, accuracy and response length over the steps of RL.
+
+    Lines are running means with their 95 % interval, over a faint line of what was logged.
+    """
+    panels = []
+    for metric, label, unit, scale in PLOTTED:
+        series, window = [], 1
+        for name, training, colour in trainings:
+            records = [r for r in training.records if charts.finite(r.get(metric))]
+            values = [scale * r[metric] for r in records]
+            steps = [r.get("step", i + 1) for i, r in enumerate(records)]
+            window = max(3, round(SMOOTHED_SHARE * len(records)))
+            raw = [Point(step, value) for step, value in zip(steps, values)]
+            series.append(Series(name, raw, colour=colour, faint=True))
+            means = _running_mean(steps, values, min(window, len(values)))
+            series.append(Series(name, means, colour=colour))
+        if any(each.points for each in series):
+            sizes = {responses_a_step(training) for _, training, _ in trainings}
+            size = sizes.pop() if len(sizes) == 1 else None
+            n = f"n = {size} responses a step" if size else f"n = {len(trainings)} runs"
+            note = f"{n}; line: mean of {window} steps, band: its 95 % interval"
+            bounds = (0.0, 100.0) if unit == "%" else None
+            y = Axis(label, unit, bounds=bounds)
+            panels.append(Panel(Axis("training", "updates"), y, series, note))
+    return panels
 
 
 def responses_a_step(training: Training) -> int | None:
@@ -193,12 +240,14 @@ def _running_mean(steps: Sequence[int], values: Sequence[float], window: int) ->
     return points
 
 
-def _note(metric: str, window: int, sizes: set[int | None]) -> str:
+def _note(metric: str, window: int, sizes: set[int | None], runs: int) -> str:
     told = []
     if metric.startswith("test/"):
         told.append("On held-out problems, without intervals: the tables of the stages have them.")
     elif len(sizes) == 1 and (n := next(iter(sizes))) is not None and metric != "grad_norm":
         told.append(f"n = {n} responses a step.")
+    else:
+        told.append(f"n = {runs} training run{'s' if runs > 1 else ''}.")
     if window > 1:
         told.append(
             f"Thick: mean of the last {window} logged steps; band: its 95 % interval, as if steps"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +13,8 @@ from rich.table import Table
 from launch.jobs.asked import LocalModel, Opened
 from launch.jobs.routing.router_head import hidden_fit
 from launch.parts.report import format_figure
+from launch.report import figures, results
+from launch.report.figures import Axis, Panel
 from launch.schema.router import RouterConfig
 from models.decoding.sampling import SamplingParams
 from models.files import read_jsonl, write_jsonl
@@ -290,18 +291,11 @@ def _shown(figure: Mapping[str, Any]) -> str:
 
 def plot(path: Path, report: Mapping[str, Any]) -> None:
     """Plots accuracy against cost: a line for each kind, and a point for each fixed route."""
-    figure, axis = plt.subplots(figsize=(8, 5))
-    styles = {"random": "--", "oracle": ":"}
-    for kind, each in report["kinds"].items():
-        axis.plot(
-            each["curve"]["cost"], each["curve"]["accuracy"], styles.get(kind, "-"), label=kind
-        )
-    for name, each in report["routes"].items():
-        axis.plot(each["cost"], each["accuracy"]["mean"], "ko", markersize=4)
-        axis.annotate(name, (each["cost"], each["accuracy"]["mean"]), fontsize=8)
-    axis.set(xlabel="mean cost of a question (tokens)", ylabel="accuracy")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    panel = Panel(
+        Axis("mean cost", "tokens a question"),
+        Axis("accuracy", "%", bounds=(0, 100)),
+        results.router_series(report),
+        f"n = {report['questions']} questions, cross-validated; bars and bands: 95 % intervals over"
+        " questions",
+    )
+    figures.save(path, [panel])
