@@ -29,6 +29,7 @@ from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
 from reasoning.training_data.distillation_data import short_first
 from rl.collapse_guard import DEFAULT_RULES, CollapseGuard
+from rl.kept_rollouts import KeptRollouts
 from rl.learner import LearnerConfig, PolicySource, make_policy_loss
 from rl.losses import mean_metrics
 from rl.problem_stream import AdaptiveStream, ProblemStream
@@ -64,6 +65,7 @@ class SupervisedPlan:
     step: TrainStep
     checkpoint_every: int
     log_every: int
+    checkpoint_every_minutes: float | None = None
 
 
 def plan_supervised(
@@ -118,6 +120,7 @@ def plan_supervised(
         step=step,
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
+        checkpoint_every_minutes=config.checkpoint_every_minutes,
     )
 
 
@@ -179,6 +182,7 @@ def _supervise(work: Workspace, state: TrainState, plan: SupervisedPlan, directo
             writer=MetricWriter(directory),
             checkpointer=checkpointer,
             checkpoint_every=plan.checkpoint_every,
+            checkpoint_every_minutes=plan.checkpoint_every_minutes,
             log_every=plan.log_every,
         )
     return _finished(work, directory, result)
@@ -377,6 +381,7 @@ def _reinforce(
             seed=work.seed,
             reference_params=reference,
             renewal=renewal,
+            kept=KeptRollouts(directory / "rollout"),
         )
         writer = MetricWriter(directory)
         hooks = [
@@ -406,6 +411,7 @@ def _reinforce(
             writer=writer,
             checkpointer=checkpointer,
             checkpoint_every=config.checkpoint_every,
+            checkpoint_every_minutes=config.checkpoint_every_minutes,
             hooks=hooks,
             guards=guards,
             log_every=1,
