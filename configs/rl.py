@@ -87,4 +87,6 @@ def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
     config.diagnosis = "warn"
     config.sample_every = 20
     config.checkpoint_every = 80
+    # Also so many minutes after the last checkpoint.
+    config.checkpoint_every_minutes = placeholder(float)
     return config

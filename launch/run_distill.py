@@ -25,6 +25,7 @@ from launch.schema.distill import DistillConfig
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
+    runtime.refuse_several("run_distill")
     config = runtime.read_config(_CONFIG, DistillConfig)
     run(config, _WORKDIR.value, _SEEDS.value, _ACCEPT_STOPPED.value)
 
@@ -45,7 +46,6 @@ def run(
     # JAX may start only here: `run_main` has set XLA's flags.
     from launch.jobs import distillation
 
-    runtime.start_distributed()
     runtime.check_accepted(accept_stopped, distillation.TRAINED)
     with runtime.working_directory(workdir) as directory:
         _run(config, directory, seeds, tuple(accept_stopped))

@@ -1,5 +1,6 @@
 """Compares search methods on a model; measurements are resumable, with a table and a plot."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from launch.parts.report import format_figure
 from launch.report import figures, results
 from launch.report.figures import Axis, Panel
 from models.files import salvage_jsonl, write_jsonl
+from models.host.storage import GrowingFile
 from reasoning.generation.delimiters import split_steps
 from reasoning.problem import Problem
 from reasoning.search.adaptive import Adaptive, Arm, Outcome, difficulty, fit_plans
@@ -103,7 +105,7 @@ def compare(
     progress = Progress(title, len(wanted), sum(each in done for each in wanted))
     most = max(budget for each in budgets.values() for budget in each)
     policy, entries = bank(policy, entries, most, problems, seed)
-    with path.open("a") as file:
+    with contextlib.closing(GrowingFile(path)) as file:
         for name, budget in wanted:
             if (name, budget) in done:
                 continue
@@ -116,8 +118,7 @@ def compare(
                         path.with_name(f"{path.stem}_samples"), name, results, measured,
                         policy.delimiter,
                     )  # fmt: skip
-            file.write(json.dumps(measured.record()) + "\n")
-            file.flush()
+            file.append(json.dumps(measured.record()))
             done[name, budget] = measured
             shown = {"accuracy": measured.accuracy, "tokens": float(measured.tokens.mean())}
             figures = "  ".join(f"{key} {value:.3g}" for key, value in shown.items())

@@ -27,6 +27,7 @@ from models.decoding.sampling import SamplingParams
 from models.files import read_json, write_atomically
 from models.hf.export import export_model
 from models.hf.load import load_params
+from models.host.storage import files_below
 from models.tokens.tokenizer import Tokenizer
 from reasoning.evaluation import Graded, evaluate, evaluate_votes
 from reasoning.generation.jax_generator import JaxGenerator
@@ -148,12 +149,12 @@ def run_stage(
     report = run(directory)
     if isinstance(report, Mapping):
         report = {"wall_seconds": time.monotonic() - start, **report}
-        stops = [read_stop(path.parent) for path in sorted(directory.rglob(STOPPED_FILE))]
+        stops = [read_stop(path.parent) for path in _found(directory, STOPPED_FILE)]
         if stops:
             report["stopped"] = [dataclasses.asdict(stop) for stop in stops if stop]
         warnings = [
             warning
-            for path in sorted(directory.rglob(WARNINGS_FILE))
+            for path in _found(directory, WARNINGS_FILE)
             for warning in read_json(path, "remove it", (list,))
         ]
         if warnings:
@@ -281,12 +282,18 @@ def check_complete(directory: Path, stage: str) -> None:
     """Raises `Stopped` or `FileNotFoundError` if a stage's directory has no result."""
     if (directory / RESULT_FILE).exists():
         return
-    for path in sorted(directory.rglob(STOPPED_FILE)):
+    for path in _found(directory, STOPPED_FILE):
         if (stop := read_stop(path.parent)) is not None:
             raise Stopped(stop.message(path.parent, stage))
     raise FileNotFoundError(
         f"{directory / RESULT_FILE} does not exist: run the stage {stage} first (--stages={stage})"
     )
+
+
+def _found(directory: Path, name: str) -> list[Path]:
+    """Returns the files of a name in a stage's folder, and below it."""
+    large = ("checkpoints", "reference", "tensorboard", "hf")
+    return [path for path in files_below(directory, skipped=large) if path.name == name]
 
 
 def evaluation_problems(

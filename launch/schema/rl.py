@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from launch.schema.fields import Section, Setting, given
 from launch.schema.sections import (
     CheckpointEvery,
+    CheckpointMinutes,
     Counts,
     Dtype,
     Evaluation,
@@ -179,6 +180,7 @@ class Reinforcement(Section):
         int, Setting("steps between entries of samples.jsonl", unit="steps", least=1)
     ]
     checkpoint_every: CheckpointEvery
+    checkpoint_every_minutes: CheckpointMinutes = None
 
     def overrides(self) -> dict[str, Any]:
         """Returns the differences from the variant, as arguments of `rl.variants.get_variant`."""

@@ -5,12 +5,12 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from models.checkpoint_source import resolve
+from models.host.storage import as_path, is_remote, make_folder
 from models.tokens import chat_template
 from models.tokens.tokenizer_files import (
     CONFIG_FILE,
@@ -92,10 +92,11 @@ class Tokenizer:
         transformers 4.57 and 5 read them. Stop ids besides the `eos_token` belong to
         `generation_config.json`: see `export_model`.
         """
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        self._backend.save(str(directory / TOKENIZER_FILE))
-        mark_checked(directory / TOKENIZER_FILE)
+        directory = as_path(directory)
+        make_folder(directory)
+        (directory / TOKENIZER_FILE).write_text(self._backend.to_str(pretty=True), "utf-8")
+        if not is_remote(directory):
+            mark_checked(directory / TOKENIZER_FILE)
         text = json.dumps(portable_config(self._config), indent=2, ensure_ascii=False)
         (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
         if self.template is not None:

@@ -24,6 +24,7 @@ from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
 from rl.collapse_guard import DEFAULT_RULES, CollapseGuard
+from rl.kept_rollouts import KeptRollouts
 from rl.learner import LearnerConfig, PolicySource, make_policy_loss
 from rl.losses import mean_metrics
 from rl.problem_stream import AdaptiveStream, ProblemStream
@@ -238,6 +239,7 @@ def _reinforce(
             seed=work.seed,
             reference_params=reference,
             renewal=renewal,
+            kept=KeptRollouts(directory / "rollout"),
         )
         writer = MetricWriter(directory)
         hooks = [
@@ -267,6 +269,7 @@ def _reinforce(
             writer=writer,
             checkpointer=checkpointer,
             checkpoint_every=config.checkpoint_every,
+            checkpoint_every_minutes=config.checkpoint_every_minutes,
             hooks=hooks,
             guards=guards,
             log_every=1,

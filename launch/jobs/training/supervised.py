@@ -40,6 +40,7 @@ class SupervisedPlan:
     step: TrainStep
     checkpoint_every: int
     log_every: int
+    checkpoint_every_minutes: float | None = None
 
 
 def plan_supervised(
@@ -94,6 +95,7 @@ def plan_supervised(
         step=step,
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
+        checkpoint_every_minutes=config.checkpoint_every_minutes,
     )
 
 
@@ -155,6 +157,7 @@ def _supervise(work: Workspace, state: TrainState, plan: SupervisedPlan, directo
             writer=MetricWriter(directory),
             checkpointer=checkpointer,
             checkpoint_every=plan.checkpoint_every,
+            checkpoint_every_minutes=plan.checkpoint_every_minutes,
             log_every=plan.log_every,
         )
     return outcome.finished(work, directory, result)
