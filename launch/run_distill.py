@@ -74,7 +74,8 @@ def _run(config, directory, seeds, accept_stopped):
 
 
 def _run_seed(config, directory, seed, accept_stopped):
-    from launch.jobs import distillation, finetune, responses, training
+    from launch.jobs import distillation, finetune, responses
+    from launch.jobs.training import supervised
     from launch.parts import data_files, stages
     from models.checkpoint import load_params
     from models.checkpoint_source import locate
@@ -108,7 +109,7 @@ def _run_seed(config, directory, seed, accept_stopped):
         if "student" in sources:
             return load_params(sources["student"], work.model.config, mesh)
         texts = corpus.documents(config.base.pretrain.documents, seed)
-        return training.pretrain(work, texts, config.base.pretrain, directory)
+        return supervised.pretrain(work, texts, config.base.pretrain, directory)
 
     tasks = {config.task: config.num_problems} if config.task else config.problems
     problems = [

@@ -46,7 +46,7 @@ class LearnerConfig:
         ratios are free of the sampler's rounding (truncated importance sampling needs this).
       staleness: 0 samples with the weights in training; 1 samples with those of one iteration
         before, while the update runs. That needs an importance correction in the loss.
-      fresh_every: with staleness, the first iteration after each multiple of so many updates is
+      fresh_every: with staleness, the first iteration after each multiple of this many updates is
         sampled with the weights in training. A run that is resumed at such a step goes on as if
         undisturbed, without the older weights.
       overlap: whether sampling and updates run at a time, with staleness (`rl.ahead`).
@@ -220,10 +220,9 @@ class PolicySource(Source):
     def _sample(self, params) -> tuple[Rollouts, dict[str, float], list[str]]:
         """Returns rollouts of one iteration, their metrics and notes."""
         spent: dict[str, Any] = {"sample": 0.0, "reward": 0.0, "tokens": 0, "notes": []}
-        self._rollouts.generator.params = params
-        rollouts, metrics = self._informative_rollouts(spent)
-        # Merged weights would take memory in training.
-        self._rollouts.generator.params = self._rollouts.generator.last = None
+        # Merged weights would take memory in training, so the generator drops them at the end.
+        with self._rollouts.generator.holding(params):
+            rollouts, metrics = self._informative_rollouts(spent)
         metrics |= {
             "seconds/sample": spent["sample"],
             "seconds/reward": spent["reward"],

@@ -1,4 +1,4 @@
-"""Holds the reference policy of a KL term, and replaces it by the policy every so many steps.
+"""Holds the reference policy of a KL term, and replaces it by the policy at regular steps.
 
 A reference may hold some of the parameters only, those that training changes; it shares the others
 with the policy. With LoRA it holds new adapters, which change nothing, and no second copy of the

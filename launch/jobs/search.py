@@ -121,8 +121,8 @@ def compare(
             file.append(json.dumps(measured.record()))
             done[name, budget] = measured
             shown = {"accuracy": measured.accuracy, "tokens": float(measured.tokens.mean())}
-            told = "  ".join(f"{key} {value:.3g}" for key, value in shown.items())
-            progress.say(f"{title}: {name}@{budget}  {told}")
+            figures = "  ".join(f"{key} {value:.3g}" for key, value in shown.items())
+            progress.say(f"{title}: {name}@{budget}  {figures}")
             progress.update(len(done), shown)
     progress.close()
     return [done[each] for each in wanted]
@@ -137,7 +137,7 @@ def _write_samples(
 ) -> None:
     """Writes the first few answers, with their chains in a field of their own.
 
-    The first ones also have `paths`: the finished paths by their steps, of which the report page
+    The first ones also have `paths`: the finished paths by their steps, from which the report page
     makes the tree of the search.
     """
     records = [
@@ -215,8 +215,8 @@ def findings(measured: Sequence[Measured]) -> list[str]:
     """Returns lines that say what the comparison shows of the claims for these methods."""
     by = {(each.method, each.budget): each for each in measured}
     curves: dict[str, list[Measured]] = {}
-    for each in measured:
-        curves.setdefault(each.method, []).append(each)
+    for point in measured:
+        curves.setdefault(point.method, []).append(point)
     lines = []
 
     def compare_two(better, other):
@@ -245,14 +245,14 @@ def findings(measured: Sequence[Measured]) -> list[str]:
                 f"{name} reaches the best of {rival} ({target.accuracy:.3f} at {target.budget})"
                 f" {share}"
             )
-    for each in curves.get("adaptive", []):
+    for point in curves.get("adaptive", []):
         rivals = [
-            m for m in measured if m.method not in ("adaptive", ORACLE) and m.budget == each.budget
+            m for m in measured if m.method not in ("adaptive", ORACLE) and m.budget == point.budget
         ]
         best = max(rivals, key=lambda m: m.accuracy)
-        figure = format_figure(difference(each, best), True)
+        figure = format_figure(difference(point, best), True)
         lines.append(
-            f"adaptive@{each.budget} less the best single method, {best.method}: {figure} points"
+            f"adaptive@{point.budget} less the best single method, {best.method}: {figure} points"
         )
     return lines
 

@@ -61,7 +61,7 @@ class Stop:
             directory / STOPPED_FILE, json.dumps(dataclasses.asdict(self), indent=2) + "\n"
         )
 
-    def told(self, directory: Path, stage: str) -> str:
+    def message(self, directory: Path, stage: str) -> str:
         """Returns a line that tells the stop and what the user can do about it."""
         line = f"{directory} stopped at step {self.step} and has no result: {self.reason}."
         if self.good_step is None:

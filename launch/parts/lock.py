@@ -43,7 +43,7 @@ def locked(directory: Path) -> Iterator[None]:
     try:
         holder = _holder(file)
         if holder.get("host", socket.gethostname()) != socket.gethostname():
-            raise ValueError(_told(path, holder))
+            raise ValueError(_in_use(path, holder))
         os.ftruncate(file, 0)
         os.pwrite(file, json.dumps(_this_process()).encode() + b"\n", 0)
         try:
@@ -94,7 +94,7 @@ def _locked_remotely(path: Path) -> Iterator[None]:
         while time.monotonic() < end:
             time.sleep(SECONDS_BETWEEN_RENEWALS / 5)
             if (now := _read_remote(path)) not in ({}, found):
-                raise ValueError(_told(path, now))
+                raise ValueError(_in_use(path, now))
     mine, ended = _this_process(), threading.Event()
     path.write_text(json.dumps(mine))
 
@@ -154,9 +154,9 @@ def _open_locked(path: Path) -> int:
             if os.stat(path).st_ino == os.fstat(file).st_ino:
                 return file
         except BlockingIOError:
-            told = _told(path, _holder(file))
+            message = _in_use(path, _holder(file))
             os.close(file)
-            raise ValueError(told) from None
+            raise ValueError(message) from None
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -178,7 +178,7 @@ def _holder(file: int) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _told(path: Path, holder: dict[str, object]) -> str:
+def _in_use(path: Path, holder: dict[str, object]) -> str:
     who = f"process {holder.get('pid', '?')} on host {holder.get('host', '?')}"
     since = f" since {holder['since']}" if "since" in holder else ""
     return (

@@ -205,22 +205,22 @@ def check_accepted(names: Sequence[str], stages: Sequence[str]) -> None:
         )
 
 
-def start_distributed(how: str | None = None) -> None:
+def start_distributed(mode: str | None = None) -> None:
     """Joins the other processes of the job, if there are any; before JAX touches a device.
 
     Standard output then belongs to process 0; the others stay silent, except for errors.
 
     Args:
-      how: see the flag `--distributed`, which is the default.
+      mode: see the flag `--distributed`, which is the default.
 
     Raises:
       ValueError: the variables or the flag are incomplete or malformed.
     """
     import jax
 
-    if how is None:
-        how = str(flags.FLAGS.distributed) if flags.FLAGS.is_parsed() else "auto"
-    arguments = _distributed_arguments(how, os.environ)
+    if mode is None:
+        mode = str(flags.FLAGS.distributed) if flags.FLAGS.is_parsed() else "auto"
+    arguments = _distributed_arguments(mode, os.environ)
     if arguments is None or jax.distributed.is_initialized():
         return
     # JAX's own service takes SIGTERM away from Python, and lets training steps alone be stopped.
@@ -240,23 +240,23 @@ def refuse_several(program: str) -> None:
     Raises:
       ValueError: flag or variables say that this process is one of several.
     """
-    how = str(flags.FLAGS.distributed) if flags.FLAGS.is_parsed() else "auto"
-    arguments = _distributed_arguments(how, os.environ)
+    mode = str(flags.FLAGS.distributed) if flags.FLAGS.is_parsed() else "auto"
+    arguments = _distributed_arguments(mode, os.environ)
     if arguments is not None and arguments.get("num_processes") != 1:
         raise ValueError(
-            f"{program} runs in one process, and this is one of several (--distributed={how}):"
+            f"{program} runs in one process, and this is one of several (--distributed={mode}):"
             " start it once, with --distributed=off; it uses all devices of its host. run_sft and"
             " run_rl run in several"
         )
 
 
-def _distributed_arguments(how: str, environ: Mapping[str, str]) -> dict[str, Any] | None:
+def _distributed_arguments(mode: str, environ: Mapping[str, str]) -> dict[str, Any] | None:
     """Returns the arguments of `jax.distributed.initialize`; None for a job of one process."""
-    if how == "off":
+    if mode == "off":
         return None
-    if how == "on":
+    if mode == "on":
         return {}
-    if how == "auto":
+    if mode == "auto":
         names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         given = [environ.get(name, "") for name in names]
         if not any(given):
@@ -266,16 +266,16 @@ def _distributed_arguments(how: str, environ: Mapping[str, str]) -> dict[str, An
             if given[0] and _is_cluster(environ):
                 return {"coordinator_address": given[0]}  # JAX finds the other two.
             raise ValueError(f"{missing} is not set: set all of {', '.join(names)}, or none")
-        how = ",".join(given)
-    address, *numbers = how.split(",")
+        mode = ",".join(given)
+    address, *numbers = mode.split(",")
     if ":" not in address or len(numbers) != 2 or not all(each.isdecimal() for each in numbers):
         raise ValueError(
-            f"--distributed={how}: must be auto, on, off or HOST:PORT,PROCESSES,PROCESS, such as"
+            f"--distributed={mode}: must be auto, on, off or HOST:PORT,PROCESSES,PROCESS, such as"
             " 10.0.0.1:8476,4,0"
         )
     processes, process = map(int, numbers)
     if process >= processes:
-        raise ValueError(f"--distributed={how}: processes are numbered from 0 to {processes - 1}")
+        raise ValueError(f"--distributed={mode}: processes are numbered from 0 to {processes - 1}")
     return {
         "coordinator_address": address,
         "num_processes": processes,

@@ -39,7 +39,7 @@ from reasoning.tasks import Task, get_task
 # What a training found wrong with itself, a list; see `rl.diagnosis`.
 WARNINGS_FILE = "warnings.json"
 SETTINGS_FILE, RESULT_FILE = "settings.json", "result.json"
-# An error names at most so many fields that differ between two settings.
+# The most differing fields that an error names.
 DIFFERENCES_SHOWN = 3
 
 # Graded responses -> further figures of a report.
@@ -190,13 +190,13 @@ def _differences(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Says in words which fields differ, and how."""
     before, now = _leaves(saved), _leaves(settings)
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    told = [
+    differences = [
         f"{name} is {_shown(before, name)} there and {_shown(now, name)} here"
         for name in names[:DIFFERENCES_SHOWN]
     ]
-    if len(names) > len(told):
-        told.append(f"{len(names) - len(told)} more fields differ")
-    return ", ".join(told)
+    if len(names) > len(differences):
+        differences.append(f"{len(names) - len(differences)} more fields differ")
+    return ", ".join(differences)
 
 
 def _leaves(settings: Any, path: str = "") -> dict[str, Any]:
@@ -284,7 +284,7 @@ def check_complete(directory: Path, stage: str) -> None:
         return
     for path in _found(directory, STOPPED_FILE):
         if (stop := read_stop(path.parent)) is not None:
-            raise Stopped(stop.told(path.parent, stage))
+            raise Stopped(stop.message(path.parent, stage))
     raise FileNotFoundError(
         f"{directory / RESULT_FILE} does not exist: run the stage {stage} first (--stages={stage})"
     )
@@ -306,7 +306,7 @@ def evaluation_problems(
     Args:
       config: says which tasks, and how many problems of each.
       seed: decides which problems.
-      at_most: draw so many problems of a domain from those of the whole evaluation.
+      at_most: the most problems of a domain, drawn from those of the whole evaluation.
     """
     chosen = {}
     for domain, spec in config.tasks.items():

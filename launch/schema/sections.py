@@ -149,7 +149,7 @@ class Optimizer(Section):
             yield "name", f"{error} (optimizers are {known}; leave out what another one reads)"
 
     def check_steps(self, steps: int) -> Iterator[tuple[str, str]]:
-        """Yields a fault if the schedule does not fit in a run of so many steps."""
+        """Yields a fault if the schedule does not fit in a run of `steps` steps."""
         decay = self.decay_steps or (0 if self.schedule == "constant" else 1)
         if self.warmup_steps + decay > steps:
             yield (
