@@ -13,7 +13,7 @@ import pytest
 
 from configs import tiny
 from launch import run_report, run_rl, schema
-from launch.jobs import training
+from launch.jobs.training import reinforcement
 from launch.parts import lock, runtime
 from launch.parts.endings import Interrupted
 from launch.recipe import runner, world
@@ -62,7 +62,7 @@ def runs(files, tmp_path_factory):  # noqa: F811
     bucket = remote_store.install(patched, folder / "store")
     (folder / "empty").mkdir()
     patched.chdir(folder / "empty")
-    write = training._write_samples
+    write = reinforcement._write_samples
 
     def interrupt(writer, step, rollouts):
         write(writer, step, rollouts)
@@ -71,7 +71,7 @@ def runs(files, tmp_path_factory):  # noqa: F811
 
     with Written() as written:
         with pytest.MonkeyPatch.context() as interrupted:
-            interrupted.setattr(training, "_write_samples", interrupt)
+            interrupted.setattr(reinforcement, "_write_samples", interrupt)
             with pytest.raises(Interrupted):
                 run_rl.run(_config(files, **CHANGES), WORKDIR)
         kept = sorted(p.name for p in (folder / "store/bucket/runs/one/rl/checkpoints").iterdir())
