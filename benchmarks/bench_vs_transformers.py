@@ -44,7 +44,7 @@ from models.decoding.sampler import Sampler
 from models.hf.export import export_model
 from models.sharding import make_mesh
 from models.tokens.packing import pack, place
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.tiny_world import corpus
 from train.objectives import sft
 from train.optimizer import make_optimizer

@@ -7,7 +7,7 @@ Any Llama 3, Qwen2/2.5 or Qwen3 checkpoint may teach any other by what it writes
 default, as DeepSeek-R1-Distill was made). `--config.methods="('logit',)"` and `on_policy` compare
 distributions over tokens: they need models of one vocabulary. Other things to set:
 
-    --config.data.responses=FILE    responses at hand (or A.jsonl=3,B.jsonl=1, a mixture), as
+    --config.data.responses=FILE    your own responses (or A.jsonl=3,B.jsonl=1, a mixture), as
                                     `launch.run_teacher` collects them from a server; `sequence`
                                     then needs no checkpoint of the teacher
     --config.lora.rank=16           train adapters; what is exported is merged
@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict(
         {
             "responses": "",
-            # Left out is what shares so many words in a row with the evaluation.
+            # Leaves out records that share this many words in a row with the evaluation.
             "ngram": 13,
             "samples": 4,
             "form": "think",

@@ -40,7 +40,7 @@ STUDENTS = {
     "llama-3.3-70b-instruct": ("hf://meta-llama/Llama-3.3-70B-Instruct", 2e-5),
 }
 LENGTH = 32_768
-# Devices that share a row: they must divide the key heads, of which the smallest student has two,
+# Devices that share a row: they must divide the number of key heads; the smallest student has two,
 # and lie along axes of the machine, here of four.
 SHARED_BY = 4
 WHOLE = ("qwen2.5-math-1.5b",)

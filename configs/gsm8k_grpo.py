@@ -69,7 +69,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             # Follows `task` unless it is set; test problems of every task are never trained on.
             "tasks": {"math": FieldReference(config.get_ref("task"))},
-            # None is the whole test split; at most so many during training.
+            # None is the whole test split; the second number holds during training.
             "problems": placeholder(int),
             "problems_during": 256,
             "samples": 1,

@@ -82,6 +82,7 @@ def _sft(stage: str, size: str) -> ConfigDict:
     # Not published: AdamW with these settings is DeepSeek-V3's, without its weight decay.
     config.optimizer.update(b2=0.95, clip_norm=1.0, weight_decay=0.0, warmup_steps=0)
     config.checkpoint_every = 100 if stage == "cold_start" else 500
+    config.checkpoint_every_minutes = 15.0
     config.evaluation.max_new_tokens = LENGTH
     # A base model is taught its chat template by the data.
     config.template = "chat"
@@ -125,6 +126,7 @@ def _rl(stage: str, size: str) -> ConfigDict:
     # Not published.
     config.optimizer.update(schedule="constant", b2=0.95, weight_decay=0.0, clip_norm=1.0)
     config.sample_every, config.evaluate_every, config.checkpoint_every = 16, 400, 160
+    config.checkpoint_every_minutes = 15.0
     config.evaluation = ConfigDict(
         {
             "tasks": {"math": FieldReference(config.get_ref("task"))},

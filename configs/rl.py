@@ -42,7 +42,7 @@ def get_algorithm(variant: str) -> ConfigDict:
             "max_resamples": 4,
             # Problems whose answers were all right or all wrong are asked less.
             "adaptive_sampling": False,
-            # The reference of the KL term is renewed from the policy every so many steps.
+            # Steps after which the policy becomes the new reference of the KL term.
             "reference_every": placeholder(int),
         }
     )
@@ -83,8 +83,10 @@ def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
         "constant", learning_rate=1e-6, b2=0.999, weight_decay=0.01
     )
     config.lora = lora.get_lora()
-    # What keeps a run from learning is told as it happens; "stop" ends runs that cannot recover.
+    # The run says what keeps it from learning; "stop" ends runs that cannot recover.
     config.diagnosis = "warn"
     config.sample_every = 20
     config.checkpoint_every = 80
+    # Also so many minutes after the last checkpoint.
+    config.checkpoint_every_minutes = placeholder(float)
     return config

@@ -51,6 +51,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.lora = lora.get_lora()
     config.log_every = 10
     config.checkpoint_every = 100
+    # Also so many minutes after the last checkpoint.
+    config.checkpoint_every_minutes = placeholder(float)
 
     # What to be evaluated on before and after; "" is nothing.
     config.task = ""

@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     tags = arg == "tags"
     config = ConfigDict()
     config.seed = 0
-    # Problems with answers, by a task; or prompts alone, of which only the form is checked.
+    # Problems with answers, by a task; or prompts alone, where only the form is checked.
     config.task = ""
     config.prompts = ""
     # How many, drawn at random; None is all.

@@ -128,7 +128,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "chunk": 128,
             "sampler_rows": 64 if smoke else 512,
             "outcome_at": "last",
-            # RL has not seen sums of so many terms. The verifiers learn to judge them better if
+            # RL has not seen sums with this many terms. The verifiers learn to judge them better if
             # they also learn to write them.
             "language_share": 3.5,
             "bench_problems": 8 if smoke else 200,

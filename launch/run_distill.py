@@ -25,6 +25,7 @@ from launch.schema.distill import DistillConfig
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
+    runtime.refuse_several("run_distill")
     config = runtime.read_config(_CONFIG, DistillConfig)
     run(config, _WORKDIR.value, _SEEDS.value, _ACCEPT_STOPPED.value)
 
@@ -45,7 +46,6 @@ def run(
     # JAX may start only here: `run_main` has set XLA's flags.
     from launch.jobs import distillation
 
-    runtime.start_distributed()
     runtime.check_accepted(accept_stopped, distillation.TRAINED)
     with runtime.working_directory(workdir) as directory:
         _run(config, directory, seeds, tuple(accept_stopped))
@@ -74,7 +74,8 @@ def _run(config, directory, seeds, accept_stopped):
 
 
 def _run_seed(config, directory, seed, accept_stopped):
-    from launch.jobs import distillation, finetune, responses, training
+    from launch.jobs import distillation, finetune, responses
+    from launch.jobs.training import supervised
     from launch.parts import data_files, stages
     from models.checkpoint import load_params
     from models.checkpoint_source import locate
@@ -108,7 +109,7 @@ def _run_seed(config, directory, seed, accept_stopped):
         if "student" in sources:
             return load_params(sources["student"], work.model.config, mesh)
         texts = corpus.documents(config.base.pretrain.documents, seed)
-        return training.pretrain(work, texts, config.base.pretrain, directory)
+        return supervised.pretrain(work, texts, config.base.pretrain, directory)
 
     tasks = {config.task: config.num_problems} if config.task else config.problems
     problems = [

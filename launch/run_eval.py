@@ -27,6 +27,7 @@ from launch.parts import runtime
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
+    runtime.refuse_several("run_eval")
     given: dict[str, Any] = {name: flags.FLAGS[name].value for name in _OWN}
     run(**given)
 

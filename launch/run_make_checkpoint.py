@@ -82,7 +82,7 @@ def make_checkpoint(
 
     from models.files import write_atomically
     from models.hf.export import export_model
-    from models.tokens.tokenizer import train_bpe
+    from models.tokens.tokenizer_training import train_bpe
     from reasoning import response
 
     if output.exists():

@@ -1,4 +1,4 @@
-r"""Predicts what a recipe needs on a machine that is not at hand: memory, time and chip-hours.
+r"""Predicts what a recipe needs on a machine that you lack: memory, time and chip-hours.
 
     python -m launch.run_preflight --config=configs/r1_full.py:cold_start,qwen2.5-7b \
         --topology=v5p:4x4x4 --output=fits.json

@@ -9,7 +9,7 @@ scratch, or a checkpoint) in `launch/recipe/worlds/`.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,13 @@ _ACCEPT_STOPPED = runtime.define_accept_stopped()
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
+    runtime.refuse_several("run_r1")
     if unknown := [stage for stage in _STAGES.value if stage not in recipe.STAGES]:
         known = ", ".join(recipe.STAGES)
         raise ValueError(f"--stages={unknown[0]} is unknown; choose from {known}")
     runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
     config = runtime.read_config(_CONFIG, recipe.schema_of(_CONFIG.value))
-    # JAX may start only here: `run_main` has set XLA's flags.
-    runtime.start_distributed()
-    with runtime.working_directory(_WORKDIR.value) as directory:
+    with runtime.working_directory(_WORKDIR.value, remote=True) as directory:
         command = _run(config, directory)
     print(f"next: {command}")
 
@@ -74,7 +73,7 @@ def _run(config: RecipeConfig, workdir: Path) -> str:
     judged = claims.judge(by_seed)
     whole = summary | {"findings": found, "claims": judged} | others
     report.write_report(workdir / "report.json", whole)
-    pictures = _show(workdir, config.seed, summary["stages"]) if summary["stages"] else []
+    pictures = _show(workdir, directories, summary["stages"]) if summary["stages"] else []
     if "distill" in others:
         arms = {name: each for name, each in others["distill"].items() if name != "wall_seconds"}
         report.print_table(arms, _SEEDS.value)
@@ -93,18 +92,18 @@ def _config_path() -> str:
     return str(flags.FLAGS["config"].config_filename)
 
 
-def _show(workdir: Path, seed: int, reported: Mapping[str, Any]) -> list[Path]:
+def _show(workdir: Path, seeds: Sequence[Path], reported: Mapping[str, Any]) -> list[Path]:
     """Shows table, curves and samples of the stages; returns the pictures that it wrote."""
     from launch.parts import report
 
     report.print_table(reported, _SEEDS.value)
     pictures = []
     for stage in reported:
-        folders = sorted(workdir.glob(f"seed_*/{stage}"))
+        folders = [each / stage for each in seeds if (each / stage).is_dir()]
         picture = workdir / f"{stage}.png"
         if report.plot_training(picture, {each.parent.name: each for each in folders}):
             pictures.append(picture)
-    directories = {stage: workdir / f"seed_{seed}" / stage for stage in reported}
+    directories = {stage: seeds[0] / stage for stage in reported}
     report.show_samples(workdir / "samples.json", directories)
     return pictures
 

@@ -34,6 +34,7 @@ def build(folders: list[str], output: str = "comparison.html") -> Path:
     from launch.parts import lock
     from launch.report import comparison, page
     from launch.report.sources import read_run
+    from models.host.storage import absolute, as_path
 
     if not folders:
         raise ValueError(
@@ -41,10 +42,10 @@ def build(folders: list[str], output: str = "comparison.html") -> Path:
             " python -m launch.run_report runs/tiny"
         )
     if len(folders) == 1:
-        path = page.write_page(folders[0], lock.is_held(Path(folders[0])))
+        path = page.write_page(folders[0], lock.is_held(as_path(folders[0])))
     else:
         runs = [read_run(folder) for folder in folders]
-        path = Path(output).expanduser().resolve()
+        path = absolute(output)
         live = [lock.is_held(run.path) for run in runs]
         comparison.write_comparison(path, runs, live)
     print(f"page: {path}")

@@ -38,7 +38,8 @@ def run(config: RlConfig | ConfigDict, workdir: str, accept_stopped: Sequence[st
 
 def _prepare(work):
     """Checks everything that RL needs, and returns the training."""
-    from launch.jobs import finetune, held_out_rewards, training
+    from launch.jobs import finetune, held_out_rewards
+    from launch.jobs.training import reinforcement
     from launch.parts import data_files, stages
     from reasoning.prompts import get_template
     from reasoning.tasks import get_task
@@ -58,7 +59,7 @@ def _prepare(work):
         f"{len(kept)} training problems; {len(problems) - len(kept)} left out, with too long"
         " prompts"
     )
-    plan = training.plan_reinforce(work, kept, config)
+    plan = reinforcement.plan_reinforce(work, kept, config)
     measure = held_out_rewards.make_measure(config)
 
     def evaluate(params):
@@ -68,7 +69,7 @@ def _prepare(work):
         return {f"test/{name}": figure["mean"] for name, figure in metrics.items()}
 
     def train(params, directory):
-        return training.reinforce(
+        return reinforcement.reinforce(
             work, params, plan, directory,
             evaluation=evaluate, evaluate_every=config.evaluate_every,
         )  # fmt: skip

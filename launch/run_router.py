@@ -23,6 +23,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/router", "where everything is wr
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
+    runtime.refuse_several("run_router")
     run(runtime.read_config(_CONFIG, RouterConfig), _WORKDIR.value)
 
 

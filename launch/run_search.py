@@ -25,9 +25,8 @@ _ACCEPT_STOPPED = runtime.define_accept_stopped()
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
+    runtime.refuse_several("run_search")
     config = runtime.read_config(_CONFIG, recipe.schema_of(_CONFIG.value))
-    # JAX may start only here: `run_main` has set XLA's flags.
-    runtime.start_distributed()
     runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
     with runtime.working_directory(_WORKDIR.value) as directory:
         _run(config, directory)

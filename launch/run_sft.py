@@ -37,7 +37,8 @@ def run(config: SftConfig | ConfigDict, workdir: str, accept_stopped: Sequence[s
 
 def _prepare(work):
     """Reads and checks the data, and returns the training."""
-    from launch.jobs import adapters, finetune, training
+    from launch.jobs import adapters, finetune
+    from launch.jobs.training import supervised
     from launch.parts import data_files
     from train.data import load_examples
 
@@ -51,7 +52,7 @@ def _prepare(work):
         )
     sha256 = data_files.fingerprints([config.task], [config.data])
     work = adapters.adapted(work, config.lora)
-    plan = training.plan_supervised(
+    plan = supervised.plan_supervised(
         work,
         load_examples(config.data, work.tokenizer),
         dataclasses.replace(
@@ -64,7 +65,7 @@ def _prepare(work):
 
     def train(params, directory):
         params = adapters.attached(work, params)
-        return work.model.merge(training.fine_tune(work, params, plan, directory))
+        return work.model.merge(supervised.fine_tune(work, params, plan, directory))
 
     return finetune.Training(
         run=train,

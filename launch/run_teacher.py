@@ -25,6 +25,7 @@ from launch.schema.teacher import TeacherConfig
 def main(argv: list[str]) -> None:
     """Runs the job as the flags say."""
     del argv
+    runtime.refuse_several("run_teacher")
     run(
         runtime.read_config(_CONFIG, TeacherConfig),
         _WORKDIR.value,

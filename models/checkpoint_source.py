@@ -1,6 +1,6 @@
 """Where a model lies, by the forms in which every entry point takes one.
 
-DIR                      a directory in Hugging Face layout
+DIR                      a directory in Hugging Face layout, also one of a remote store (gs://)
 hf://org/name[@revision] a repository of the Hugging Face Hub
 gguf:FILE, or FILE.gguf  a file of llama.cpp's format
 pip:PACKAGE              a package that ships a model, see `models.pip_models`
@@ -15,6 +15,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub import errors
 
+from models.host.storage import as_path, check_reachable
 from models.pip_models import find_packaged
 
 _SCHEME, _GGUF, _PIP = "hf://", "gguf:", "pip:"
@@ -38,6 +39,8 @@ def locate(source: str | os.PathLike) -> Path:
         )
     if text.startswith(_PIP):
         return find_packaged(text.removeprefix(_PIP))
+    if text.startswith("gs:"):
+        return resolve(source)
     path = Path(text.removeprefix(_GGUF)).expanduser()
     if text.startswith(_GGUF) and not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
@@ -46,7 +49,9 @@ def locate(source: str | os.PathLike) -> Path:
 
 
 def resolve(source: str | os.PathLike) -> Path:
-    """The local directory of a checkpoint, downloaded into the Hub's cache if it is `hf://`.
+    """The directory of a checkpoint, downloaded into the Hub's cache if it is `hf://`.
+
+    A directory of a remote store stays where it is: its readers read from there.
 
     Raises:
       FileNotFoundError: no such directory, repository or revision.
@@ -56,7 +61,8 @@ def resolve(source: str | os.PathLike) -> Path:
     text = str(source)
     if text.startswith(_SCHEME):
         return _download(text)
-    path = Path(text).expanduser()
+    path = as_path(text) if text.startswith("gs:") else Path(text).expanduser()
+    check_reachable(path)
     if path.is_dir():
         return path
     hint = f"; a model of the Hub is written {_SCHEME}{text}" if _REPOSITORY.fullmatch(text) else ""

@@ -1,13 +1,14 @@
 """Writes files atomically, and reads JSON with errors that name the file and the line."""
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import IO, Any, overload
 
 from models import processes
+from models.host.storage import as_path, is_remote
 
 # Byte order marks, which Windows programs put at the beginning of text files.
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -23,15 +24,22 @@ def atomic_file(
     """Opens a file for writing that appears under its name only when the block ends without error.
 
     Until then, and after a kill at any time, `path` keeps its old content. The new content is on
-    the disk before the name changes, so even a crash of the machine leaves no empty file.
+    the disk before the name changes, so even a crash of the machine leaves no empty file. In a
+    remote store, which has no rename, the content is kept in memory and written as one object.
 
     Args:
-      path: the file to write; missing parent folders are created. The content goes to `path` +
-        ".part" first.
+      path: the file to write; missing parent folders are created. The content of a local file goes
+        to `path` + ".part" first.
       mode: "w" for UTF-8 text, "wb" for bytes.
       errors: how to handle text that UTF-8 cannot encode; see `open`.
     """
-    path = Path(path)
+    path = as_path(path)
+    if is_remote(path):
+        content = io.BytesIO()
+        text = io.TextIOWrapper(content, "utf-8", errors, newline="\n", write_through=True)
+        yield content if "b" in mode else text
+        path.write_bytes(content.getvalue())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".part")
     try:
@@ -72,7 +80,7 @@ def read_json(path: str | os.PathLike, remedy: str, kinds: tuple[type, ...] = (d
       ValueError: the file holds no such value, or an empty one; one line names the file.
     """
     try:
-        value = json.loads(Path(path).read_bytes().decode("utf-8"))
+        value = json.loads(as_path(path).read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({_short(error)}): {remedy}") from None
     if not isinstance(value, kinds) or not value:
@@ -87,10 +95,11 @@ def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
       FileNotFoundError: the file does not exist.
       ValueError: a line is not a JSON object, not UTF-8 or too long; the error names file and line.
     """
-    if not os.path.isfile(path):
+    path = as_path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the path of a JSON Lines file")
     limit = MAX_LINE_MIB * 2**20
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(limit + 1), b""), start=1):
             if len(line) > limit:
                 raise ValueError(
@@ -129,7 +138,7 @@ def salvage_jsonl(path: str | os.PathLike) -> tuple[list[dict[str, Any]], list[i
       counts as damaged even if it parses, because the rest of a number may be missing.
     """
     records, damaged = [], []
-    with open(path, "rb") as file:
+    with as_path(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 if not line.endswith(b"\n"):

@@ -9,8 +9,10 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
 from models.files import write_atomically
+from models.host.storage import as_path, files_below, size
 
 MANIFEST_FILE = "MANIFEST.sha256"
 _BLOCK_BYTES = 1 << 22
@@ -27,7 +29,7 @@ def write_manifest(directory: str | os.PathLike, leave_out: Iterable[str] = ()) 
     Args:
       leave_out: names of files at the folder's root that may change later.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     names = _files(directory, leave_out)
     digests = _digests([directory / name for name in names])
     lines = [f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True)]
@@ -37,13 +39,13 @@ def write_manifest(directory: str | os.PathLike, leave_out: Iterable[str] = ()) 
 def _files(directory: Path, leave_out: Iterable[str]) -> list[str]:
     """Returns the sorted names of all files below a folder that its manifest covers."""
     left_out = {MANIFEST_FILE, *leave_out}
-    names = (p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
+    names = (path.relative_to(directory).as_posix() for path in files_below(directory))
     return sorted(name for name in names if name not in left_out)
 
 
 def has_manifest(directory: str | os.PathLike) -> bool:
     """Returns whether a folder has a manifest."""
-    return (Path(directory) / MANIFEST_FILE).exists()
+    return (as_path(directory) / MANIFEST_FILE).exists()
 
 
 def check_manifest(
@@ -62,7 +64,7 @@ def check_manifest(
     Raises:
       Damaged: the manifest is missing, unreadable or incomplete, or a file is missing or differs.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     wanted = _read(directory / MANIFEST_FILE)
     if leave_out is not None:
         if further := [name for name in _files(directory, leave_out) if name not in wanted]:
@@ -71,7 +73,7 @@ def check_manifest(
         raise Damaged(f"{directory / missing[0]} is missing")
     paths = {directory / name: digest for name, digest in wanted.items()}
     if only_small:
-        paths = {p: digest for p, digest in paths.items() if p.stat().st_size <= _SMALL_BYTES}
+        paths = {p: digest for p, digest in paths.items() if size(p) <= _SMALL_BYTES}
     for path, found in zip(paths, _digests(list(paths)), strict=True):
         if found != paths[path]:
             raise Damaged(f"{path} is damaged: it differs from its checksum in {MANIFEST_FILE}")
@@ -100,7 +102,7 @@ def _digests(paths: list[Path]) -> list[str]:
 
 def _digest(path: Path) -> str:
     digest, block = hashlib.sha256(), bytearray(_BLOCK_BYTES)
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(block):
+    with path.open("rb") as file:
+        while count := cast(Any, file).readinto(block):
             digest.update(memoryview(block)[:count])
     return digest.hexdigest()

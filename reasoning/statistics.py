@@ -87,7 +87,7 @@ def shares_with_ci(values: ArrayLike, seeds: int = 1) -> dict[str, Any]:
 
 
 def _wilson(share: float, trials: float) -> list[float]:
-    """Returns Wilson's 95 % score interval of a share among so many trials."""
+    """Returns Wilson's 95 % score interval of a share among `trials` trials."""
     centre = (share + Z * Z / (2 * trials)) / (1 + Z * Z / trials)
     half = Z * np.sqrt(share * (1 - share) / trials + Z * Z / (4 * trials * trials))
     half /= 1 + Z * Z / trials

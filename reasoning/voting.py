@@ -58,15 +58,15 @@ def elect(
     voters = [[c for c in of_problem if c.answer] for of_problem in candidates]
     groups = task.group_answers(problems, [[c.answer or "" for c in each] for each in voters])
     chosen: list[Candidate | None] = []
-    for each, group in zip(voters, groups, strict=True):
-        if not each:
+    for of_problem, group in zip(voters, groups, strict=True):
+        if not of_problem:
             chosen.append(best(candidates[len(chosen)]))
             continue
         totals: dict[int, float] = {}
-        for member, weight in zip(group, weigh(each), strict=True):
+        for member, weight in zip(group, weigh(of_problem), strict=True):
             totals[member] = totals.get(member, 0.0) + weight
         winner = max(totals, key=totals.__getitem__)  # The first of equals: dicts keep their order.
-        supporters = [c for c, member in zip(each, group, strict=True) if member == winner]
+        supporters = [c for c, member in zip(of_problem, group, strict=True) if member == winner]
         chosen.append(best(supporters))
     return chosen
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from models.decoder import LanguageModel
+from models.decoding.samples import Samples, SamplingStopped
 from models.logprobs import token_logprobs
 from models.seeds import derive_seed
 from models.sharding import constrain
@@ -20,6 +21,7 @@ from rl.advantages import (
     zero_advantage_groups,
 )
 from rl.ahead import Ahead
+from rl.kept_rollouts import KeptRollouts
 from rl.losses import PolicyLossConfig, policy_loss
 from rl.problem_stream import ProblemStream
 from rl.reference import ReferenceRenewal, completed
@@ -44,7 +46,7 @@ class LearnerConfig:
         ratios are free of the sampler's rounding (truncated importance sampling needs this).
       staleness: 0 samples with the weights in training; 1 samples with those of one iteration
         before, while the update runs. That needs an importance correction in the loss.
-      fresh_every: with staleness, the first iteration after each multiple of so many updates is
+      fresh_every: with staleness, the first iteration after each multiple of this many updates is
         sampled with the weights in training. A run that is resumed at such a step goes on as if
         undisturbed, without the older weights.
       overlap: whether sampling and updates run at a time, with staleness (`rl.ahead`).
@@ -124,6 +126,8 @@ class PolicySource(Source):
       reference_params: parameters of the reference policy, without those that it shares with the
         policy (`rl.reference.completed`); required if the variant has a KL term.
       renewal: schedule that replaces the reference by the trained policy; None means never.
+      kept: where the finished samples go when a rollout is stopped, and come from when the run is
+        resumed; None drops them. Samples of older weights (`staleness`) are always dropped.
 
     Attributes:
       last: the latest rollouts, for inspection.
@@ -142,6 +146,7 @@ class PolicySource(Source):
         seed: int,
         reference_params: Any = None,
         renewal: ReferenceRenewal | None = None,
+        kept: KeptRollouts | None = None,
     ):
         if variant.loss.beta > 0 and reference_params is None:
             raise ValueError(
@@ -165,6 +170,10 @@ class PolicySource(Source):
         self._variant, self._config, self._seed = variant, config, seed
         self._reference = reference_params
         self._renewal = renewal if reference_params is not None else None
+        self._kept = kept if self._ahead is None else None
+        # The first rollouts of a run may have been begun before, too.
+        self._resumed, self._step = True, 0
+        self._drawn: dict[int, Samples] = {}  # Of this step, by the number of the draw.
         self._batches_drawn = 0
         self._metrics: dict[str, float] = {}
         self._notes: list[str] = []
@@ -173,13 +182,24 @@ class PolicySource(Source):
         self._logprobs = make_trainer_logprobs(model, rollout_sampler.sampling.temperature)
 
     def next(self, state: Any) -> list[dict[str, np.ndarray]]:
-        """Samples the next rollouts and returns the batches of their optimizer steps."""
+        """Samples the next rollouts and returns the batches of their optimizer steps.
+
+        Raises:
+          SamplingStopped: the job is to stop. The state from before this call is still the one to
+            save, together with the finished samples in `kept`.
+        """
+        if self._kept is not None:
+            self._step = int(state.step)
         if self._renewal is not None:
             self._reference = self._renewal.renewed(self._reference, state.params, int(state.step))
         drawn = self._ahead.take() if self._ahead is not None else None
         stale = drawn is not None
         rollouts, self._metrics, self._notes = drawn or self._sample(self._merge(state.params))
         self.last = rollouts
+        if self._resumed and self._kept is not None:
+            self._kept.clear()
+        self._resumed = False
+        self._drawn.clear()
         clock = time.perf_counter()
         batches = self._batches(state.params, rollouts)
         self._metrics["seconds/prepare"] = time.perf_counter() - clock
@@ -200,9 +220,9 @@ class PolicySource(Source):
     def _sample(self, params) -> tuple[Rollouts, dict[str, float], list[str]]:
         """Returns rollouts of one iteration, their metrics and notes."""
         spent: dict[str, Any] = {"sample": 0.0, "reward": 0.0, "tokens": 0, "notes": []}
-        self._rollouts.generator.params = params
-        rollouts, metrics = self._informative_rollouts(spent)
-        self._rollouts.generator.params = None  # Merged weights would take memory in training.
+        # Merged weights would take memory in training, so the generator drops them at the end.
+        with self._rollouts.generator.holding(params):
+            rollouts, metrics = self._informative_rollouts(spent)
         metrics |= {
             "seconds/sample": spent["sample"],
             "seconds/reward": spent["reward"],
@@ -221,10 +241,11 @@ class PolicySource(Source):
 
     def _draw(self, spent) -> Rollouts:
         problems = self._problems.take(self._config.prompts)
-        seed = derive_seed(self._seed, "rollouts", self._batches_drawn)
+        draw = self._batches_drawn
+        seed = derive_seed(self._seed, "rollouts", draw)
         self._batches_drawn += 1
         start = time.perf_counter()
-        rollouts = self._rollouts.generate(problems, seed)
+        rollouts = self._generate(problems, seed, draw)
         sampled = time.perf_counter()
         rollouts = self._rollouts.score(rollouts)
         spent["notes"] += rollouts.notes
@@ -233,6 +254,20 @@ class PolicySource(Source):
         spent["sample"] += sampled - start
         spent["reward"] += time.perf_counter() - sampled
         spent["tokens"] += int(rollouts.lengths.sum())
+        return rollouts
+
+    def _generate(self, problems, seed, draw) -> Rollouts:
+        """Samples a draw; keeps the finished samples of this step if the job is to stop."""
+        if self._kept is None:
+            return self._rollouts.generate(problems, seed)
+        kept = self._kept.found(self._step, draw) if self._resumed else None
+        try:
+            rollouts = self._rollouts.generate(problems, seed, kept)
+        except SamplingStopped as stopped:
+            self._kept.store(self._step, self._drawn | {draw: stopped.samples})
+            raise
+        if self._variant.dynamic_sampling and self._rollouts.generator.last is not None:
+            self._drawn[draw] = self._rollouts.generator.last  # More draws may follow.
         return rollouts
 
     def _informative_rollouts(self, spent):
@@ -331,6 +366,7 @@ class PolicySource(Source):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self._saved = None
+        self._resumed = True
         self._batches_drawn = int(state["batches_drawn"])
         self._problems.load_state_dict(state)
         if self._renewal is not None:

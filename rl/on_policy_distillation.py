@@ -85,9 +85,9 @@ class OnPolicySource(Source):
             return batch
         start = time.perf_counter()
         problems = self._problems.take(self._prompts)
-        self._rollouts.generator.params = self._merge(state.params)
-        rollouts = self._rollouts.generate(problems, int(rng.integers(2**31)))
-        self._rollouts.generator.params = None  # Merged weights would take memory in training.
+        # Merged weights would take memory in training, so the generator drops them at the end.
+        with self._rollouts.generator.holding(self._merge(state.params)):
+            rollouts = self._rollouts.generate(problems, int(rng.integers(2**31)))
         ones = np.ones_like(rollouts.rewards)
         batch, _ = pack_rollouts(rollouts, ones, ones, self._rows, self._row_length)
         batch = full_rows_first(batch, self._microbatches)

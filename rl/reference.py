@@ -1,4 +1,4 @@
-"""Holds the reference policy of a KL term, and replaces it by the policy every so many steps.
+"""Holds the reference policy of a KL term, and replaces it by the policy at regular steps.
 
 A reference may hold some of the parameters only, those that training changes; it shares the others
 with the policy. With LoRA it holds new adapters, which change nothing, and no second copy of the
@@ -9,15 +9,14 @@ within each stretch of a long run, but not between its beginning and its end.
 """
 
 import os
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from models.host.storage import absolute, is_remote, remove_tree
 from models.manifest import Damaged, check_manifest, write_manifest
 
 
@@ -58,7 +57,7 @@ class ReferenceRenewal:
             )
         self.step = 0
         self._every, self._horizon = every, horizon
-        self._directory = Path(directory).absolute()
+        self._directory = absolute(directory)
 
     def renewed(self, reference: Any, params: Any, step: int) -> Any:
         """Returns `reference`, or a copy of its part of `params` if a renewal is due at `step`.
@@ -77,13 +76,14 @@ class ReferenceRenewal:
             checkpointer.save(self._directory / str(due), reference, force=True)
         self.step = due
         if jax.process_index() == 0:
-            write_manifest(self._directory / str(due))
+            if not is_remote(self._directory):  # A store has checksums of its own.
+                write_manifest(self._directory / str(due))
             # A run that goes back to `step - horizon` needs a reference that was less than
             # `every` steps old at that time.
             oldest = step - self._horizon - self._every
             for old in self._directory.iterdir():
                 if old.name.isdecimal() and int(old.name) <= oldest:
-                    shutil.rmtree(old, ignore_errors=True)
+                    remove_tree(old)
         return reference
 
     def state_dict(self) -> dict[str, int]:
@@ -106,7 +106,8 @@ class ReferenceRenewal:
         place = self._directory / str(self.step)
         if not place.is_dir():
             raise Damaged(f"its reference policy {place} is gone")
-        check_manifest(place)
+        if not is_remote(place):
+            check_manifest(place)
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), reference
         )

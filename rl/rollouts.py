@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from models.decoding.samples import Samples
 from models.decoding.sampling import SamplingParams
 from models.tokens.packing import pack, place
 from reasoning.generation.generator import Completion
@@ -114,8 +115,19 @@ class RolloutSampler:
         self.generator, self.template, self.rewards = generator, template, rewards
         self.group, self.max_new_tokens, self.sampling = group, max_new_tokens, sampling
 
-    def generate(self, problems: Sequence[Problem], seed: int) -> Rollouts:
-        """Samples G completions of each problem, without rewards yet; see `score`."""
+    def generate(
+        self, problems: Sequence[Problem], seed: int, kept: Samples | None = None
+    ) -> Rollouts:
+        """Samples G completions of each problem, without rewards yet; see `score`.
+
+        Args:
+          problems: the problems.
+          seed: seed of the draws.
+          kept: finished samples of the same call that was stopped; they are not drawn again.
+
+        Raises:
+          SamplingStopped: the job is to stop; the exception has the finished samples.
+        """
         prompts = [self.template(problem.question) for problem in problems]
         prompt_ids = self.generator.tokenizer.encode_prompts(prompts)
         completions = self.generator.generate_from_ids(
@@ -124,6 +136,7 @@ class RolloutSampler:
             max_new_tokens=self.max_new_tokens,
             sampling=self.sampling,
             seed=seed,
+            kept=kept,
         )
         return Rollouts(
             problems=list(problems),

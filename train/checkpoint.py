@@ -3,9 +3,7 @@
 import dataclasses
 import math
 import os
-import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +12,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from models.host.storage import absolute, is_remote, make_folder, move_tree, remove_tree
 from models.manifest import Damaged, check_manifest, write_manifest
 from train.optimizer import Optimizer
 from train.state import TrainState
@@ -29,6 +28,9 @@ class Checkpointer:
     checkpoint appears under its step number when it is complete; a process that is killed while
     saving leaves none. Each checkpoint holds the checksums of its files (`models.manifest`). A
     damaged one is reported and moved to a folder beside `directory`; the newest good one is used.
+
+    A checkpoint in a remote store has no checksums of ours: the store checks its objects by its
+    own, and reading a checkpoint back would take as long as writing it.
 
     Example:
       with Checkpointer(workdir / "checkpoints", config=dict(config), best_metric="reward") as c:
@@ -68,7 +70,7 @@ class Checkpointer:
             raise ValueError(f"keep={keep}: it must be at least 1")
         if best_mode not in ("max", "min"):
             raise ValueError(f"best_mode={best_mode!r} is unknown; choose max or min")
-        self.directory = Path(directory).absolute()
+        self.directory = absolute(directory)
         self._config = _plain(config or {})
         self._best_metric, self._sign = best_metric, 1.0 if best_mode == "max" else -1.0
         self._say, self._split = say, split
@@ -113,20 +115,28 @@ class Checkpointer:
         return dict(self._manager.metrics(step) or {})
 
     def save(
-        self, state: TrainState, host_state: Mapping[str, Any], metrics: Mapping[str, float]
+        self,
+        state: TrainState,
+        host_state: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        replace: bool = False,
     ) -> None:
         """Saves under `state.step`, in the background; returns once the arrays are copied.
 
-        Does nothing if that step has been saved already.
+        Does nothing if that step has been saved already, unless it is to `replace` that checkpoint.
 
         Args:
           state: the state to save.
           host_state: the JSON-able state of everything on the host.
           metrics: finite or not; `best_metric` may be missing, as between evaluations.
+          replace: whether to remove a checkpoint of that step first.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
-            return
+            if not replace:
+                return
+            self.wait()
+            self._manager.delete(step)
         host = {"config": self._config, "host_state": dict(host_state)}
         saved = self._saved_part(state)
         args = ocp.args.Composite(state=ocp.args.StandardSave(saved), host=ocp.args.JsonSave(host))
@@ -208,6 +218,8 @@ class Checkpointer:
         Orbax calls this when all files are written, and renames the checkpoint afterwards. So
         every visible checkpoint has its manifest.
         """
+        if is_remote(self.directory):
+            return
         begin = f"{self._saving}."
         for path in self.directory.iterdir():
             if path.name.startswith(begin) or path.name == str(self._saving):
@@ -220,6 +232,8 @@ class Checkpointer:
         Orbax reads those itself. Before a restore, all files are checked, from the newest
         checkpoint back to the first good one.
         """
+        if is_remote(self.directory):
+            return
         steps = sorted(
             (int(path.name) for path in self.directory.glob("*") if path.name.isdecimal()),
             reverse=True,
@@ -244,15 +258,17 @@ class Checkpointer:
                 self._tell(step, why, good)
 
     def _check_undamaged(self, step: int, only_small: bool = False) -> None:
+        if is_remote(self.directory):
+            return
         check_manifest(self.directory / str(step), only_small=only_small, leave_out=_WRITTEN_LAST)
 
     def _move_away(self, step: int) -> None:
         if jax.process_index() != 0:
             return
         place = self.directory.with_name(f"{self.directory.name}_damaged") / str(step)
-        shutil.rmtree(place, ignore_errors=True)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        (self.directory / str(step)).rename(place)
+        remove_tree(place)
+        make_folder(place.parent)
+        move_tree(self.directory / str(step), place)
 
     def _tell(self, step: int, why: str, good: list[int]) -> None:
         place = self.directory.with_name(f"{self.directory.name}_damaged")

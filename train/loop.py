@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,8 @@ from typing import Any
 
 import jax
 
+from models import processes
+from models.host.interruption import Interrupted
 from models.manifest import Damaged
 from train.checkpoint import Checkpointer
 from train.metrics import MetricWriter
@@ -67,6 +70,7 @@ def run(
     writer: MetricWriter | None = None,
     checkpointer: Checkpointer | None = None,
     checkpoint_every: int | None = None,
+    checkpoint_every_minutes: float | None = None,
     hooks: Sequence[Hook] = (),
     guards: Sequence[Guard] = (),
     log_every: int = 10,
@@ -78,7 +82,9 @@ def run(
     """Trains until `num_steps` updates have been taken; resumes from a checkpoint if there is one.
 
     One iteration draws from the source and takes an update with each batch drawn. A run that is
-    killed and started again has the same weights, logs and decisions as one that was not. The loop
+    killed and started again has the same weights, logs and decisions as one that was not. A signal
+    stops it before the next iteration, in the middle of a rollout or of an evaluation; it saves the
+    state, and the run that resumes goes on with that rollout or evaluation. The loop
     waits for the device only at checkpoints, at hooks and for a source that looks at the state;
     otherwise it fetches metrics one iteration late.
 
@@ -92,6 +98,8 @@ def run(
       writer: writes metrics to files; None writes none.
       checkpointer: saves and restores; None does neither.
       checkpoint_every: steps between checkpoints; the last step is saved too.
+      checkpoint_every_minutes: also saves at the first line of metrics (`log_every`) so many
+        minutes after the last checkpoint.
       hooks: evaluations and the like.
       guards: may stop the run.
       log_every: steps between lines of metrics. A line holds means over the iterations since the
@@ -117,13 +125,17 @@ def run(
     for name, value in intervals.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: it must be at least 1")
+    if checkpoint_every_minutes is not None and checkpoint_every_minutes <= 0:
+        raise ValueError(f"checkpoint_every_minutes={checkpoint_every_minutes}: must be above 0")
     logged: dict[str, Any] | None = None
+    # What the hooks of a step have returned, where the run was interrupted in the midst of them.
+    begun: _Hooked | None = None
     if checkpointer is not None and checkpointer.latest_step() is not None:
-        state, logged = _resume(checkpointer, state, source, guards)
+        state, logged, begun = _resume(checkpointer, state, source, guards)
     step = saved_step = int(state.step)
     source_state, reason, interrupted = source.state_dict(), None, False
     if writer is not None:
-        writer.resume(step)
+        writer.resume(step, line_written=begun is None)
 
     with contextlib.ExitStack() as stack:
         # The source and the hooks need the mesh; the step sets it by itself.
@@ -136,23 +148,71 @@ def run(
             log.load_state_dict(logged)
         shapes = _ShapeCheck(step_fn, max_batch_shapes)
 
+        saved_at = time.monotonic()
+
         def save():
+            nonlocal saved_step, saved_at
+            if writer is not None:
+                writer.flush()  # A run that resumes from this checkpoint needs the lines up to it.
+            # The run that goes on counts on from here for its next checkpoint.
+            metrics = log.metrics_since_save(reset=not interrupted)
             host_state = {
                 "source": source_state,
                 "guards": [g.state_dict() for g in guards],
                 "log": log.state_dict(),
+                "hooks": None if begun is None else dataclasses.asdict(begun),
             }
-            checkpointer.save(state, host_state, log.metrics_since_save())
+            # A checkpoint of this step may be there from before the rest of its hooks.
+            checkpointer.save(state, host_state, metrics, replace=True)
+            saved_step, saved_at = step, time.monotonic()
 
-        while step < num_steps and log.alarm is None:
-            if interrupted := stopper.stops_at(step):
+        def end_iteration(before: int) -> None:
+            """Does what is due after the updates from step `before` to `step`."""
+            nonlocal begun
+
+            def crosses(every: int) -> bool:
+                return step // every > before // every or step == num_steps
+
+            due = [hook for hook in hooks if crosses(hook.every)]
+            saves = checkpointer is not None and crosses(checkpoint_every or num_steps)
+            if checkpointer is not None and checkpoint_every_minutes and crosses(log_every):
+                late = time.monotonic() - saved_at >= 60 * checkpoint_every_minutes
+                saves |= processes.from_main(late)  # The clocks of the processes differ.
+            if due or saves or source.depends_on_state:
+                jax.block_until_ready(state.step)
+            if due or saves:
+                begun = begun or _Hooked(before, [])
+                with log.paused():
+                    for hook in due[len(begun.results) :]:
+                        results = hook.fn(step, state) or {}
+                        begun.results.append({name: float(x) for name, x in results.items()})
+                results, begun = begun.results, None
+                log.write_all({name: x for result in results for name, x in result.items()})
+                if saves and log.alarm is None:
+                    with log.paused():
+                        save()
+            elif crosses(log_every):
+                log.close()
+                if source.depends_on_state:
+                    log.write_closed()
+
+        while step < num_steps or begun is not None:
+            if log.alarm is not None:
+                break
+            if interrupted := stopper.stops_here():
                 reason = f"{stopper.signal_name} after step {step}"
                 break
             try:
+                if begun is not None:  # Another run was interrupted here.
+                    end_iteration(begun.before)
+                    continue
                 with log.waiting():
                     batches, source_state, source_metrics, notes = feed.next(state)
             except StopIteration:
                 reason = f"the data ended after step {step} of {num_steps}"
+                break
+            except Interrupted:  # In the middle of a rollout, or of an evaluation.
+                interrupted, reason = True, f"{stopper.signal_name} after step {step}"
                 break
             for note in notes:
                 progress.say(f"{title}: step {step}: {note}")
@@ -164,27 +224,12 @@ def run(
                 shapes.check(step, batch)
             log.write_closed()
             log.add(step, updates, source_metrics)
-
-            def crosses(every: int, before: int = before, step: int = step) -> bool:
-                return step // every > before // every or step == num_steps
-
-            due = [hook for hook in hooks if crosses(hook.every)]
-            saves = checkpointer is not None and crosses(checkpoint_every or num_steps)
-            if due or saves or source.depends_on_state:
-                jax.block_until_ready(state.step)
-            if due or saves:
-                with log.paused():
-                    results = [hook.fn(step, state) or {} for hook in due]
-                log.write_all({name: x for result in results for name, x in result.items()})
-                if saves and log.alarm is None:
-                    with log.paused():
-                        save()
-                    saved_step = step
-            elif crosses(log_every):
-                log.close()
-                if source.depends_on_state:
-                    log.write_closed()
-        if reason is None and stopper.signal_name is not None:
+            try:
+                end_iteration(before)
+            except Interrupted:  # In the middle of an evaluation.
+                interrupted, reason = True, f"{stopper.signal_name} after step {step}"
+                break
+        if reason is None and stopper.stops_here():
             # The signal came during the last step. Whatever follows the training may take long.
             interrupted, reason = True, f"{stopper.signal_name} after step {step}"
         if interrupted and checkpointer is not None:
@@ -194,7 +239,7 @@ def run(
         if writer is not None:
             writer.flush()
         if checkpointer is not None:
-            if log.alarm is None and step > saved_step:
+            if log.alarm is None and (step > saved_step or begun is not None):
                 save()
             checkpointer.wait()
         reason, good_step = log.alarm or reason, None
@@ -209,8 +254,13 @@ def run(
 
 def _resume(
     checkpointer: Checkpointer, state: TrainState, source: Source, guards: Sequence[Guard]
-) -> tuple[TrainState, dict[str, Any] | None]:
-    """Restores everything from the newest good checkpoint; returns the log's state, too."""
+) -> tuple[TrainState, dict[str, Any] | None, "_Hooked | None"]:
+    """Restores everything from the newest good checkpoint.
+
+    Returns:
+      The state; that of the log; and what the hooks of its step have returned, if the run was
+      interrupted in the midst of them.
+    """
     while True:
         restored, host_state = checkpointer.restore(state)
         try:
@@ -220,7 +270,16 @@ def _resume(
             continue
         for guard, saved in zip(guards, host_state["guards"], strict=True):
             guard.load_state_dict(saved)
-        return restored, host_state.get("log")
+        begun = host_state.get("hooks")
+        return restored, host_state.get("log"), None if begun is None else _Hooked(**begun)
+
+
+@dataclasses.dataclass
+class _Hooked:
+    """Hooks of an iteration whose updates began after step `before`: results of the first ones."""
+
+    before: int
+    results: list[dict[str, float]]
 
 
 class _Feed:

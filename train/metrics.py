@@ -1,5 +1,6 @@
 """Writes the files of a run for its readers: metrics.jsonl, samples.jsonl, TensorBoard events."""
 
+import io
 import json
 import math
 import os
@@ -10,8 +11,10 @@ from typing import Any
 
 import jax
 import tensorboardX
+from tensorboardX.record_writer import register_writer_factory
 
 from models.files import read_jsonl, salvage_jsonl, write_jsonl
+from models.host.storage import GrowingFile, as_path, is_remote, make_folder
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
@@ -25,19 +28,27 @@ class MetricWriter:
     """
 
     def __init__(self, directory: str | os.PathLike):
-        self._directory = Path(directory)
+        self._directory = as_path(directory)
         self._writes = jax.process_index() == 0
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, GrowingFile] = {}
         self._board = None
 
-    def resume(self, step: int) -> None:
-        """Opens the files, without damaged lines and lines after `step`; call it first."""
+    def resume(self, step: int, line_written: bool = True) -> None:
+        """Opens the files, without damaged lines and lines after `step`; call it first.
+
+        Args:
+          step: the step of the checkpoint that the run goes on from.
+          line_written: False if the metrics of that step itself are still to come.
+        """
         if not self._writes:
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_folder(self._directory)
         for name in (METRICS_FILE, SAMPLES_FILE):
-            _truncate(self._directory / name, step)
-            self._files[name] = open(self._directory / name, "a", encoding="utf-8")
+            last = step if name == SAMPLES_FILE or line_written else step - 1
+            _truncate(self._directory / name, last)
+            self._files[name] = GrowingFile(self._directory / name)
+        if is_remote(self._directory):
+            register_writer_factory(str(self._directory).partition(":")[0], _RemoteEvents)
         self._board = tensorboardX.SummaryWriter(
             str(self._directory / "tensorboard"), purge_step=step + 1
         )
@@ -60,7 +71,9 @@ class MetricWriter:
             self._append(SAMPLES_FILE, {"step": step, **sample})
 
     def flush(self) -> None:
-        """Makes TensorBoard events visible; lines of the JSONL files always are."""
+        """Makes everything visible that was written so far; call it before a checkpoint."""
+        for file in self._files.values():
+            file.flush()
         if self._board is not None:
             self._board.flush()
 
@@ -72,8 +85,31 @@ class MetricWriter:
             self._board.close()
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
-        self._files[name].write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._files[name].flush()
+        self._files[name].append(json.dumps(record, ensure_ascii=False))
+
+
+class _RemoteEvents:
+    """Lets tensorboardX write event files to a remote store, each as a whole object."""
+
+    def __init__(self, path: Path):
+        self._path, self._content = path, io.BytesIO()
+
+    @classmethod
+    def open(cls, path: str) -> "_RemoteEvents":
+        return cls(as_path(path))
+
+    @staticmethod
+    def directory_check(path: str) -> None:
+        """Does nothing: an object store has no folders to make."""
+
+    def write(self, data: bytes) -> None:
+        self._content.write(data)
+
+    def flush(self) -> None:
+        self._path.write_bytes(self._content.getvalue())
+
+    def close(self) -> None:
+        self.flush()
 
 
 def read_metrics(directory: str | os.PathLike) -> list[dict[str, Any]]:
@@ -82,7 +118,7 @@ def read_metrics(directory: str | os.PathLike) -> list[dict[str, Any]]:
     Raises:
       ValueError: a line is damaged; the message names file and line.
     """
-    path = Path(directory) / METRICS_FILE
+    path = as_path(directory) / METRICS_FILE
     return [record for _, record in read_jsonl(path)] if path.exists() else []
 
 

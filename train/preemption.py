@@ -1,30 +1,30 @@
-"""Ends a run cleanly on SIGINT, SIGTERM or the preemption of one machine of a job."""
+"""Ends a training cleanly on SIGINT, SIGTERM or the preemption of one machine of a job."""
 
 import signal
 import threading
 from collections.abc import Callable
 
-import jax
-from jax.experimental import multihost_utils
+from models import processes
+from models.host.interruption import GRACE_SECONDS, STOPS
 
 
 class Stopper:
-    """Remembers SIGINT and SIGTERM while it is entered, so that they do not end the process.
+    """Takes SIGINT and SIGTERM while it is entered, so that they do not end the process.
 
-    A second SIGINT interrupts at once. In a job of several processes the distributed runtime takes
-    SIGTERM, and all processes stop after the same step.
+    They only say that the training is to stop; `models.host.interruption` says where all processes
+    of the job do so. In a job of one process a second SIGINT interrupts at once.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self, say: Callable[[str], None]):
-        self.signal_name: str | None = None
         self._say, self._previous = say, {}
 
     def __enter__(self) -> "Stopper":
+        STOPS.forget()
+        STOPS.watch(GRACE_SECONDS, self._say)
         # Python allows handlers in the main thread only.
-        main = threading.current_thread() is threading.main_thread()
-        if main and jax.process_count() == 1:
+        if threading.current_thread() is threading.main_thread():
             for number in self.SIGNALS:
                 self._previous[number] = signal.signal(number, self._receive)
         return self
@@ -32,16 +32,23 @@ class Stopper:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        STOPS.forget()
 
-    def stops_at(self, step: int) -> bool:
-        """Tells whether to stop now; every process of a job must call it at every iteration."""
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-            self.signal_name = "preempted"
-        return self.signal_name is not None
+    @property
+    def signal_name(self) -> str | None:
+        """Returns the signal that this process, or another of the job, has got; or None."""
+        return STOPS.reason
+
+    def stops_here(self) -> bool:
+        """Tells whether to stop now; every process of a job must call it at the same places."""
+        return STOPS.here()
 
     def _receive(self, number, frame):
         del frame
-        if self.signal_name is not None and number == signal.SIGINT:
+        several = processes.count() > 1
+        if self.signal_name is not None and number == signal.SIGINT and not several:
             raise KeyboardInterrupt
-        self.signal_name = signal.Signals(number).name
-        self._say(f"{self.signal_name}: saving and stopping after this step")
+        name = signal.Signals(number).name
+        STOPS.ask(name)
+        if not several:
+            self._say(f"{name}: saving and stopping as soon as possible")

@@ -106,6 +106,7 @@ class RunLog:
                 for (step, _, source_metrics), updates in zip(self._open, fetched, strict=True)
             ],
             "skipped_in_a_row": self._skipped_in_a_row,
+            "since_save": self._since_save,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -113,11 +114,17 @@ class RunLog:
         self._open = [(step, updates, source) for step, updates, source in state["window"]]
         self._restored = len(self._open)
         self._skipped_in_a_row = state["skipped_in_a_row"]
+        self._since_save = list(state.get("since_save", ()))
 
-    def metrics_since_save(self) -> dict[str, float]:
-        """Returns means over the iterations since the last call, and evaluations at this step."""
+    def metrics_since_save(self, reset: bool = True) -> dict[str, float]:
+        """Returns means over the iterations since the last save, and evaluations at this step.
+
+        Args:
+          reset: whether the iterations of the next save begin here.
+        """
         metrics = mean(self._since_save) | self._extra
-        self._since_save = []
+        if reset:
+            self._since_save = []
         return metrics
 
     def _write(self, extra: Mapping[str, float]) -> None:

@@ -100,7 +100,7 @@ class TrainStep:
         return count_programs(self._jitted) if self._jitted else 0
 
     def check_rows(self, rows: int) -> None:
-        """Raises `ValueError` if a batch of so many rows does not divide over the devices."""
+        """Raises `ValueError` if a batch of `rows` rows does not divide over the devices."""
         if rows % (self._batch_shards * self._accumulate):
             raise ValueError(
                 f"a batch of {rows} rows does not divide into {self._accumulate} microbatches on"

@@ -57,11 +57,11 @@ class Conversation:
         messages = [*self.messages, {"role": "user", "content": text}]
         chunks, opening = self._chunks(messages)
         self._turns += 1
-        told = [opening]
+        shown = [opening]
         try:
-            yield from split_thinking(_kept(chunks, told), opening)
+            yield from split_thinking(_kept(chunks, shown), opening)
         finally:
-            reply = after_chain("".join(told))
+            reply = after_chain("".join(shown))
             for tag in ("<answer>", "</answer>"):
                 reply = reply.replace(tag, "")
             self.messages = [*messages, {"role": "assistant", "content": reply.strip()}]
@@ -97,9 +97,9 @@ class Conversation:
         return (until(chunks, NEXT_TURN) if plain else chunks), opened_by(prompt)
 
 
-def _kept(chunks: Iterator[str], told: list[str]) -> Iterator[str]:
+def _kept(chunks: Iterator[str], shown: list[str]) -> Iterator[str]:
     for chunk in chunks:
-        told.append(chunk)
+        shown.append(chunk)
         yield chunk
 
 

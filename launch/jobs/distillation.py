@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from launch.jobs import adapters, responses, training
+from launch.jobs import adapters, responses
 from launch.jobs.distillation_checks import check_lengths, check_vocabulary, named
+from launch.jobs.training import reinforcement, supervised
 from launch.parts import flops, report, stages
 from launch.parts.stages import Workspace
 from launch.schema import as_dict
@@ -116,7 +117,7 @@ class Distillation:
         """
         config = _shorter(self.config.sequence, share)
         examples = self.examples(config)
-        params = training.fine_tune(self.work, params, self.plan(examples, config), directory)
+        params = supervised.fine_tune(self.work, params, self.plan(examples, config), directory)
         return params, self._cost(examples, config)
 
     def logit(self, params: Any, directory: Path, share: float = 1.0) -> tuple[Any, float]:
@@ -134,7 +135,7 @@ class Distillation:
             )
             plan = self.plan(self._with_top(examples, config, directory), config, top_loss)
             passes = 1
-        params = training.fine_tune(self.work, params, plan, directory)
+        params = supervised.fine_tune(self.work, params, plan, directory)
         seen = flops.forward(teacher.work.model.config, _lengths(examples))
         return params, self._cost(examples, config) + passes * seen
 
@@ -168,7 +169,7 @@ class Distillation:
         )
         off_policy = None
         if config.on_policy_share < 1:
-            off_policy = training.packed(work, self.examples(config), config)
+            off_policy = supervised.packed(work, self.examples(config), config)
         source = OnPolicySource(
             sampler,
             ProblemStream(self.problems, work.seed),
@@ -181,7 +182,7 @@ class Distillation:
             off_policy=off_policy,
             merge=work.model.merge,
         )
-        plan = training.SupervisedPlan(
+        plan = supervised.SupervisedPlan(
             settings={"on_policy": as_dict(config), "steps": steps, "seed": work.seed},
             source=source,
             num_steps=steps,
@@ -190,7 +191,7 @@ class Distillation:
             checkpoint_every=config.checkpoint_every,
             log_every=1,
         )
-        params = training.fine_tune(work, params, plan, directory)
+        params = supervised.fine_tune(work, params, plan, directory)
         generator.release()
         records = read_metrics(directory)
         sampled, trained = (
@@ -208,8 +209,8 @@ class Distillation:
         config, work = self.config.rl_only, self.work
         steps = max(1, round(share * config.num_steps(len(self.problems))))
         config = dataclasses.replace(config, steps=steps)
-        plan = training.plan_reinforce(work, list(self.problems), config)
-        params = training.reinforce(work, params, plan, directory)
+        plan = reinforcement.plan_reinforce(work, list(self.problems), config)
+        params = reinforcement.reinforce(work, params, plan, directory)
         prompts = [plan.template(problem.question) for problem in self.problems]
         prompt = np.mean([len(ids) for ids in work.tokenizer.encode_prompts(prompts)])
         total = 0.0
@@ -260,9 +261,9 @@ class Distillation:
         config: OnResponses,
         make_loss: Callable[[Any], LossFn] = sft.make_loss,
         constants: Any = None,
-    ) -> training.SupervisedPlan:
+    ) -> supervised.SupervisedPlan:
         """Plans training on `examples`; next-token prediction by default."""
-        return training.plan_supervised(
+        return supervised.plan_supervised(
             self.work,
             examples,
             config,
@@ -308,7 +309,7 @@ def prepare(
     trainer = Distillation(work, teacher, problems, config, data)
     check_lengths(work, teacher and teacher.work, problems, config)
     if "rl_only" in needed:
-        training.plan_reinforce(work, list(problems), config.rl_only)
+        reinforcement.plan_reinforce(work, list(problems), config.rl_only)
     for method in sorted(needed & set(METHODS)):
         section = getattr(config, method)
         # The number of steps is not known until there are responses.
@@ -332,7 +333,7 @@ def prepare(
 
 
 def _plan(trainer: Distillation, section: OnResponses) -> None:
-    """Reads and packs the responses at hand, which raises an error if they are not valid."""
+    """Reads and packs the given responses; raises an error if they are not valid."""
     trainer.plan(trainer.examples(section), section)
 
 

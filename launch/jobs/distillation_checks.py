@@ -32,12 +32,12 @@ def check_lengths(
     if teacher is not None and not config.data.responses:
         asked = _prompts(teacher, problems)
         named("data", stages.check_prompts, teacher, asked, config.data.max_new_tokens)
-    for each in (work, teacher) if teacher is not None else (work,):
+    for place in (work, teacher) if teacher is not None else (work,):
         held_out = stages.evaluation_problems(work.config.evaluation, work.seed)
         for _, of_domain in held_out.values():
-            prompts = _prompts(each, of_domain)
+            prompts = _prompts(place, of_domain)
             named(
-                "evaluation", stages.check_prompts, each, prompts,
+                "evaluation", stages.check_prompts, place, prompts,
                 work.config.evaluation.max_new_tokens,
             )  # fmt: skip
 

@@ -43,7 +43,7 @@ _VOTES = ("majority", "adaptive_majority", "confident_majority")
 _SHARING = (SAMPLED, *_VOTES, "weighted_majority", "ranked_majority", ORACLE)
 # Methods that a chat server can run: it cannot continue a response.
 _OF_WHOLE_RESPONSES = (GREEDY, SAMPLED, "cot", *_VOTES, ORACLE, "best_of_n_logprob")
-# A batch has so many problems that they fill the sampler's rows so many times.
+# The problems of a batch fill the sampler's rows this many times.
 _FILLS = 4
 
 

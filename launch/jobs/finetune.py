@@ -66,7 +66,7 @@ def run(
     runtime.start_distributed()
     runtime.check_accepted(accept_stopped, (stage,))
     source = locate(config.model)
-    with runtime.working_directory(workdir) as directory:
+    with runtime.working_directory(workdir, remote=True) as directory:
         runtime.keep_compiled(directory)
         work = _open(config, source, directory)
         work = dataclasses.replace(work, accept_stopped=tuple(accept_stopped))

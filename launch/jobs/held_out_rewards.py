@@ -11,7 +11,8 @@ from launch.schema.rl import Reinforcement
 from reasoning.evaluation import Graded
 from reasoning.statistics import mean_with_ci
 from rl.rewards import Sample
-from rl.rewards.combine import RewardSet, score_divided, user_rewards
+from rl.rewards.combine import RewardSet, score_divided
+from rl.rewards.table import user_rewards
 
 
 def make_measure(config: Reinforcement) -> Measure | None:

@@ -20,7 +20,7 @@ from reasoning.training_data.curation import Decontaminator
 from train.data import Example, encode_records, read_records
 
 DATA_FILE = "data.jsonl"
-# A kill loses the answers of at most so many prompts.
+# Prompts that are asked at a time: a kill loses at most their answers.
 BATCH = 1024
 
 
@@ -96,8 +96,8 @@ def read(work: Workspace, files: str, ngram: int | None) -> list[Example]:
       work: the student's workspace.
       files: a JSONL file of chats, as `write` and `launch.run_teacher` make it; or several files
         with their shares of the mixture, `A.jsonl=3,B.jsonl=1`.
-      ngram: leave out records that share so many words in a row with a question of the evaluation;
-        None keeps all.
+      ngram: leave out records that share this many words in a row with a question of the
+        evaluation; None keeps all.
 
     Raises:
       FileNotFoundError, ValueError: the line names the file, or the file and its line.

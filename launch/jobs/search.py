@@ -1,5 +1,6 @@
 """Compares search methods on a model; measurements are resumable, with a table and a plot."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from launch.parts.report import format_figure
 from launch.report import figures, results
 from launch.report.figures import Axis, Panel
 from models.files import salvage_jsonl, write_jsonl
+from models.host.storage import GrowingFile
 from reasoning.generation.delimiters import split_steps
 from reasoning.problem import Problem
 from reasoning.search.adaptive import Adaptive, Arm, Outcome, difficulty, fit_plans
@@ -103,7 +105,7 @@ def compare(
     progress = Progress(title, len(wanted), sum(each in done for each in wanted))
     most = max(budget for each in budgets.values() for budget in each)
     policy, entries = bank(policy, entries, most, problems, seed)
-    with path.open("a") as file:
+    with contextlib.closing(GrowingFile(path)) as file:
         for name, budget in wanted:
             if (name, budget) in done:
                 continue
@@ -116,12 +118,11 @@ def compare(
                         path.with_name(f"{path.stem}_samples"), name, results, measured,
                         policy.delimiter,
                     )  # fmt: skip
-            file.write(json.dumps(measured.record()) + "\n")
-            file.flush()
+            file.append(json.dumps(measured.record()))
             done[name, budget] = measured
             shown = {"accuracy": measured.accuracy, "tokens": float(measured.tokens.mean())}
-            told = "  ".join(f"{key} {value:.3g}" for key, value in shown.items())
-            progress.say(f"{title}: {name}@{budget}  {told}")
+            figures = "  ".join(f"{key} {value:.3g}" for key, value in shown.items())
+            progress.say(f"{title}: {name}@{budget}  {figures}")
             progress.update(len(done), shown)
     progress.close()
     return [done[each] for each in wanted]
@@ -136,7 +137,7 @@ def _write_samples(
 ) -> None:
     """Writes the first few answers, with their chains in a field of their own.
 
-    The first ones also have `paths`: the finished paths by their steps, of which the report page
+    The first ones also have `paths`: the finished paths by their steps, from which the report page
     makes the tree of the search.
     """
     records = [
@@ -214,8 +215,8 @@ def findings(measured: Sequence[Measured]) -> list[str]:
     """Returns lines that say what the comparison shows of the claims for these methods."""
     by = {(each.method, each.budget): each for each in measured}
     curves: dict[str, list[Measured]] = {}
-    for each in measured:
-        curves.setdefault(each.method, []).append(each)
+    for point in measured:
+        curves.setdefault(point.method, []).append(point)
     lines = []
 
     def compare_two(better, other):
@@ -244,14 +245,14 @@ def findings(measured: Sequence[Measured]) -> list[str]:
                 f"{name} reaches the best of {rival} ({target.accuracy:.3f} at {target.budget})"
                 f" {share}"
             )
-    for each in curves.get("adaptive", []):
+    for point in curves.get("adaptive", []):
         rivals = [
-            m for m in measured if m.method not in ("adaptive", ORACLE) and m.budget == each.budget
+            m for m in measured if m.method not in ("adaptive", ORACLE) and m.budget == point.budget
         ]
         best = max(rivals, key=lambda m: m.accuracy)
-        figure = format_figure(difference(each, best), True)
+        figure = format_figure(difference(point, best), True)
         lines.append(
-            f"adaptive@{each.budget} less the best single method, {best.method}: {figure} points"
+            f"adaptive@{point.budget} less the best single method, {best.method}: {figure} points"
         )
     return lines
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from launch.jobs import training
+from launch.jobs.training import supervised
 from launch.parts.stages import Workspace, check_prompts
 from launch.schema.recipe import Verifiers
 from models.hf.export import export_model
@@ -186,18 +186,18 @@ def training_examples(
     config = plan.config
     prompts = plan.work.tokenizer.encode_prompts([each.prompt for each in solutions])
     examples: dict[str, list[Example]] = {name: [] for name in VERIFIERS}
-    for ids, each in zip(prompts, solutions, strict=True):
-        tokens, ends = each.token_ids, each.step_ends
-        hard, outcome = hard_labels(each.labels), float(each.correct)
+    for ids, solution in zip(prompts, solutions, strict=True):
+        tokens, ends = solution.token_ids, solution.step_ends
+        hard, outcome = hard_labels(solution.labels), float(solution.correct)
         made = {
-            PROCESS_SOFT: process_reward.process_example(ids, tokens, ends, each.labels),
+            PROCESS_SOFT: process_reward.process_example(ids, tokens, ends, solution.labels),
             PROCESS_HARD: process_reward.process_example(ids, tokens, ends, hard),
             OUTCOME: process_reward.outcome_example(ids, tokens, outcome, config.outcome_at),
         }
         for name, example in made.items():
             if config.language_share:
                 example = process_reward.with_language(
-                    example, len(ids), config.language_share, each.correct
+                    example, len(ids), config.language_share, solution.correct
                 )
             examples[name].append(example)
     return examples
@@ -205,11 +205,11 @@ def training_examples(
 
 def _plan_training(
     plan: VerifierPlan, examples: Mapping[str, list[Example]]
-) -> dict[str, training.SupervisedPlan]:
+) -> dict[str, supervised.SupervisedPlan]:
     """Makes plans that share one compiled step: batches differ in labels and weights alone."""
     config, plans = plan.config, {}
     for name, of_verifier in examples.items():
-        planned = training.plan_supervised(
+        planned = supervised.plan_supervised(
             plan.work,
             of_verifier,
             config,
@@ -234,7 +234,7 @@ def _train(
         # The policy's weights are copied, since training reuses the buffers it gets.
         key = jax.random.fold_in(jax.random.key(plan.work.seed), VERIFIERS.index(name))
         start = model.from_language_model(jax.tree.map(lambda x: x.copy(), params), key)
-        trained = training.fine_tune(plan.work, start, plans[name], directory / name)
+        trained = supervised.fine_tune(plan.work, start, plans[name], directory / name)
         export_model(
             directory / name / "hf", model.config, trained, plan.work.tokenizer, scalar_head=model
         )

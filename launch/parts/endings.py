@@ -19,7 +19,14 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
+from models import processes
 from models.files import read_json, write_atomically
+from models.host.interruption import STOPS, Interrupted
+
+__all__ = [
+    "FAILED", "RUN_AGAIN", "STOPPED_FILE", "Interrupted", "Stop", "Stopped", "handle_signals",
+    "ignore_signals", "leave_interrupted", "read_stop",
+]  # fmt: skip
 
 FAILED, RUN_AGAIN = 1, 75
 
@@ -28,13 +35,6 @@ FAILED, RUN_AGAIN = 1, 75
 STOPPED_FILE = "stopped.json"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal ends the program; the same command continues from the files on disk.
-
-    Handlers of `Exception` do not catch it, as with `KeyboardInterrupt`.
-    """
 
 
 class Stopped(Exception):
@@ -61,7 +61,7 @@ class Stop:
             directory / STOPPED_FILE, json.dumps(dataclasses.asdict(self), indent=2) + "\n"
         )
 
-    def told(self, directory: Path, stage: str) -> str:
+    def message(self, directory: Path, stage: str) -> str:
         """Returns a line that tells the stop and what the user can do about it."""
         line = f"{directory} stopped at step {self.step} and has no result: {self.reason}."
         if self.good_step is None:
@@ -99,12 +99,18 @@ def handle_signals() -> None:
     The second SIGINT ends the process at once with `RUN_AGAIN`, whatever the main thread is doing.
     This is safe: a half-written file never has the name of a whole one, and worker processes end
     with their parent. During a training loop `train.preemption` takes the first signal instead.
+
+    In a job of several processes a signal only asks the job to stop (`models.host.interruption`): a
+    process that left alone would leave the others waiting for it.
     """
     interrupted = False
 
     def interrupt(number, frame):
         nonlocal interrupted
         del frame
+        if processes.count() > 1:
+            STOPS.ask(signal.Signals(number).name)
+            return
         if not interrupted:  # Only once: a second SIGTERM must not interrupt the clean-up.
             interrupted = True
             raise Interrupted(signal.Signals(number).name)
@@ -116,7 +122,7 @@ def handle_signals() -> None:
     receiver, sender = os.pipe()
     os.set_blocking(sender, False)
     signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-    threading.Thread(target=_end_at_second_sigint, args=(receiver,), daemon=True).start()
+    threading.Thread(target=_hear, args=(receiver,), daemon=True).start()
 
 
 def ignore_signals() -> None:
@@ -128,16 +134,27 @@ def ignore_signals() -> None:
 def leave_interrupted() -> NoReturn:
     """Ends the process with `RUN_AGAIN`, without Python's slow and talkative shutdown.
 
-    All state is saved by then, since `Interrupted` has passed every block that saves.
+    All state is saved by then, since `Interrupted` has passed every block that saves. The processes
+    of a job wait for each other first, and process 0, whose coordinator the others need, leaves
+    last.
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    if processes.count() > 1:
+        import jax
+
+        with contextlib.suppress(Exception):  # A process has gone already.
+            jax.distributed.shutdown()
     os._exit(RUN_AGAIN)
 
 
-def _end_at_second_sigint(receiver: int) -> None:
+def _hear(receiver: int) -> None:
+    """Hears signals at once, whatever the main thread does."""
     received = 0
     while numbers := os.read(receiver, 64):
+        for number in set(numbers) & set(_SIGNALS):
+            if processes.count() > 1:
+                STOPS.ask(signal.Signals(number).name)
         received += numbers.count(signal.SIGINT)
         if received >= 2:
             with contextlib.suppress(OSError):

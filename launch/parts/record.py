@@ -25,7 +25,7 @@ from models.files import read_json, write_atomically
 SECONDS_BETWEEN_PAGES, SHARE = 10.0, 100
 # A run that ends sooner has no page before its end.
 SECONDS_TO_FIRST_PAGE = 3.0
-# The record keeps so many commands, the latest.
+# The record keeps the latest commands, this many.
 MOST_COMMANDS = 50
 _PACKAGES = ("ergo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _REMEDY = "remove it; the run's results do not depend on it"
@@ -37,8 +37,8 @@ def recorded(directory: Path) -> Iterator[None]:
 
     While the command works, a thread writes the page anew whenever the run has logged something.
     `run.json` gets the command line, versions and machine at once, and at the end how the command
-    ended: complete, interrupted, or failed and why. A page that cannot be written is told in one
-    line and changes nothing else: results never depend on it.
+    ended: complete, interrupted, or failed and why. If the page cannot be written, one line says so
+    and nothing else changes: results never depend on it.
 
     Only process 0 of a job may call this.
 

@@ -17,6 +17,8 @@ from absl import app, flags, logging
 from launch import schema
 from launch.parts import endings, help, lock
 from launch.parts.command_line import define_config, parse_flags, read_config
+from models import processes
+from models.host import interruption
 
 if TYPE_CHECKING:  # These import JAX, which must not start before `prepare_backend`.
     from jax.sharding import Mesh
@@ -44,6 +46,15 @@ flags.DEFINE_string(
     "The processes of this job: auto looks for the variables JAX_COORDINATOR_ADDRESS,"
     " JAX_NUM_PROCESSES and JAX_PROCESS_ID, for Slurm, Open MPI and GKE; on lets JAX detect the"
     " cluster (Cloud TPU pods); off is one process; or HOST:PORT,PROCESSES,PROCESS.",
+)
+
+
+flags.DEFINE_float(
+    "grace",
+    interruption.GRACE_SECONDS,
+    "seconds from SIGTERM or SIGINT to the hard end of a job of several processes; within them it"
+    " stops at the next possible point and saves. Less than the job's controller waits.",
+    lower_bound=1.0,
 )
 
 
@@ -156,12 +167,18 @@ def run_main(
                 prepare_backend()
             main(argv)
             endings.ignore_signals()
-        except endings.Interrupted as interruption:
-            line = f"interrupted: {interruption}; the same command continues from here"
+        except endings.Interrupted as interrupted:
+            line = f"interrupted: {interrupted}; the same command continues from here"
             print(line, file=sys.stderr)
             endings.leave_interrupted()
-        except (ValueError, OSError, endings.Stopped) as error:
-            if os.environ.get("ERGO_TRACEBACK"):
+        except Exception as error:
+            stopping = processes.count() > 1 and interruption.STOPS.reason is not None
+            if stopping and not isinstance(error, endings.Stopped):
+                # Another process of the job has ended at the signal's hard end.
+                print(f"interrupted, then: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+                interruption.end(0.0)
+            mistake = isinstance(error, (ValueError, OSError, endings.Stopped))
+            if not mistake or os.environ.get("ERGO_TRACEBACK"):
                 raise
             for mistake in getattr(error, "mistakes", [str(error)]):
                 print(f"error: {' '.join(mistake.split())}", file=sys.stderr)
@@ -188,36 +205,58 @@ def check_accepted(names: Sequence[str], stages: Sequence[str]) -> None:
         )
 
 
-def start_distributed(how: str | None = None) -> None:
+def start_distributed(mode: str | None = None) -> None:
     """Joins the other processes of the job, if there are any; before JAX touches a device.
 
     Standard output then belongs to process 0; the others stay silent, except for errors.
 
     Args:
-      how: see the flag `--distributed`, which is the default.
+      mode: see the flag `--distributed`, which is the default.
 
     Raises:
       ValueError: the variables or the flag are incomplete or malformed.
     """
     import jax
 
-    if how is None:
-        how = str(flags.FLAGS.distributed) if flags.FLAGS.is_parsed() else "auto"
-    arguments = _distributed_arguments(how, os.environ)
+    if mode is None:
+        mode = str(flags.FLAGS.distributed) if flags.FLAGS.is_parsed() else "auto"
+    arguments = _distributed_arguments(mode, os.environ)
     if arguments is None or jax.distributed.is_initialized():
         return
+    # JAX's own service takes SIGTERM away from Python, and lets training steps alone be stopped.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(**arguments)
+    grace = flags.FLAGS.grace if flags.FLAGS.is_parsed() else interruption.GRACE_SECONDS
+    interruption.STOPS.watch(grace, lambda line: print(line, file=sys.stderr, flush=True))
     if jax.process_index() != 0:
         sys.stdout = open(os.devnull, "w")  # For as long as the process lives.
 
 
-def _distributed_arguments(how: str, environ: Mapping[str, str]) -> dict[str, Any] | None:
+def refuse_several(program: str) -> None:
+    """Refuses to run a program in several processes that is made for one.
+
+    Each of them would do all the work, ask servers and judges once more, and write the same files.
+
+    Raises:
+      ValueError: flag or variables say that this process is one of several.
+    """
+    mode = str(flags.FLAGS.distributed) if flags.FLAGS.is_parsed() else "auto"
+    arguments = _distributed_arguments(mode, os.environ)
+    if arguments is not None and arguments.get("num_processes") != 1:
+        raise ValueError(
+            f"{program} runs in one process, and this is one of several (--distributed={mode}):"
+            " start it once, with --distributed=off; it uses all devices of its host. run_sft and"
+            " run_rl run in several"
+        )
+
+
+def _distributed_arguments(mode: str, environ: Mapping[str, str]) -> dict[str, Any] | None:
     """Returns the arguments of `jax.distributed.initialize`; None for a job of one process."""
-    if how == "off":
+    if mode == "off":
         return None
-    if how == "on":
+    if mode == "on":
         return {}
-    if how == "auto":
+    if mode == "auto":
         names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         given = [environ.get(name, "") for name in names]
         if not any(given):
@@ -227,16 +266,16 @@ def _distributed_arguments(how: str, environ: Mapping[str, str]) -> dict[str, An
             if given[0] and _is_cluster(environ):
                 return {"coordinator_address": given[0]}  # JAX finds the other two.
             raise ValueError(f"{missing} is not set: set all of {', '.join(names)}, or none")
-        how = ",".join(given)
-    address, *numbers = how.split(",")
+        mode = ",".join(given)
+    address, *numbers = mode.split(",")
     if ":" not in address or len(numbers) != 2 or not all(each.isdecimal() for each in numbers):
         raise ValueError(
-            f"--distributed={how}: must be auto, on, off or HOST:PORT,PROCESSES,PROCESS, such as"
+            f"--distributed={mode}: must be auto, on, off or HOST:PORT,PROCESSES,PROCESS, such as"
             " 10.0.0.1:8476,4,0"
         )
     processes, process = map(int, numbers)
     if process >= processes:
-        raise ValueError(f"--distributed={how}: processes are numbered from 0 to {processes - 1}")
+        raise ValueError(f"--distributed={mode}: processes are numbered from 0 to {processes - 1}")
     return {
         "coordinator_address": address,
         "num_processes": processes,
@@ -305,23 +344,34 @@ def build_mesh(config: Any, devices: Sequence[Any] | None = None) -> "Mesh":
 
 
 @contextlib.contextmanager
-def working_directory(workdir: str) -> Iterator[Path]:
+def working_directory(workdir: str, remote: bool = False) -> Iterator[Path]:
     """Creates the working directory and holds it for this run alone (see `launch.parts.lock`).
 
     The directory also gets a record of the command and the report page (see `launch.parts.record`).
+
+    Args:
+      workdir: a folder of this machine, or one of a remote store (see `models.host.storage`).
+      remote: whether the program can work in a remote store.
 
     Yields:
       Its absolute path.
 
     Raises:
-      OSError, ValueError: the directory cannot be made, or another run holds it.
+      OSError, ValueError: the directory cannot be made or reached, or another run holds it.
     """
     import jax
 
     from launch.parts import record
+    from models.host import storage
 
-    path = Path(workdir).expanduser().resolve()
-    path.mkdir(parents=True, exist_ok=True)
+    path = storage.absolute(workdir)
+    if storage.is_remote(path) and not remote:
+        raise ValueError(
+            f"--workdir={workdir}: this program writes to folders of this machine only; run_sft,"
+            " run_rl and run_r1 also write to remote ones"
+        )
+    storage.check_reachable(path)
+    storage.make_folder(path)
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:  # It holds the lock and writes for all processes.
             stack.enter_context(lock.locked(path))

@@ -27,6 +27,7 @@ from models.decoding.sampling import SamplingParams
 from models.files import read_json, write_atomically
 from models.hf.export import export_model
 from models.hf.load import load_params
+from models.host.storage import files_below
 from models.tokens.tokenizer import Tokenizer
 from reasoning.evaluation import Graded, evaluate, evaluate_votes
 from reasoning.generation.jax_generator import JaxGenerator
@@ -38,7 +39,7 @@ from reasoning.tasks import Task, get_task
 # What a training found wrong with itself, a list; see `rl.diagnosis`.
 WARNINGS_FILE = "warnings.json"
 SETTINGS_FILE, RESULT_FILE = "settings.json", "result.json"
-# An error names at most so many fields that differ between two settings.
+# The most differing fields that an error names.
 DIFFERENCES_SHOWN = 3
 
 # Graded responses -> further figures of a report.
@@ -148,12 +149,12 @@ def run_stage(
     report = run(directory)
     if isinstance(report, Mapping):
         report = {"wall_seconds": time.monotonic() - start, **report}
-        stops = [read_stop(path.parent) for path in sorted(directory.rglob(STOPPED_FILE))]
+        stops = [read_stop(path.parent) for path in _found(directory, STOPPED_FILE)]
         if stops:
             report["stopped"] = [dataclasses.asdict(stop) for stop in stops if stop]
         warnings = [
             warning
-            for path in sorted(directory.rglob(WARNINGS_FILE))
+            for path in _found(directory, WARNINGS_FILE)
             for warning in read_json(path, "remove it", (list,))
         ]
         if warnings:
@@ -189,13 +190,13 @@ def _differences(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Says in words which fields differ, and how."""
     before, now = _leaves(saved), _leaves(settings)
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    told = [
+    differences = [
         f"{name} is {_shown(before, name)} there and {_shown(now, name)} here"
         for name in names[:DIFFERENCES_SHOWN]
     ]
-    if len(names) > len(told):
-        told.append(f"{len(names) - len(told)} more fields differ")
-    return ", ".join(told)
+    if len(names) > len(differences):
+        differences.append(f"{len(names) - len(differences)} more fields differ")
+    return ", ".join(differences)
 
 
 def _leaves(settings: Any, path: str = "") -> dict[str, Any]:
@@ -281,12 +282,18 @@ def check_complete(directory: Path, stage: str) -> None:
     """Raises `Stopped` or `FileNotFoundError` if a stage's directory has no result."""
     if (directory / RESULT_FILE).exists():
         return
-    for path in sorted(directory.rglob(STOPPED_FILE)):
+    for path in _found(directory, STOPPED_FILE):
         if (stop := read_stop(path.parent)) is not None:
-            raise Stopped(stop.told(path.parent, stage))
+            raise Stopped(stop.message(path.parent, stage))
     raise FileNotFoundError(
         f"{directory / RESULT_FILE} does not exist: run the stage {stage} first (--stages={stage})"
     )
+
+
+def _found(directory: Path, name: str) -> list[Path]:
+    """Returns the files of a name in a stage's folder, and below it."""
+    large = ("checkpoints", "reference", "tensorboard", "hf")
+    return [path for path in files_below(directory, skipped=large) if path.name == name]
 
 
 def evaluation_problems(
@@ -299,7 +306,7 @@ def evaluation_problems(
     Args:
       config: says which tasks, and how many problems of each.
       seed: decides which problems.
-      at_most: draw so many problems of a domain from those of the whole evaluation.
+      at_most: the most problems of a domain, drawn from those of the whole evaluation.
     """
     chosen = {}
     for domain, spec in config.tasks.items():

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from launch.jobs.adapters import adapter_optimizer
-from launch.jobs.training import policy_step
+from launch.jobs.training.reinforcement import policy_step
 from launch.parts import runtime
 from launch.schema import as_dict
 from launch.schema.rl import RlConfig

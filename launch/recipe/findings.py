@@ -109,9 +109,9 @@ def _mean(report: Mapping[str, Any], stage: str, metric: str) -> float | None:
 
 def lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns the findings in words, one in each line."""
-    told = []
-    for each in found:
-        low, high = each["ci95"]
-        interval = f" [{low:+.1f}, {high:+.1f}]" if each["seeds"] > 1 else " (one seed)"
-        told.append(f"{each['finding']}: {each['mean']:+.1f}{interval}")
-    return told
+    lines = []
+    for comparison in found:
+        low, high = comparison["ci95"]
+        interval = f" [{low:+.1f}, {high:+.1f}]" if comparison["seeds"] > 1 else " (one seed)"
+        lines.append(f"{comparison['finding']}: {comparison['mean']:+.1f}{interval}")
+    return lines

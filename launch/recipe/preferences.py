@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from launch.jobs import training
+from launch.jobs.training import supervised
 from launch.parts.stages import Workspace
 from launch.recipe import sampling
 from launch.schema.sections import FineTuning
@@ -113,7 +113,7 @@ def train_reward_model(
       work: the run.
       params: the policy's parameters.
       make_pairs: called if there are no pairs on disk; the pairs of a prompt must be adjacent.
-      config: what `launch.jobs.training.plan_supervised` reads, and `epochs`.
+      config: what `launch.jobs.training.supervised.plan_supervised` reads, and `epochs`.
       directory: gets `pairs.jsonl`, `hf/` with the weights and `accuracy.json`. If `accuracy.json`
         exists, nothing is trained.
 
@@ -128,7 +128,7 @@ def train_reward_model(
     held_out = pairs[int(len(pairs) * (1 - HELD_OUT)) :]
     head = ScalarModel(work.model.config, bias=False)
     scalar = dataclasses.replace(work, model=head)
-    plan = training.plan_supervised(
+    plan = supervised.plan_supervised(
         scalar,
         reward_model.encode_pairs(pairs[: -len(held_out)], work.tokenizer),
         config,
@@ -139,7 +139,7 @@ def train_reward_model(
     key = jax.random.key(sampling.seed_of(work, f"head of {directory.name}"))
     copied = jax.tree.map(lambda x: x.copy(), params)
     start = head.from_language_model(copied, key)
-    trained = training.fine_tune(scalar, start, plan, directory)
+    trained = supervised.fine_tune(scalar, start, plan, directory)
     export_model(
         directory / "hf", work.model.config, trained, work.tokenizer, overwrite=True,
         scalar_head=head,

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from launch.jobs import training
-from launch.jobs.training import ReinforcePlan
+from launch.jobs.training import reinforcement
 from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, world
@@ -15,17 +14,17 @@ from launch.terminal.samples import Watched
 def rl_stage(name: str, start: str) -> Stage:
     """Returns a stage of RL from the result of stage `start`, with the config's section `name`."""
 
-    def plan(work: Workspace) -> ReinforcePlan:
+    def plan(work: Workspace) -> reinforcement.ReinforcePlan:
         config: RecipeRl = getattr(work.config, name)
         problems = world.training_problems(work, config.problems)
-        return training.plan_reinforce(work, problems, config)
+        return reinforcement.plan_reinforce(work, problems, config)
 
     def run(work: Workspace, directory: Path) -> dict[str, Any]:
         params = stages.load_stage(work, start)
         planned = plan(work)
         watched = Watched(work, planned.config, directory)
         watched.begin(params)
-        params = training.reinforce(work, params, planned, directory, watch=watched)
+        params = reinforcement.reinforce(work, params, planned, directory, watch=watched)
         return stages.publish(work, directory, params)
 
     return Stage(

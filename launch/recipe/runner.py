@@ -7,6 +7,7 @@ from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import STAGES, get_stage, inputs, lineage
 from launch.schema import as_dict
+from models.host.storage import make_folder, move_tree
 
 
 def run_stages(work: Workspace, names: Sequence[str]) -> dict[str, Any]:
@@ -92,7 +93,8 @@ def _make_room(work: Workspace, name: str) -> None:
         (directory / stages.SETTINGS_FILE).unlink()
         return
     stale = work.directory / "stale"
-    stale.mkdir(exist_ok=True)
-    taken = len(list(stale.glob(f"{name}_*")))
-    directory.rename(stale / f"{name}_{taken + 1}")
+    make_folder(stale)
+    numbers = [path.name.rpartition("_") for path in stale.iterdir()] if stale.is_dir() else []
+    taken = sum(stage == name for stage, _, _ in numbers)
+    move_tree(directory, stale / f"{name}_{taken + 1}")
     print(f"{name}: has another config; moved to {stale / f'{name}_{taken + 1}'}", flush=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from launch.jobs import training
+from launch.jobs.training import supervised
 from launch.parts import stages
 from launch.parts.stages import Workspace, check_prompts, evaluation_problems
 from launch.recipe.world import world_of
@@ -112,14 +112,14 @@ def train_base(
     Args:
       work: the run.
       directory: the stage's directory.
-      config: what `launch.jobs.training.plan_supervised` reads, and `epochs`.
+      config: what `launch.jobs.training.supervised.plan_supervised` reads, and `epochs`.
       collect: makes the records; called if there are none on disk.
     """
     data = directory / "data.jsonl"
     once(data, collect)
     examples = load_examples(data, work.tokenizer)
-    plan = training.plan_supervised(work, examples, config, epochs=config.epochs)
-    params = training.fine_tune(work, stages.load_stage(work, "base"), plan, directory)
+    plan = supervised.plan_supervised(work, examples, config, epochs=config.epochs)
+    params = supervised.fine_tune(work, stages.load_stage(work, "base"), plan, directory)
     return stages.publish(work, directory, params)
 
 

@@ -155,11 +155,11 @@ def chart(
     y = _Axis(spread, HEIGHT - _BOTTOM, _TOP, False)
     parts = [_grid(x, y, x_label, y_label)]
     legend: dict[str, Markup] = {}
-    for i, each in enumerate(series):
-        colour = (i if each.colour is None else each.colour) % (COLOURS * len(_DASHES))
-        parts.append(_series(each, colour, x, y))
-        if not each.faint:
-            legend.setdefault(each.name, _swatch(colour, each.line))
+    for i, curve in enumerate(series):
+        colour = (i if curve.colour is None else curve.colour) % (COLOURS * len(_DASHES))
+        parts.append(_series(curve, colour, x, y))
+        if not curve.faint:
+            legend.setdefault(curve.name, _swatch(colour, curve.line))
     rows = [
         [s.name, _plain(p.x), _plain(p.y), *(_plain(v) for v in (p.low, p.high))]
         for s in series
@@ -211,8 +211,8 @@ def dots(
     ]  # fmt: skip
     headers = ["name", label, "95 % from", "95 % to", "n", "seeds"]
     svg, sizes = _svg(parts, title, height), {figure.get("n") for _, figure in rows}
-    told = f"n = {sizes.pop()}. {note}" if len(sizes) == 1 else note
-    return Figure(title, told, svg, [], Table(title, headers, table, shut=True))
+    caption = f"n = {sizes.pop()}. {note}" if len(sizes) == 1 else note
+    return Figure(title, caption, svg, [], Table(title, headers, table, shut=True))
 
 
 def bars(
@@ -232,10 +232,10 @@ def bars(
         for part, value in parts:
             if value > 0:
                 a, b = axis(total), axis(total + value)
-                told = escape(f"{name}, {part}: {short(value)} {label}")
+                label_text = escape(f"{name}, {part}: {short(value)} {label}")
                 drawn.append(
                     f'<rect class="fill c{names.index(part) % COLOURS}" x="{a}" y="{top}"'
-                    f' width="{max(b - a, 0.5):.2f}" height="18"><title>{told}</title></rect>'
+                    f' width="{max(b - a, 0.5):.2f}" height="18"><title>{label_text}</title></rect>'
                 )
             total += max(value, 0)
         drawn.append(_text(axis(total) + 5, top + 13, short(total), "start"))
@@ -339,9 +339,11 @@ def _series(series: Series, colour: int, x: _Axis, y: _Axis) -> str:
         parts.append(f'<polyline class="line {style}" points="{along}"{dashed}/>')
     if not series.faint and (len(points) <= MOST_MARKS or not series.line):
         for p in points:
-            told = escape(f"{series.name}: {short(p.x)}, {short(p.y)}")
+            label_text = escape(f"{series.name}: {short(p.x)}, {short(p.y)}")
             mark = _mark(colour // COLOURS, x(p.x), y(p.y))
-            parts.append(f'<path class="mark {style}" d="{mark}"><title>{told}</title></path>')
+            parts.append(
+                f'<path class="mark {style}" d="{mark}"><title>{label_text}</title></path>'
+            )
     return "".join(parts)
 
 

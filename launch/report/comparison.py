@@ -36,7 +36,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 def parts(runs: Mapping[str, Run]) -> list[Section]:
     """Returns the sections of the page that compares runs of these names."""
-    warnings = [f"{name}, {s}: {told}" for name, run in runs.items() for s, told in run.warnings]
+    warnings = [f"{name}, {s}: {line}" for name, run in runs.items() for s, line in run.warnings]
     figures = {name: dict(measured(run)) for name, run in runs.items()}
     return [
         Section("Runs", tables=[_overview(runs)]),
@@ -76,8 +76,8 @@ def measured(run: Run) -> Iterator[tuple[str, tuple[Mapping[str, Any], float]]]:
         model = f"{record.get('model')}, " if len(models) > 1 else ""
         method = f"{str(record.get('method')).partition('@')[0]}@{record.get('budget')}"
         yield f"{model}{record.get('task')}, {method}", (record["accuracy"], 100)
-    for kind, each in (run.report.get("kinds") or {}).items():
-        yield f"router {kind}: APGR", (each["apgr"], 100)
+    for kind, figures in (run.report.get("kinds") or {}).items():
+        yield f"router {kind}: APGR", (figures["apgr"], 100)
 
 
 def side_by_side(

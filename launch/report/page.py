@@ -17,7 +17,7 @@ from launch.report.sources import Run, leaves, read_run
 from models.files import write_atomically
 
 PAGE_FILE = "report.html"
-# A page of a run that goes on loads itself anew after so many seconds.
+# Seconds after which the page of a run that goes on reloads itself.
 REFRESH_SECONDS = 15
 
 
@@ -95,7 +95,7 @@ def sections(run: Run) -> list[Section]:
     checked, verifier_tables = results.verifiers(run)
     time_figure = training.time_spent(run)
     return [
-        Section("Warnings", lines=[f"{stage}: {told}" for stage, told in run.warnings]),
+        Section("Warnings", lines=[f"{stage}: {line}" for stage, line in run.warnings]),
         Section(
             "Stages",
             "Every stage answers the same held-out problems. Brackets are 95 % intervals: over"

@@ -21,14 +21,14 @@ class Answer:
       label: where it comes from, such as a stage.
       text: the response.
       correct: the verdict, if it was graded.
-      told: the reason, reward or score, in words.
+      verdicts: the reason, reward or score, in words.
       prompt: the prompt, if the responses of a card answer different ones.
     """
 
     label: str
     text: str
     correct: bool | None
-    told: Sequence[str]
+    verdicts: Sequence[str]
     prompt: str = ""
 
 
@@ -181,12 +181,12 @@ def _join(node: Node) -> None:
 
 def _rewarded(sample: Mapping[str, Any], with_prompt: bool) -> Answer:
     reasons = sample.get("reasons") or {}
-    told = [f"{name}: {reason}" for name, reason in reasons.items()]
+    verdicts = [f"{name}: {reason}" for name, reason in reasons.items()]
     if sample.get("reward") is not None:
-        told.insert(0, f"reward {sample['reward']:.3g}")
+        verdicts.insert(0, f"reward {sample['reward']:.3g}")
     prompt = _cut(sample.get("prompt")) if with_prompt else ""
     label, text = f"step {sample.get('step')}", _cut(sample.get("response"))
-    return Answer(label, text, None, told, prompt)
+    return Answer(label, text, None, verdicts, prompt)
 
 
 def _cut(text: Any) -> str:

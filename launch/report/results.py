@@ -24,10 +24,10 @@ def shown(figure: Mapping[str, Any] | None, scale: float = 1) -> str:
     if figure is None or not charts.finite(figure.get("mean")):
         return "–"
     low, high = interval(figure)
-    told = f"{scale * figure['mean']:.1f}"
+    text = f"{scale * figure['mean']:.1f}"
     if low is None or high is None:
-        return f"{told} (one seed)" if figure.get("n", 2) < 2 else told
-    return f"{told} [{scale * low:.1f}, {scale * high:.1f}]"
+        return f"{text} (one seed)" if figure.get("n", 2) < 2 else text
+    return f"{text} [{scale * low:.1f}, {scale * high:.1f}]"
 
 
 def is_share(metric: str) -> bool:
@@ -52,9 +52,9 @@ def stage_table(run: Run) -> Table | None:
         scale = 100 if is_share(metric) else 1
         cells = [stage["metrics"].get(metric) for stage in stages.values()]
         numbers = sorted({figure["n"] for figure in cells if figure and "n" in figure})
-        told = "–".join(str(n) for n in (numbers[:1] + numbers[-1:] if numbers[1:] else numbers))
+        sizes = "–".join(str(n) for n in (numbers[:1] + numbers[-1:] if numbers[1:] else numbers))
         label = metric + (" (%)" if scale == 100 else "")
-        rows.append([label, *(shown(figure, scale) for figure in cells), told])
+        rows.append([label, *(shown(figure, scale) for figure in cells), sizes])
     rows.append(["seconds", *(short(s.get("wall_seconds")) for s in stages.values()), ""])
     return Table("Mean [95 % interval]", ["metric", *stages, "n"], rows)
 
@@ -187,9 +187,9 @@ def router(report: Mapping[str, Any]) -> tuple[list[Figure], list[Table]]:
     figure = charts.chart(title, x, "accuracy (%)", series, note=note, log_x=True, bounds=(0, 100))
     figures = ("apgr", "cpt50", "cpt80", "cpt95")
     rows = []
-    for kind, each in kinds.items():
-        cells = [_two_digits(each.get(name)) for name in figures]
-        rows.append([kind, *cells, short(each.get("ece"))])
+    for kind, measures in kinds.items():
+        cells = [_two_digits(measures.get(name)) for name in figures]
+        rows.append([kind, *cells, short(measures.get("ece"))])
     headers = ["router", "APGR", "CPT(50)", "CPT(80)", "CPT(95)", "calibration error"]
     fixed = [[n, shown(r["accuracy"], 100), short(r["cost"])] for n, r in routes.items()]
     tables = [
@@ -287,5 +287,5 @@ def _two_digits(figure: Any) -> str:
     if not _is_figure(figure) or figure.get("mean") is None:
         return "no gap"
     low, high = interval(figure)
-    told = f"{figure['mean']:.2f}"
-    return told if low is None or high is None else f"{told} [{low:.2f}, {high:.2f}]"
+    text = f"{figure['mean']:.2f}"
+    return text if low is None or high is None else f"{text} [{low:.2f}, {high:.2f}]"

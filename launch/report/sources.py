@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models.files import read_json, salvage_jsonl
+from models.host.storage import absolute, is_remote, modified, size
 from reasoning.statistics import combine_seeds
 
 REPORT_FILE, RECORD_FILE = "report.json", "run.json"
@@ -90,7 +91,7 @@ def read_run(directory: str | os.PathLike) -> Run:
     Raises:
       ValueError, OSError: in one line: the folder is missing, holds no run, or has a damaged file.
     """
-    path = Path(directory).expanduser().resolve()
+    path = absolute(directory)
     if not path.is_dir():
         fault = "is a file" if path.exists() else "does not exist"
         raise ValueError(f"{directory} {fault}: give the folder (--workdir) of a run")
@@ -153,7 +154,7 @@ def last_change(directory: Path) -> int:
     for folder in _folders(directory):
         for name in (*_MARKS, "graded.jsonl", "samples.jsonl", "measured.jsonl"):
             with contextlib.suppress(FileNotFoundError):
-                latest = max(latest, (folder / name).stat().st_mtime_ns)
+                latest = max(latest, modified(folder / name))
     return latest
 
 
@@ -176,12 +177,16 @@ def leaves(settings: Any, path: str = "") -> dict[str, Any]:
 
 
 def _folders(top: Path) -> Iterator[Path]:
-    for at, below, names in os.walk(top):
-        below[:] = sorted(
-            name for name in below if name not in _SKIPPED and not name.startswith(".")
-        )
-        if any(mark in names for mark in _MARKS):
-            yield Path(at)
+    entries = sorted(top.iterdir())
+    if any(path.name in _MARKS for path in entries):
+        yield top
+    for path in entries:
+        if path.name in _SKIPPED or path.name.startswith("."):
+            continue
+        if is_remote(path) and path.suffix:  # A file; it would take time to ask the store.
+            continue
+        if path.is_dir():
+            yield from _folders(path)
 
 
 def _stage_and_seed(top: Path, folder: Path) -> tuple[str, str]:
@@ -194,7 +199,7 @@ def _place(report: Mapping[str, Any], stage: str, seed: str, folder: Path) -> tu
     """Returns the place of a stage in the page: as in the report, or else by its beginning."""
     order = [*report.get("stages", {}), "verifiers", "search", *report.get("distill", {})]
     top, number = stage.partition("/")[0], int(seed.removeprefix("seed_") or 0)
-    begun = min((folder / m).stat().st_mtime for m in _MARKS if (folder / m).exists())
+    begun = min(modified(folder / m) for m in _MARKS if (folder / m).exists())
     return (order.index(top) if top in order[: -2 or None] else len(order), begun, stage, number)
 
 
@@ -208,7 +213,7 @@ def _read(path: Path, kinds: tuple[type, ...] = (dict,)) -> Any:
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yields the whole records of a JSON Lines file, without reading it to its end."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         yield from _parsed(file)
 
 
@@ -226,13 +231,13 @@ def _both_ends(path: Path) -> list[dict[str, Any]]:
     """Returns the records at the beginning and at the end of a JSON Lines file."""
     if not path.exists():
         return []
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    length = size(path)
+    with path.open("rb") as file:
         text = file.read(SAMPLE_BYTES)
-        if size > 2 * SAMPLE_BYTES:
-            file.seek(size - SAMPLE_BYTES)
+        if length > 2 * SAMPLE_BYTES:
+            file.seek(length - SAMPLE_BYTES)
             file.readline()
-        elif len(text) < size:
+        elif len(text) < length:
             file.seek(0)
             text = b""
         text += b"\n" + file.read()

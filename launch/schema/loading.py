@@ -123,17 +123,17 @@ class _Mistakes:
     def follows(self, config: Any, name: str) -> bool:
         """Tells whether a wrong field is computed from another, or shares its value with one.
 
-        Only private attributes of ml_collections say so. Without them a mistake would be told
-        several times, and nothing worse.
+        Only private attributes of ml_collections say so. Without them a mistake would be
+        listed several times, and nothing worse.
         """
         reference = getattr(config, "_fields", {}).get(name)
         if not isinstance(reference, FieldReference):
             return False
         if vars(reference).get("_ops") or isinstance(vars(reference).get("_value"), FieldReference):
             return True
-        told = id(reference) in self._references
+        found = id(reference) in self._references
         self._references.add(id(reference))
-        return told
+        return found
 
 
 def _load_section(schema: type[T], config: Any, path: str, mistakes: _Mistakes) -> T | None:
@@ -194,9 +194,9 @@ class _Fault(Exception):
 def _converted(kind: Any, value: Any, setting: Setting) -> Any:
     """Checks a value and converts it to its field's type."""
     if isinstance(kind, tuple):  # A union: takes the first type that fits the value.
-        for each in kind:
-            if is_of(each, value):
-                return _converted(each, value, setting)
+        for option in kind:
+            if is_of(option, value):
+                return _converted(option, value, setting)
         raise _Fault(value, f"must be {' or '.join(map(type_name, kind))}")
     if not is_of(kind, value):
         raise _Fault(value, f"must be {type_name(kind)}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from launch.schema.fields import Section, Setting, given
 from launch.schema.sections import (
     CheckpointEvery,
+    CheckpointMinutes,
     Counts,
     Dtype,
     Evaluation,
@@ -84,7 +85,7 @@ class Loss(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reinforcement(Section):
-    """One RL training, as `launch.jobs.training.plan_reinforce` reads it."""
+    """One RL training, as `launch.jobs.training.reinforcement.plan_reinforce` reads it."""
 
     variant: Annotated[str, Setting("algorithm", choices="rl.variants:VARIANTS")]
     advantage: Advantage = Advantage()
@@ -179,6 +180,7 @@ class Reinforcement(Section):
         int, Setting("steps between entries of samples.jsonl", unit="steps", least=1)
     ]
     checkpoint_every: CheckpointEvery
+    checkpoint_every_minutes: CheckpointMinutes = None
 
     def overrides(self) -> dict[str, Any]:
         """Returns the differences from the variant, as arguments of `rl.variants.get_variant`."""
@@ -190,7 +192,7 @@ class Reinforcement(Section):
         }
 
     def num_steps(self, num_problems: int) -> int:
-        """Returns the number of updates in a training on so many problems."""
+        """Returns the number of updates in a training on this many problems."""
         if self.steps is not None:
             return self.steps
         assert self.data_epochs is not None  # Checked below.
@@ -257,7 +259,7 @@ class Reinforcement(Section):
 
 def check_rewards(field: str, rewards: str | Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields what is wrong with the rewards of a config; a user's file is loaded."""
-    from rl.rewards.combine import parse_rewards
+    from rl.rewards.table import parse_rewards
 
     try:
         parse_rewards(rewards)

@@ -51,6 +51,15 @@ Rows = Annotated[int, Setting("rows in a batch", unit="rows", least=1)]
 RowLength = Annotated[int, Setting("tokens in a row", unit="tokens", least=2)]
 Microbatches = Annotated[int, Setting("microbatches that a batch is split into", least=1)]
 CheckpointEvery = Annotated[int, Setting("steps between checkpoints", unit="steps", least=1)]
+CheckpointMinutes = Annotated[
+    float | None,
+    Setting(
+        "also save so many minutes after the last checkpoint, with the next line of metrics.jsonl;"
+        " None saves by steps alone",
+        unit="minutes",
+        above=0,
+    ),
+]
 LogEvery = Annotated[int, Setting("steps between lines of metrics.jsonl", unit="steps", least=1)]
 Ngram = Annotated[
     int | None,
@@ -140,7 +149,7 @@ class Optimizer(Section):
             yield "name", f"{error} (optimizers are {known}; leave out what another one reads)"
 
     def check_steps(self, steps: int) -> Iterator[tuple[str, str]]:
-        """Yields a fault if the schedule does not fit in a run of so many steps."""
+        """Yields a fault if the schedule does not fit in a run of `steps` steps."""
         decay = self.decay_steps or (0 if self.schedule == "constant" else 1)
         if self.warmup_steps + decay > steps:
             yield (
@@ -184,6 +193,7 @@ class Packed(Section):
     optimizer: Optimizer
     log_every: LogEvery
     checkpoint_every: CheckpointEvery
+    checkpoint_every_minutes: CheckpointMinutes = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,76 +13,42 @@ Input and output share columns: the column that stores the key of an input token
 token that was sampled after it. The last prompt token is the first input, so the first sampled
 token needs no special case.
 
+The program can end after a number of decode steps and go on from where it was, so that a job can
+stop in the middle of long samples. What it draws does not depend on that, but for rounding.
+
 `models.paths.path_sampler` is the sampler for searches, which extend samples step by step.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from models.decoder import LanguageModel
 from models.decoding.cached import decode, prefill
 from models.decoding.compilations import count_programs
+from models.decoding.samples import (
+    LENGTH,
+    RUNNING,
+    STOP_STRING,
+    STOP_TOKEN,
+    Samples,
+    SamplingStopped,
+)
 from models.decoding.sampling import SamplingParams, draw
-from models.layers.kv_cache import KVCache, live_blocks
+from models.decoding.slots import Slots
+from models.layers.kv_cache import live_blocks
 from models.sharding import batch_shards, constrain
 from models.tokens.stopping import TokenAutomaton
 
-FINISH_REASONS = ("", "stop", "stop_string", "length")
-RUNNING, STOP_TOKEN, STOP_STRING, LENGTH = range(4)
-
-
-@dataclasses.dataclass(frozen=True)
-class Samples:
-    """The samples of B prompts, as NumPy arrays.
-
-    Attributes:
-      tokens: int32 `[B, G, W]`, the stop token included, zeros after the end.
-      logprobs: float32 `[B, G, W]`, log-probability of each token under softmax(logits /
-        temperature), before top-k/top-p/min-p; at temperature 0 under softmax(logits).
-      lengths: int32 `[B, G]`, number of tokens of each sample.
-      finish: int32 `[B, G]`, why each sample ended, as an index into `FINISH_REASONS`.
-      steps: number of decode steps; `lengths.sum() / (steps * slots * G)` is the occupancy.
-    """
-
-    tokens: np.ndarray
-    logprobs: np.ndarray
-    lengths: np.ndarray
-    finish: np.ndarray
-    steps: int
-
-    def ids(self, prompt: int, sample: int) -> list[int]:
-        """Returns the token ids of one sample, the stop token included."""
-        return self.tokens[prompt, sample, : self.lengths[prompt, sample]].tolist()
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class _Slots:
-    """The device state of the P x G samples in flight; `columns_*` are indexed by cache column."""
-
-    cache: KVCache
-    step: jax.Array  # [], number of decode steps so far
-    prompt: jax.Array  # [P], index in the queue; -1 if the slot was never used
-    start: jax.Array  # [P], step at which the slot was filled
-    limit: jax.Array  # [P, G], most tokens to generate
-    count: jax.Array  # [P, G], tokens generated so far
-    token: jax.Array  # [P, G], next input
-    position: jax.Array  # [P, G], position of the next input
-    finish: jax.Array  # [P, G], index into `FINISH_REASONS`
-    automaton: jax.Array  # [P, G], state of the stop-string automaton
-    columns_token: jax.Array  # [P, G, W], tokens generated
-    columns_logprob: jax.Array  # [P, G, W], their log-probs
-    columns_uniform: jax.Array  # [P, G, W], uniform number that each column's token is drawn with
-
-    @property
-    def active(self) -> jax.Array:
-        return self.finish == RUNNING
+# Decode steps between two looks at whether to stop: some seconds with a large model.
+STRETCH = 256
+_NO_END = np.iinfo(np.int32).max
 
 
 class Sampler:
@@ -131,7 +97,8 @@ class Sampler:
         self.admit = min(slots, admit or max(1, slots // 4))
         self._stop_table = np.isin(np.arange(vocab), list(stop_ids))
         self._automaton = stop_strings
-        self._run = jax.jit(functools.partial(self._generate), static_argnames=("filtered",))
+        self._begin = jax.jit(functools.partial(self._begun), static_argnums=(0, 1))
+        self._programs: dict[Any, Any] = {}
 
     @property
     def compilations(self) -> int:
@@ -139,7 +106,7 @@ class Sampler:
 
         There is one for each pair of buckets of queue length and prompt length.
         """
-        return count_programs(self._run)
+        return count_programs(*self._programs.values())
 
     def __call__(
         self,
@@ -148,6 +115,9 @@ class Sampler:
         key: jax.Array,
         sampling: SamplingParams = SamplingParams(),
         limits: Sequence[int] | None = None,
+        *,
+        kept: Samples | None = None,
+        stop: Callable[[], str | None] | None = None,
     ) -> Samples:
         """Draws G samples of every prompt.
 
@@ -159,8 +129,13 @@ class Sampler:
           key: random key.
           sampling: how tokens are drawn.
           limits: most new tokens of each prompt's samples; `max_new_tokens` by default.
+          kept: what `SamplingStopped` brought when the same call was stopped; its finished samples
+            are not drawn again.
+          stop: asked every `STRETCH` decode steps; a reason to stop, or None. All processes of a
+            job must get the same answer.
 
         Raises:
+          SamplingStopped: `stop` has given a reason.
           ValueError: an empty prompt, a token outside the vocabulary, a limit above
             `max_new_tokens`, or a prompt that leaves no room in the model's context.
         """
@@ -170,20 +145,69 @@ class Sampler:
         width = bucket(max(len(p) for p in prompts), least=16)
         tokens = np.zeros((queue, width), np.int32)
         lengths, row_limits = np.zeros((2, queue), np.int32)
-        for row, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
-            tokens[row, : len(prompt)] = prompt
-            lengths[row], row_limits[row] = len(prompt), limit
+        streams, skipped = np.zeros(queue, np.int32), np.zeros((queue, self.group), bool)
+        done = np.zeros((len(prompts), self.group), bool) if kept is None else kept.finished
+        waiting = np.flatnonzero(~done.all(-1))
+        for row, i in enumerate(waiting.tolist()):
+            tokens[row, : len(prompts[i])] = prompts[i]
+            lengths[row], row_limits[row] = len(prompts[i]), limits[i]
+            streams[row], skipped[row] = i, done[i]
         automaton = self._automaton.transitions if self._automaton else None
-        out = self._run(
-            params, tokens, lengths, row_limits, np.int32(len(prompts)), sampling.knobs,
-            self._stop_table, automaton, key, filtered=sampling.filtered,
-        )  # fmt: skip
-        out = jax.device_get(out)
-        steps = int(out.pop("steps"))
-        return Samples(**{name: x[: len(prompts)] for name, x in out.items()}, steps=steps)
+
+        carry, shardings = self._first(queue, width, params)
+        run = self._program(queue, width, shardings)
+        steps, unfinished = 0, len(waiting) > 0
+        while unfinished:
+            steps = _NO_END if stop is None else steps + STRETCH
+            carry, more = run(
+                params, tokens, lengths, row_limits, streams, skipped, np.int32(len(waiting)),
+                np.int32(steps), carry, sampling.knobs, self._stop_table, automaton, key,
+                filtered=sampling.filtered,
+            )  # fmt: skip
+            unfinished = bool(more)
+            if unfinished and stop is not None and (reason := stop()) is not None:
+                drawn = self._drawn(carry, waiting, len(prompts))
+                raise SamplingStopped(reason, drawn.completed(kept))
+        return self._drawn(carry, waiting, len(prompts)).completed(kept)
+
+    def _first(self, queue: int, width: int, params: Any) -> tuple[Any, Any]:
+        """Returns the state before the first step, and its layout; None leaves that to XLA."""
+        carry, devices = self._begin(queue, width), jax.tree.leaves(params)[0].devices()
+        if len(devices) == 1:
+            carry = jax.device_put(carry, SingleDeviceSharding(*devices))
+        elif jax.sharding.get_mesh().size < 2:  # Nobody has said how to use these devices.
+            return carry, None
+        return carry, jax.tree.map(lambda x: x.sharding, carry)
+
+    def _program(self, queue: int, width: int, shardings: Any) -> Any:
+        """Returns the compiled sampler, which gives its state back in the layout that it got.
+
+        In another layout it would be compiled anew for the second stretch.
+        """
+        key = (queue, width, *jax.tree.leaves(shardings))
+        if key not in self._programs:
+            self._programs[key] = jax.jit(
+                functools.partial(self._generate),
+                static_argnames=("filtered",),
+                donate_argnums=8,
+                out_shardings=None if shardings is None else (shardings, None),
+            )
+        return self._programs[key]
+
+    def _drawn(self, carry: Any, rows: np.ndarray, count: int) -> Samples:
+        """Fetches the samples of the queue's rows, and puts them into the places of the prompts."""
+        slots, _, out = carry
+        out, steps = jax.device_get((out, slots.step))
+        whole = {}
+        for name, found in out.items():
+            whole[name] = np.zeros((count, *found.shape[1:]), found.dtype)
+            whole[name][rows] = found[: len(rows)]
+        return Samples(**whole, steps=int(steps))
 
     def lower(self, params: Any, queue: int, width: int) -> Any:
         """Lowers the program for abstract parameters, to compile it without arrays.
+
+        It begins with no samples and goes on to the end of all.
 
         Args:
           queue: prompts that wait, rounded up as `bucket` does; at least the slots.
@@ -191,10 +215,18 @@ class Sampler:
         """
         tokens = jax.ShapeDtypeStruct((queue, width), jnp.int32)
         numbers = jax.ShapeDtypeStruct((queue,), jnp.int32)
-        return self._run.lower(
-            params, tokens, numbers, numbers, np.int32(queue), SamplingParams().knobs,
-            self._stop_table, None, jax.random.key(0), filtered=False,
-        )  # fmt: skip
+        skipped = jax.ShapeDtypeStruct((queue, self.group), jnp.bool)
+
+        def whole(params, tokens, numbers, skipped, knobs, stop_table, key):
+            (slots, _, out), _ = self._generate(
+                params, tokens, numbers, numbers, numbers, skipped, np.int32(queue), _NO_END,
+                self._begun(queue, width), knobs, stop_table, None, key, filtered=False,
+            )  # fmt: skip
+            return out | {"steps": slots.step}
+
+        knobs, key = SamplingParams().knobs, jax.random.key(0)
+        arguments = (tokens, numbers, skipped, knobs, self._stop_table, key)
+        return jax.jit(whole).lower(params, *arguments)
 
     def _check(self, prompts, limits):
         if not prompts:
@@ -221,36 +253,32 @@ class Sampler:
                     f"model's context of {config.max_length}: shorten it or lower max_new_tokens"
                 )
 
-    def _empty_slots(self, width: int) -> _Slots:
-        P, G, W = self.slots, self.group, self.max_new_tokens
-        cache = KVCache.zeros(self.model.config, P, G, width, W)
-        rows = functools.partial(jnp.zeros, (P, G), jnp.int32)
-        return _Slots(
-            cache=dataclasses.replace(
-                cache,
-                prefix_k=constrain(cache.prefix_k, None, "batch", "kv_heads", None, None),
-                prefix_v=constrain(cache.prefix_v, None, "batch", "kv_heads", None, None),
-                suffix_k=constrain(cache.suffix_k, None, "batch", None, "kv_heads", None, None),
-                suffix_v=constrain(cache.suffix_v, None, "batch", None, "kv_heads", None, None),
-            ),
-            step=jnp.int32(0),
-            prompt=jnp.full(P, -1, jnp.int32),
-            start=jnp.zeros(P, jnp.int32),
-            limit=rows(),
-            count=rows(),
-            token=rows(),
-            position=rows(),
-            finish=jnp.full((P, G), LENGTH, jnp.int32),
-            automaton=rows(),
-            columns_token=jnp.zeros((P, G, W), jnp.int32),
-            columns_logprob=jnp.zeros((P, G, W), jnp.float32),
-            columns_uniform=jnp.zeros((P, G, W), jnp.float32),
+    def _begun(self, num_rows: int, width: int):
+        """Returns the state before the first step: slots, next prompt, and the output."""
+        shape = (num_rows, self.group)
+        out = {
+            "tokens": jnp.zeros((*shape, self.max_new_tokens), jnp.int32),
+            "logprobs": jnp.zeros((*shape, self.max_new_tokens), jnp.float32),
+            "lengths": jnp.zeros(shape, jnp.int32),
+            "finish": jnp.zeros(shape, jnp.int32),
+        }
+        # Every process of a job reads the whole output.
+        out = {name: constrain(x, *(None,) * x.ndim) for name, x in out.items()}
+        return (
+            Slots.empty(self.model.config, self.slots, self.group, width, self.max_new_tokens),
+            jnp.int32(0),
+            out,
         )
 
     def _generate(
-        self, params, queue, lengths, limits, num_prompts, knobs, stop_table, automaton, key, *,
-        filtered,
+        self, params, queue, lengths, limits, streams, skipped, num_prompts, until, carry, knobs,
+        stop_table, automaton, key, *, filtered,
     ):  # fmt: skip
+        """Goes on from `carry` up to decode step `until`, or to the end.
+
+        Returns:
+          The new state; and whether samples are unfinished.
+        """
         P, G, W = self.slots, self.group, self.max_new_tokens
         # Prompts that are read at a time divide over the devices that share a batch; otherwise each
         # device would read all of them.
@@ -259,12 +287,17 @@ class Sampler:
         model, params = self.model, self.model.for_loop(params, queue.shape[1] + W)
         num_rows = queue.shape[0]
 
-        def collect(slots: _Slots, out):
-            """Copies finished samples to the output and unrolls their circular columns."""
+        def collect(slots: Slots, out, whole_prompts=True):
+            """Copies finished samples to the output and unrolls their circular columns.
+
+            Without `whole_prompts` those of all slots are copied, also unfinished ones.
+            """
             order = (slots.start[:, None] + jnp.arange(W)) % W
             order = jnp.broadcast_to(order[:, None], (P, G, W))
             valid = jnp.arange(W) < slots.count[..., None]
-            done = ~slots.active.any(-1) & (slots.prompt >= 0)
+            done = slots.prompt >= 0
+            if whole_prompts:
+                done &= ~slots.active.any(-1)
             row = jnp.where(done, slots.prompt, num_rows)
 
             def put(where, value):
@@ -281,17 +314,22 @@ class Sampler:
 
         def uniform(prompts, start):
             """Returns uniform numbers `[A, G, W]`; number n is in the column of step start + n."""
-            stream = prompts[:, None] * G + jnp.arange(G)
+            stream = streams[prompts][:, None] * G + jnp.arange(G)
             keys = jax.vmap(functools.partial(jax.random.fold_in, key))(stream.ravel())
             draws = jax.vmap(lambda key: jax.random.uniform(key, (W,)))(keys)
             return jnp.roll(draws, start % W, -1).reshape(A, G, W)
 
-        def fill(slots: _Slots, next_prompt):
-            """Prefills up to A waiting prompts into free slots."""
+        def enough_free(slots: Slots, next_prompt):
+            free = (~slots.active.any(-1)).sum()
+            waiting = jnp.minimum(num_prompts - next_prompt, A)
+            return (waiting > 0) & (free >= waiting)
+
+        def fill(slots: Slots, next_prompt):
+            """Prefills up to A waiting prompts into free slots, if there are enough of these."""
             busy = slots.active.any(-1)
             candidates = jnp.argsort(busy, stable=True)[:A]
             index = next_prompt + jnp.arange(A)
-            usable = ~busy[candidates] & (index < num_prompts)
+            usable = ~busy[candidates] & (index < num_prompts) & enough_free(slots, next_prompt)
             into = jnp.where(usable, candidates, P)
             row = jnp.clip(index, 0, num_rows - 1)
             tokens, length = queue[row], lengths[row]
@@ -310,13 +348,13 @@ class Sampler:
                 count=put(slots.count, 0),
                 token=put(slots.token, last),
                 position=put(slots.position, length[:, None] - 1),
-                finish=put(slots.finish, RUNNING),
+                finish=put(slots.finish, jnp.where(skipped[row], LENGTH, RUNNING)),
                 automaton=put(slots.automaton, 0),
                 columns_uniform=put(slots.columns_uniform, uniform(row, slots.step)),
             )
             return slots, next_prompt + usable.sum()
 
-        def step(slots: _Slots) -> _Slots:
+        def step(slots: Slots) -> Slots:
             active, column = slots.active, slots.step % W
             # Active slots were filled at most W steps ago, so `oldest` is less than a turn behind.
             oldest = jnp.where(active.any(-1), slots.start, slots.step).min()
@@ -354,11 +392,10 @@ class Sampler:
                 columns_logprob=write(slots.columns_logprob, logprob),
             )
 
-        def decode_until_slots_are_free(slots: _Slots, next_prompt) -> _Slots:
+        def decode_until_slots_are_free(slots: Slots, next_prompt) -> Slots:
             def keep_going(slots):
-                free = (~slots.active.any(-1)).sum()
-                waiting = jnp.minimum(num_prompts - next_prompt, A)
-                return slots.active.any() & ~((waiting > 0) & (free >= waiting))
+                going = slots.active.any() & ~enough_free(slots, next_prompt)
+                return going & (slots.step < until)
 
             return jax.lax.while_loop(keep_going, step, slots)
 
@@ -372,15 +409,12 @@ class Sampler:
             slots, next_prompt, _ = carry
             return slots.active.any() | (next_prompt < num_prompts)
 
-        out = {
-            "tokens": jnp.zeros((num_rows, G, W), jnp.int32),
-            "logprobs": jnp.zeros((num_rows, G, W), jnp.float32),
-            "lengths": jnp.zeros((num_rows, G), jnp.int32),
-            "finish": jnp.zeros((num_rows, G), jnp.int32),
-        }
-        carry = (self._empty_slots(queue.shape[1]), jnp.int32(0), out)
-        slots, _, out = jax.lax.while_loop(unfinished, round_, carry)
-        return out | {"steps": slots.step}
+        def goes_on(carry):
+            return unfinished(carry) & (carry[0].step < until)
+
+        slots, next_prompt, out = jax.lax.while_loop(goes_on, round_, carry)
+        carry = slots, next_prompt, collect(slots, out, whole_prompts=False)
+        return carry, unfinished(carry)
 
 
 def bucket(size: int, least: int = 1) -> int:

@@ -322,7 +322,7 @@ def _name_of_splitting(state: Mapping[str, Any]) -> str:
 
 
 def _trained_here() -> pre_tokenizers.PreTokenizer:
-    """Returns the splitting of `models.tokens.tokenizer.train_bpe`."""
+    """Returns the splitting of `models.tokens.tokenizer_training.train_bpe`."""
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(tokenizers.Regex(r" ?\d"), "isolated"),

@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,15 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from models.config import ModelConfig
 from models.decoder import LanguageModel, Model
 from models.hf.config import config_to_hf
 from models.hf.tensor_files import INDEX_FILE, WEIGHTS_FILE
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors
-from models.manifest import write_manifest
+from models.host.storage import as_path, is_remote, make_folder, remove_tree
+from models.manifest import MANIFEST_FILE, write_manifest
 from models.scalar_head import ScalarModel
 from models.tokens.tokenizer import Tokenizer
 from models.tokens.tokenizer_files import GENERATION_FILE
@@ -47,7 +47,8 @@ def export_model(
     `PreTrainedTokenizerFast`, or with any other family.
 
     Args:
-      directory: the directory to create. A rename at the end makes it appear or replaces it.
+      directory: the directory to create. A rename at the end makes it appear or replaces it. In a
+        remote store, which has no rename, the manifest comes last, and is the first to be removed.
       config: the config of the model.
       params: the parameters, as NumPy arrays or as JAX arrays with any sharding.
       tokenizer: saved with the weights, together with its `generation_config.json`, whose
@@ -66,7 +67,7 @@ def export_model(
       ValueError: if no Hugging Face architecture fits `config`, or the tokenizer has more tokens
         than the model's vocabulary.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     if directory.exists() and not overwrite:
         raise FileExistsError(
             f"{directory} exists; remove it, choose another, or pass overwrite=True"
@@ -83,10 +84,14 @@ def export_model(
 
     writer = jax.process_index() == 0
     scratch, old = (directory.with_name(f".{directory.name}.{x}") for x in ("part", "old"))
+    if is_remote(directory):
+        scratch = old = directory
     if writer:
-        for left in (scratch, old):  # Left by a process that was killed during an export.
-            shutil.rmtree(left, ignore_errors=True)
-        scratch.mkdir(parents=True)
+        if is_remote(directory):
+            (directory / MANIFEST_FILE).unlink(missing_ok=True)
+        for left in {scratch, old}:  # Left by a process that was killed during an export.
+            remove_tree(left)
+        make_folder(scratch)
     try:
         # Gathering is a collective operation, so every process takes part.
         for name, tensors in shards.items():
@@ -94,7 +99,7 @@ def export_model(
                 key: gather(params, rule, index, stored) for key, rule, index, stored in tensors
             }
             if writer:
-                save_file(arrays, scratch / name, metadata={"format": "pt"})
+                _save(arrays, scratch / name)
         if writer:
             _write_json(scratch / "config.json", fields)
             if len(shards) > 1:
@@ -104,13 +109,14 @@ def export_model(
                 generation = tokenizer.generation | tokenizer.special_ids()
                 _write_json(scratch / GENERATION_FILE, generation)
             write_manifest(scratch)
-            if directory.exists():
-                directory.rename(old)
-            scratch.rename(directory)
-            shutil.rmtree(old, ignore_errors=True)
+            if scratch != directory:
+                if directory.exists():
+                    directory.rename(old)
+                scratch.rename(directory)
+                remove_tree(old)
     finally:
-        if writer:
-            shutil.rmtree(scratch, ignore_errors=True)
+        if writer and scratch != directory:
+            remove_tree(scratch)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"export {directory}")
     return directory
@@ -162,6 +168,14 @@ def _one_slice(dtype: np.dtype, sharding: jax.sharding.Sharding):
         return array.astype(dtype)
 
     return jax.jit(pick, out_shardings=sharding)
+
+
+def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
+    metadata = {"format": "pt"}
+    if is_remote(path):
+        path.write_bytes(save(arrays, metadata))
+    else:
+        save_file(arrays, path, metadata)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,7 +1,5 @@
 """Reads weights in 8-bit floats with a scale for each block, as DeepSeek-V3 publishes them."""
 
-import json
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,18 +7,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from models.hf.remote_file import read_array
+from models.host.storage import is_remote
+
 # Rows and columns that share a scale (DeepSeek-V3, arXiv:2412.19437, section 3.3.2).
 BLOCK = 128
 DTYPE = "F8_E4M3"
 # The scales of `x.weight` are `x.weight_scale_inv`; despite this name they multiply it.
 SUFFIX = "_scale_inv"
-
-
-def read_header(file: Path) -> tuple[int, dict[str, Any]]:
-    """Returns the byte offset of a safetensors file's data, and the header by tensor name."""
-    with file.open("rb") as opened:
-        size = struct.unpack("<Q", opened.read(8))[0]
-        return 8 + size, json.loads(opened.read(size))
 
 
 class ScaledTensor:
@@ -38,7 +32,7 @@ class ScaledTensor:
 
         Args:
           file: the safetensors file.
-          header: its header, see `read_header`.
+          header: its header, see `models.hf.remote_file.read_header`.
           name: name of the matrix in the file.
           scales: the stored tensor of scales, read when it is sliced.
         """
@@ -68,8 +62,13 @@ class ScaledTensor:
             np.arange(start, stop) // BLOCK - part.start
             for (start, stop), part in zip(bounds, blocks, strict=True)
         )
-        # The map lasts for this read only: a process may not hold a map for every tensor.
-        values = np.memmap(
-            self._file, ml_dtypes.float8_e4m3fn, "r", offset=self._offset, shape=self._shape
-        )
-        return values[index].astype(np.float32) * scales[rows][:, columns]
+        if is_remote(self._file):
+            values = read_array(
+                self._file, self._offset, ml_dtypes.float8_e4m3fn, self._shape, index
+            )
+        else:
+            # The map lasts for this read only: a process may not hold a map for every tensor.
+            values = np.memmap(
+                self._file, ml_dtypes.float8_e4m3fn, "r", offset=self._offset, shape=self._shape
+            )[index]
+        return values.astype(np.float32) * scales[rows][:, columns]

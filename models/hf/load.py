@@ -31,6 +31,7 @@ from models.hf.tensor_files import (
     tensor_names,
 )
 from models.hf.tensors import TensorRule, head_of, leaf, stored_tensors, tensor_rules
+from models.host.storage import is_remote
 from models.manifest import MANIFEST_FILE, Damaged, check_manifest, has_manifest
 from models.scalar_head import ScalarModel
 from models.sharding import tree_shardings
@@ -215,10 +216,14 @@ def place_tensors(model: Model, tensors: Mapping[str, Any], mesh: Mesh | None = 
 
 
 def _check_undamaged(directory: Path) -> None:
-    """Compares an export of this project with its checksums; other checkpoints have none."""
+    """Compares an export of this project with its checksums; other checkpoints have none.
+
+    Of one in a remote store only the small files are compared: each process of a job would fetch
+    all weights once more.
+    """
     if has_manifest(directory):
         try:
-            check_manifest(directory)
+            check_manifest(directory, only_small=is_remote(directory))
         except Damaged as error:
             raise Damaged(
                 f"{error}; export it again, or, if you changed the file yourself, remove"

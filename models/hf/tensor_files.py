@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from models.checkpoint_source import read_json
 from models.hf import float8
+from models.hf.remote_file import RemoteFile, read_header
+from models.host.storage import is_remote
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -58,7 +60,7 @@ def open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, Any]
                     " remove the file that does not belong there"
                 )
             tensors[key], files_of[key] = handle.get_slice(key), directory / name
-    header_of = functools.cache(float8.read_header)
+    header_of = functools.cache(read_header)
     for key in [key for key, tensor in tensors.items() if tensor.get_dtype() == float8.DTYPE]:
         # The scales may be in another file than the matrix.
         if (scales := tensors.pop(key + float8.SUFFIX, None)) is not None:
@@ -132,6 +134,8 @@ def _weight_map(directory: Path) -> dict[str, str]:
 
 
 def _open(path: Path, stack: contextlib.ExitStack) -> Any:
+    if is_remote(path):
+        return RemoteFile(path)
     try:
         return stack.enter_context(safe_open(path, framework="numpy"))
     except SafetensorError as error:

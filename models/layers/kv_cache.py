@@ -16,8 +16,8 @@ from models.cpu.reductions import row_max, row_sum
 from models.layers.attention import MASK_VALUE
 from models.sharding import mesh_platform
 
-# From so many query heads per key head on, decoding computes scores as a matrix product. Cached
-# latents have that many.
+# With at least this many query heads per key head, as latent attention has, decoding computes
+# scores as a matrix product.
 MANY_QUERIES = 16
 
 

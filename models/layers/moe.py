@@ -17,7 +17,7 @@ from models.sharding import partition_spec
 
 
 class MoE(nnx.Module):
-    """Routed experts, a few of which process each token, and a shared expert for all tokens.
+    """Routed experts and a shared one: a few routed experts and the shared one process each token.
 
     Devices along the mesh axis `tensor` hold slices of the hidden units of every expert, like those
     of an MLP. Devices along `expert` hold some of the experts each. These devices have rows of

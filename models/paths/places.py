@@ -1,4 +1,4 @@
-"""Keeps track, on the host, of which place, row and columns hold each path of a search.
+"""Keeps track, on the host, of the place, row and columns that hold each path of a search.
 
 A search names a path by its place. Each prompt has R places, and M rows that a step extends
 together. The host needs these numbers, NumPy arrays, to check requests, and they come back with

@@ -1,17 +1,16 @@
-"""Loads, trains and applies tokenizers in Hugging Face layout, with chat templates; without JAX."""
+"""Loads and applies tokenizers in Hugging Face layout, with chat templates; without JAX."""
 
 import functools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from models.checkpoint_source import resolve
+from models.host.storage import as_path, is_remote, make_folder
 from models.tokens import chat_template
 from models.tokens.tokenizer_files import (
     CONFIG_FILE,
@@ -93,10 +92,11 @@ class Tokenizer:
         transformers 4.57 and 5 read them. Stop ids besides the `eos_token` belong to
         `generation_config.json`: see `export_model`.
         """
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        self._backend.save(str(directory / TOKENIZER_FILE))
-        mark_checked(directory / TOKENIZER_FILE)
+        directory = as_path(directory)
+        make_folder(directory)
+        (directory / TOKENIZER_FILE).write_text(self._backend.to_str(pretty=True), "utf-8")
+        if not is_remote(directory):
+            mark_checked(directory / TOKENIZER_FILE)
         text = json.dumps(portable_config(self._config), indent=2, ensure_ascii=False)
         (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
         if self.template is not None:
@@ -207,9 +207,9 @@ class Tokenizer:
             raise ValueError(f"the tokenizer cannot encode a text: {error}") from None
         ids = [encoding.ids for encoding in encodings]
         if self._embedded is not None:
-            for each in ids:
-                if each and max(each) >= self._embedded:
-                    token = self._backend.id_to_token(max(each))
+            for row in ids:
+                if row and max(row) >= self._embedded:
+                    token = self._backend.id_to_token(max(row))
                     raise ValueError(
                         f"a text holds the token {token!r}, which the model cannot embed: its"
                         f" vocab_size is {self._embedded}"
@@ -325,78 +325,6 @@ class Tokenizer:
             return frozenset()
         state = json.loads(self._backend.decoder.__getstate__())
         return frozenset(each["type"] for each in state.get("decoders", [state]))
-
-
-def train_bpe(
-    texts: Iterable[str],
-    vocab_size: int,
-    *,
-    special_tokens: Sequence[str] = (),
-    text_tokens: Sequence[str] = (),
-    eos_token: str = "<|endoftext|>",
-    bos_token: str | None = None,
-    pad_token: str | None = None,
-    template: str | None = None,
-) -> Tokenizer:
-    """Trains byte-level BPE (arXiv:1508.07909, over bytes as GPT-2) with digits split one by one.
-
-    The tokenizer can encode every text and decodes it exactly. The order of the texts does not
-    change the result.
-
-    Args:
-      texts: the corpus.
-      vocab_size: largest number of tokens, including special tokens and the 256 bytes. A small
-        corpus may give fewer.
-      special_tokens: control tokens such as `<|im_start|>`; decoding may skip them.
-      text_tokens: strings that become one token each but stay plain text, such as `<think>`.
-      eos_token: token that ends a sequence.
-      bos_token: token that begins a sequence, or None.
-      pad_token: token that fills up rows, or None; these three are special tokens.
-      template: jinja source of the chat template.
-
-    Raises:
-      ValueError: if there are no texts, or `vocab_size` has no room for bytes and listed tokens.
-    """
-    named = {"eos_token": eos_token, "bos_token": bos_token, "pad_token": pad_token}
-    named = {kind: token for kind, token in named.items() if token is not None}
-    special = list(dict.fromkeys([*named.values(), *special_tokens]))
-    least = 256 + len(special) + len(text_tokens)
-    if vocab_size < least:
-        raise ValueError(
-            f"vocab_size={vocab_size} is too small; 256 bytes and {least - 256} listed tokens need "
-            f"at least {least}"
-        )
-    backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            # A digit may include the space before it, so that " 7" is one token.
-            pre_tokenizers.Split(tokenizers.Regex(r" ?\d"), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(text_tokens),
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(_nonempty(texts), trainer)
-    backend.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in text_tokens])
-    config = named | {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-    }
-    return Tokenizer(backend, config, template)
-
-
-def _nonempty(texts: Iterable[str]) -> Iterator[str]:
-    empty = True
-    for text in texts:
-        empty = False
-        yield text
-    if empty:
-        raise ValueError("there are no texts to train a tokenizer on")
 
 
 def _not_text(texts: Sequence[Any]) -> str:

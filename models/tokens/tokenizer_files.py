@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import tokenizers
 
 from models.checkpoint_source import read_json
+from models.host.storage import is_remote
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -63,7 +65,7 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
         )
     _try_out(path)
     try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
+        backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # The library raises no narrower class.
         raise ValueError(f"{path} is not a tokenizer: {error}") from None
 
@@ -128,6 +130,11 @@ def _try_out(path: Path) -> None:
             return
     except (OSError, RuntimeError):
         pass  # For example, there is no home directory.
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="tokenizer.") as folder:
+            copy = Path(folder) / path.name
+            copy.write_bytes(path.read_bytes())
+            return _try_out(copy)
     # Published files of 35 MB need less than 1 GiB.
     memory_bytes = 768 * 2**20 + 40 * path.stat().st_size
     try:

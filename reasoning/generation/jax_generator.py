@@ -8,10 +8,12 @@ import jax
 import numpy as np
 
 from models.decoder import LanguageModel
-from models.decoding.sampler import FINISH_REASONS, STOP_TOKEN, Sampler, Samples
+from models.decoding.sampler import Sampler
+from models.decoding.samples import FINISH_REASONS, STOP_TOKEN, Samples
 from models.decoding.sampling import SamplingParams
 from models.decoding.self_check import Sampled, SamplerCheck
 from models.decoding.weights import DecodingWeights
+from models.host.interruption import STOPS
 from models.tokens.stopping import TokenAutomaton
 from models.tokens.tokenizer import Tokenizer
 from reasoning.generation.generator import Completion
@@ -28,12 +30,14 @@ class JaxGenerator:
       params: its parameters.
       tokenizer: its tokenizer.
       rows: samples drawn at the same time, rounded down to a multiple of `num_samples`.
+      last: what the sampler returned at the latest call.
     """
 
     def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer, rows: int = 128):
         tokenizer.check_fits(model.config.vocab_size)
         self.model, self.tokenizer, self.rows = model, tokenizer, rows
         self._samplers: dict[Any, Sampler] = {}
+        self.last: Samples | None = None
         self._weights = DecodingWeights(model)
         self.params = params
         self._check = SamplerCheck(model)
@@ -67,7 +71,7 @@ class JaxGenerator:
 
     def release(self) -> None:
         """Drops the parameters, so that others can use their memory."""
-        self.params = None
+        self.params = self.last = None
 
     def generate(
         self,
@@ -102,8 +106,12 @@ class JaxGenerator:
         sampling: SamplingParams = SamplingParams(),
         stop: Sequence[str] = (),
         seed: int = 0,
+        kept: Samples | None = None,
     ) -> list[list[Completion]]:
         """Samples completions of prompts given as token ids, such as responses to continue.
+
+        A signal to the job stops the sampling within some seconds, if a training or an entry point
+        watches for signals (`models.host.interruption`).
 
         Args:
           prompt_ids: the token ids of each prompt.
@@ -114,14 +122,20 @@ class JaxGenerator:
           sampling: temperature and the other sampling settings.
           stop: strings that end a completion.
           seed: seed of the draws.
+          kept: finished samples of the same call that was stopped; they are not drawn again.
 
         Raises:
+          SamplingStopped: the job is to stop; the exception has the finished samples.
           SamplerMismatch: the log-probabilities of the sampler differ from those that a forward
             pass of the trainer gives. Only some calls are checked.
         """
         sampler = self._sampler(num_samples, max_new_tokens, tuple(stop))
         weights = self._weights(self.params)
-        samples = sampler(weights, prompt_ids, jax.random.key(seed), sampling, limits)
+        samples = sampler(
+            weights, prompt_ids, jax.random.key(seed), sampling, limits,
+            kept=kept, stop=lambda: STOPS.reason if STOPS.here() else None,
+        )  # fmt: skip
+        self.last = samples
         completions = [
             [self._completion(samples, i, g) for g in range(num_samples)]
             for i in range(len(prompt_ids))

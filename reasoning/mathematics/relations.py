@@ -38,7 +38,7 @@ def is_name(text: str) -> bool:
 
 
 def compare_relations(expected: str, given: str, same: SameValue) -> bool:
-    """Compares an answer with a reference, at least one of which has a relation sign.
+    """Compares an answer with a reference, where at least one of them has a relation sign.
 
     - "x = 5" is 5 and x = 5, but not y = 5; "9*2 = 18" is 18 if every side is.
     - Equations with variables are the same if the differences of their sides are, up to a constant

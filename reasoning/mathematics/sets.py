@@ -117,8 +117,8 @@ def _combined(parts, combine):
     if len(variables) > 1:
         return None
     pieces = found[0].pieces
-    for each in found[1:]:
-        pieces = combine(pieces, each.pieces)
+    for member in found[1:]:
+        pieces = combine(pieces, member.pieces)
     return RealSet(pieces, variables.pop() if variables else "")
 
 

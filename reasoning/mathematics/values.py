@@ -1,6 +1,6 @@
 """Evaluates expression trees at given points, in exact fractions if possible, else to many digits.
 
-Rational arithmetic stays exact. Irrational values are computed with so many digits beyond the range
+Rational arithmetic stays exact. Irrational values are computed with enough digits beyond the range
 of sizes in the expression that rounding cannot lose a term: 1 - 2^(-2005) needs more digits than 2
 + 2.
 """

@@ -36,8 +36,8 @@ class BeamSearch(StepSearch):
             )
             extended = [distinct(each) for each in extended]
             worth = self.rank(paths, extended)
-            for p, each in enumerate(extended):
-                ranked = sorted(zip(worth[p], each, strict=True), key=lambda pair: -pair[0])
+            for p, paths_of in enumerate(extended):
+                ranked = sorted(zip(worth[p], paths_of, strict=True), key=lambda pair: -pair[0])
                 kept = [path for _, path in ranked[: slots[p]]]
                 done[p] += [path for path in kept if path.ended]
                 live[p] = [path for path in kept if not path.ended]

@@ -47,14 +47,14 @@ class DiverseTreeSearch(StepSearch):
             for each in heads
         ]
         advanced = []
-        for each, extended in zip(heads, paths.extend(wanted), strict=True):
+        for subtree, extended in zip(heads, paths.extend(wanted), strict=True):
             steps = iter(extended)
             advanced.append(
                 [
                     head
                     if head.ended
                     else max([next(steps) for _ in range(expansions)], key=self.worth)
-                    for head in each
+                    for head in subtree
                 ]
             )
         return advanced

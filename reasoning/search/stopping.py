@@ -1,7 +1,7 @@
 """Votes that stop early or leave out samples: self-consistency for fewer tokens.
 
 `AdaptiveVote` stops sampling once the majority is settled (adaptive consistency, arXiv:2305.11860).
-`ConfidentVote` also leaves out the samples of which the model was least sure, and weighs the others
+`ConfidentVote` also leaves out the samples that the model was least sure of, and weighs the others
 (DeepConf, arXiv:2508.15260).
 """
 
@@ -61,7 +61,7 @@ class AdaptiveVote:
 
 @dataclasses.dataclass(frozen=True)
 class ConfidentVote:
-    """A vote among the samples of which the model was most sure, weighed by how sure it was.
+    """A vote among the samples that the model was most sure of, weighed by how sure it was.
 
     A sample is as sure as its weakest stretch: the lowest mean log-probability of any `window`
     tokens in a row. The paper averages the log-probabilities of the most likely tokens at each

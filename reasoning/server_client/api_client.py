@@ -296,7 +296,7 @@ class ApiClient:
 
 
 def _longest(completion_tokens: int) -> int:
-    """Returns the most bytes that an answer of so many tokens may have."""
+    """Returns the most bytes that an answer of this many tokens may have."""
     return min(_LONGEST_ANSWER, (1 << 20) + _BYTES_PER_TOKEN * completion_tokens)
 
 

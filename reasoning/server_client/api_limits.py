@@ -43,7 +43,7 @@ class Prices:
                 )
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """Returns the cost of so many tokens."""
+        """Returns the cost of these token counts."""
         return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
 
 
@@ -211,7 +211,7 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def acquire(self, tokens: int, stop: threading.Event) -> None:
-        """Waits until a request of so many tokens may be sent.
+        """Waits until a request of this many tokens may be sent.
 
         Raises:
           ValueError: the request exceeds the limit of a whole minute.
@@ -227,7 +227,7 @@ class RateLimiter:
                 raise Cancelled
 
     def pause(self, seconds: float) -> None:
-        """Lets no request start within so many seconds."""
+        """Lets no request start within the next `seconds`."""
         with self._lock:
             self._not_before = max(self._not_before, time.monotonic() + seconds)
 

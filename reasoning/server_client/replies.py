@@ -75,9 +75,9 @@ def tokens_of(choice: Mapping[str, Any], most: int) -> tuple[list[int] | None, n
         values = reported["content"] and [token["logprob"] for token in reported["content"]]
     else:
         values = reported.get("token_logprobs")
-    for each in (ids, values):
-        if each is not None and len(each) > most:
-            raise ValueError(f"it has {len(each)} tokens, but the request allowed {most}")
+    for column in (ids, values):
+        if column is not None and len(column) > most:
+            raise ValueError(f"it has {len(column)} tokens, but the request allowed {most}")
     return ids, None if values is None else np.array([_logprob(v) for v in values], np.float32)
 
 

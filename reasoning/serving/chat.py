@@ -103,7 +103,7 @@ class Chat:
             message: dict[str, Any] = {
                 "role": "assistant", "content": writing.answer, "refusal": None,
             }  # fmt: skip
-            message |= self._told(writing)
+            message |= self._chain_fields(writing)
             choices.append(
                 {
                     "index": place,
@@ -139,8 +139,8 @@ class Chat:
                 yield shape | {"choices": [], "ergo": {"progress": short}}
             best, candidates = elect(self.writings, self.choice.decision.route.kind)
             winner = self.writings[best]
-            if told := self._told(winner):
-                yield chunk(0, told)
+            if fields := self._chain_fields(winner):
+                yield chunk(0, fields)
             yield chunk(0, {"content": winner.answer})
             yield chunk(0, {}, winner.finish) | {"ergo": self._about(candidates)}
         else:
@@ -155,7 +155,7 @@ class Chat:
                 ends = bool(part.answer or writing.finish)
                 if self._display == SUMMARY and ends and index not in summed:
                     summed.add(index)
-                    delta |= self._told(writing)
+                    delta |= self._chain_fields(writing)
                 if part.answer:
                     delta["content"] = part.answer
                 if delta or (part.tokens and self._request.logprobs):
@@ -166,8 +166,8 @@ class Chat:
         if self._request.wants_usage:
             yield shape | {"choices": [], "usage": self.usage}
 
-    def _told(self, writing: Writing) -> dict[str, Any]:
-        """Returns what is told of a chain."""
+    def _chain_fields(self, writing: Writing) -> dict[str, Any]:
+        """Returns the fields of a message that show its chain, whole or summed up."""
         if self._display == HIDDEN or not writing.chain:
             return {}
         text = writing.chain if self._display == EXPLICIT else summarise(writing.chain)

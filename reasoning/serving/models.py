@@ -10,7 +10,7 @@ from reasoning.serving.engine import Engine
 from reasoning.serving.text import Vocabulary
 
 CHEAP, REASONER, AUTO = "cheap", "reasoner", "auto"
-# How a model is told to think or not: by a variable of its chat template, by the tags that open or
+# Ways to make a model think or not: by a variable of its chat template, by the tags that open or
 # close the chain, or by a system prompt.
 TEMPLATE, TAGS, SYSTEM = "template", "tags", "system"
 
@@ -28,7 +28,7 @@ class Checkpoint:
 
     Attributes:
       name: the name that clients see.
-      style: how it is told to think: `TEMPLATE`, `TAGS` or `SYSTEM`.
+      style: the way to make it think: `TEMPLATE`, `TAGS` or `SYSTEM`.
       closing: the text that closes a chain and begins an answer.
     """
 

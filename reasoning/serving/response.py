@@ -33,7 +33,7 @@ class Plan:
       seed: seed of the draws; None for a random one.
       stop: strings that end the answer; they are not part of it.
       alternatives: whether the likeliest tokens are wanted.
-      chat: whether chain and answer are told apart; else the text is the answer as it is.
+      chat: whether to separate chain and answer; if not, the whole text is the answer.
       ends: whether the end-of-sequence token ends the response.
       closing: the text that closes a chain and begins the answer.
       score: whether the log-probs of the prompt are wanted.
@@ -224,7 +224,7 @@ class Writing:
         return [Segment(ANSWERING, rest, self._read)]
 
     def _must_answer(self, ended: bool = False) -> bool:
-        """Returns whether the answer must begin now, lest there be none."""
+        """Returns whether the answer must begin now to have room at all."""
         if self._begun or self._stops.found or self.tokens >= self._plan.limit:
             return False
         if self._least:  # The next token is a visible one already.

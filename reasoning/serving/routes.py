@@ -26,7 +26,7 @@ class Choice:
       checkpoint: the model.
       thinking: whether it writes a chain; None leaves it to the model.
       chain: the most tokens of the chain.
-      samples: responses to draw, of which one is given.
+      samples: responses to draw; one of them is given.
       decision: the route and the reason.
     """
 

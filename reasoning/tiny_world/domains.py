@@ -76,10 +76,10 @@ def draw_contest(rng: random.Random, language: Language, level: int) -> Problem:
             facts.append((ranking[-1], name))
             ranking.append(name)
     loses = rng.random() < 0.5
-    told = ", ".join(language.contest_fact.format(*fact) for fact in facts)
+    facts_in_words = ", ".join(language.contest_fact.format(*fact) for fact in facts)
     return _problem(
         "tiny_logic",
-        f"{told}. {language.contest_questions[loses]}",
+        f"{facts_in_words}. {language.contest_questions[loses]}",
         ranking[-1 if loses else 0],
         language,
         facts=[list(fact) for fact in facts],
@@ -111,13 +111,15 @@ def draw_code(rng: random.Random, language: Language, level: int) -> Problem:
     operations = [
         (rng.choice("+-*"), rng.choice((*VARIABLES, *map(str, range(2, 10))))) for _ in range(level)
     ]
-    told = ", ".join(language.code_operations[op].format(value) for op, value in operations)
+    operations_in_words = ", ".join(
+        language.code_operations[op].format(value) for op, value in operations
+    )
     expression = start
     for op, value in operations:
         expression = f"({expression} {op} {value})"
     return _problem(
         "tiny_code",
-        language.code_question.format(start, told),
+        language.code_question.format(start, operations_in_words),
         expression,
         language,
         start=start,
@@ -133,8 +135,8 @@ def work_code(problem: Problem, speak: Speak, slip: Slip) -> list[str]:
         language = speak()
         written = {"+": "-", "-": "+", "*": "+"}[op] if slip(i) else op
         expression = f"({expression} {written} {value})"
-        told = language.code_operations[op].format(value)
-        lines.append(language.code_step.format(told, expression))
+        operation = language.code_operations[op].format(value)
+        lines.append(language.code_step.format(operation, expression))
     return lines + [expression]
 
 

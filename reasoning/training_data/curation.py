@@ -174,22 +174,22 @@ def curate(
     kept, counts = [], collections.Counter(sampled=len(candidates))
     of_problem: collections.Counter[str] = collections.Counter()
     deduplicator = Deduplicator(max_overlap)
-    for each in candidates:
-        question = each.problem.question
-        fault = readability.fault(each.response, each.problem)
-        if not each.correct and fault != NO_FORMAT:
+    for candidate in candidates:
+        question = candidate.problem.question
+        fault = readability.fault(candidate.response, candidate.problem)
+        if not candidate.correct and fault != NO_FORMAT:
             reason = "wrong"
         elif fault:
             reason = fault
-        elif decontaminator.shared(question) or decontaminator.shared(each.response):
+        elif decontaminator.shared(question) or decontaminator.shared(candidate.response):
             reason = "shared with the evaluation"
         elif per_problem is not None and of_problem[question] >= per_problem:
             reason = "enough of this problem"
-        elif not deduplicator.is_new(question, each.response):
+        elif not deduplicator.is_new(question, candidate.response):
             reason = "duplicate"
         else:
             reason = "kept"
-            kept.append(each)
+            kept.append(candidate)
             of_problem[question] += 1
         counts[reason] += 1
     return kept, dict(counts)

@@ -82,7 +82,7 @@ class LabelledSolution:
       question, prompt: the question of the problem, without and with the template.
       token_ids: the tokens of the response, with the end-of-sequence token if it was sampled.
       step_ends: indices into `token_ids` of the tokens that end a step.
-      labels: the soft label of each step; all but the last are multiples of 1 / K.
+      labels: the soft label of each step; all except the last are multiples of 1 / K.
       correct: the verdict on the solution itself.
       generated_tokens: the tokens generated for this solution and for the completions of its
         prefixes. A prefix that several solutions of a problem share counts for the first of them,

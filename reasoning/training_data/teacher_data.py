@@ -34,7 +34,7 @@ FORMS = ("tags", "think", "any")
 _task = functools.cache(get_task)
 # The number of log records whose responses are verified together.
 _BATCH = 256
-# After so many failed prompts in a row, each after its retries, the server is given up.
+# The server is given up after this many failed prompts in a row, each after its retries.
 FAILURES_IN_A_ROW = 20
 
 
@@ -319,9 +319,9 @@ def write_examples(
             columns["response_tokens"].append(float(np.mean([each.tokens for each in group])))
             if group[0].correct is not None:
                 columns["correct"].append(float(np.mean([bool(each.correct) for each in group])))
-            for each in group:
-                if not each.fault:
-                    file.write(json.dumps(each.example(), ensure_ascii=False) + "\n")
+            for answer in group:
+                if not answer.fault:
+                    file.write(json.dumps(answer.example(), ensure_ascii=False) + "\n")
     metrics = {
         name: (mean_with_ci if name == "response_tokens" else shares_with_ci)(values)
         for name, values in columns.items()

@@ -62,8 +62,8 @@ class SelfCertainty:
     """Scores a response by 1 - exp(-c), where c is its self-certainty (arXiv:2502.18581).
 
     c is the mean over the response's tokens of KL(uniform | p) in nats, where p is the distribution
-    that the token was drawn from. It measures how far the policy was from guessing, whichever token
-    it drew. The map from c in [0, inf) to [0, 1) keeps the order.
+    that the token was drawn from. It measures how far the policy was from guessing, for any token
+    that it drew. The map from c in [0, inf) to [0, 1) keeps the order.
 
     The policy reads the responses again, at temperature 1. It scores whole responses only.
     """

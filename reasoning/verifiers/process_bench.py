@@ -168,9 +168,9 @@ def _ranges(
       The ranges of erroneous and of right solutions, each `[n, 2]`.
     """
     ranges: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-    for each, error in zip(scores, first_errors, strict=True):
-        low = -np.inf if error is None else each[error]
-        ranges[error is not None].append((low, np.min(each[:error], initial=np.inf)))
+    for solution_scores, error in zip(scores, first_errors, strict=True):
+        low = -np.inf if error is None else solution_scores[error]
+        ranges[error is not None].append((low, np.min(solution_scores[:error], initial=np.inf)))
     for erroneous, kind in ((True, "right"), (False, "erroneous")):
         if not ranges[erroneous]:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Rewards, one file each, and `combine.RewardSet`, which evaluates and weights them.
 
 A reward is `fn(prompt: str, completion: str, problem: Problem) -> RewardResult`. To add one, write
-it in a file of its own and name it in one of the two tables of `rl.rewards.combine`.
+it in a file of its own and name it in one of the two tables of `rl.rewards.table`.
 """
 
 import dataclasses

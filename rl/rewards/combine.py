@@ -1,11 +1,10 @@
-"""Combines several weighted rewards and evaluates them together.
+"""Evaluates several weighted rewards together, in worker processes where they read text alone.
 
 Worker processes import this module, so it must not import JAX.
 """
 
 import dataclasses
 import functools
-import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -18,36 +17,8 @@ from reasoning.problem import Problem
 from reasoning.response import without_opening
 from reasoning.workers.pool import WorkerPool
 from rl.rewards import RewardResult, Sample
-from rl.rewards.format import FormatReward
-from rl.rewards.language import LanguageReward
-from rl.rewards.on_tasks import BatchOnTasks, OnTasks
-from rl.rewards.repetition import RepetitionReward
-from rl.rewards.self_check import SelfCheckReward
+from rl.rewards.table import TEXT_REWARDS, OnTasks, build, is_text, parse_rewards
 from rl.rewards.user import WORKER_MEMORY_MB, UserReward
-
-# Rewards of one completion's text. Worker processes import and call them under the time limit. Each
-# instance of a class is a reward; its dataclass fields are the options.
-TEXT_REWARDS = {
-    "format": FormatReward,
-    "language": LanguageReward,
-    "repetition": RepetitionReward,
-    "self_check": SelfCheckReward,
-}
-
-# Rewards of whole batches, `score_batch(samples) -> results`. This process calls them, because they
-# need token counts or a model, or have their own workers. The values are names, not classes, so
-# that the workers need not import these modules.
-BATCH_REWARDS = {
-    "accuracy": "rl.rewards.accuracy:AccuracyReward",
-    "code": "rl.rewards.code:CodeReward",
-    "cosine": "rl.rewards.cosine:CosineReward",
-    "harmless": "rl.rewards.preference:HarmlessReward",
-    "helpful": "rl.rewards.preference:HelpfulReward",
-    "judge_answer": "rl.rewards.judge:JudgeAnswerReward",
-    "judge_format": "rl.rewards.judge:JudgeFormatReward",
-    "overlong": "rl.rewards.overlong:OverlongReward",
-}
-
 
 # Largest magnitude of a reward; means and variances of larger ones are meaningless in float32.
 LARGEST = 1e9
@@ -115,7 +86,7 @@ class RewardSet:
             killed in every call. Such a faulty reward would spoil the training silently.
         """
         evaluated = self._evaluate(samples)
-        notes = _told_of_killed(evaluated)
+        notes = _notes_on_killed(evaluated)
         results = {
             name: [RewardResult(0.0, r.reason) if isinstance(r, _Killed) else r for r in column]
             for name, column in evaluated.items()
@@ -151,7 +122,7 @@ class RewardSet:
         computed = {
             name: [getattr(result, "score", None) for result in results[name]]
             for name, (_, reward) in self._rewards.items()
-            if _is_text(reward)
+            if is_text(reward)
         }
         processes.check_agreed("the rewards of a trial completion", computed)
         for name, column in results.items():
@@ -180,7 +151,7 @@ class RewardSet:
         described = {
             name: json.dumps(_describe(reward))
             for name, (_, reward) in self._rewards.items()
-            if _is_text(reward)
+            if is_text(reward)
         }
         calls = [
             (description, sample.prompt, sample.completion, _fields(sample.problem))
@@ -228,126 +199,14 @@ def score_divided(rewards: RewardSet, samples: Sequence[Sample]) -> Scores:
         ]
 
     rows = processes.divided(samples, score)
-    told = processes.gathered(notes)
+    all_notes = processes.gathered(notes)
     columns = {name: [row[1 + i] for row in rows] for i, name in enumerate(rewards.weights)}
     return Scores(
         np.array([row[0] for row in rows]),
         {name: np.array([score for score, _ in column]) for name, column in columns.items()},
         {name: [reason for _, reason in column] for name, column in columns.items()},
-        [note for each in told for note in each],
+        [note for each in all_notes for note in each],
     )
-
-
-def parse_rewards(spec: str | Mapping[str, Any]) -> dict[str, tuple[float, Any]]:
-    """Builds rewards from a config.
-
-    A spec maps each reward to its weight, or to a mapping of its options, which may include
-    `weight` (default 1). On the command line, a spec is the same as text:
-
-        {"accuracy": {"weight": 1.0, "require_format": True}, "format": 0.2}
-        "accuracy?require_format=true,format=0.2,path/to/my_rewards.py:fn?weight=0.5"
-
-    A reward is a name from `TEXT_REWARDS` or `BATCH_REWARDS`, or a function in a file. Give
-    weight 0 to rewards that are only measured. The option `tasks=NAME+NAME` limits a reward to
-    the problems of some tasks.
-
-    Returns:
-      Reward name (for a user's reward, the name of its function) -> (weight, reward).
-
-    Raises:
-      ValueError: if a reward or option is unknown, a value is bad or a file is faulty; one line.
-    """
-    items = _split_text(spec) if isinstance(spec, str) else list(spec.items())
-    rewards = {}
-    for key, options in items:
-        options = dict(options.items()) if hasattr(options, "items") else {"weight": options}
-        weight = options.pop("weight", 1.0)
-        if (
-            isinstance(weight, bool)
-            or not isinstance(weight, int | float)
-            or not math.isfinite(weight)
-        ):
-            raise ValueError(f"reward {key!r} has weight {weight!r}: give a finite number")
-        tasks = options.pop("tasks", None)
-        name, reward = _build(key, options)
-        if tasks is not None:
-            if not isinstance(tasks, str) or not all(tasks.split("+")):
-                raise ValueError(f"reward {key!r} has tasks={tasks!r}: give names joined by +")
-            wrapper = OnTasks if _is_text(reward) else BatchOnTasks
-            reward = wrapper(reward, tuple(tasks.split("+")))
-        if name in rewards:
-            raise ValueError(f"two rewards are called {name!r}: rename one, or give it once")
-        rewards[name] = (float(weight), reward)
-    if not rewards:
-        raise ValueError("no rewards are given: name at least one, for instance accuracy=1")
-    return rewards
-
-
-def user_rewards(spec: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the part of a spec that names a user's own functions; see `parse_rewards`."""
-    items = _split_text(spec) if isinstance(spec, str) else list(spec.items())
-    return {key: options for key, options in items if ":" in key}
-
-
-def _split_text(spec):
-    """`a=0.5,b?x=1&weight=2` -> [("a", {"weight": 0.5}), ("b", {"x": 1, "weight": 2})]."""
-    items = []
-    for item in filter(None, (part.strip() for part in spec.split(","))):
-        key, has_options, options = item.partition("?")
-        if not has_options:
-            key, has_weight, weight = item.rpartition("=")
-            if ":" in weight:  # The `=` of `some=folder/rewards.py:fn` belongs to the path.
-                key, has_weight = item, ""
-            options = f"weight={weight}" if has_weight else ""
-            key = key if has_weight else item
-        pairs = [pair.partition("=") for pair in options.split("&") if pair]
-        items.append((key, {name: _literal(value) for name, _, value in pairs}))
-    return items
-
-
-def _literal(text):
-    """Parses a number or true/false; returns any other text unchanged."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _build(key, options):
-    """Returns the name and the reward for a key of the spec."""
-    if ":" in key:
-        path, _, function = key.rpartition(":")
-        if options:
-            raise ValueError(f"reward {key!r} has no option {next(iter(options))!r}: only weight")
-        return function, UserReward(path, function)
-    if key in TEXT_REWARDS:
-        cls = TEXT_REWARDS[key]
-    elif key in BATCH_REWARDS:
-        module, _, name = BATCH_REWARDS[key].partition(":")
-        cls = getattr(importlib.import_module(module), name)
-    else:
-        known = ", ".join(sorted([*TEXT_REWARDS, *BATCH_REWARDS]))
-        raise ValueError(
-            f"unknown reward {key!r}: choose among {known}, or give path/to/file.py:function"
-        )
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for name, value in options.items():
-        if name not in fields:
-            known = ", ".join(["weight", *fields])
-            raise ValueError(f"reward {key!r} has no option {name!r}: its options are {known}")
-        kind = fields[name].type
-        if type(value) is not kind and (type(value), kind) != (int, float):
-            raise ValueError(
-                f"option {name} of reward {key!r} is {value!r}: it must be of type {kind.__name__}"
-            )
-    for name, field in fields.items():
-        if field.default is dataclasses.MISSING and name not in options:
-            raise ValueError(f"reward {key!r} needs the option {name}")
-    return key, cls(**options)
-
-
-def _is_text(reward):
-    return not hasattr(reward, "score_batch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -379,7 +238,7 @@ def _reward_of(description: str):
     plain = json.loads(description)
     if "tasks" in plain:
         return OnTasks(_reward_of(json.dumps(plain["reward"])), tuple(plain["tasks"]))
-    return _build(plain["key"], plain["options"])[1]
+    return build(plain["key"], plain["options"])[1]
 
 
 def _fields(problem):
@@ -413,7 +272,7 @@ def _place(description, error):
     return reward.place(error) if isinstance(reward, UserReward) else ""
 
 
-def _told_of_killed(evaluated):
+def _notes_on_killed(evaluated):
     """Returns a line for each reward with killed calls.
 
     Raises:

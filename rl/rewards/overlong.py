@@ -39,6 +39,6 @@ class OverlongReward:
         lengths = [sample.num_tokens for sample in samples]
         free = self.max_tokens - self.buffer_tokens
         return [
-            RewardResult(float(penalty), f"{length} tokens, of which {free} are free of penalty")
+            RewardResult(float(penalty), f"{length} tokens, and {free} of them are free of penalty")
             for length, penalty in zip(lengths, self.penalties(lengths), strict=True)
         ]

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
+from launch import run_make_checkpoint
 from launch.parts.endings import RUN_AGAIN
 from launch.parts.lock import LOCK_FILE
 from reasoning.response import tagged
@@ -110,17 +111,15 @@ def make_tiny(folder: Path) -> None:
     problems = folder / "own.jsonl"
     records = [{"prompt": f"{a} + {b} =", "answer": a + b} for a in range(10) for b in range(10)]
     problems.write_text("".join(json.dumps(record) + "\n" for record in records))
-    code = (
-        "import sys; from pathlib import Path; from launch import run_make_checkpoint as m\n"
-        "from reasoning.tasks import get_task\n"
-        "p = get_task('jsonl:' + sys.argv[1]).problems('train', None, 0)\n"
-        "m.make_checkpoint(Path(sys.argv[2]), p, well_formed=0.3, vocab_size=320, width=16,"
-        " layers=1, seed=0)"
+    run_make_checkpoint.make_checkpoint(
+        folder / "tiny",
+        get_task(f"jsonl:{problems}").problems("train", None, 0),
+        well_formed=0.3,
+        vocab_size=320,
+        width=16,
+        layers=1,
+        seed=0,
     )
-    subprocess.run(
-        [sys.executable, "-c", code, problems, folder / "tiny"],
-        cwd=ROOT, env=environment(folder), check=True,
-    )  # fmt: skip
 
 
 def environment(folder: Path, mark: str = "") -> dict[str, str]:

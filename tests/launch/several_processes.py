@@ -49,6 +49,7 @@ def spread(prompt, completion, problem):
     return sum(completion.encode()) % 7 / 6
 """
 # Runs a module and records the files that Python opens for writing, makes, renames and removes.
+# RUN_FIRST is code to be run before it.
 RECORDER = """
 import os, runpy, sys
 log, name = sys.argv[1:3]
@@ -64,6 +65,7 @@ def record(event, arguments):
     if writes and isinstance(path, (str, bytes, os.PathLike)):
         os.write(log, os.fsencode(path) + b"\\n")
 sys.addaudithook(record)
+exec(os.environ.get("RUN_FIRST", ""))
 sys.argv = sys.argv[2:]
 runpy.run_module(name, run_name="__main__", alter_sys=True)
 """
@@ -190,7 +192,12 @@ def largest_difference(one: Mapping[str, np.ndarray], other: Mapping[str, np.nda
 
 def metrics(workdir: Path, stage: str) -> list[dict[str, float]]:
     """Returns the metrics of a training, without times."""
-    lines = (workdir / stage / "metrics.jsonl").read_text().splitlines()
+    return records(workdir / stage / "metrics.jsonl")
+
+
+def records(path: Path) -> list[dict[str, float]]:
+    """Returns the lines of a JSON Lines file, without times."""
+    lines = path.read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if "second" not in k} for line in lines]
 
 

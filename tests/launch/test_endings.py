@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -16,7 +17,7 @@ import pytest
 
 from configs import sft as sft_config
 from launch import run_make_checkpoint, run_sft
-from launch.jobs import finetune, training
+from launch.jobs import finetune
 from launch.parts import endings, lock, stages
 from launch.recipe import runner
 from models.checkpoint import load_model
@@ -24,6 +25,8 @@ from models.manifest import Damaged
 from reasoning.tasks import get_task
 from tests.launch import kill_and_resume
 from train.checkpoint import Checkpointer
+from train.optimizer import make_optimizer
+from train.state import state_from_params
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,9 +101,9 @@ def test_the_last_good_checkpoint_is_taken_if_the_user_says_so(files, stopped, t
     report = json.loads((workdir / "report.json").read_text())
     assert report["stages"]["sft"]["stopped"][0]["good_step"] == stop.good_step
     work = finetune._open(diverging(files), files / "tiny" / "model", workdir)
-    like = training.state_from_params(
+    like = state_from_params(
         work.model, load_model(workdir / "sft" / "hf").params,
-        training.make_optimizer({"name": "adamw"}, work.model.abstract_params, 10), work.mesh,
+        make_optimizer({"name": "adamw"}, work.model.abstract_params, 10), work.mesh,
     )  # fmt: skip
     with Checkpointer(workdir / "sft" / "checkpoints") as checkpointer:
         checkpointer._check_config = lambda *_: None
@@ -124,6 +127,7 @@ def test_a_stopped_input_is_named_or_published_from_its_checkpoint(tmp_path, mon
 
     class Work:
         accept_stopped: tuple[str, ...] = ()
+        config = types.SimpleNamespace(reasoner="r1_zero")
 
         def stage_directory(self, name):
             return tmp_path / name

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from configs import sft as sft_config
 from launch import run_export, run_rl, run_sft
-from launch.jobs import training
+from launch.jobs.training import reinforcement
 from launch.parts.endings import Interrupted
 from models.checkpoint import load_model
 from reasoning.jsonl import read_jsonl
@@ -76,14 +76,14 @@ def test_the_kl_is_to_the_base_model_and_begins_at_nothing(finished):
 def test_checkpoints_hold_adapters_alone_and_resume(files, finished, monkeypatch):  # noqa: F811
     workdir = files / "lora_interrupted"
     with monkeypatch.context() as patched:
-        write = training._write_samples
+        write = reinforcement._write_samples
 
         def interrupt(writer, step, rollouts):
             write(writer, step, rollouts)
             if step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        patched.setattr(training, "_write_samples", interrupt)
+        patched.setattr(reinforcement, "_write_samples", interrupt)
         with pytest.raises(Interrupted, match="SIGTERM after step 2"):
             run_rl.run(_config(files, **LORA), workdir)
     for path in (workdir / "rl" / "checkpoints").glob("*/state/_METADATA"):

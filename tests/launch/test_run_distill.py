@@ -17,7 +17,7 @@ from models.checkpoint import load_model
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.tasks import get_task
 
 ARMS = ("rl_only", "sequence", "logit", "on_policy", "distill_then_rl")

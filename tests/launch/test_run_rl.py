@@ -16,7 +16,8 @@ import pytest
 from configs import gsm8k_grpo
 from configs import sft as sft_config
 from launch import run_export, run_make_checkpoint, run_rl, run_sft, schema
-from launch.jobs import finetune, training
+from launch.jobs import finetune
+from launch.jobs.training import reinforcement
 from launch.parts import stages
 from launch.parts.endings import Interrupted
 from launch.schema.rl import RlConfig
@@ -25,7 +26,7 @@ from reasoning.jsonl import read_jsonl
 from reasoning.prompts import R1_SYSTEM
 from reasoning.response import parse_response
 from reasoning.tasks import get_task
-from rl.rewards.combine import parse_rewards, user_rewards
+from rl.rewards.table import parse_rewards, user_rewards
 from rl.variants import get_variant
 
 ROOT = Path(__file__).parents[2]
@@ -132,14 +133,14 @@ def test_prompts_are_the_users_problems_in_the_models_chat_template(files, finis
 def test_the_same_command_goes_on_after_a_signal(files, finished, monkeypatch, capsys):
     workdir = files / "interrupted"
     with monkeypatch.context() as patched:
-        write = training._write_samples
+        write = reinforcement._write_samples
 
         def interrupt(writer, step, rollouts):
             write(writer, step, rollouts)
             if step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        patched.setattr(training, "_write_samples", interrupt)
+        patched.setattr(reinforcement, "_write_samples", interrupt)
         with pytest.raises(Interrupted, match="SIGTERM after step 2"):
             run_rl.run(_config(files), workdir)
     assert not (workdir / "report.json").exists() and not (workdir / "rl" / "hf").exists()
@@ -251,7 +252,7 @@ def test_options_of_the_algorithm_reach_the_training(files):
     }))  # fmt: skip
     work = finetune._open(config, files / "tiny" / "model", files)
     problems = get_task(config.task).problems("train", 8, 0)
-    plan = training.plan_reinforce(work, problems, config)
+    plan = reinforcement.plan_reinforce(work, problems, config)
     assert plan.variant.dynamic_sampling and plan.variant.aggregation == "constant"
     assert plan.variant.advantage.estimator == "rloo" and plan.learner.max_resamples == 2
 

@@ -16,7 +16,7 @@ from launch import run_teacher
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.prompts import CHAT_TEMPLATE
 from tests import misbehaving_server as bad
 from tests.misbehaving_server import MODEL, running_server

@@ -15,7 +15,7 @@ from models.hf.export import export_model
 from models.hf.load import load_scalar_model
 from models.scalar_head import ScalarModel
 from models.sharding import make_mesh, partition_spec
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from train.optimizer import make_optimizer
 from train.state import abstract_state
 

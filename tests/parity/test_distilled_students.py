@@ -17,7 +17,7 @@ from models.config import ModelConfig  # noqa: E402
 from models.decoder import LanguageModel  # noqa: E402
 from models.decoding.sampling import SamplingParams  # noqa: E402
 from models.hf.export import export_model  # noqa: E402
-from models.tokens.tokenizer import train_bpe  # noqa: E402
+from models.tokens.tokenizer_training import train_bpe  # noqa: E402
 from reasoning.generation.jax_generator import JaxGenerator  # noqa: E402
 from reasoning.prompts import get_template  # noqa: E402
 

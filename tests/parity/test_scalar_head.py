@@ -14,7 +14,7 @@ from models.hf.config import config_to_hf  # noqa: E402
 from models.hf.export import export_model  # noqa: E402
 from models.hf.load import load_scalar_model  # noqa: E402
 from models.scalar_head import ScalarModel  # noqa: E402
-from models.tokens.tokenizer import train_bpe  # noqa: E402
+from models.tokens.tokenizer_training import train_bpe  # noqa: E402
 from tests.parity import make_golden  # noqa: E402
 from tests.parity.test_transformers import CASES, batch  # noqa: E402
 

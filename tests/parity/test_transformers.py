@@ -26,7 +26,8 @@ from models.decoder import LanguageModel  # noqa: E402
 from models.hf.config import config_to_hf  # noqa: E402
 from models.hf.export import export_model  # noqa: E402
 from models.hf.load import load_config, load_params  # noqa: E402
-from models.tokens.tokenizer import Tokenizer, train_bpe  # noqa: E402
+from models.tokens.tokenizer import Tokenizer  # noqa: E402
+from models.tokens.tokenizer_training import train_bpe  # noqa: E402
 from tests.parity import make_golden  # noqa: E402
 
 TOLERANCE = 1e-4

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.evaluation import evaluate_votes, grade
 from reasoning.generation.generator import Completion
 from reasoning.grading import grade_completions

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.prompts import CHAT_TEMPLATE, TEMPLATES, few_shot, get_template
 
 QUESTION = "What is {0} in {question}? {{ 7 * 7 }} {% if %}"

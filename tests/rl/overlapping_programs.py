@@ -14,7 +14,7 @@ from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
 from models.sharding import make_mesh
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
 from rl.learner import LearnerConfig, PolicySource, make_policy_loss

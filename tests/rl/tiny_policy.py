@@ -1,5 +1,6 @@
 """A policy that compiles in seconds and ends one token in six, and rollouts of it."""
 
+import contextlib
 import functools
 import types
 
@@ -10,7 +11,7 @@ import numpy as np
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.generation.generator import Completion
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
@@ -121,12 +122,8 @@ class ScriptedSampler:
     sampling, max_new_tokens = SamplingParams(), MAX_NEW
 
     def __init__(self, score, group=2):
-        self.generator, self._score, self._group = (
-            types.SimpleNamespace(params=None, layout_seconds=0.0),
-            score,
-            group,
-        )
-        self.seeds = []
+        self.generator = types.SimpleNamespace(holding=contextlib.nullcontext, layout_seconds=0.0)
+        self._score, self._group, self.seeds = score, group, []
 
     def generate(self, problems, seed):
         self.seeds.append(seed)

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from models.tokens.tokenizer import Tokenizer, train_bpe
+from models.tokens.tokenizer import Tokenizer
+from models.tokens.tokenizer_training import train_bpe
 from train.data import load_examples
 
 _TURNS = (

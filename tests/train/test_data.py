@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from models.tokens.tokenizer import Tokenizer, train_bpe
+from models.tokens.tokenizer import Tokenizer
+from models.tokens.tokenizer_training import train_bpe
 from train.data import encode_records, load_examples, read_records
 
 TEMPLATE = (

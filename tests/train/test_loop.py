@@ -4,15 +4,17 @@ import json
 import math
 import os
 import signal
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.host.interruption import STOPS, Interrupted
 from models.manifest import Damaged
 from tests.train.bigram import Bigram, parts
-from train import progress
+from train import loop, progress
 from train.checkpoint import Checkpointer
 from train.loop import Hook, run
 from train.metrics import MetricWriter, read_metrics
@@ -105,6 +107,73 @@ def test_several_batches_an_iteration(tmp_path):
     assert source.states == [0, 3, 6] and result.step == 8 == int(result.state.step)
     assert [line["step"] for line in read_metrics(tmp_path)] == [3, 6, 8]
     assert [step for step, _ in guard.seen] == [3, 6, 8]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_signal_during_an_evaluation_saves_and_that_evaluation_is_made_up_for(tmp_path, first):
+    """Each evaluation is logged once, and the best checkpoint is that of an undisturbed run."""
+
+    def go(name, interrupt_at=None):
+        state, step, source = parts()
+        writer, ran = MetricWriter(tmp_path / name), []
+
+        def sampled(step, state):
+            ran.append(("sampled", step))
+            writer.write_samples(step, [{"text": str(step)}])
+            return {"sampled": float(step)}
+
+        def evaluate(step, state):
+            if step == interrupt_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+                if STOPS.here():
+                    raise Interrupted("SIGTERM")
+            ran.append(("evaluated", step))
+            return {"evaluation": float(jnp.abs(state.params["embedding"]).sum())}
+
+        hooks = [Hook(2, evaluate), Hook(2, sampled)]
+        with Checkpointer(tmp_path / name / "c", best_metric="evaluation", keep=9) as checkpointer:
+            result = run(
+                state, step, source, num_steps=7, log_every=3, writer=writer,
+                checkpointer=checkpointer, checkpoint_every=4,
+                hooks=hooks if first else hooks[::-1],
+            )  # fmt: skip
+            metrics = {
+                step: checkpointer.metrics(step) for step in checkpointer._manager.all_steps()
+            }
+        return result, ran, metrics
+
+    whole, all_ran, saved = go("whole")
+    for at in (4, 6):  # With and without a checkpoint due.
+        part, before, _ = go(str(at), interrupt_at=at)
+        assert part.interrupted and part.stop_reason == f"SIGTERM after step {at}"
+        rest, after, metrics = go(str(at))
+        assert before + after == all_ran and not rest.interrupted
+        assert {step: metrics[step] for step in saved} == saved
+        jax.tree.map(np.testing.assert_array_equal, weights(rest.state), weights(whole.state))
+        assert timeless(read_metrics(tmp_path / str(at))) == timeless(
+            read_metrics(tmp_path / "whole")
+        )
+        name = "samples.jsonl"
+        assert (tmp_path / str(at) / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_checkpoints_by_time_come_beside_those_by_step(tmp_path, monkeypatch):
+    state, step, source = parts()
+    clock = [0.0]
+
+    def later(batch, drawn):
+        clock[0] += 40.0
+        return batch
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with Checkpointer(tmp_path, keep=20) as checkpointer:
+        run(
+            state, step, Wrapped(source, later, depends_on_state=True), num_steps=12, log_every=2,
+            checkpointer=checkpointer, checkpoint_every=5, checkpoint_every_minutes=2.0,
+        )  # fmt: skip
+        # Step 4 is the first line of metrics two minutes after the start, 5 and 10 are due by
+        # steps, and 8 by time, three steps after 5.
+        assert checkpointer._manager.all_steps() == [4, 5, 8, 10, 12]
 
 
 @pytest.mark.parametrize("depends_on_state", [False, True])

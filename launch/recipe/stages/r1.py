@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.jobs import training
-from launch.jobs.training import ReinforcePlan
+from launch.jobs.training import reinforcement
 from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import Stage, preferences, sampling, world
@@ -24,14 +23,14 @@ from reasoning.tasks import get_task
 from reasoning.tiny_world import chat
 
 
-def _plan(work: Workspace, reward_models: dict[str, Any]) -> ReinforcePlan:
+def _plan(work: Workspace, reward_models: dict[str, Any]) -> reinforcement.ReinforcePlan:
     config = work.config.r1.rl
     problems = world.training_problems(work, config.problems)
     rewards = None
     if work.config.r1.prefers:
         assert isinstance(config.rewards, Mapping)  # The schema has checked.
         rewards = {**config.rewards, **reward_models}
-    return training.plan_reinforce(work, problems, config, rewards=rewards)
+    return reinforcement.plan_reinforce(work, problems, config, rewards=rewards)
 
 
 def check(work: Workspace) -> None:
@@ -79,14 +78,14 @@ def run(work: Workspace, directory: Path) -> dict[str, Any]:
     """
     params = stages.load_stage(work, "rejection_sft")
     if not work.config.r1.prefers:
-        trained = training.reinforce(work, params, _plan(work, {}), directory)
+        trained = reinforcement.reinforce(work, params, _plan(work, {}), directory)
         return stages.publish(work, directory, trained)
     measured = _train_reward_models(work, params, directory)
     rewards = {
         name: given(getattr(work.config.r1, name)) | {"checkpoint": str(directory / name / "hf")}
         for name in measured
     }
-    trained = training.reinforce(work, params, _plan(work, rewards), directory)
+    trained = reinforcement.reinforce(work, params, _plan(work, rewards), directory)
     report = stages.publish(work, directory, trained)
     if (figure := _win_rate(work, directory)) is not None:
         report["metrics"]["chat/win_rate_over_rejection_sft"] = figure

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.jobs import training
+from launch.jobs.training import supervised
 from launch.parts import runtime
 from launch.parts.stages import Workspace
 from launch.recipe.world import World
@@ -18,7 +18,8 @@ from launch.schema.tiny import TinyConfig, TokenizerTraining
 from models.files import read_json, write_atomically
 from models.manifest import Damaged, check_manifest, write_manifest
 from models.sharding import batch_shards
-from models.tokens.tokenizer import Tokenizer, train_bpe
+from models.tokens.tokenizer import Tokenizer
+from models.tokens.tokenizer_training import train_bpe
 from reasoning import response
 from reasoning.problem import Problem
 from reasoning.prompts import CHAT_TEMPLATE, PLAIN
@@ -56,13 +57,13 @@ class TinyWorld(World):
 
     def make_base(self, work: Workspace, directory: Path) -> Any:
         """Pretrains the base model on the corpus."""
-        return training.pretrain(work, texts(work), work.config.pretrain, directory)
+        return supervised.pretrain(work, texts(work), work.config.pretrain, directory)
 
     def make_student(self, work: Workspace, directory: Path) -> Any:
         """Pretrains the student on a corpus of its own size."""
         pretrain = work.config.distill.base.pretrain
         documents = corpus.documents(pretrain.documents, work.seed)
-        return training.pretrain(work, documents, pretrain, directory)
+        return supervised.pretrain(work, documents, pretrain, directory)
 
     def seen(self, work: Workspace) -> set[str]:
         """Returns the questions that the corpus asks."""

@@ -2,8 +2,7 @@
 
 The filter is an allowlist: every call that it does not name fails with EPERM. It never lets a
 program create or execute a process, make or connect a socket, trace or signal another process, or
-change its privileges. So these rules hold on every kernel with seccomp, whichever isolation is in
-use.
+change its privileges. So these rules hold on every kernel with seccomp, under any isolation.
 """
 
 import ctypes

@@ -5,6 +5,7 @@ Unknown text is an error, so no part of an answer can be dropped silently.
 
 import re
 
+from reasoning.mathematics.reading.cursor import Cursor
 from reasoning.mathematics.reading.tokens import (
     DECORATIONS,
     ENDS,
@@ -26,36 +27,20 @@ def read(text: str) -> Tree:
     Raises:
       Unreadable: a part of it is unknown, or it is nested too deeply.
     """
-    reader = _Reader(text)
+    reader = _Reader(tokenize(text))
     tree = reader.sum(0)
     if reader.next != "":
         raise Unreadable(f"cannot be read at {reader.next!r}")
     return tree
 
 
-class _Reader:
+class _Reader(Cursor):
     """Reads the tokens by recursive descent."""
 
-    def __init__(self, text):
-        self.tokens = tokenize(text)
-        self.at = 0
+    def __init__(self, tokens):
+        super().__init__(tokens)
         self.bars = 0  # the number of open |...|
         self.bound = []  # the variables of the enclosing sums
-
-    @property
-    def next(self):
-        return self.tokens[self.at][1]
-
-    @property
-    def kind(self):
-        return self.tokens[self.at][0]
-
-    def take(self, wanted=None):
-        token = self.next
-        if token == "" or (wanted is not None and token != wanted):
-            raise Unreadable(f"{wanted or 'something'} is missing at {token[:20]!r}")
-        self.at += 1
-        return token
 
     def sum(self, depth):
         if depth > _MAX_DEPTH:
@@ -156,13 +141,6 @@ class _Reader:
             return number_tree(self.digit())
         return self.base(depth)
 
-    def digit(self):
-        """Takes the first digit of the next number, because LaTeX takes only that."""
-        number = self.next
-        if len(number) > 1:
-            raise Unreadable("a number of several digits without braces")
-        return self.take()
-
     def group(self, opening, closing, depth):
         self.take(opening)
         bars, self.bars = self.bars, 0
@@ -237,42 +215,11 @@ class _Reader:
             return self.symbol(rf"\{name}", depth)
         raise Unreadable(rf"\{name} is not known")
 
-    def raw_group(self):
-        """Returns the text of a group whose opening brace was taken."""
-        parts, depth = [], 1
-        while depth:
-            token = self.take()
-            depth += (token == "{") - (token == "}")
-            parts.append(token)
-        return "".join(parts[:-1])
-
     def fraction(self, depth):
-        derivative = self.derivative()
-        if derivative:
-            return derivative
+        if name := self.derivative():
+            return ("symbol", name)
         top = self.argument(depth)
         return ("divide", top, self.argument(depth))
-
-    def derivative(self):
-        r"""Reads \frac{dy}{dx} and \frac{d^2y}{dx^2} as names, since they are no quotients."""
-        end = next((i for i in range(self.at, len(self.tokens)) if self.tokens[i][1] == "}"), None)
-        if end is None:
-            return None
-        tail = "".join(token for _, token in self.tokens[self.at : end + 12])
-        match = re.match(
-            r"\{(?:d|\\partial)(?:\^\{?(\d)\}?)?([A-Za-z])?\}"
-            r"\{(?:d|\\partial)([A-Za-z])(?:\^\{?(\d)\}?)?\}",
-            tail,
-        )
-        if not match or (match[1] or "1") != (match[4] or "1") or not match[2]:
-            return None
-        length = 0
-        while length < match.end():
-            length += len(self.take())
-        order = int(match[1] or 1)
-        if match[3] == "x":  # dy/dx means y'
-            return ("symbol", match[2] + "'" * order)
-        return ("symbol", f"d{order}{match[2]}/d{match[3]}")
 
     def function(self, name, depth):
         base = exponent = None
@@ -403,8 +350,7 @@ class _Reader:
         variable = self.tokens[end + 1][1]
         body = number_tree(1)
         if end > self.at:
-            inner = _Reader("")
-            inner.tokens = [*self.tokens[self.at : end], ("end", "")]
+            inner = _Reader([*self.tokens[self.at : end], ("end", "")])
             inner.bound = [*self.bound, variable]
             body = inner.sum(depth + 1)
             if inner.next != "":

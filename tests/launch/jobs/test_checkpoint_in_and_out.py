@@ -14,7 +14,7 @@ from launch.parts import stages
 from models.decoder import LanguageModel
 from models.hf.load import load_config, load_params
 from models.sharding import make_mesh
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.response import parse_response
 from tests.models.hf.bad_checkpoints import write_checkpoint
 

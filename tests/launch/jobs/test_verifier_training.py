@@ -23,7 +23,7 @@ from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.load import load_scalar_model
 from models.sharding import make_mesh
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.generation.generator import Completion
 from reasoning.tiny_world import corpus
 from reasoning.training_data.prm_step_labels import LabelledSolution
@@ -159,7 +159,7 @@ def test_loaded_verifiers_score_the_policys_responses(work, trained):
 
 def test_what_is_done_is_not_done_again(work, policy, trained, monkeypatch):
     before = {path: path.read_bytes() for path in work.directory.rglob("*") if path.is_file()}
-    monkeypatch.setattr(verifier_training.training, "fine_tune", None)
+    monkeypatch.setattr(verifier_training.supervised, "fine_tune", None)
     again = train_verifiers(work, policy, plan_verifiers(work, config()), work.directory)
     assert again == trained
     assert before == {p: p.read_bytes() for p in work.directory.rglob("*") if p.is_file()}

@@ -1,5 +1,6 @@
 """What entry points do before JAX starts: memory and programs that are kept."""
 
+import ast
 import os
 import platform
 import re
@@ -113,3 +114,41 @@ def test_processes_of_a_job_are_found(how, variables, expected):
 def test_incomplete_processes_are_refused(how, variables, told):
     with pytest.raises(ValueError, match=re.escape(told)):
         runtime._distributed_arguments(how, variables)
+
+
+ONE = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_PROCESS_ID": "0"}
+PROGRAMS = ("r1", "search", "distill", "eval", "router", "teacher")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_for_one_process_refuse_several_before_anything_else(name):
+    """The flags of these modules clash, so that only one can be imported; see the next test."""
+    module = ast.parse((ROOT / f"launch/run_{name}.py").read_text())
+    (main,) = (each for each in module.body if getattr(each, "name", "") == "main")
+    first = [ast.unparse(each) for each in main.body[:3]]
+    assert first[1:] == ["del argv", f"runtime.refuse_several('run_{name}')"]
+
+
+@pytest.mark.parametrize(
+    "variables, several",
+    [
+        ({}, False),
+        (ONE | {"JAX_NUM_PROCESSES": "1"}, False),
+        (ONE | {"JAX_NUM_PROCESSES": "2"}, True),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+    ],
+)
+def test_a_job_of_several_processes_is_refused_in_one_line(variables, several, monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(("JAX_COORD", "JAX_NUM", "JAX_PROCESS", "SLURM", "OMPI", "TPU_WORKER")):
+            monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if not several:
+        runtime.refuse_several("run_eval")
+        return
+    with pytest.raises(ValueError, match="run_eval runs in one process") as error:
+        runtime.refuse_several("run_eval")
+    assert "\n" not in str(error.value)

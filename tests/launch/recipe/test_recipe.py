@@ -10,7 +10,7 @@ import pytest
 
 from configs import tiny
 from launch import recipe, schema
-from launch.jobs import training
+from launch.jobs.training import reinforcement
 from launch.parts import report, stages
 from launch.recipe import preferences, runner, sampling, world
 from launch.recipe.stages import cold_start, r1
@@ -291,8 +291,8 @@ def test_r1_trains_reward_models_and_gives_them_to_its_rl(work, rejected, monkey
 
     monkeypatch.setattr(sampling, "sample", scripted(work))
     monkeypatch.setattr(preferences, "train_reward_model", train)
-    monkeypatch.setattr(training, "plan_reinforce", plan)
-    monkeypatch.setattr(training, "reinforce", lambda work, params, plan, directory: params)
+    monkeypatch.setattr(reinforcement, "plan_reinforce", plan)
+    monkeypatch.setattr(reinforcement, "reinforce", lambda work, params, plan, directory: params)
     small_talk = stages.evaluation_problems(work.config.evaluation, work.seed)["chat"][1]
 
     def publish(work, directory, params):

@@ -1,5 +1,7 @@
 """Tests the sampler against the plain forward pass, and that its schedule changes nothing."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,11 @@ from scipy import stats
 
 from models.config import ModelConfig
 from models.decoder import LanguageModel
-from models.decoding.sampler import FINISH_REASONS, Sampler, draw
+from models.decoding import sampler as sampler_module
+from models.decoding.sampler import Sampler, draw
+from models.decoding.samples import FINISH_REASONS, Samples, SamplingStopped
 from models.decoding.sampling import SamplingParams
+from models.sharding import make_mesh
 from models.tokens.stopping import TokenAutomaton
 
 VOCAB, EOS = 48, 0
@@ -237,6 +242,39 @@ def test_samples_do_not_depend_on_the_slots_nor_on_what_ran_before(model, params
     assert sampler.compilations == 1
     few = sampler(params, PROMPTS[:1], jax.random.key(1))
     np.testing.assert_array_equal(few.tokens, samples.tokens[:1])
+
+
+@pytest.mark.parametrize("over_mesh", [False, True])
+def test_a_stopped_sampler_goes_on_with_the_same_samples(model, params, monkeypatch, over_mesh):
+    """Stopped again and again, it draws no finished sample twice, and all tokens are the same."""
+    monkeypatch.setattr(sampler_module, "STRETCH", 4)
+    stops = range(0, VOCAB, 6)  # So many that the samples of a prompt end at different times.
+    stopped = Sampler(model, slots=2, group=3, max_new_tokens=MAX_NEW, stop_ids=stops, admit=1)
+    kept, finished, halves = None, [0], 0
+    mesh = make_mesh({"data": 1}, jax.devices()[:1]) if over_mesh else None
+    with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
+        samples = stopped(params, PROMPTS, jax.random.key(1))
+        for stretches in range(1, 30):
+            answers = iter([None] * (stretches - 1) + ["SIGTERM"])
+            try:
+                out = stopped(
+                    params, PROMPTS, jax.random.key(1), kept=kept, stop=lambda: next(answers)
+                )
+                break
+            except SamplingStopped as error:
+                assert str(error) == "SIGTERM" and error.samples.steps == 4 * stretches
+                kept = Samples.from_bytes(error.samples.to_bytes())
+                finished.append(int(kept.finished.sum()))
+                halves += int((kept.finished.any(-1) & ~kept.finished.all(-1)).sum())
+    assert len(finished) > 2 and finished == sorted(finished) and finished[-1] < kept.finished.size
+    assert halves, "no prompt was half done"
+    for name in ("tokens", "lengths", "finish"):
+        np.testing.assert_array_equal(getattr(out, name), getattr(samples, name), name)
+    # Samples drawn again may be in other columns of the cache, which adds up in another order.
+    np.testing.assert_allclose(out.logprobs, samples.logprobs, atol=3e-5)
+    np.testing.assert_array_equal(out.logprobs[kept.finished], kept.logprobs[kept.finished])
+    assert out.steps < samples.steps, "the last call drew finished samples again"
+    assert stopped.compilations == 1
 
 
 def test_each_prompt_has_its_own_limit(model, params):

@@ -6,7 +6,8 @@ from gguf import GGUFReader, GGUFWriter
 
 from models.config import ModelConfig, RopeScaling
 from models.decoder import LanguageModel
-from models.tokens.tokenizer import Tokenizer, train_bpe
+from models.tokens.tokenizer import Tokenizer
+from models.tokens.tokenizer_training import train_bpe
 
 TEXTS = [
     "The quick brown fox doesn't jump over 13 lazy dogs; it's 4,096 times faster.",

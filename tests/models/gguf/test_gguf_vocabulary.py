@@ -10,7 +10,8 @@ from tokenizers import decoders, normalizers, pre_tokenizers, processors, traine
 
 from models.gguf.header import Header
 from models.gguf.vocabulary import SPLITTINGS, fields_of_tokenizer, tokenizer_from_gguf
-from models.tokens.tokenizer import Tokenizer, train_bpe
+from models.tokens.tokenizer import Tokenizer
+from models.tokens.tokenizer_training import train_bpe
 from tests.models.gguf import gguf_files
 
 P = "tokenizer.ggml."

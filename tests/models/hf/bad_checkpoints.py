@@ -16,7 +16,7 @@ from models.checkpoint import load_model
 from models.decoder import LanguageModel
 from models.hf.config import config_from_hf, config_to_hf
 from models.hf.tensors import stored_tensors
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 
 FIELDS: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from models.hf import float8
+from models.hf import float8, remote_file
 from models.hf.load import load_config, load_params
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "deepseek_v3_no_q_rank_tied_bf16"
@@ -33,7 +33,7 @@ def test_slices_are_those_of_the_whole_product(tmp_path):
         assert file.get_slice("w").get_dtype() == float8.DTYPE
         path = tmp_path / "x.safetensors"
         scales_of = file.get_slice("w_scale_inv")
-        tensor = float8.ScaledTensor(path, float8.read_header(path), "w", scales_of)
+        tensor = float8.ScaledTensor(path, remote_file.read_header(path), "w", scales_of)
         assert tuple(tensor.get_shape()) == (300, 200)
         for rows in (slice(None), slice(0, 128), slice(100, 290), slice(299, 300)):
             for columns in (slice(None), slice(127, 129), slice(128, 200)):

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
-from models.tokens.tokenizer import Tokenizer, train_bpe
+from models.tokens.tokenizer import Tokenizer
+from models.tokens.tokenizer_training import train_bpe
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = ["tokenizer_chatml", "tokenizer_header"]

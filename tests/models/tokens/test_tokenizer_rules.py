@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import processors
 
 from models.tokens import chat_template, tokenizer_files
-from models.tokens.tokenizer import Tokenizer, train_bpe
+from models.tokens.tokenizer import Tokenizer
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.prompts import get_template
 from train.data import encode_records
 

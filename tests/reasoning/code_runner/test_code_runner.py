@@ -263,8 +263,15 @@ HOSTILE_RESULTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def impatient():
+    """A runner that soon gives up a program which keeps quiet."""
+    with CodeRunner(1, Limits(wall_s=2.0, cpu_s=1)) as runner:
+        yield runner
+
+
 @pytest.mark.parametrize("name", HOSTILE_RESULTS)
-def test_hostile_results_take_little_of_this_process(runner, name):
+def test_hostile_results_take_little_of_this_process(impatient, name):
     program = (
         "import os, time\n"
         "def hand(text):\n"
@@ -273,7 +280,7 @@ def test_hostile_results_take_little_of_this_process(runner, name):
         f"def f(): return {HOSTILE_RESULTS[name]}"
     )
     start = time.process_time()
-    result = runner.run_tests(program, [CallTest("f()", {1, 2}), CallTest("f()", "x")])
+    result = impatient.run_tests(program, [CallTest("f()", {1, 2}), CallTest("f()", "x")])
     assert time.process_time() - start < 0.3
     assert result.passed == 0 and len(result.reason) < 500
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.generation.delimiters import split_steps, step_ends
 from reasoning.generation.step_splitter import StepSplitter
 

@@ -9,7 +9,7 @@ import pytest
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.generation.step_splitter import StepSplitter
 

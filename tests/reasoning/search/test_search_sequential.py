@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.decoding.sampling import SamplingParams
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.generation.generator import Completion
 from reasoning.problem import Problem
 from reasoning.search.best_of_n import BestOfN

@@ -13,7 +13,7 @@ import uvicorn
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.decoding.slot_sampler import SlotSampler
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.router.choosing import PredictiveRouter
 from reasoning.router.route import LONG_CHAIN, SHORT_CHAIN, VOTE, Route, direct
 from reasoning.router.rules import RulesPredictor

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.generation.generator import Completion
 from reasoning.problem import Problem, Verdict
 from reasoning.tasks import Task

@@ -7,7 +7,7 @@ import pytest
 
 from models.config import ModelConfig
 from models.decoder import LanguageModel
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.generation.generator import Completion
 from reasoning.search.best_of_n import BestOfN
 from reasoning.verifiers.likelihood import MeanLogprob, SelfCertainty

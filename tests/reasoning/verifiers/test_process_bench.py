@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning import response
 from reasoning.generation.step_splitter import StepSplitter
 from reasoning.problem import Problem

@@ -10,7 +10,7 @@ import pytest
 
 from models.config import ModelConfig
 from models.scalar_head import ScalarModel
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.generation.generator import Completion
 from reasoning.problem import Problem, Verdict
 from reasoning.tasks import Task

@@ -88,8 +88,9 @@ def test_the_final_program_is_run():
     ],
 )
 def test_hostile_programs_earn_nothing(hostile):
-    for text in (response("", fenced(hostile)), fenced(hostile)):
-        assert CodeReward()(PROMPT, text, ADD).score == 0
+    texts = (response("", fenced(hostile)), fenced(hostile))
+    samples = [Sample(PROMPT, text, ADD, num_tokens=9) for text in texts]
+    assert [result.score for result in CodeReward().score_batch(samples)] == [0, 0]
 
 
 def test_partial_credit_and_programs_that_read():

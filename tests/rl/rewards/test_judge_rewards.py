@@ -8,7 +8,7 @@ import pytest
 from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.problem import Problem
 from reasoning.prompts import CHAT_TEMPLATE
 from reasoning.server_client.api_client import ServerError

@@ -9,11 +9,12 @@ from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.hf.export import export_model
 from models.scalar_head import ScalarModel
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from reasoning.problem import Problem
 from rl.rewards import Sample
-from rl.rewards.combine import RewardSet, parse_rewards
+from rl.rewards.combine import RewardSet
 from rl.rewards.preference import HarmlessReward, HelpfulReward
+from rl.rewards.table import parse_rewards
 
 CONFIG = ModelConfig(
     family="qwen3", vocab_size=264, embed_dim=16, num_layers=2, num_heads=2, num_kv_heads=1,
@@ -33,11 +34,15 @@ def reward_model(tmp_path_factory):
     params["score"]["kernel"] *= 20
     export_model(directory, CONFIG, params, tokenizer, scalar_head=model)
 
+    @jax.jit
+    def values(tokens):
+        hidden = model.hidden(params, tokens, jnp.arange(128)[None], jnp.ones_like(tokens))
+        return model.values(params, hidden)[0]
+
     def value(prompt, text):
         ids = [*tokenizer.encode(prompt), *tokenizer.encode(text), tokenizer.eos_id]
-        tokens = jnp.array([ids])
-        hidden = model.hidden(params, tokens, jnp.arange(len(ids))[None], jnp.ones_like(tokens))
-        return float(model.values(params, hidden)[0, -1])
+        # Causal, so what is appended to reach one compiled length changes nothing before it.
+        return float(values(jnp.array([ids + [0] * (128 - len(ids))]))[len(ids) - 1])
 
     return str(directory), value
 

@@ -12,8 +12,9 @@ import pytest
 from reasoning.problem import Problem
 from rl.rewards import Sample
 from rl.rewards.accuracy import AccuracyReward
-from rl.rewards.combine import BATCH_REWARDS, RewardSet, parse_rewards
+from rl.rewards.combine import RewardSet
 from rl.rewards.overlong import OverlongReward
+from rl.rewards.table import BATCH_REWARDS, parse_rewards
 
 PROBLEM = Problem(task="tiny_math", question="What is 6 * 7?", answer="42")
 SAMPLES = [
@@ -151,7 +152,9 @@ def test_a_killed_call_costs_only_its_own_score(user_file, name):
     ],
 )
 def test_check_finds_faults_before_the_long_work(user_file, name, message):
-    with RewardSet(f"format,{user_file}:{name}", timeout_s=0.5) as rewards:
+    # Only one of them is about time; the others must not run out of it on a busy machine.
+    timeout_s = 0.5 if name == "always_slow" else 30.0
+    with RewardSet(f"format,{user_file}:{name}", timeout_s=timeout_s) as rewards:
         with pytest.raises(ValueError, match=message) as caught:
             rewards.check("Q ", PROBLEM)
     assert "\n" not in str(caught.value)

@@ -9,11 +9,12 @@ import pytest
 from reasoning.problem import Problem
 from rl.rewards import RewardResult, Sample
 from rl.rewards.accuracy import AccuracyReward
-from rl.rewards.combine import RewardSet, parse_rewards
+from rl.rewards.combine import RewardSet
 from rl.rewards.cosine import CosineReward
 from rl.rewards.language import LanguageReward
 from rl.rewards.repetition import RepetitionReward
 from rl.rewards.self_check import SelfCheckReward
+from rl.rewards.table import parse_rewards
 
 PROMPT, OPENED = "User: q\nAssistant:", "User: q\nAssistant: <think>\n"
 SUM = Problem("tiny_math", "What is 3 + 4?", "7", {"language": "en"})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.tokens.packing import pack, place
-from models.tokens.tokenizer import train_bpe
+from models.tokens.tokenizer_training import train_bpe
 from tests.train.objectives.scalar_parts import alone, sgd_update
 from train.objectives.reward_model import encode_pairs, load_pairs, make_loss, mean_metrics
 from train.source import PackedSource
