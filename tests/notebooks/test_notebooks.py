@@ -9,7 +9,7 @@ import pytest
 
 from configs import notebooks
 from launch import schema
-from launch.jobs import training
+from launch.jobs.training import supervised
 from launch.parts import stages
 from launch.recipe import runner, world
 from launch.schema.tiny import TinyConfig
@@ -74,7 +74,7 @@ def workdir(tmp_path_factory):
     def learn(directory):
         texts = worked_solutions(work)
         pretrain = dataclasses.replace(config.pretrain, documents=len(texts))
-        params = training.pretrain(work, texts, pretrain, directory)
+        params = supervised.pretrain(work, texts, pretrain, directory)
         return stages.publish(work, directory, params)
 
     stages.run_stage(work, "base", runner.settings_of(work, "base"), learn)
