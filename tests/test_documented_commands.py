@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = documented.pages()
 BLOCKS = [b for page in PAGES if page != documented.FOLLOWED for b in documented.blocks(page)]
 RUN = [block for block in BLOCKS if block.reason is None]
-# Pages of other processes would wait for each other's compilations, so two at a time are enough.
+# Pages that run at a time; the commands of two pages must not work in one folder.
 AT_A_TIME = 2
 _RL = (
     "--config.steps=1", "--config.prompts=2", "--config.group=2", "--config.minibatches=1",
@@ -215,7 +215,7 @@ def test_commands_that_are_not_run_are_read(checkout):
     faults = documented.check_commands([json.loads(each) for each in unique], checkout)
     found = {place: fault for place, fault in zip(unique.values(), faults) if fault}
     # Running text may name a command without all that it needs.
-    lacks = re.compile("must have a value other than None|give one of")
+    lacks = re.compile("must have a value other than None|is missing: give one|give one of")
     assert not {p: f for p, f in found.items() if not (p in inline and lacks.search(f))}
 
 

@@ -15,6 +15,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from launch.report.charts import Point, Series
@@ -146,7 +147,7 @@ def table(panels: Sequence[Panel]) -> str:
     return text.getvalue()
 
 
-def _draw_series(axis: plt.Axes, series: Series, place: int) -> None:
+def _draw_series(axis: Axes, series: Series, place: int) -> None:
     points = [p for p in series.points if math.isfinite(p.x) and math.isfinite(p.y)]
     if not points:
         return
