@@ -10,8 +10,8 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-# Where the project is published on GitHub; badges and install cells are made from it. The project has
-# no address yet. Nobody can register this owner, so until then a click fails and installs nothing.
+# Where the project is published on GitHub; badges and install cells are made from it. The project
+# has no address yet. Nobody can register this owner, so until then a click installs nothing.
 REPOSITORY = "-owner-/ergo"
 HERE = Path(__file__).parent
 BADGES = """\

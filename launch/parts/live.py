@@ -1,13 +1,19 @@
-"""Shows a training's records again and again while it runs, for notebooks."""
+"""Shows how a training goes on while it runs: for notebooks."""
 
 import contextlib
 import contextvars
+import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
 
 from train.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from IPython.display import Image
 
 
 @contextlib.contextmanager
@@ -54,3 +60,40 @@ def watch(
     if errors:
         raise errors[0]
     look()
+
+
+@contextlib.contextmanager
+def plot(directory: Path, labels: Mapping[str, str], seconds: float = 2.0) -> Iterator[None]:
+    """Shows a plot of a training's metrics under the cell, which moves while the block trains.
+
+    Args:
+      directory: the folder of the training, with its `metrics.jsonl`; it need not exist yet.
+      labels: metric -> the label of its axis. Each metric has axes of its own.
+      seconds: time between two looks at the folder.
+    """
+    from IPython.display import display
+
+    shown = display("no step yet", display_id=True)
+
+    def show(records: list[dict[str, Any]]) -> None:
+        figure = Figure(figsize=(4 * len(labels), 2.8), layout="constrained")
+        for axis, (name, label) in zip(figure.subplots(1, len(labels), squeeze=False)[0],
+                                       labels.items()):  # fmt: skip
+            points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
+            if points:
+                axis.plot(*zip(*points), marker=".", linewidth=1)
+            axis.set(xlabel="step", ylabel=label)
+            axis.grid(alpha=0.3)
+        shown.update(picture(figure))
+
+    with watch(directory, show, seconds):
+        yield
+
+
+def picture(figure: Figure) -> "Image":
+    """Returns a figure as an image that notebooks show, whatever matplotlib's backend is."""
+    from IPython.display import Image
+
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=80)
+    return Image(written.getvalue())

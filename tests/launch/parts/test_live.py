@@ -42,3 +42,18 @@ def test_an_error_of_the_training_is_not_replaced(tmp_path):
     write(tmp_path, 1)
     with pytest.raises(OSError), live.watch(tmp_path, lambda records: 1 / 0):
         raise OSError
+
+
+def test_a_plot_is_shown_and_renewed_as_png(tmp_path, monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, image):
+            shown.append(image.data)
+
+    monkeypatch.setattr("IPython.display.display", lambda *args, display_id: Handle())
+    with live.plot(tmp_path, {"step": "steps", "absent": "nothing yet"}, seconds=60):
+        write(tmp_path, 1)
+        write(tmp_path, 2)
+    (image,) = shown
+    assert image.startswith(b"\x89PNG") and len(image) < 100_000
