@@ -19,6 +19,7 @@ class Stopper:
 
     def __init__(self, say: Callable[[str], None]):
         self._say, self._previous = say, {}
+        self._ended_with: str | None = None
 
     def __enter__(self) -> "Stopper":
         STOPS.forget()
@@ -32,12 +33,16 @@ class Stopper:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        self._ended_with = STOPS.reason
         STOPS.forget()
 
     @property
     def signal_name(self) -> str | None:
-        """Returns the signal that this process, or another of the job, has got; or None."""
-        return STOPS.reason
+        """Returns the signal that this process, or another of the job, has got; or None.
+
+        It keeps its value after the stopper is left.
+        """
+        return self._ended_with or STOPS.reason
 
     def stops_here(self) -> bool:
         """Tells whether to stop now; every process of a job must call it at the same places."""

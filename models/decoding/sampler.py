@@ -172,9 +172,13 @@ class Sampler:
 
     def _first(self, queue: int, width: int, params: Any) -> tuple[Any, Any]:
         """Returns the state before the first step, and its layout; None leaves that to XLA."""
-        carry, devices = self._begin(queue, width), jax.tree.leaves(params)[0].devices()
+        carry, weights = self._begin(queue, width), jax.tree.leaves(params)[0]
+        # Weights of NumPy are on no device yet.
+        devices = weights.devices() if isinstance(weights, jax.Array) else {None}
         if len(devices) == 1:
-            carry = jax.device_put(carry, SingleDeviceSharding(*devices))
+            (device,) = devices
+            if device is not None:
+                carry = jax.device_put(carry, SingleDeviceSharding(device))
         elif jax.sharding.get_mesh().size < 2:  # Nobody has said how to use these devices.
             return carry, None
         return carry, jax.tree.map(lambda x: x.sharding, carry)

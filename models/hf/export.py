@@ -175,7 +175,7 @@ def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
     if is_remote(path):
         path.write_bytes(save(arrays, metadata))
     else:
-        save_file(arrays, path, metadata)
+        save_file(arrays, path, metadata=metadata)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
