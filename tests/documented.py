@@ -51,9 +51,15 @@ class Block:
         return f"{self.page}:{self.line}"
 
 
+# Folders of pages that the build of the documentation site writes.
+WRITTEN = {"_build", "api", "commands"}
+
+
 def pages() -> list[Path]:
     """The pages whose blocks are looked at."""
-    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    docs = sorted((ROOT / "docs").rglob("*.md"))
+    docs = [page for page in docs if page.relative_to(ROOT).parts[1] not in WRITTEN]
+    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *docs]
     return [page for page in found if page.is_file()]
 
 
