@@ -55,7 +55,7 @@ def set_rules(changes: Mapping[str, MeshAxes]) -> None:
         if name not in LOGICAL_RULES:
             known = ", ".join(LOGICAL_RULES)
             raise ValueError(f"sharding rule {name!r} is unknown; the logical axes are {known}")
-        for axis in _names(axes):
+        for axis in axis_names(axes):
             if axis not in MESH_AXES:
                 raise ValueError(
                     f"sharding rule {name}={axes!r}: {axis!r} is not a mesh axis; the axes are "
@@ -94,7 +94,7 @@ def make_mesh(
             f"mesh {sizes} does not fit {len(devices)} devices; their product must be "
             f"{len(devices)}, with at most one axis -1"
         )
-    used = {axis for axes in _rules.values() for axis in _names(axes)}
+    used = {axis for axes in _rules.values() for axis in axis_names(axes)}
     for axis, size in sizes.items():
         if size > 1 and axis not in used:
             raise ValueError(
@@ -125,7 +125,7 @@ def partition_spec(
     """
     spec, used = [], set()
     for name, size in zip(logical_axes, shape, strict=True):
-        axes = _names(_rules[name]) if name is not None else ()
+        axes = axis_names(_rules[name]) if name is not None else ()
         axes = tuple(a for a in axes if mesh.shape.get(a, 1) > 1 and a not in used)
         if not axes or size % int(np.prod([mesh.shape[a] for a in axes])):
             spec.append(None)
@@ -169,7 +169,7 @@ def decoding_shardings(abstract: Any, logical_axes: Any, mesh: Mesh) -> Any:
 
 
 def _without_batch_axes(axes: MeshAxes) -> MeshAxes:
-    kept = tuple(axis for axis in _names(axes) if axis not in _names(_rules["batch"]))
+    kept = tuple(axis for axis in axis_names(axes) if axis not in axis_names(_rules["batch"]))
     return kept[0] if len(kept) == 1 else kept or None
 
 
@@ -177,7 +177,7 @@ def batch_shards(mesh: Any) -> int:
     """Returns over how many devices the rows of a batch are split; 1 without a mesh."""
     if mesh.empty:
         return 1
-    return int(np.prod([mesh.shape.get(axis, 1) for axis in _names(_rules["batch"])]))
+    return int(np.prod([mesh.shape.get(axis, 1) for axis in axis_names(_rules["batch"])]))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -193,7 +193,8 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, partition_spec(logical_axes, x.shape, mesh))
 
 
-def _names(axes: MeshAxes) -> tuple[str, ...]:
+def axis_names(axes: MeshAxes) -> tuple[str, ...]:
+    """Returns the mesh axes of an entry of the table, or of a `PartitionSpec`, as a tuple."""
     return (axes,) if isinstance(axes, str) else tuple(axes or ())
 
 

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 
 from models.config import Experts, ModelConfig
 from models.layers.dense import MLP, normal
-from models.sharding import partition_spec
+from models.sharding import axis_names, partition_spec
 
 
 class MoE(nnx.Module):
@@ -51,7 +51,7 @@ class MoE(nnx.Module):
             rows = partition_spec(("batch", None, None), x_BTD.shape, mesh)
             into = partition_spec(("experts", None, "mlp"), kernels[0].shape, mesh)
             back = partition_spec(("experts", "mlp", None), kernels[2].shape, mesh)
-            split = Split(_axes(into[0]), _axes(into[2]), _axes(rows[0]))
+            split = Split(*map(axis_names, (into[0], into[2], rows[0])))
             out_BTD = jax.shard_map(
                 functools.partial(of_device, split),
                 in_specs=(rows, (PartitionSpec(), PartitionSpec()), (into, into, back)),
@@ -120,11 +120,6 @@ class Split:
     experts: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
-
-
-def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Returns the mesh axes of an entry of a `PartitionSpec`."""
-    return (entry,) if isinstance(entry, str) else entry or ()
 
 
 def _routed(config: Experts, split: Split, x_BTD, router, kernels):
