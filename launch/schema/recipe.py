@@ -24,6 +24,16 @@ REASONERS = ("base", "r1_zero", "cold_start", "reasoning_rl", "rejection_sft", "
 PerProblem = Annotated[int, Setting("most responses kept per problem", unit="responses", least=1)]
 
 
+Ngram = Annotated[
+    int,
+    Setting(
+        "drop samples that share this many consecutive words with the evaluation",
+        unit="words",
+        least=1,
+    ),
+]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AskedSampling(Sampling):
     """Problems that are asked, and what is kept of the responses."""
@@ -42,14 +52,7 @@ class ColdStart(AskedSampling):
     """SFT of the base model on chains that R1-Zero wrote."""
 
     shots: Annotated[int, Setting("worked examples in the prompt", least=0)]
-    ngram: Annotated[
-        int,
-        Setting(
-            "drop samples that share this many consecutive words with the evaluation",
-            unit="words",
-            least=1,
-        ),
-    ]
+    ngram: Ngram
     sft: FineTuning
 
 
@@ -59,14 +62,7 @@ class RejectionSft(Section):
 
     reasoning: AskedSampling
     general: AskedSampling
-    ngram: Annotated[
-        int,
-        Setting(
-            "drop samples that share this many consecutive words with the evaluation",
-            unit="words",
-            least=1,
-        ),
-    ]
+    ngram: Ngram
     sft: FineTuning
 
 

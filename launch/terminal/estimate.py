@@ -14,7 +14,9 @@ from launch.schema.recipe import RecipeConfig
 from launch.schema.rl import RecipeRl
 from launch.schema.sections import Evaluation, FineTuning, Sampling
 
-# What the costs below were measured with: configs/tiny.py on two idle cores of an AMD EPYC.
+# The machine of the costs below: two cores of an AMD EPYC with configs/tiny.py. Their sums are
+# those of the base model and of R1-Zero on idle cores (docs/results/time.json). How they divide was
+# read from a run on busy cores, so the first estimate is rough.
 REFERENCE = {"parameters": 788_000, "multiply": 0.034, "compile": 0.34}
 # Seconds a token of that model, and seconds a compiled program.
 SUPERVISED, POLICY, SAMPLED, EVALUATED, COMPILED = 3.0e-5, 1.5e-5, 2.9e-5, 1.1e-5, 2.0
