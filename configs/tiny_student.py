@@ -1,4 +1,4 @@
-"""The tiny world's student and how it is taught: settings of `launch.jobs.distillation`.
+"""The tiny world's student and how it is taught: settings of `launch.jobs.distillation.arms`.
 
 For `configs/tiny_distill.py`, and for the recipe's stage `distill`.
 """

@@ -4,7 +4,7 @@ r"""Distils a teacher's reasoning into a smaller student.
         --config.student=MODEL --workdir=runs/distill
 
 Teacher and student may be any model that `models.checkpoint` opens. The program evaluates both,
-trains the student by each of `--config.methods` (see `launch/jobs/distillation.py`) and evaluates
+trains the student by each of `--config.methods` (see `launch/jobs/distillation/arms.py`) and evaluates
 each result. `workdir` gets report.json and, for every seed, the folders `teacher` (responses.jsonl
 holds what it taught), `base` (the student before training) and one for each method, whose `hf/` is
 the trained model. The same command continues an interrupted run.
@@ -44,9 +44,9 @@ def run(
     """
     config = schema.load(DistillConfig, config)
     # JAX may start only here: `run_main` has set XLA's flags.
-    from launch.jobs import distillation
+    from launch.jobs.distillation import job
 
-    runtime.check_accepted(accept_stopped, distillation.TRAINED)
+    runtime.check_accepted(accept_stopped, job.TRAINED)
     with runtime.working_directory(workdir) as directory:
         _run(config, directory, seeds, tuple(accept_stopped))
 
@@ -74,7 +74,8 @@ def _run(config, directory, seeds, accept_stopped):
 
 
 def _run_seed(config, directory, seed, accept_stopped):
-    from launch.jobs import distillation, finetune, responses
+    from launch.jobs import finetune, responses
+    from launch.jobs.distillation import arms, job
     from launch.jobs.training import supervised
     from launch.parts import data_files, stages
     from models.checkpoint import load_params
@@ -98,7 +99,7 @@ def _run_seed(config, directory, seed, accept_stopped):
         # The teacher's weights are frozen, so they need no wider dtype than the computation.
         fields = {"param_dtype": model.config.dtype, "remat": "none"}
         model = LanguageModel(model.config.replace(**fields))
-        teacher = distillation.Teacher(workspace(model, tokenizer), None)
+        teacher = arms.Teacher(workspace(model, tokenizer), None)
     if "student" in sources:
         student = finetune.open_checkpoint(sources["student"], config.dtype, config.remat)
         work = workspace(*student, finetune.export_dtype(sources["student"], config.export_dtype))
@@ -125,11 +126,11 @@ def _run_seed(config, directory, seed, accept_stopped):
     settings["data_sha256"] = data_files.fingerprints(
         [*tasks, *config.evaluation.tasks.values()], responses.paths(config.data.responses)
     )
-    distillation.prepare(work, teacher, problems, config)
+    job.prepare(work, teacher, problems, config)
     if teacher is not None:  # Weights are read last, once everything else is checked.
         params = load_params(sources["teacher"], teacher.work.model.config, mesh)
         teacher = dataclasses.replace(teacher, params=params)
-    return distillation.distill(work, teacher, problems, config, make_base, settings)
+    return job.distill(work, teacher, problems, config, make_base, settings)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from launch.schema.rl import RlConfig
 from launch.schema.supervised import SftConfig
 from models.config import ModelConfig
 from models.decoder import LanguageModel
-from models.decoding.sampler import Sampler, bucket
+from models.decoding.requests import bucket
+from models.decoding.sampler import Sampler
 from models.decoding.weights import reshard
 from models.layers.kv_cache import KVCache, column_blocks
 from models.lora import LoraConfig, LoraModel

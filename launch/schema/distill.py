@@ -165,7 +165,7 @@ class Base(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distilling(Section):
-    """The arms of a distillation and their shared settings; see `launch.jobs.distillation`."""
+    """The arms of a distillation and their shared settings; see `launch.jobs.distillation.arms`."""
 
     methods: Annotated[tuple[str, ...], Setting("methods to run", choices=ARMS)]
     data: TeacherResponses

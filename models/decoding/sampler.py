@@ -32,6 +32,7 @@ from jax.sharding import SingleDeviceSharding
 from models.decoder import LanguageModel
 from models.decoding.cached import decode, prefill
 from models.decoding.compilations import count_programs
+from models.decoding.requests import bucket, check_prompts
 from models.decoding.samples import (
     LENGTH,
     RUNNING,
@@ -140,7 +141,7 @@ class Sampler:
             `max_new_tokens`, or a prompt that leaves no room in the model's context.
         """
         limits = [self.max_new_tokens] * len(prompts) if limits is None else list(limits)
-        self._check(prompts, limits)
+        check_prompts(self.model.config, prompts, limits, self.max_new_tokens)
         queue = max(self.slots, bucket(len(prompts)))
         width = bucket(max(len(p) for p in prompts), least=16)
         tokens = np.zeros((queue, width), np.int32)
@@ -231,31 +232,6 @@ class Sampler:
         knobs, key = SamplingParams().knobs, jax.random.key(0)
         arguments = (tokens, numbers, skipped, knobs, self._stop_table, key)
         return jax.jit(whole).lower(params, *arguments)
-
-    def _check(self, prompts, limits):
-        if not prompts:
-            raise ValueError("no prompts were given; pass at least one")
-        config = self.model.config
-        for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
-            if not len(prompt):
-                raise ValueError(
-                    f"prompt {i} is empty; give at least a beginning-of-sequence token"
-                )
-            if min(prompt) < 0 or max(prompt) >= config.vocab_size:
-                raise ValueError(
-                    f"prompt {i} holds token {max(max(prompt), -min(prompt))}, outside the model's "
-                    f"vocabulary of {config.vocab_size}; was it made by another tokenizer?"
-                )
-            if not 1 <= limit <= self.max_new_tokens:
-                raise ValueError(
-                    f"limit {limit} of prompt {i} is not within 1..{self.max_new_tokens}; lower it"
-                    " or make the sampler with a larger max_new_tokens"
-                )
-            if len(prompt) + limit > config.max_length:
-                raise ValueError(
-                    f"prompt {i} has {len(prompt)} tokens; with {limit} new ones it exceeds the "
-                    f"model's context of {config.max_length}: shorten it or lower max_new_tokens"
-                )
 
     def _begun(self, num_rows: int, width: int):
         """Returns the state before the first step: slots, next prompt, and the output."""
@@ -419,12 +395,3 @@ class Sampler:
         slots, next_prompt, out = jax.lax.while_loop(goes_on, round_, carry)
         carry = slots, next_prompt, collect(slots, out, whole_prompts=False)
         return carry, unfinished(carry)
-
-
-def bucket(size: int, least: int = 1) -> int:
-    """Rounds a size up to a power of two, so that similar sizes share one compiled program.
-
-    Args:
-      least: lower bound of the result.
-    """
-    return max(least, 1 << (size - 1).bit_length())

@@ -16,7 +16,7 @@ import numpy as np
 
 from models.cpu.products import float32_product
 from models.decoding.compilations import count_programs
-from models.decoding.sampler import bucket
+from models.decoding.requests import bucket
 from models.layers.attention import MASK_VALUE
 from models.layers.kv_cache import KVCache, column_blocks, running_softmax
 from models.paths import path_pool

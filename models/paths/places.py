@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.config import ModelConfig
-from models.decoding.sampler import bucket
+from models.decoding.requests import bucket
 from models.layers.kv_cache import column_blocks
 
 # `ROOT` is the place of a bare prompt; `EMPTY` is the length in a place that holds no path.

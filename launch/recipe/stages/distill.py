@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from launch.jobs import distillation
-from launch.jobs.distillation import Teacher
+from launch.jobs.distillation import job
+from launch.jobs.distillation.arms import Teacher
 from launch.parts import runtime, stages
 from launch.parts.stages import Workspace
 from launch.recipe import REASONER, Stage, world
@@ -14,7 +14,7 @@ from launch.schema import as_dict
 
 def _student(work: Workspace, directory: Path) -> Workspace:
     model = runtime.build_model(world.world_of(work.config).student_settings(work))
-    accepted = distillation.TRAINED if "distill" in work.accept_stopped else ()
+    accepted = job.TRAINED if "distill" in work.accept_stopped else ()
     return dataclasses.replace(work, directory=directory, model=model, accept_stopped=accepted)
 
 
@@ -23,13 +23,13 @@ def check(work: Workspace) -> None:
     config = work.config.distill
     problems = world.training_problems(work, config.problems)
     student = _student(work, work.stage_directory("distill"))
-    distillation.prepare(student, Teacher(work, None), problems, config)
+    job.prepare(student, Teacher(work, None), problems, config)
 
 
 def run(work: Workspace, directory: Path) -> dict[str, Any]:
     """Runs every arm of the distillation; returns their reports."""
     config, student = work.config.distill, _student(work, directory)
-    return distillation.distill(
+    return job.distill(
         student,
         Teacher(work, stages.load_stage(work, work.config.reasoner)),
         world.training_problems(work, config.problems),
