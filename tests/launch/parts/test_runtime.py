@@ -31,9 +31,12 @@ from launch.parts.runtime import prepare_backend
 if sys.argv[1] == "kept":
     prepare_backend()
 import jax, jax.numpy as jnp
-# Sixteen temporaries of 4 MiB that cannot be fused away.
-step = jax.jit(lambda x: sum(jnp.sort(x * i).sum() for i in range(16)))
-x = jnp.ones((16, 65536))
+# Each product is a temporary of 4 MiB that cannot be fused away, and the next one needs it.
+def step(x):
+    for _ in range(4):
+        x = jnp.tanh(x[:, :8] @ x[:8])
+    return x.sum()
+step, x = jax.jit(step), jnp.ones((1024, 1024))
 for _ in range(3):
     step(x).block_until_ready()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

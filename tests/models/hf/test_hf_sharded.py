@@ -68,7 +68,7 @@ print("ok")
 
 
 def test_eight_devices_hold_what_one_does():
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     root = Path(__file__).parents[3]
     done = subprocess.run(

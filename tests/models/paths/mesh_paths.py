@@ -42,7 +42,7 @@ def search(mesh, config=CONFIG):
     with jax.set_mesh(mesh):
         params, verifier = (
             jax.device_put(
-                model.init(jax.random.key(0)),
+                jax.jit(model.init)(jax.random.key(0)),
                 tree_shardings(model.abstract_params, model.logical_axes, mesh),
             )
             for model in models

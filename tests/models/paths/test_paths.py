@@ -1,6 +1,7 @@
 """Tests that forked and extended paths give the results of a full forward pass."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -68,18 +69,29 @@ def sampler():
     return make_sampler()
 
 
-def make_forward(config, params, temperature=1.0, width=128):
-    """Log-probabilities `[tokens, V]` of one sequence by the plain forward pass."""
+@functools.cache
+def compiled_forward(config):
     model = LanguageModel(config)
 
     @jax.jit
-    def log_softmax(tokens):
+    def log_softmax(params, tokens, temperature):
         positions = jnp.arange(tokens.shape[1])[None]
         hidden = model.hidden(params, tokens, positions, jnp.ones_like(tokens))
         return jax.nn.log_softmax(model.logits(params, hidden) / temperature)[0]
 
+    return log_softmax
+
+
+def make_forward(config, params, temperature=1.0, width=128):
+    """Log-probabilities `[tokens, V]` of one sequence by the plain forward pass."""
+    log_softmax = compiled_forward(config)
+
     # Causal, so what is appended to reach one compiled length changes nothing before it.
-    return lambda ids: np.asarray(log_softmax(jnp.array([[*ids] + [1] * (width - len(ids))])))
+    def forward(ids):
+        tokens = jnp.array([[*ids] + [1] * (width - len(ids))])
+        return np.asarray(log_softmax(params, tokens, temperature))
+
+    return forward
 
 
 @dataclasses.dataclass
@@ -382,7 +394,8 @@ def test_a_donated_state_is_gone(sampler, params):
 @pytest.fixture(scope="module")
 def reports():
     """What mesh_paths.py prints: of bfloat16, then of a mesh."""
-    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    environment = dict(os.environ, XLA_FLAGS=flags)
     environment["PYTHONPATH"] = str(Path(__file__).parents[3])
     script = Path(__file__).with_name("mesh_paths.py")
     process = subprocess.run(

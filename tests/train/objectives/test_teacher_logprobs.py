@@ -1,6 +1,7 @@
 """A teacher's stored log-probs: those of each sequence by itself, and unchanged by the disk."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -36,14 +37,22 @@ def computed(**arguments):
     return teacher_logprobs.compute(MODEL, PARAMS, EXAMPLES, 3, **arguments)
 
 
+@jax.jit
+def plain_logits(params, tokens):
+    """Logits `[T, V]` of one sequence by the plain forward pass."""
+    positions = jnp.arange(len(tokens))[None]
+    hidden = MODEL.hidden(params, tokens[None], positions, jnp.ones_like(positions))
+    return MODEL.logits(params, hidden)[0]
+
+
 def test_they_are_those_of_each_sequence_by_itself():
     """By a forward pass over one sequence, and a sort."""
     for example, before in zip(computed(temperature=0.5, vocab=11), EXAMPLES, strict=True):
         np.testing.assert_array_equal(example["tokens"], before["tokens"])
-        tokens = before["tokens"][None]
-        positions = np.arange(tokens.shape[1])[None]
-        hidden = MODEL.hidden(PARAMS, tokens, positions, np.ones_like(tokens))
-        logits = np.float64(MODEL.logits(PARAMS, hidden)[0, :, :11]) / 0.5
+        # Causal, so what is appended to reach one compiled length changes nothing before it.
+        length = len(before["tokens"])
+        padded = np.pad(before["tokens"], (0, 10 - length))
+        logits = np.float64(plain_logits(PARAMS, padded)[:length, :11]) / 0.5
         expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         assert example["teacher_ids"].shape == (len(before["tokens"]), 3)
         for t in range(len(before["tokens"])):
