@@ -4,10 +4,10 @@ r"""Distils a teacher's reasoning into a smaller student.
         --config.student=MODEL --workdir=runs/distill
 
 Teacher and student may be any model that `models.checkpoint` opens. The program evaluates both,
-trains the student by each of `--config.methods` (`launch/jobs/distillation/arms.py` explains them)
-and evaluates each result. `workdir` gets report.json and, for every seed, the folders `teacher` (responses.jsonl
-holds what it taught), `base` (the student before training) and one for each method, whose `hf/` is
-the trained model. The same command continues an interrupted run.
+trains the student by each of `--config.methods` (`launch.jobs.distillation.arms` explains them) and
+evaluates each result. `workdir` gets report.json and, for every seed, the folders `teacher`
+(responses.jsonl holds what it taught), `base` (the student before training) and one for each
+method, whose `hf/` is the trained model. The same command continues an interrupted run.
 """
 
 import dataclasses
