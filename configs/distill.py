@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     config.sharding = ConfigDict()
     config.template = "chat"
 
-    # Of rl_only, sequence, logit, on_policy and distill_then_rl; see `launch.jobs.distillation.arms`.
+    # Names of arms: rl_only, sequence, ...; see `launch.jobs.distillation.arms`.
     config.methods = ("sequence",)
     # Training problems, drawn at random; None is all. Or several tasks, with how many of each.
     config.task = "gsm8k"
