@@ -7,9 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from models.cpu.reductions import row_max, row_sum
+from models.sharding import mesh_platform
 
-# Most float32 logits that one device holds at a time; 2**26 are 256 MiB.
+# Most float32 logits that one device holds at a time; 2**26 are 256 MiB. On a CPU, where memory is
+# large and products are slow, twice as many: computing them again in the backward pass takes a
+# quarter of the head's time at a vocabulary of 49,152.
 MAX_LOGITS = 2**26
+MAX_LOGITS_CPU = 2**27
 
 
 @overload
@@ -60,7 +64,8 @@ def token_logprobs(
       hidden_BTD: hidden states after the final norm.
       tokens_BT: int32 token ids.
       temperature: positive; may be traced.
-      chunk: columns of T at a time; with None, as many as keep each device within `MAX_LOGITS`.
+      chunk: columns of T at a time; with None, as many as keep each device within `MAX_LOGITS`
+        (on a CPU `MAX_LOGITS_CPU`).
       with_entropy: whether to return entropies too.
 
     Returns:
@@ -111,7 +116,8 @@ def map_columns(
       fn: maps arrays `[B, T, ...]` to a pytree of arrays `[B, T, ...]`, each column independently.
       inputs: arrays `[B, T, ...]`.
       logits: how many float32 numbers `fn` holds for each entry of `[B, T]`, such as V.
-      chunk: columns at a time; with None, as many as keep each device within `MAX_LOGITS`.
+      chunk: columns at a time; with None, as many as keep each device within `MAX_LOGITS` (on a
+        CPU `MAX_LOGITS_CPU`).
 
     Raises:
       ValueError: the chunk is not positive.
@@ -119,7 +125,8 @@ def map_columns(
     batch, length = inputs[0].shape[:2]
     if chunk is None:
         devices = max(jax.sharding.get_abstract_mesh().size, 1)
-        chunk = max(1, min(length, MAX_LOGITS * devices // (batch * logits)))
+        most = MAX_LOGITS_CPU if mesh_platform() == "cpu" else MAX_LOGITS
+        chunk = max(1, min(length, most * devices // (batch * logits)))
     if chunk < 1:
         raise ValueError(f"chunk={chunk} is not a number of columns; it must be at least 1")
     if chunk >= length:

@@ -97,7 +97,10 @@ def test_chunked_gradient_never_holds_all_logits():
     assert largest_with_vocab(1) == B * V
 
 
-def test_chunk_is_chosen_by_size(monkeypatch):
+@pytest.mark.parametrize(
+    "platform, bound", [("cpu", "MAX_LOGITS_CPU"), ("tpu", "MAX_LOGITS"), ("gpu", "MAX_LOGITS")]
+)
+def test_chunk_is_chosen_by_size_and_platform(monkeypatch, platform, bound):
     model, params, hidden, tokens = setup()
     held = []
 
@@ -108,7 +111,8 @@ def test_chunk_is_chosen_by_size(monkeypatch):
             held.append(logits.size)
             return logits
 
-    monkeypatch.setattr("models.logprobs.MAX_LOGITS", B * 2 * V)
+    monkeypatch.setattr("models.logprobs.mesh_platform", lambda: platform)
+    monkeypatch.setattr(f"models.logprobs.{bound}", B * 2 * V)
     logprobs = jax.jit(functools.partial(token_logprobs, Watched))(params, hidden, tokens)
     assert max(held) == B * 2 * V
     np.testing.assert_allclose(logprobs, oracle(1.0)[0], atol=1e-5)

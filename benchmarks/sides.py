@@ -1,0 +1,125 @@
+"""Runs the sides of a comparison in turn, each in a process of its own, and takes their times.
+
+Neither side's threads and memory disturb the other, and a drift of the machine's speed affects all
+of them. The report names the processor, because a figure of one CPU says little about another.
+"""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+# Tells a side's process which settings of malloc it has: "kept", those of `prepare_backend`, or
+# "default". The module that makes the side reads the variable when it is imported.
+ALLOCATOR = "BENCH_ALLOCATOR"
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One side of a comparison.
+
+    Attributes:
+      make: prepares the side, given `arguments`, and returns what one turn runs.
+      arguments: must be picklable.
+      allocator: see `ALLOCATOR`.
+    """
+
+    make: Callable[..., Callable[[], Any]]
+    arguments: Sequence[Any] = ()
+    allocator: str = "kept"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was measured of one side.
+
+    Attributes:
+      seconds: of each turn.
+      first_seconds: from the start of the process to the end of its first turn, so with imports,
+        weights and compilation.
+      peak_gib: the most memory that the process held.
+    """
+
+    seconds: Sequence[float]
+    first_seconds: float
+    peak_gib: float
+
+    @property
+    def median(self) -> float:
+        """The median seconds of a turn."""
+        return statistics.median(self.seconds)
+
+
+def _serve(connection, make: Callable, arguments: Sequence) -> None:
+    """Is the main function of a side's process: answers each message with the seconds of a turn."""
+    run = make(*arguments)
+    while connection.recv():
+        start = time.perf_counter()
+        run()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        connection.send((time.perf_counter() - start, peak))
+
+
+@contextlib.contextmanager
+def _started(side: Side) -> Iterator[Callable[[], tuple[float, float]]]:
+    """Starts a side's process and gives a function that runs a turn: seconds, and peak GiB."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    # The new process reads this variable when it imports the file of `make`.
+    os.environ[ALLOCATOR] = side.allocator
+    process = spawn.Process(target=_serve, args=(theirs, side.make, side.arguments), daemon=True)
+    process.start()
+    theirs.close()
+
+    def turn() -> tuple[float, float]:
+        ours.send(True)
+        return ours.recv()
+
+    try:
+        yield turn
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            ours.send(False)
+        process.join()
+
+
+def take_turns(rounds: int, sides: Mapping[str, Side], warm_up: int = 2) -> dict[str, Measured]:
+    """Runs the sides in turn and measures each.
+
+    Args:
+      rounds: rounds that count.
+      sides: name -> side.
+      warm_up: rounds before them that do not count; at least 1, which compiles.
+
+    Raises:
+      EOFError: a side's process has ended; its traceback is on stderr.
+    """
+    with contextlib.ExitStack() as stack:
+        turns, first, peaks = {}, {}, {}
+        for name, side in sides.items():
+            start = time.perf_counter()
+            turns[name] = stack.enter_context(_started(side))
+            turns[name]()
+            first[name] = time.perf_counter() - start
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for number in range(1, warm_up + rounds):
+            for name, turn in turns.items():
+                seconds, peaks[name] = turn()
+                if number >= warm_up:
+                    times[name].append(seconds)
+    return {name: Measured(each, first[name], peaks[name]) for name, each in times.items()}
+
+
+def processor() -> str:
+    """Returns the processor's name and its number of cores, as the system tells them."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    except OSError:  # Not Linux.
+        names = []
+    return f"{names[0] if names else 'unknown processor'}, {os.cpu_count()} cores"
