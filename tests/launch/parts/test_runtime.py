@@ -61,7 +61,9 @@ import jax, jax.numpy as jnp
 size = 24_576
 step = jax.jit(lambda x: (jnp.arange(size * size, dtype=jnp.float32).reshape(size, size) + x) @ x)
 x = jnp.ones(size)
-step(x).block_until_ready()
+# Each may find the hole that the one before has left too small by some bytes of alignment.
+for _ in range(3):
+    step(x).block_until_ready()
 before = resource.getrusage(resource.RUSAGE_SELF)
 step(x).block_until_ready()
 after = resource.getrusage(resource.RUSAGE_SELF)
@@ -75,6 +77,7 @@ def test_a_temporary_above_2_gib_is_kept():
     gib, faults = map(int, line.split())
     assert gib >= 2, "the matrix was not held at once; the test shows nothing"
     assert faults < 500
+    assert gib < 8
 
 
 KEEP = """
