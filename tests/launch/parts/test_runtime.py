@@ -38,19 +38,20 @@ def step(x):
         x = jnp.tanh(x[:, :8] @ x[:8])
     return x.sum()
 step, x = jax.jit(step), jnp.ones((4096, 4096))
-for _ in range(8):  # The first ones find holes in the heap that are some bytes too small.
+faults = []
+for _ in range(9):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     step(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
-    step(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+# Some of the first steps find holes in the heap that are a few bytes too small.
+print(sorted(faults)[4])
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is set")
 def test_steps_take_no_memory_anew():
     (default,), (kept,) = run(FAULTS, "default"), run(FAULTS, "kept")
-    assert int(default) > 5000 and int(kept) < 500
+    assert int(default) > 5000 and int(kept) < 100
 
 
 KEEP = """
