@@ -79,8 +79,11 @@ def _started(side: Side) -> Iterator[Callable[[], tuple[float, float]]]:
     theirs.close()
 
     def turn() -> tuple[float, float]:
-        ours.send(True)
-        return ours.recv()
+        try:
+            ours.send(True)
+            return ours.recv()
+        except OSError as error:
+            raise EOFError("the process of a side has ended; its traceback is above") from error
 
     try:
         yield turn
@@ -99,7 +102,7 @@ def take_turns(rounds: int, sides: Mapping[str, Side], warm_up: int = 2) -> dict
       warm_up: rounds before them that do not count; at least 1, which compiles.
 
     Raises:
-      EOFError: a side's process has ended; its traceback is on stderr.
+      EOFError: the process of a side has ended; its traceback is on stderr.
     """
     with contextlib.ExitStack() as stack:
         turns, first, peaks = {}, {}, {}
