@@ -9,6 +9,7 @@
 # - Does the divided program still compute **the same**?
 
 # %%
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -18,8 +19,9 @@ from pathlib import Path
 SCALE = os.environ.get("ERGO_NOTEBOOK_SCALE", "full")
 WORKDIR = Path(os.environ.get("ERGO_NOTEBOOK_DIR", "runs/notebooks"))
 if SCALE == "full" and importlib.util.find_spec("libtpu") is None:
-    # The compiler for TPUs; it needs none.
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "libtpu"], check=True)
+    # The compiler for TPUs, in the version that this JAX can read; it needs no TPU.
+    jax_tpu = f"jax[tpu]=={importlib.metadata.version('jax')}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", jax_tpu], check=True)
 
 # %% [markdown]
 # Here JAX uses the CPU, whatever the machine has, and pretends that it is 8 devices. Both have to

@@ -33,7 +33,13 @@ def execute(path: Path, timeout: float | None = None) -> NotebookNode:
 
 
 def without_places(notebook: NotebookNode) -> NotebookNode:
-    """Returns the notebook without the path of this checkout, which its outputs may name."""
+    """Returns the notebook without what its outputs say of this machine.
+
+    That is the path of this checkout, and what pip and other programs wrote to stderr.
+    """
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
     written = nbformat.writes(notebook).replace(f"{HERE.parent}{os.sep}", "")
     return nbformat.reads(written, as_version=4)
 

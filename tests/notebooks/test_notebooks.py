@@ -121,3 +121,17 @@ def test_a_rendered_copy_is_small_and_of_its_notebook(path):
     numbers = [cell.execution_count for cell in code_cells(rendered)]
     assert numbers == list(range(1, len(numbers) + 1)), "a cell was not executed in its turn"
     assert str(ROOT.parent) not in path.read_text(), "an output names a folder of some machine"
+
+
+def test_a_rendered_copy_does_not_name_this_machine():
+    outputs = [
+        nbformat.v4.new_output("stream", name=name, text=f"{build.HERE.parent}/runs/x {name}")
+        for name in ("stdout", "stderr")
+    ]
+    cell = nbformat.v4.new_code_cell("run()", outputs=outputs)
+    cells = [nbformat.v4.new_markdown_cell("Run it."), cell]
+    found = render.without_places(nbformat.v4.new_notebook(cells=cells))
+    assert [output.text for output in found.cells[1].outputs] == ["runs/x stdout"]
+    for path in render.RENDERED.glob("*.ipynb"):
+        shown = path.read_text(encoding="utf-8")
+        assert str(build.HERE.parent) not in shown and '"stderr"' not in shown, path
