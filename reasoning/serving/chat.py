@@ -17,14 +17,15 @@ DEFAULT_LIMIT = 1024
 
 
 class Chat:
-    """One chat request.
+    """One chat request; `start` submits it.
 
     Attributes:
       choice: the route.
+      writings: the responses, once it was started.
     """
 
     def __init__(self, models: Models, request: ChatRequest, display: str, most_tokens: int):
-        """Reads the prompt and submits the samples.
+        """Chooses the route and renders the prompt: this takes time, in whatever thread.
 
         Args:
           display: the most that may be shown of a chain.
@@ -33,7 +34,6 @@ class Chat:
         Raises:
           KeyError: the model is unknown.
           ValueError: the prompt does not fit, or the template refuses it.
-          QueueFull: too many requests wait.
         """
         self._began, self._request = time.monotonic(), request
         checkpoint = models.checkpoint(request.model)
@@ -61,22 +61,31 @@ class Chat:
         if request.include_reasoning is False:
             asked = HIDDEN
         self._display = min(asked, display, key=_DISPLAYS.index)
-        plan = Plan(
+        self._plan = Plan(
             limit, min(self.choice.chain, limit), request.sampling, request.seed, request.stops,
             bool(request.logprobs and request.top_logprobs), ends=not request.ignore_eos,
             closing=checkpoint.closing,
         )  # fmt: skip
         self._vote = self.choice.samples > 1
-        count = self.choice.samples if self._vote else request.n or 1
+        self.writings: list[Writing] = []
+        self._head = bodies.head("chat.completion", request.model)
+
+    def start(self) -> None:
+        """Submits the samples; their parts come to the event loop that runs.
+
+        Raises:
+          QueueFull: too many requests wait.
+        """
+        checkpoint = self._checkpoint
+        count = self.choice.samples if self._vote else self._request.n or 1
         self.writings = [
             Writing(
                 checkpoint.engine, checkpoint.vocabulary, self._prompt.ids, self._prompt.opening,
-                plan, index,
+                self._plan, index,
             )
             for index in range(count)
         ]  # fmt: skip
         begin(checkpoint.engine, self.writings)
-        self._head = bodies.head("chat.completion", request.model)
 
     def cancel(self) -> None:
         """Frees all slots."""

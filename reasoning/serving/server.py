@@ -177,13 +177,17 @@ class Server:
         return b"".join(parts)
 
     async def _chat(self, request: Request, parsed: ChatRequest) -> Response:
-        # The template renders in the event loop, so the streams of others wait for it.
-        chat = Chat(self._models, parsed, self._display, self._limits.tokens)
+        # Templates, tokenizers and routers take time, in which the streams of others go on.
+        chat = await asyncio.to_thread(
+            Chat, self._models, parsed, self._display, self._limits.tokens
+        )
+        chat.start()
         self.metrics.routes.labels(chat.choice.decision.route.kind).inc()
         return await self._answer(request, chat, bool(parsed.stream))
 
     async def _text(self, request: Request, parsed: CompletionRequest) -> Response:
-        made = Completion(self._models, parsed, self._limits.tokens)
+        made = await asyncio.to_thread(Completion, self._models, parsed, self._limits.tokens)
+        made.start()
         return await self._answer(request, made, bool(parsed.stream))
 
     async def _answer(self, request: Request, work: Chat | Completion, stream: bool) -> Response:

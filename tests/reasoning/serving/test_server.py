@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import json
 import socket
+import threading
 import time
 
 import httpx
@@ -191,6 +192,28 @@ def test_clients_that_leave_free_their_slots(url, checkpoint):
         time.sleep(0.02)
     assert checkpoint.engine.load == (0, 0)
     assert checkpoint.engine.counts["cancelled"] > before
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_slow_prompt_holds_up_nobody_else(url, checkpoint, monkeypatch, path):
+    begun, free = threading.Event(), threading.Event()
+    encode = type(checkpoint.tokenizer).encode_prompts
+
+    def slow(self, texts):
+        if "slow" in texts[0]:
+            begun.set()
+            free.wait(20)
+        return encode(self, texts)
+
+    monkeypatch.setattr(type(checkpoint.tokenizer), "encode_prompts", slow)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        messages = [{"role": "user", "content": "slow"}]
+        waits = pool.submit(post, url, path, messages=messages, prompt="slow")
+        assert begun.wait(20)
+        streamed(url)  # Comes to its end although the other prompt is not read yet.
+        assert not waits.done() and not free.is_set()
+        free.set()
+        assert waits.result().status_code == 200
 
 
 def test_a_full_queue_says_when_to_come_back(models, checkpoint, monkeypatch):
