@@ -35,6 +35,8 @@ SLIP_SHARE = 0.5
 EMPTY, SHORT, CHECKED = "empty", "short", "checked"
 LENGTHS = (EMPTY, SHORT, CHECKED)
 MOST_CHECKS = 3
+# Lines are fewer where a page would be longer than those of other writers.
+MOST_CHARACTERS = 180
 # Weights of replies to small talk: helpful, curt, rude.
 CHAT_WEIGHTS = (50, 30, 20)
 
@@ -112,8 +114,10 @@ def _varied(rng: random.Random, problem: Problem, language: Language) -> str:
     if length == EMPTY:
         return tagged([], answer)
     if length == CHECKED:
-        checks = rng.randint(1, MOST_CHECKS)
-        return tagged([*steps, *[language.self_check.format(steps[-1])] * checks], answer)
+        check = language.self_check.format(steps[-1])
+        room = (MOST_CHARACTERS - len("".join(steps))) // len(check)
+        checks = min(rng.randint(1, MOST_CHECKS), max(1, room))
+        return tagged([*steps, *[check] * checks], answer)
     before, close, after = tagged(steps, answer).partition(THINK_CLOSE)
     start = before.index(THINK_OPEN) + len(THINK_OPEN) + 1
     return before[: rng.randint(start, len(before))] + close + after
