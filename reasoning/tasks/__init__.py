@@ -9,8 +9,8 @@ A spec names a task: `name[:argument][?key=value&key=value...]`.
     facts, small_talk              probes of what training may destroy
     tiny_math, tiny_logic, ...     the domains of the tiny world
 
-Every task takes `?budget=N`, which names the most tokens of a response in its questions (0: no chain
-of thought). Tasks with mathematical answers also take the switches of `GradingOptions`, as in
+Every task takes `?budget=N`, which names the most tokens of a response in its questions (0: no
+chain). Tasks with mathematical answers also take the switches of `GradingOptions`, as in
 `math500:FILE?units=required`.
 
 To add a task, write a subclass of `Task` and register it in `TASKS`.
