@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from reasoning.effort import asked
 from reasoning.hidden_reasoning import summarise
 from reasoning.serving import bodies
 from reasoning.serving.models import Prompt
@@ -46,9 +47,12 @@ class Chat:
         reserved = {"messages", "add_generation_prompt", "tools", "documents", "name", "template"}
         if bad := reserved & variables.keys():
             raise ValueError(f"chat_template_kwargs may not set {min(bad)!r}")
-        self._prompt: Prompt = checkpoint.prompt(
-            [message.plain for message in request.messages], self.choice.thinking, variables
-        )
+        messages = [message.plain for message in request.messages]
+        if checkpoint.named_budgets and self.choice.thinking is not None:
+            turn = next((each for each in reversed(messages) if each["role"] == "user"), None)
+            if turn is not None:
+                turn["content"] = asked(turn["content"], self.choice.decision.route)
+        self._prompt: Prompt = checkpoint.prompt(messages, self.choice.thinking, variables)
         room = checkpoint.engine.columns - len(self._prompt.ids)
         if room < 1 or (request.limit and room < min(request.limit, most_tokens)):
             raise ValueError(
@@ -57,10 +61,10 @@ class Chat:
                 " tokens: shorten one of them"
             )
         limit = min(wanted, most_tokens, room)
-        asked = request.reasoning_display or EXPLICIT
+        shown = request.reasoning_display or EXPLICIT
         if request.include_reasoning is False:
-            asked = HIDDEN
-        self._display = min(asked, display, key=_DISPLAYS.index)
+            shown = HIDDEN
+        self._display = min(shown, display, key=_DISPLAYS.index)
         self._plan = Plan(
             limit, min(self.choice.chain, limit), request.sampling, request.seed, request.stops,
             bool(request.logprobs and request.top_logprobs), ends=not request.ignore_eos,

@@ -10,8 +10,12 @@ import time
 import httpx
 import pytest
 
+from reasoning.router.choosing import PredictiveRouter
+from reasoning.router.rules import RulesPredictor
+from reasoning.serving.models import Checkpoint
+from reasoning.serving.routes import Models
 from reasoning.serving.server import Server
-from tests.reasoning.serving.conftest import KEY, listening
+from tests.reasoning.serving.conftest import KEY, ROUTES, listening
 
 HELLO = [{"role": "user", "content": "hello"}]
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -121,6 +125,22 @@ def test_thinking_can_be_switched_off(url, checkpoint):
         "<think></think><answer>",
         "",
     ]
+
+
+def test_a_model_that_keeps_budgets_is_told_them(checkpoint):
+    trained = Checkpoint("tiny", checkpoint.vocabulary, checkpoint.engine, named_budgets=True)
+    models = Models(trained, None, PredictiveRouter(RulesPredictor(ROUTES)), samples=4)
+    for settings, told, thinking in (
+        ({"model": "cheap"}, "hello Answer without thinking.", False),
+        ({"reasoning_effort": "low", "max_tokens": 80}, "hello Answer within 12 tokens.", True),
+        ({"reasoning_effort": "medium"}, "hello", True),
+        ({"model": "tiny"}, "hello", None),
+    ):
+        with listening(Server(models)) as url:
+            answer = post(url, headers={}, **settings).json()
+        turns = [{"role": "user", "content": told}]
+        expected = len(checkpoint.prompt(turns, thinking, {}).ids)
+        assert answer["usage"]["prompt_tokens"] == expected
 
 
 def test_completions_continue_and_score_texts(url):
