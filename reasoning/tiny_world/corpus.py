@@ -35,8 +35,6 @@ SLIP_SHARE = 0.5
 EMPTY, SHORT, CHECKED = "empty", "short", "checked"
 LENGTHS = (EMPTY, SHORT, CHECKED)
 MOST_CHECKS = 3
-# Lines are fewer where a page would be longer than those of other writers.
-MOST_CHARACTERS = 180
 # Weights of replies to small talk: helpful, curt, rude.
 CHAT_WEIGHTS = (50, 30, 20)
 
@@ -107,17 +105,16 @@ def _worked(rng: random.Random, problem: Problem, language: Language, writer: Wr
 def _varied(rng: random.Random, problem: Problem, language: Language) -> str:
     """Writes a tagged solution whose chain is empty, stops early, or goes on after its end.
 
-    The answer is always right. A chain may stop anywhere, as one that a budget closes.
+    The answer is always right. A chain may stop anywhere, as one that a budget closes. A check at
+    the end names the result alone: a small model cannot copy the numbers of a whole step.
     """
     *steps, answer = domains.WORK[problem.task](problem, lambda: language, lambda line: False)
     length = rng.choice(LENGTHS)
     if length == EMPTY:
         return tagged([], answer)
     if length == CHECKED:
-        check = language.self_check.format(steps[-1])
-        room = (MOST_CHARACTERS - len("".join(steps))) // len(check)
-        checks = min(rng.randint(1, MOST_CHECKS), max(1, room))
-        return tagged([*steps, *[check] * checks], answer)
+        checks = [language.self_check.format(answer)] * rng.randint(1, MOST_CHECKS)
+        return tagged([*steps, *checks], answer)
     before, close, after = tagged(steps, answer).partition(THINK_CLOSE)
     start = before.index(THINK_OPEN) + len(THINK_OPEN) + 1
     return before[: rng.randint(start, len(before))] + close + after
