@@ -34,7 +34,7 @@ SLIP_SHARE = 0.5
 # How long the chain of a varied solution is: empty, stopped before its end, checked at its end.
 EMPTY, SHORT, CHECKED = "empty", "short", "checked"
 LENGTHS = (EMPTY, SHORT, CHECKED)
-MOST_CHECKS = 3
+MOST_CHECKS, MOST_CHARACTERS = 3, 12
 # Weights of replies to small talk: helpful, curt, rude.
 CHAT_WEIGHTS = (50, 30, 20)
 
@@ -113,8 +113,9 @@ def _varied(rng: random.Random, problem: Problem, language: Language) -> str:
     if length == EMPTY:
         return tagged([], answer)
     if length == CHECKED:
-        checks = [language.self_check.format(answer)] * rng.randint(1, MOST_CHECKS)
-        return tagged([*steps, *checks], answer)
+        # An expression is long, and is checked once.
+        count = rng.randint(1, MOST_CHECKS) if len(answer) < MOST_CHARACTERS else 1
+        return tagged([*steps, *[language.self_check.format(answer)] * count], answer)
     before, close, after = tagged(steps, answer).partition(THINK_CLOSE)
     start = before.index(THINK_OPEN) + len(THINK_OPEN) + 1
     return before[: rng.randint(start, len(before))] + close + after
