@@ -5,7 +5,7 @@ end and the model continues. When no budget is left, the closing tag is inserted
 answers. Other methods use `close_chains` for the second part.
 
 A model that cannot make use of "Wait" loses the answer that it had. A vote over the answers after
-each turn keeps it: it changes only if later turns agree on another one.
+each turn keeps it: it changes only if most turns agree on another one.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import numpy as np
 from models.decoding.sampling import SamplingParams
 from reasoning import voting
 from reasoning.budget import Meter
+from reasoning.candidate import Candidate
 from reasoning.generation.generator import Completion, fold_seed
 from reasoning.problem import Problem
 from reasoning.response import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
@@ -34,8 +35,8 @@ class BudgetForcing:
 
     Attributes:
       wait: the text that replaces an ending.
-      vote: whether the model answers after each turn, and the most frequent answer is given, of
-        equal ones the first; otherwise it answers at the end alone, as in s1.
+      vote: whether the model answers after each turn, and the first answer is given unless more
+        than half of the turns agree on another; otherwise it answers at the end alone, as in s1.
     """
 
     wait: str = "Wait"
@@ -81,9 +82,14 @@ class BudgetForcing:
         if not self.vote:
             answered = [[each] for each in _forced_answers(policy, prompts, drafts, meters)]
         candidates = [[interface.candidate(policy, each) for each in group] for group in answered]
-        chosen = voting.elect(policy.task, problems, candidates)
+        chosen = voting.elect(policy.task, problems, candidates, _first_unless_most)
         spent = [meter.spent for meter in meters]
         return interface.results(problems, chosen, candidates, spent)
+
+
+def _first_unless_most(candidates: Sequence[Candidate]) -> list[float]:
+    """Weighs votes so that the first answer wins unless more than half of all differ and agree."""
+    return [max(1.0, len(candidates) / 2), *[1.0] * (len(candidates) - 1)]
 
 
 def close_chains(

@@ -79,13 +79,16 @@ def test_thinking_is_extended_and_then_answered():
     assert answer_request[0].temperature == 0 and answer_request[1] == ("</answer>",)
 
 
-@pytest.mark.parametrize(("later", "answer"), [(("5", "6"), "4"), (("5", "5"), "5")])
-def test_a_vote_keeps_the_first_answer_unless_later_turns_agree(later, answer):
+@pytest.mark.parametrize(
+    ("later", "answer"),
+    [("5", "4"), ("56", "4"), ("55", "5"), ("556", "4"), ("4555", "4"), ("555", "5")],
+)
+def test_a_vote_keeps_the_first_answer_unless_most_turns_agree(later, answer):
     texts = ["<think> 4 </think>", " 4</answer>"]
     for each in later:
         texts += [f" no {each} </think>", f" {each}</answer>"]
     script = Script(*texts)
-    result = search(BudgetForcing("Wait", vote=True), script, 3)
+    result = search(BudgetForcing("Wait", vote=True), script, 1 + len(later))
     assert result.answer == answer
     assert [each.answer for each in result.candidates] == ["4", *later]
     # An answer is no part of the chain that goes on.
