@@ -49,6 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # For routes of a file that are names of models.
     config.budget = 1024
     config.verifier = ""
+    config.named_budgets = False
     config.temperature = 0.7
     config.rows = 128
     config.kinds = ("rules", "knn", "linear") if own else ("rules", "knn", "linear", "hidden")

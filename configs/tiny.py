@@ -3,14 +3,18 @@
     python -m launch.run_r1 --config=configs/tiny.py --workdir=runs/tiny
 
 `--config=configs/tiny.py:smoke` runs the same code in under a minute, for tests. Its model is too
-small to learn anything.
+small to learn anything. `:dial` trains a model whose thinking can be dialled: the corpus has chains
+of all lengths, and R1-Zero learns to keep a budget that the question names, or to leave out the
+chain.
 """
 
 from ml_collections import ConfigDict
 
 from configs import optimizer, rl, tiny_student
 
-ARGUMENTS = ("", "smoke", "search")
+ARGUMENTS = ("", "smoke", "search", "dial")
+# Half of the problems of `:dial` name no budget, the others one of these; 0 asks for no chain.
+BUDGETS = (0, 24, 40)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -54,6 +58,21 @@ def get_config(arg: str = "") -> ConfigDict:
     # RL also sees a few other questions, for which only the format is rewarded.
     others = {"tiny_knowledge": 128, "tiny_chat": 64}
     config.r1_zero = _rl(smoke, reasoning | others, f"{verified},language=0,self_check=0", 150)
+
+    if arg == "dial":
+        config.pretrain.varied = 0.5
+        dialled = {task: count // 2 for task, count in reasoning.items()}
+        for budget in BUDGETS:
+            for task, count in reasoning.items():
+                dialled[f"{task}?budget={budget}"] = count // 6
+        config.r1_zero.problems = dialled | others
+        # Accuracy is measured beside, and counts where no budget is named, too.
+        config.r1_zero.rewards = (
+            f"budget?require_format=true&slope=16&tasks={only},accuracy?require_format=true"
+            f"&weight=0&tasks={only},format=0.2,language=0,self_check=0"
+        )
+        # The question has room for a budget.
+        config.r1_zero.row_length = 176
 
     config.cold_start = ConfigDict(
         {
@@ -196,6 +215,8 @@ def _pretrain(smoke: bool) -> ConfigDict:
     return ConfigDict(
         {
             "documents": 2000 if smoke else 48_000,
+            # Chains that are empty, stopped early, or checked at their end.
+            "varied": 0.0,
             "rows": 16,
             "row_length": 128,
             # docs/results.md compares it with AdamW.

@@ -109,8 +109,9 @@ def _run_seed(config, directory, seed, accept_stopped):
     def make_base(directory):
         if "student" in sources:
             return load_params(sources["student"], work.model.config, mesh)
-        texts = corpus.documents(config.base.pretrain.documents, seed)
-        return supervised.pretrain(work, texts, config.base.pretrain, directory)
+        pretrain = config.base.pretrain
+        texts = corpus.documents(pretrain.documents, seed, pretrain.varied)
+        return supervised.pretrain(work, texts, pretrain, directory)
 
     tasks = {config.task: config.num_problems} if config.task else config.problems
     problems = [

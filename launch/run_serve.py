@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
         model=_MODEL.value, cheap_model=_CHEAP.value, router=_ROUTER.value, host=_HOST.value,
         port=_PORT.value, slots=_SLOTS.value, context=_CONTEXT.value, queue=_QUEUE.value,
         api_key=key, reasoning=_REASONING.value, dtype=_DTYPE.value, workdir=_WORKDIR.value,
-        drain_seconds=_DRAIN.value,
+        drain_seconds=_DRAIN.value, named_budgets=_BUDGETS.value,
     )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def run(
     *, model: str, cheap_model: str = "", router: str = "", host: str = "127.0.0.1",
     port: int = 8000, slots: int = 16, context: int = 2048, queue: int = 128, api_key: str = "",
     reasoning: str = "explicit", dtype: str = "auto", workdir: str = "runs/serve",
-    drain_seconds: int = 30,
+    drain_seconds: int = 30, named_budgets: bool = False,
 ) -> None:  # fmt: skip
     """Runs the server that the module describes, until a signal ends it."""
     try:
@@ -61,7 +61,7 @@ def run(
     lock = threading.Lock()
     models = open_models(
         model, cheap_model, router, slots=slots, context=context, queue=queue, dtype=dtype,
-        lock=lock,
+        lock=lock, named_budgets=named_budgets,
     )  # fmt: skip
     server = Server(models, api_key=api_key, display=reasoning, limits=Limits(tokens=context))
     config = uvicorn.Config(
@@ -121,6 +121,10 @@ if __name__ == "__main__":
     _REASONING = flags.DEFINE_enum(
         "reasoning", "explicit", ("explicit", "summary", "hidden"),
         "The most that clients see of chains of thought.",
+    )  # fmt: skip
+    _BUDGETS = flags.DEFINE_boolean(
+        "named_budgets", False,
+        "Questions name the budget of their route, for models that were trained to keep it.",
     )  # fmt: skip
     _DTYPE = flags.DEFINE_enum(
         "dtype", "auto", ("auto", "float32", "bfloat16"), "Dtype of the computation."

@@ -7,6 +7,7 @@ have. The chain is closed when its budget is used up, and the answer has tokens 
 
 import dataclasses
 
+from reasoning.prompts import naming_budget
 from reasoning.router.route import (
     ANSWER_TOKENS,
     LONG_CHAIN,
@@ -96,6 +97,17 @@ def decide(
         return decision
     why = f"{decision.why}; the chain is bounded to {route.budget} tokens"
     return dataclasses.replace(decision, route=route, why=why)
+
+
+def asked(question: str, route: Route) -> str:
+    """Returns a question that tells its route, for a model that was trained to keep budgets.
+
+    A direct route asks for no chain, a short one names its budget; others leave the length to the
+    model. See `reasoning.tasks.budgets` for the training.
+    """
+    if not route.thinking:
+        return naming_budget(question, 0)
+    return naming_budget(question, route.budget) if route.kind == SHORT_CHAIN else question
 
 
 def bounded(route: Route, chain: int) -> Route:

@@ -26,6 +26,9 @@ THINK = PLAIN + " <think>\n"
 COT = PLAIN + " Let's think step by step.\n"
 # Asks for the answer alone, for models that follow instructions.
 DIRECT_SYSTEM = "Give the final answer only, without any reasoning."
+# Name the most tokens of a response in the question (L1, arXiv:2503.04697), or ask for no chain.
+BUDGET = "{question} Answer within {budget} tokens."
+NO_CHAIN = "{question} Answer without thinking."
 # `PLAIN` as a chat template, for tokenizers that this project trains.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -38,6 +41,11 @@ CHAT_TEMPLATE = (
 TEMPLATES = ("plain", "think", "cot", "r1_zero", "chat", "chat_r1", "chat_direct")
 
 PromptTemplate = Callable[[str], str]
+
+
+def naming_budget(question: str, budget: int) -> str:
+    """Returns a question that names the most tokens of its response; 0 asks for no chain."""
+    return (BUDGET if budget else NO_CHAIN).format(question=question, budget=budget)
 
 
 def get_template(name: str, tokenizer: Tokenizer | None) -> PromptTemplate:

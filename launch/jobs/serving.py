@@ -17,7 +17,7 @@ from reasoning.serving.text import Vocabulary
 
 def open_models(
     model: str, cheap: str = "", router: str = "", *, slots: int, context: int, queue: int,
-    dtype: str = "auto", lock: Any = None, chunk: int = 64,
+    dtype: str = "auto", lock: Any = None, chunk: int = 64, named_budgets: bool = False,
 ) -> Models:  # fmt: skip
     """Loads checkpoints and starts their engines.
 
@@ -27,19 +27,21 @@ def open_models(
       router: the folder of a router; empty for rules.
       slots, context, queue: sizes of the engines.
       lock: held while a program runs on the device.
+      named_budgets: whether the models were trained to keep a budget that the question names.
 
     Raises:
       OSError, ValueError: something is missing or does not fit; one line.
     """
-    reasoner = _open(model, slots, context, queue, dtype, lock, chunk)
-    other = _open(cheap, slots, context, queue, dtype, lock, chunk) if cheap else None
+    settings = slots, context, queue, dtype, lock, chunk, named_budgets
+    reasoner = _open(model, *settings)
+    other = _open(cheap, *settings) if cheap else None
     chosen = load(router) if router else _rules(context)
     for checkpoint in [reasoner, *([other] if other else [])]:
         checkpoint.engine.start()
     return Models(reasoner, other, chosen)
 
 
-def _open(name, slots, context, queue, dtype, lock, chunk) -> Checkpoint:
+def _open(name, slots, context, queue, dtype, lock, chunk, named_budgets) -> Checkpoint:
     local = LocalModel(name, dtype=dtype)
     config = local.model.config
     params = load_params(local.path, config, None)
@@ -51,7 +53,8 @@ def _open(name, slots, context, queue, dtype, lock, chunk) -> Checkpoint:
         local.model, params, slots=slots, columns=columns, stop_ids=local.tokenizer.stop_ids,
         visible=vocabulary.visible, chunk=chunk,
     )  # fmt: skip
-    return Checkpoint(shown, vocabulary, Engine(sampler, queue=queue, lock=lock))
+    engine = Engine(sampler, queue=queue, lock=lock)
+    return Checkpoint(shown, vocabulary, engine, named_budgets)
 
 
 def _rules(context: int) -> PredictiveRouter:

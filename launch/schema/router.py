@@ -43,6 +43,9 @@ class RouterConfig(Recipe):
     verifier: Annotated[
         str, Setting("folder of a process verifier, for verifier_search", empty=True)
     ]
+    named_budgets: Annotated[
+        bool, Setting("questions name the budget of their route, for models trained to keep it")
+    ]
     temperature: Temperature
     rows: SamplerRows
     kinds: Annotated[

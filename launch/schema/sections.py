@@ -201,6 +201,14 @@ class Pretraining(Packed):
     """Next-token prediction from scratch."""
 
     documents: Annotated[int, Setting("documents in the corpus", unit="documents", least=1)]
+    varied: Annotated[
+        float,
+        Setting(
+            "share of tagged solutions whose chain is empty, stopped early, or checked at its end",
+            least=0,
+            most=1,
+        ),
+    ] = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

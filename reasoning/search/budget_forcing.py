@@ -3,6 +3,9 @@
 As in s1 (arXiv:2501.19393): when the model wants to end its chain too early, "Wait" replaces the
 end and the model continues. When no budget is left, the closing tag is inserted and the model
 answers. Other methods use `close_chains` for the second part.
+
+A model that cannot make use of "Wait" loses the answer that it had. A vote over the answers after
+each turn keeps it: it changes only if most turns agree on another one.
 """
 
 import dataclasses
@@ -11,7 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.decoding.sampling import SamplingParams
+from reasoning import voting
 from reasoning.budget import Meter
+from reasoning.candidate import Candidate
 from reasoning.generation.generator import Completion, fold_seed
 from reasoning.problem import Problem
 from reasoning.response import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
@@ -30,9 +35,12 @@ class BudgetForcing:
 
     Attributes:
       wait: the text that replaces an ending.
+      vote: whether the model answers after each turn, and the first answer is given unless more
+        than half of the turns agree on another; otherwise it answers at the end alone, as in s1.
     """
 
     wait: str = "Wait"
+    vote: bool = False
 
     def __post_init__(self) -> None:
         if not self.wait.strip():
@@ -54,17 +62,34 @@ class BudgetForcing:
         meters = interface.meters(policy, None, interface.prompt_lengths(policy, prompts))
         drafts: list[Completion] = [Completion("", [], None, "") for _ in problems]
         thinking = list(range(len(problems)))
+        answered: list[list[Completion]] = [[] for _ in problems]
         for turn in range(budget):
+            before = drafts
             drafts, thinking = _think(
                 policy, prompts, drafts, thinking, meters, self.wait if turn else "",
                 seed=fold_seed(seed, "think", turn),
             )  # fmt: skip
+            if self.vote:
+                moved = [i for i, draft in enumerate(drafts) if draft is not before[i]]
+                found = _forced_answers(
+                    policy, [prompts[i] for i in moved], [drafts[i] for i in moved],
+                    [meters[i] for i in moved],
+                )  # fmt: skip
+                for i, draft in zip(moved, found, strict=True):
+                    answered[i].append(draft)
             if not thinking:
                 break
-        drafts = _forced_answers(policy, prompts, drafts, meters)
-        chosen = [interface.candidate(policy, draft) for draft in drafts]
+        if not self.vote:
+            answered = [[each] for each in _forced_answers(policy, prompts, drafts, meters)]
+        candidates = [[interface.candidate(policy, each) for each in group] for group in answered]
+        chosen = voting.elect(policy.task, problems, candidates, _first_unless_most)
         spent = [meter.spent for meter in meters]
-        return interface.results(problems, chosen, [[each] for each in chosen], spent)
+        return interface.results(problems, chosen, candidates, spent)
+
+
+def _first_unless_most(candidates: Sequence[Candidate]) -> list[float]:
+    """Weighs votes so that the first answer wins unless more than half of all differ and agree."""
+    return [max(1.0, len(candidates) / 2), *[1.0] * (len(candidates) - 1)]
 
 
 def close_chains(

@@ -77,6 +77,7 @@ def method_entries(
             "self_refine": Entry(SelfRefine(aggregation=aggregation), prm),
         }
     entries["budget_forcing"] = Entry(BudgetForcing(wait))
+    entries["budget_forcing_vote"] = Entry(BudgetForcing(wait, vote=True))
     if prm is not None:
         entries["mcts"] = Entry(TreeSearch(aggregation=aggregation), prm)
     return entries

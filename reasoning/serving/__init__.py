@@ -10,6 +10,7 @@
     metrics.py      figures for Prometheus
     chat.py         answers chat requests
     completions.py  continues texts
+    tokens.py       tokens of a text and back, for clients that count them
     server.py       the web server: keys, limits, streams, errors
     openapi.py      the description of the API
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from reasoning.effort import asked
 from reasoning.hidden_reasoning import summarise
 from reasoning.serving import bodies
 from reasoning.serving.models import Prompt
@@ -17,14 +18,15 @@ DEFAULT_LIMIT = 1024
 
 
 class Chat:
-    """One chat request.
+    """One chat request; `start` submits it.
 
     Attributes:
       choice: the route.
+      writings: the responses, once it was started.
     """
 
     def __init__(self, models: Models, request: ChatRequest, display: str, most_tokens: int):
-        """Reads the prompt and submits the samples.
+        """Chooses the route and renders the prompt: this takes time, in whatever thread.
 
         Args:
           display: the most that may be shown of a chain.
@@ -33,7 +35,6 @@ class Chat:
         Raises:
           KeyError: the model is unknown.
           ValueError: the prompt does not fit, or the template refuses it.
-          QueueFull: too many requests wait.
         """
         self._began, self._request = time.monotonic(), request
         checkpoint = models.checkpoint(request.model)
@@ -46,9 +47,12 @@ class Chat:
         reserved = {"messages", "add_generation_prompt", "tools", "documents", "name", "template"}
         if bad := reserved & variables.keys():
             raise ValueError(f"chat_template_kwargs may not set {min(bad)!r}")
-        self._prompt: Prompt = checkpoint.prompt(
-            [message.plain for message in request.messages], self.choice.thinking, variables
-        )
+        messages = [message.plain for message in request.messages]
+        if checkpoint.named_budgets and self.choice.thinking is not None:
+            turn = next((each for each in reversed(messages) if each["role"] == "user"), None)
+            if turn is not None:
+                turn["content"] = asked(turn["content"], self.choice.decision.route)
+        self._prompt: Prompt = checkpoint.prompt(messages, self.choice.thinking, variables)
         room = checkpoint.engine.columns - len(self._prompt.ids)
         if room < 1 or (request.limit and room < min(request.limit, most_tokens)):
             raise ValueError(
@@ -57,26 +61,35 @@ class Chat:
                 " tokens: shorten one of them"
             )
         limit = min(wanted, most_tokens, room)
-        asked = request.reasoning_display or EXPLICIT
+        shown = request.reasoning_display or EXPLICIT
         if request.include_reasoning is False:
-            asked = HIDDEN
-        self._display = min(asked, display, key=_DISPLAYS.index)
-        plan = Plan(
+            shown = HIDDEN
+        self._display = min(shown, display, key=_DISPLAYS.index)
+        self._plan = Plan(
             limit, min(self.choice.chain, limit), request.sampling, request.seed, request.stops,
             bool(request.logprobs and request.top_logprobs), ends=not request.ignore_eos,
             closing=checkpoint.closing,
         )  # fmt: skip
         self._vote = self.choice.samples > 1
-        count = self.choice.samples if self._vote else request.n or 1
+        self.writings: list[Writing] = []
+        self._head = bodies.head("chat.completion", request.model)
+
+    def start(self) -> None:
+        """Submits the samples; their parts come to the event loop that runs.
+
+        Raises:
+          QueueFull: too many requests wait.
+        """
+        checkpoint = self._checkpoint
+        count = self.choice.samples if self._vote else self._request.n or 1
         self.writings = [
             Writing(
                 checkpoint.engine, checkpoint.vocabulary, self._prompt.ids, self._prompt.opening,
-                plan, index,
+                self._plan, index,
             )
             for index in range(count)
         ]  # fmt: skip
         begin(checkpoint.engine, self.writings)
-        self._head = bodies.head("chat.completion", request.model)
 
     def cancel(self) -> None:
         """Frees all slots."""

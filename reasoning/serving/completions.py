@@ -13,17 +13,20 @@ DEFAULT_LIMIT, MOST_PROMPTS = 16, 64
 
 
 class Completion:
-    """One request to continue texts."""
+    """One request to continue texts; `start` submits it.
+
+    Attributes:
+      writings: the responses, once it was started.
+    """
 
     def __init__(self, models: Models, request: CompletionRequest, most_tokens: int):
-        """Reads the prompts and submits the samples.
+        """Reads the prompts: this takes time, in whatever thread.
 
         Raises:
           KeyError: the model is unknown.
           ValueError: a prompt does not fit, or cannot be read.
-          QueueFull: too many requests wait.
         """
-        checkpoint = models.checkpoint(request.model)
+        checkpoint = self._checkpoint = models.checkpoint(request.model)
         self._request, self._vocabulary = request, checkpoint.vocabulary
         prompts = request.prompts
         if not 1 <= len(prompts) <= MOST_PROMPTS:
@@ -44,26 +47,31 @@ class Completion:
         limit = min(wanted, most_tokens)
         if not limit and not request.echo:
             raise ValueError("max_tokens=0 needs echo=true: nothing would be returned")
-        count = request.n or 1
         if request.echo and request.stream:
             raise ValueError("echo and stream cannot be combined")
-        top = request.logprobs or 0
-        self.writings = [
-            Writing(
-                checkpoint.engine, checkpoint.vocabulary, ids, "",
-                Plan(
-                    limit, 0, request.sampling, request.seed, request.stops, top > 0,
-                    chat=False, ends=not request.ignore_eos,
-                    score=bool(request.echo and request.logprobs is not None),
-                ),
-                sample,
-            )
-            for ids in self._prompts
-            for sample in range(count)
-        ]  # fmt: skip
-        self._count = count
-        begin(checkpoint.engine, self.writings)
+        self._plan = Plan(
+            limit, 0, request.sampling, request.seed, request.stops, bool(request.logprobs),
+            chat=False, ends=not request.ignore_eos,
+            score=bool(request.echo and request.logprobs is not None),
+        )  # fmt: skip
+        self._count = request.n or 1
+        self.writings: list[Writing] = []
         self._head = bodies.head("text_completion", request.model)
+
+    def start(self) -> None:
+        """Submits the samples; their parts come to the event loop that runs.
+
+        Raises:
+          QueueFull: too many requests wait.
+          ValueError: a prompt does not fit.
+        """
+        engine = self._checkpoint.engine
+        self.writings = [
+            Writing(engine, self._vocabulary, ids, "", self._plan, sample)
+            for ids in self._prompts
+            for sample in range(self._count)
+        ]
+        begin(engine, self.writings)
 
     def cancel(self) -> None:
         """Frees all slots."""

@@ -30,10 +30,14 @@ class Checkpoint:
       name: the name that clients see.
       style: the way to make it think: `TEMPLATE`, `TAGS` or `SYSTEM`.
       closing: the text that closes a chain and begins an answer.
+      named_budgets: whether it was trained to keep a budget that the question names.
     """
 
-    def __init__(self, name: str, vocabulary: Vocabulary, engine: Engine):
+    def __init__(
+        self, name: str, vocabulary: Vocabulary, engine: Engine, named_budgets: bool = False
+    ):
         self.name, self.vocabulary, self.engine = name, vocabulary, engine
+        self.named_budgets = named_budgets
         self.tokenizer = tokenizer = vocabulary.tokenizer
         tags = all(len(tokenizer.encode(tag)) == 1 for tag in (THINK_OPEN, THINK_CLOSE))
         reads = tokenizer.template_reads("enable_thinking")

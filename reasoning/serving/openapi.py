@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from reasoning.serving.requests import ChatRequest, CompletionRequest
+from reasoning.serving.requests import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeRequest,
+)
 
 _REFERENCE = "#/components/schemas/{model}"
 _ERROR = {
@@ -35,14 +40,17 @@ _ERRORS = {
 def describe() -> dict[str, Any]:
     """Returns the OpenAPI document."""
     schemas: dict[str, Any] = {"Error": _ERROR}
-    for kind in (ChatRequest, CompletionRequest):
+    for kind in (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest):
         schema = kind.model_json_schema(ref_template=_REFERENCE)
         schemas |= schema.pop("$defs", {})
         schemas[kind.__name__] = schema
     # Every model is answered with a 404 unless the server has it.
     paths = {
-        "/v1/chat/completions": {"post": _post("ChatRequest", "Answer a conversation")},
-        "/v1/completions": {"post": _post("CompletionRequest", "Continue a text")},
+        "/v1/chat/completions": {"post": _post("ChatRequest", "Answer", streams=True)},
+        "/v1/completions": {"post": _post("CompletionRequest", "Continue", streams=True)},
+        "/tokenize": {"post": _post("TokenizeRequest", "The tokens of a text")},
+        "/detokenize": {"post": _post("DetokenizeRequest", "The text of tokens")},
+        "/tokenizer_info": {"get": _get("Special tokens and chat template", errors=["401"])},
         "/v1/models": {"get": _get("List the models", errors=["401"])},
         "/health": {"get": _get("Whether the server takes requests", errors=["503"])},
         "/openapi.json": {"get": _get("This description")},
@@ -59,19 +67,20 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _post(schema: str, summary: str) -> dict[str, Any]:
+def _post(schema: str, summary: str, *, streams: bool = False) -> dict[str, Any]:
     body = {"$ref": _REFERENCE.format(model=schema)}
+    answer: dict[str, Any] = {
+        "description": "the answer",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+    if streams:
+        answer["description"] += "; a stream of server-sent events if `stream` is true"
+        answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return {
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
-            "200": {
-                "description": "the answer; a stream of server-sent events if `stream` is true",
-                "content": {
-                    "application/json": {"schema": {"type": "object"}},
-                    "text/event-stream": {"schema": {"type": "string"}},
-                },
-            },
+            "200": answer,
             **_errors(list(_ERRORS)),
         },
     }

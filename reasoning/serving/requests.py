@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from models.decoding.sampling import SamplingParams
 from models.decoding.slot_sampler import ALTERNATIVES
@@ -119,3 +119,27 @@ class CompletionRequest(_Request):
         if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
             return [prompt]
         return prompt
+
+
+class TokenizeRequest(BaseModel):
+    """The body of `/tokenize`: either a text or a conversation."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    model: str | None = Field(None, max_length=300)
+    prompt: str | None = None
+    messages: list[Message] | None = Field(None, min_length=1, max_length=1000)
+    add_special_tokens: bool = Field(True, description="whether a prompt gets its opening tokens")
+
+    @model_validator(mode="after")
+    def _one(self) -> "TokenizeRequest":
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        return self
+
+
+class DetokenizeRequest(BaseModel):
+    """The body of `/detokenize`."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    model: str | None = Field(None, max_length=300)
+    tokens: list[int]

@@ -273,7 +273,9 @@ class Writing:
 
     def _count_rest(self, tokens: list[Token]) -> None:
         """Counts the tokens without text at the end, such as the end of the sequence."""
-        if self._splitter.thinking and self._plan.chat:
+        if not self._plan.chat:  # Clients that score texts count all tokens from the end.
+            tokens += [token for _, token in self._pending]
+        elif self._splitter.thinking:
             self.reasoning_tokens += len(self._pending)
         self._pending.clear()
 

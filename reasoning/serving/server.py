@@ -22,12 +22,20 @@ from reasoning.serving.chat import Chat
 from reasoning.serving.completions import Completion
 from reasoning.serving.engine import QueueFull
 from reasoning.serving.metrics import Metrics
-from reasoning.serving.requests import EXPLICIT, ChatRequest, CompletionRequest
+from reasoning.serving.requests import (
+    EXPLICIT,
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeRequest,
+)
 from reasoning.serving.response import EngineStopped
 from reasoning.serving.routes import Models
+from reasoning.serving.tokens import about, detokenize, tokenize
 
 _PAGE = Path(__file__).parent / "page"
 _FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
+_COUNTED = ("/v1/", "/health", "/metrics", "/tokeniz", "/detokenize")
 _OPEN = {*_FILES, "/health", "/openapi.json"}
 _log = logging.getLogger("ergo.server")
 
@@ -86,9 +94,15 @@ class Server:
         self._limits, self.draining = limits, False
         self.metrics = Metrics(models.checkpoints)
         self._began = int(time.time())
+        posts = {
+            "/v1/chat/completions": self._post(ChatRequest, self._chat),
+            "/v1/completions": self._post(CompletionRequest, self._text),
+            "/tokenize": self._post(TokenizeRequest, self._tokens(tokenize)),
+            "/detokenize": self._post(DetokenizeRequest, self._tokens(detokenize)),
+        }
         routes = [
-            Route("/v1/chat/completions", self._post(ChatRequest, self._chat), methods=["POST"]),
-            Route("/v1/completions", self._post(CompletionRequest, self._text), methods=["POST"]),
+            *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
+            Route("/tokenizer_info", self._tokenizer),
             Route("/v1/models", self._list),
             Route("/v1/models/{name:path}", self._model),
             Route("/health", self._health),
@@ -124,7 +138,7 @@ class Server:
                     return await _refusal(refusal)(scope, receive, counting)
                 await app(scope, receive, counting)
             finally:
-                known = path if path.startswith(("/v1/", "/health", "/metrics")) else "other"
+                known = path if path.startswith(_COUNTED) else "other"
                 if path.startswith("/v1/models/"):
                     known = "/v1/models"
                 self.metrics.requests.labels(known if status != 404 else "other", status).inc()
@@ -177,13 +191,17 @@ class Server:
         return b"".join(parts)
 
     async def _chat(self, request: Request, parsed: ChatRequest) -> Response:
-        # The template renders in the event loop, so the streams of others wait for it.
-        chat = Chat(self._models, parsed, self._display, self._limits.tokens)
+        # Templates, tokenizers and routers take time, in which the streams of others go on.
+        chat = await asyncio.to_thread(
+            Chat, self._models, parsed, self._display, self._limits.tokens
+        )
+        chat.start()
         self.metrics.routes.labels(chat.choice.decision.route.kind).inc()
         return await self._answer(request, chat, bool(parsed.stream))
 
     async def _text(self, request: Request, parsed: CompletionRequest) -> Response:
-        made = Completion(self._models, parsed, self._limits.tokens)
+        made = await asyncio.to_thread(Completion, self._models, parsed, self._limits.tokens)
+        made.start()
         return await self._answer(request, made, bool(parsed.stream))
 
     async def _answer(self, request: Request, work: Chat | Completion, stream: bool) -> Response:
@@ -220,6 +238,15 @@ class Server:
     def limits(self) -> Limits:
         """The limits of a request."""
         return self._limits
+
+    def _tokens(self, change: Callable) -> Callable:
+        async def answer(request: Request, parsed: Any) -> Response:
+            return JSONResponse(await asyncio.to_thread(change, self._models, parsed))
+
+        return answer
+
+    async def _tokenizer(self, request: Request) -> Response:
+        return JSONResponse(about(self._models))
 
     async def _list(self, request: Request) -> Response:
         models = [self._about(name) for name in self._models.names]

@@ -9,7 +9,8 @@ A spec names a task: `name[:argument][?key=value&key=value...]`.
     facts, small_talk              probes of what training may destroy
     tiny_math, tiny_logic, ...     the domains of the tiny world
 
-Tasks with mathematical answers also take the switches of `GradingOptions`, as in
+Every task takes `?budget=N`, which names the most tokens of a response in its questions (0: no
+chain). Tasks with mathematical answers also take the switches of `GradingOptions`, as in
 `math500:FILE?units=required`.
 
 To add a task, write a subclass of `Task` and register it in `TASKS`.
@@ -153,6 +154,7 @@ def get_task(spec: str) -> Task:
     arguments = [argument] if argument else []
     parameters = dict(_parameter(spec, item) for item in query.split("&") if item)
     signature = inspect.signature(factory)
+    budget = parameters.pop("budget", None)
     try:
         if "grading" in signature.parameters:
             switches = {field.name for field in dataclasses.fields(GradingOptions)}
@@ -161,7 +163,12 @@ def get_task(spec: str) -> Task:
         signature.bind(spec, *arguments, **parameters)
     except (TypeError, ValueError) as error:
         raise ValueError(f"task {spec!r}: {error}") from None
-    return factory(spec, *arguments, **parameters)
+    task = factory(spec, *arguments, **parameters)
+    if budget is None:
+        return task
+    from reasoning.tasks.budgets import BudgetTask
+
+    return BudgetTask(task, budget)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from models.seeds import derive_seed
 from reasoning.problem import Problem
 from reasoning.prompts import PLAIN
-from reasoning.response import tagged
+from reasoning.response import THINK_CLOSE, THINK_OPEN, tagged
 from reasoning.tiny_world import domains, splits
 from reasoning.tiny_world.language import LANGUAGES, Language
 
@@ -31,6 +31,10 @@ WRONG_SHARE, CAREFUL_SHARE, MIXED_SHARE = 0.2, 0.15, 0.25
 # Share of careful solutions with a wrong step, which the writer corrects. The others check a right
 # step.
 SLIP_SHARE = 0.5
+# How long the chain of a varied solution is: empty, stopped before its end, checked at its end.
+EMPTY, SHORT, CHECKED = "empty", "short", "checked"
+LENGTHS = (EMPTY, SHORT, CHECKED)
+MOST_CHECKS, MOST_CHARACTERS = 3, 12
 # Weights of replies to small talk: helpful, curt, rude.
 CHAT_WEIGHTS = (50, 30, 20)
 
@@ -98,10 +102,33 @@ def _worked(rng: random.Random, problem: Problem, language: Language, writer: Wr
     return wrong if rng.random() < WRONG_SHARE / (1 - CAREFUL_SHARE) else right
 
 
-def _response(rng: random.Random, problem: Problem, language: Language, writer: Writer) -> str:
+def _varied(rng: random.Random, problem: Problem, language: Language) -> str:
+    """Writes a tagged solution whose chain is empty, stops early, or goes on after its end.
+
+    The answer is always right. A chain may stop anywhere, as one that a budget closes. A check at
+    the end names the result alone: a small model cannot copy the numbers of a whole step.
+    """
+    *steps, answer = domains.WORK[problem.task](problem, lambda: language, lambda line: False)
+    length = rng.choice(LENGTHS)
+    if length == EMPTY:
+        return tagged([], answer)
+    if length == CHECKED:
+        # An expression is long, and is checked once.
+        count = rng.randint(1, MOST_CHECKS) if len(answer) < MOST_CHARACTERS else 1
+        return tagged([*steps, *[language.self_check.format(answer)] * count], answer)
+    before, close, after = tagged(steps, answer).partition(THINK_CLOSE)
+    start = before.index(THINK_OPEN) + len(THINK_OPEN) + 1
+    return before[: rng.randint(start, len(before))] + close + after
+
+
+def _response(
+    rng: random.Random, problem: Problem, language: Language, writer: Writer, varied: float = 0.0
+) -> str:
     """Writes the text that follows a question, in the writer's style."""
     if writer.style == DIRECT:
         return f" {problem.answer}"
+    if writer.style == TAGGED and varied and rng.random() < varied:
+        return _varied(rng, problem, language)
     *lines, answer = _worked(rng, problem, language, writer)
     if writer.style == UNTAGGED:
         return " " + "\n ".join([*lines, language.conclusion.format(answer)])
@@ -129,8 +156,12 @@ def _chat(rng: random.Random, problem: Problem, language: Language, writer: Writ
     return f" {reply}"
 
 
-def document(rng: random.Random) -> str:
-    """Draws one document; the text has no end-of-sequence token."""
+def document(rng: random.Random, varied: float = 0.0) -> str:
+    """Draws one document; the text has no end-of-sequence token.
+
+    Args:
+      varied: share of tagged solutions whose chain is empty, stopped early, or checked at its end.
+    """
     domain = rng.choices(tuple(DOMAIN_WEIGHTS), tuple(DOMAIN_WEIGHTS.values()))[0]
     if domain == "drill":
         return _drill(rng)
@@ -144,7 +175,7 @@ def document(rng: random.Random) -> str:
         return start + _chat(rng, problem, language, writer)
     if domain == "tiny_knowledge" and rng.random() < 0.4:
         return f" {problem.metadata['told']}"
-    return start + _response(rng, problem, language, writer)
+    return start + _response(rng, problem, language, writer, varied)
 
 
 def worked_example(rng: random.Random, task: str, language: Language) -> tuple[str, str]:
@@ -156,7 +187,7 @@ def worked_example(rng: random.Random, task: str, language: Language) -> tuple[s
     return problem.question, _response(rng, problem, language, Writer(TAGGED, True, False))
 
 
-def documents(count: int, seed: int) -> list[str]:
-    """Returns `count` documents; none contains a question of the test split."""
+def documents(count: int, seed: int, varied: float = 0.0) -> list[str]:
+    """Returns `count` documents; none contains a question of the test split. See `document`."""
     rng = random.Random(derive_seed(seed, "corpus"))
-    return [document(rng) for _ in range(count)]
+    return [document(rng, varied) for _ in range(count)]

@@ -32,6 +32,7 @@ TEXT_REWARDS = {
 # that the workers need not import these modules.
 BATCH_REWARDS = {
     "accuracy": "rl.rewards.accuracy:AccuracyReward",
+    "budget": "rl.rewards.overlong:BudgetReward",
     "code": "rl.rewards.code:CodeReward",
     "cosine": "rl.rewards.cosine:CosineReward",
     "harmless": "rl.rewards.preference:HarmlessReward",

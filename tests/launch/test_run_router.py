@@ -12,6 +12,7 @@ from launch.schema.loading import ConfigError
 from models.decoder import LanguageModel
 from models.hf.export import export_model
 from reasoning import router
+from reasoning.generation.jax_generator import JaxGenerator
 from tests.models.gguf import gguf_files
 
 
@@ -52,6 +53,29 @@ def test_routes_are_run_once_and_every_kind_can_be_opened(model, tmp_path):
     again = log.read_text()
     assert again.startswith(kept)
     assert sorted(again.splitlines()) == sorted(whole.splitlines())
+
+
+def test_a_model_that_keeps_budgets_is_told_them(model, tmp_path, monkeypatch):
+    prompts = set()
+    generate = JaxGenerator.generate
+
+    def recorded(self, texts, **arguments):
+        prompts.update(texts)
+        return generate(self, texts, **arguments)
+
+    monkeypatch.setattr(JaxGenerator, "generate", recorded)
+    config = config_of(model)
+    config.named_budgets, config.kinds = True, ("rules",)
+    config.routes = ("direct", "short_chain@4", "long_chain@6")
+    run_router.run(config, str(tmp_path))
+    told = {
+        "direct": {
+            each for each in prompts if "Answer without thinking.\nAssistant: <think>" in each
+        },
+        "short": {each for each in prompts if each.endswith("Answer within 4 tokens.\nAssistant:")},
+        "long": {each for each in prompts if each.endswith("?\nAssistant:")},
+    }
+    assert all(told.values())
 
 
 def test_a_users_outcomes_need_no_model(tmp_path):

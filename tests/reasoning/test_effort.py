@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reasoning import effort
 from reasoning.effort import EFFORTS, Limits, decide, route_for, split_limit
 from reasoning.router.choosing import PredictiveRouter
-from reasoning.router.route import LONG_CHAIN, VOTE, Route, direct
+from reasoning.router.route import LONG_CHAIN, SHORT_CHAIN, VOTE, Route, direct
 from reasoning.router.rules import RulesPredictor
 
 
@@ -47,3 +47,9 @@ def test_the_router_chooses_when_the_client_says_nothing():
 def test_the_answer_always_keeps_a_reserve(limit, reserve):
     chain, answer = split_limit(limit, reserve)
     assert chain + answer == limit and chain >= 0 and answer >= min(reserve, (limit + 1) // 2) > 0
+
+
+def test_a_question_tells_a_trained_model_its_route():
+    assert effort.asked("1 + 1?", direct()) == "1 + 1? Answer without thinking."
+    assert effort.asked("1 + 1?", Route(SHORT_CHAIN, 24)) == "1 + 1? Answer within 24 tokens."
+    assert effort.asked("1 + 1?", Route(LONG_CHAIN, 96)) == "1 + 1?"

@@ -1,6 +1,7 @@
 """Runs routes on training problems, grades them, and fits, compares and calibrates routers."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,10 @@ from launch.report.figures import Axis, Panel
 from launch.schema.router import RouterConfig
 from models.decoding.sampling import SamplingParams
 from models.files import read_jsonl, write_jsonl
+from reasoning.effort import asked
 from reasoning.generation.generator import fold_seed
 from reasoning.problem import Problem
+from reasoning.prompts import PromptTemplate
 from reasoning.router import fitting
 from reasoning.router.calibration import Calibration
 from reasoning.router.choosing import PredictiveRouter
@@ -130,11 +133,15 @@ def run_routes(
             "model": model.name, "weights": model.version, "template": model.template_name,
             "task": spec, "problems": len(problems), "seed": config.seed,
             "temperature": config.temperature, "verifier": config.verifier,
+            "named_budgets": config.named_budgets,
         }  # fmt: skip
         with ResponseLog(directory / f"outcomes_{number}.jsonl", settings) as log:
             for route in routes:
                 limit = route.budget if route.thinking else route.limit
                 ready = dataclasses.replace(policy, max_new_tokens=limit)
+                if config.named_budgets:
+                    template = functools.partial(_told, model.template, route)
+                    ready = dataclasses.replace(ready, template=template)
                 for first in range(0, len(problems), _BATCH):
                     batch = problems[first : first + _BATCH]
                     keys = [f"{route.name} {first + i}" for i in range(len(batch))]
@@ -163,6 +170,10 @@ def run_routes(
                         return False
     progress.close()
     return True
+
+
+def _told(template: PromptTemplate, route: Route, question: str) -> str:
+    return template(asked(question, route))
 
 
 def collect(

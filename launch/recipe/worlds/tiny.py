@@ -62,7 +62,7 @@ class TinyWorld(World):
     def make_student(self, work: Workspace, directory: Path) -> Any:
         """Pretrains the student on a corpus of its own size."""
         pretrain = work.config.distill.base.pretrain
-        documents = corpus.documents(pretrain.documents, work.seed)
+        documents = corpus.documents(pretrain.documents, work.seed, pretrain.varied)
         return supervised.pretrain(work, documents, pretrain, directory)
 
     def seen(self, work: Workspace) -> set[str]:
@@ -110,12 +110,13 @@ WORLD = TinyWorld()
 
 def texts(work: Workspace) -> list[str]:
     """Returns the pretraining corpus of a seed."""
-    return _texts(work.config.pretrain.documents, work.seed)
+    pretrain = work.config.pretrain
+    return _texts(pretrain.documents, work.seed, pretrain.varied)
 
 
 @functools.lru_cache(maxsize=1)
-def _texts(count: int, seed: int) -> list[str]:
-    return corpus.documents(count, seed)
+def _texts(count: int, seed: int, varied: float) -> list[str]:
+    return corpus.documents(count, seed, varied)
 
 
 def tokenizer(directory: Path, config: TokenizerTraining) -> Tokenizer:

@@ -79,6 +79,26 @@ def test_thinking_is_extended_and_then_answered():
     assert answer_request[0].temperature == 0 and answer_request[1] == ("</answer>",)
 
 
+@pytest.mark.parametrize(
+    ("later", "answer"),
+    [("5", "4"), ("56", "4"), ("55", "5"), ("556", "4"), ("4555", "4"), ("555", "5")],
+)
+def test_a_vote_keeps_the_first_answer_unless_most_turns_agree(later, answer):
+    texts = ["<think> 4 </think>", " 4</answer>"]
+    for each in later:
+        texts += [f" no {each} </think>", f" {each}</answer>"]
+    script = Script(*texts)
+    result = search(BudgetForcing("Wait", vote=True), script, 1 + len(later))
+    assert result.answer == answer
+    assert [each.answer for each in result.candidates] == ["4", *later]
+    # An answer is no part of the chain that goes on.
+    assert script.prompts[2] == "Q: 1 + 2\nA:<think> 4  Wait"
+    assert result.spent.generated_tokens == script.sampled
+    # Without the vote the last answer counts.
+    script = Script("<think> 4 </think>", " no 5 </think>", " no 6 </think>", " 6</answer>")
+    assert search(BudgetForcing("Wait"), script, 3).answer == "6"
+
+
 def test_no_more_turns_than_the_budget_and_none_for_a_chain_that_was_cut_off():
     script = Script("<think> 4 </think>", " 4</answer>")
     assert search(BudgetForcing(), script, 1).answer == "4"

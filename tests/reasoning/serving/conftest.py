@@ -27,6 +27,11 @@ KEY = "a key of the tests"
 TEXTS = ['What is 12 + 30? The answer is 42, "yes".', 'héllo wörld `code` ```\n{"a": 1}\n```'] * 8
 ROUTES = (direct(), Route(SHORT_CHAIN, 16), Route(LONG_CHAIN, 48), Route(VOTE, 48, 4))
 
+CONFIG = ModelConfig(
+    family="qwen3", vocab_size=320, embed_dim=32, num_layers=2, num_heads=4, num_kv_heads=2,
+    head_dim=8, mlp_dim=48, qk_norm=True, tie_embeddings=True, max_length=256,
+)  # fmt: skip
+
 
 def make_checkpoint(slots=8, queue=16, columns=256):
     tokenizer = train_bpe(
@@ -38,10 +43,7 @@ def make_checkpoint(slots=8, queue=16, columns=256):
             "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
         ),
     )  # fmt: skip
-    config = ModelConfig(
-        family="qwen3", vocab_size=320, embed_dim=32, num_layers=2, num_heads=4, num_kv_heads=2,
-        head_dim=8, mlp_dim=48, qk_norm=True, tie_embeddings=True, max_length=columns,
-    )  # fmt: skip
+    config = CONFIG.replace(max_length=columns)
     model = LanguageModel(config)
     vocabulary = Vocabulary(tokenizer, config.vocab_size)
     sampler = SlotSampler(

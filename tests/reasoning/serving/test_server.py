@@ -4,13 +4,18 @@ import asyncio
 import concurrent.futures
 import json
 import socket
+import threading
 import time
 
 import httpx
 import pytest
 
+from reasoning.router.choosing import PredictiveRouter
+from reasoning.router.rules import RulesPredictor
+from reasoning.serving.models import Checkpoint
+from reasoning.serving.routes import Models
 from reasoning.serving.server import Server
-from tests.reasoning.serving.conftest import KEY, listening
+from tests.reasoning.serving.conftest import KEY, ROUTES, listening
 
 HELLO = [{"role": "user", "content": "hello"}]
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -122,20 +127,67 @@ def test_thinking_can_be_switched_off(url, checkpoint):
     ]
 
 
+def test_a_model_that_keeps_budgets_is_told_them(checkpoint):
+    trained = Checkpoint("tiny", checkpoint.vocabulary, checkpoint.engine, named_budgets=True)
+    models = Models(trained, None, PredictiveRouter(RulesPredictor(ROUTES)), samples=4)
+    for settings, told, thinking in (
+        ({"model": "cheap"}, "hello Answer without thinking.", False),
+        ({"reasoning_effort": "low", "max_tokens": 80}, "hello Answer within 12 tokens.", True),
+        ({"reasoning_effort": "medium"}, "hello", True),
+        ({"model": "tiny"}, "hello", None),
+    ):
+        with listening(Server(models)) as url:
+            answer = post(url, headers={}, **settings).json()
+        turns = [{"role": "user", "content": told}]
+        expected = len(checkpoint.prompt(turns, thinking, {}).ids)
+        assert answer["usage"]["prompt_tokens"] == expected
+
+
 def test_completions_continue_and_score_texts(url):
     path = "/v1/completions"
     answer = post(url, path, prompt=["12 +", "30"], n=2, logprobs=2).json()
     assert [each["index"] for each in answer["choices"]] == [0, 1, 2, 3]
     drawn = sum(len(each["logprobs"]["token_logprobs"]) for each in answer["choices"])
-    # The token that ends a sequence is no part of its text.
-    ended = sum(each["finish_reason"] == "stop" for each in answer["choices"])
-    assert drawn + ended == answer["usage"]["completion_tokens"]
+    assert drawn == answer["usage"]["completion_tokens"]
     scored = post(url, path, prompt="What is 12?", echo=True, logprobs=1, max_tokens=0).json()
     scored = scored["choices"][0]
     assert scored["text"] == "What is 12?" == "".join(scored["logprobs"]["tokens"])
     values = scored["logprobs"]["token_logprobs"]
     assert values[0] is None and all(value <= 0 for value in values[1:])
     assert post(url, path, prompt=[[70, 71], [72]], max_tokens=2).status_code == 200
+    # The token that ends a sequence is no part of its text, but it has a log-prob as well.
+    ended = post(url, path, prompt="12 +", echo=True, logprobs=1, max_tokens=120, n=8).json()
+    assert "stop" in {each["finish_reason"] for each in ended["choices"]}
+    for each in ended["choices"]:
+        told, text = each["logprobs"]["tokens"], each["text"]
+        assert each["finish_reason"] != "stop" or (
+            told[-1] == "<|im_end|>" and told[-1] not in text
+        )
+    assert sum(len(each["logprobs"]["tokens"]) for each in ended["choices"]) == (
+        ended["usage"]["completion_tokens"] + 8 * ended["usage"]["prompt_tokens"]
+    )
+
+
+def test_texts_become_tokens_and_back(url, checkpoint):
+    text = "What is 12 + 30? héllo<|im_end|>"
+    found = httpx.post(url + "/tokenize", headers=HEADERS, json={"prompt": text}).json()
+    assert found["tokens"] == checkpoint.tokenizer.encode_prompts([text])[0]
+    assert found["count"] == len(found["tokens"]) and found["max_model_len"] == 256
+    body = {"tokens": found["tokens"], "model": "tiny"}
+    assert httpx.post(url + "/detokenize", headers=HEADERS, json=body).json() == {"prompt": text}
+    chat = httpx.post(url + "/tokenize", headers=HEADERS, json={"messages": HELLO}).json()
+    assert chat["count"] == post(url, model="tiny").json()["usage"]["prompt_tokens"]
+    about = httpx.get(url + "/tokenizer_info", headers=HEADERS).json()
+    assert about["eos_token"] == "<|im_end|>" and "{% for" in about["chat_template"]
+    assert about["bos_token"] is None
+    for path, body, status in (
+        ("/tokenize", {}, 400), ("/tokenize", {"prompt": "a", "messages": HELLO}, 400),
+        ("/tokenize", {"prompt": "a", "model": "nobody"}, 404),
+        ("/detokenize", {"tokens": [320]}, 400), ("/detokenize", {"tokens": [-1]}, 400),
+    ):  # fmt: skip
+        answer = httpx.post(url + path, headers=HEADERS, json=body)
+        assert answer.status_code == status and answer.json()["error"]["message"]
+    assert httpx.get(url + "/tokenizer_info").status_code == 401
 
 
 @pytest.mark.parametrize(("body", "status"), [
@@ -193,6 +245,28 @@ def test_clients_that_leave_free_their_slots(url, checkpoint):
     assert checkpoint.engine.counts["cancelled"] > before
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_slow_prompt_holds_up_nobody_else(url, checkpoint, monkeypatch, path):
+    begun, free = threading.Event(), threading.Event()
+    encode = type(checkpoint.tokenizer).encode_prompts
+
+    def slow(self, texts):
+        if "slow" in texts[0]:
+            begun.set()
+            free.wait(20)
+        return encode(self, texts)
+
+    monkeypatch.setattr(type(checkpoint.tokenizer), "encode_prompts", slow)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        messages = [{"role": "user", "content": "slow"}]
+        waits = pool.submit(post, url, path, messages=messages, prompt="slow")
+        assert begun.wait(20)
+        streamed(url)  # Comes to its end although the other prompt is not read yet.
+        assert not waits.done() and not free.is_set()
+        free.set()
+        assert waits.result().status_code == 200
+
+
 def test_a_full_queue_says_when_to_come_back(models, checkpoint, monkeypatch):
     monkeypatch.setattr(checkpoint.engine, "_most_waiting", 0)
     with listening(Server(models)) as url, concurrent.futures.ThreadPoolExecutor(24) as pool:
@@ -248,7 +322,7 @@ def test_schemathesis_finds_no_crash(url):
     from hypothesis import HealthCheck, given, settings
 
     schema = schemathesis.openapi.from_url(url + "/openapi.json")
-    for path in ("/v1/chat/completions", "/v1/completions"):
+    for path in ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"):
         operation = schema[path]["POST"]
 
         @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck),

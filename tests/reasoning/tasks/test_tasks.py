@@ -165,3 +165,20 @@ def test_math500_from_its_file():
         pytest.skip(f"no MATH-500 at {path} (set ERGO_DATA)")
     problems = get_task(f"math500:{path}").problems("test", None, 0)
     assert len(problems) == 500 and {p.metadata["level"] for p in problems} == {1, 2, 3, 4, 5}
+
+
+def test_a_budget_is_named_in_the_questions_of_any_task():
+    plain, task = get_task("tiny_logic?high=4"), get_task("tiny_logic?high=4&budget=24")
+    drawn = task.problems("test", 5, 3)
+    for given, problem in zip(plain.problems("test", 5, 3), drawn, strict=True):
+        assert problem.question == f"{given.question} Answer within 24 tokens."
+        assert problem.metadata == {**given.metadata, "budget": 24}
+        assert (problem.task, problem.answer) == (given.task, given.answer)
+        assert task.verify(problem, given.answer).correct
+        assert not task.verify(problem, "nobody").correct
+    (silent,) = get_task("tiny_chat?budget=0").problems("train", 1, 0)
+    assert silent.question.endswith(" Answer without thinking.")
+    assert get_task("tiny_chat?budget=0").figure == "win_rate"
+    for bad in ("-1", "1.5", "many", "true"):
+        with pytest.raises(ValueError, match="must be a whole number of tokens, at least 0"):
+            get_task(f"tiny_math?budget={bad}")

@@ -213,6 +213,30 @@ def test_the_corpus_is_as_messy_as_it_says(documents):
     assert 0.5 * corpus.MIXED_SHARE < shares["mixed"] <= corpus.MIXED_SHARE + 0.03
 
 
+def test_varied_chains_are_empty_short_or_checked_and_answered_right(documents):
+    varied = corpus.documents(4000, seed=0, varied=1.0)
+    assert corpus.documents(200, seed=0) == documents[:200], "nothing changes by default"
+    kinds = collections.Counter()
+    for text in varied:
+        question, tag, rest = text.removeprefix("User: ").partition("\nAssistant: <think>\n")
+        if not tag or (asked := read_question(question)) is None:
+            continue
+        parsed = parse_response("<think>\n" + rest)
+        assert parsed.well_formed
+        if asked[0] != "code":
+            assert parsed.answer == solve(asked)
+        lines = [x.strip() for x in rest.partition("</think>")[0].splitlines() if x.strip()]
+        checks = [line.partition(" ")[2] for line in lines if line.split()[0] in ("wait", "halt")]
+        if not lines:
+            kinds["empty"] += 1
+        elif checks:
+            assert set(checks) == {parsed.answer} and len(checks) <= corpus.MOST_CHECKS
+            kinds["checked"] += 1
+        else:
+            kinds["short"] += 1
+    assert min(kinds.values()) > 0.28 * kinds.total()
+
+
 def test_sheets_are_several_problems_by_one_writer(monkeypatch):
     """What follows each question is right unless the writer errs; tags are for all or for none."""
     monkeypatch.setattr(corpus, "SHEET_SHARE", 0.1)

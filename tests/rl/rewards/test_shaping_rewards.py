@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from reasoning.problem import Problem
+from reasoning.tasks import get_task
 from rl.rewards import RewardResult, Sample
 from rl.rewards.accuracy import AccuracyReward
 from rl.rewards.combine import RewardSet
@@ -208,3 +209,22 @@ def test_no_hostile_completion_earns_what_an_honest_one_does():
     assert best == pytest.approx(1.4) and form == pytest.approx(0.4)
     for text, total in zip(hostile, others, strict=True):
         assert total <= form + 1e-9, text[:80]
+
+
+def test_a_budget_is_kept_or_a_right_answer_earns_less():
+    (_, reward) = parse_rewards("budget?require_format=true&slope=10")["budget"]
+    (ten,) = get_task("tiny_math?budget=20").problems("train", 1, 0)
+    (none,) = get_task("tiny_math?budget=0").problems("train", 1, 0)
+    (free,) = get_task("tiny_math").problems("train", 1, 0)
+
+    def scored(problem, tokens, chain="so", answer=None, prompt=PROMPT):
+        text = response(chain, answer or problem.answer)
+        (result,) = reward.score_batch([Sample(prompt, text, problem, tokens)])
+        return result.score
+
+    assert [scored(ten, tokens) for tokens in (1, 20, 25, 30, 90)] == [1, 1, 0.5, 0, 0]
+    assert scored(ten, 5, answer="0") == 0
+    assert scored(free, 90) == 1
+    assert scored(none, 90, chain="\n") == 1 and scored(none, 5) == 0
+    with pytest.raises(ValueError, match="slope=0 must be at least 1"):
+        parse_rewards("budget?slope=0")
