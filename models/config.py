@@ -168,6 +168,8 @@ class ModelConfig:
       param_dtype: dtype of the stored weights.
       remat: which activations the backward pass finds stored: "none" stores all of them, "full"
         only the inputs of blocks, "dots" only matrix products.
+      int8_kernels: whether the layers' projections hold int8 kernels, with a factor for each
+        output; for sampling alone, see `models.decoding.weights`.
       scan_unroll: layers per iteration of the scan over layers. 1 keeps compile time independent
         of depth; `num_layers` runs fastest for the tiniest models.
 
@@ -196,6 +198,7 @@ class ModelConfig:
     param_dtype: str = "float32"
     remat: str = "none"
     scan_unroll: int = 1
+    int8_kernels: bool = False
 
     def __post_init__(self) -> None:
         for name, part in (("latent", LatentAttention), ("experts", Experts)):

@@ -96,9 +96,9 @@ class Block(nnx.Module):
     ) -> tuple[jax.Array, Any]:
         """Returns `(x_BTD, cache)` after the block; see `Attention.__call__` for the arguments."""
         out_BTD, cache = self.attention(self.attention_norm(x_BTD), rope_BT2Y, attend, cache, layer)
-        x_BTD = constrain(x_BTD + out_BTD, "batch", "length", "residual")
+        x_BTD = constrain(x_BTD + out_BTD, "batch", "sequence", "residual")
         x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD))
-        return constrain(x_BTD, "batch", "length", "residual"), cache
+        return constrain(x_BTD, "batch", "sequence", "residual"), cache
 
 
 @jax.tree_util.register_dataclass
@@ -139,7 +139,8 @@ class Decoder(nnx.Module):
         self.loop_weights: LoopWeights | None = nnx.data(None)
         self.final_norm = RMSNorm(D, "norm", config)
         if not config.tie_embeddings:
-            self.lm_head = Projection((D, V), ("embed", "vocab"), 1, config, rngs)
+            exact = config.replace(int8_kernels=False)
+            self.lm_head = Projection((D, V), ("embed", "vocab"), 1, exact, rngs)
 
     def hidden(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, attend: Attend, cache: Any = None
@@ -160,7 +161,7 @@ class Decoder(nnx.Module):
         # would replicate the result to get from one split to the other.
         table_VD = constrain(self.embedding[...], "vocab", "residual")
         x_BTD = table_VD[tokens_BT].astype(self.config.dtype)
-        x_BTD = constrain(x_BTD, "batch", "length", "residual")
+        x_BTD = constrain(x_BTD, "batch", "sequence", "residual")
         if self.loop_weights is None:
             rope_BT2Y = rope_angles(positions_BT, self.config)
         else:

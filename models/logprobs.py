@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from models.cpu.reductions import row_max, row_sum
-from models.sharding import mesh_platform
+from models.sharding import mesh_platform, shards_of
 
 # Most float32 logits that one device holds at a time; 2**26 are 256 MiB. On a CPU, where memory is
 # large and products are slow, twice as many: computing them again in the backward pass takes a
@@ -131,14 +131,21 @@ def map_columns(
         raise ValueError(f"chunk={chunk} is not a number of columns; it must be at least 1")
     if chunk >= length:
         return fn(*inputs)
-    num_chunks = -(-length // chunk)
+    # Each chunk has columns from all devices that share a row, so that none of them waits.
+    shards = shards_of("length", length)
+    own, chunk = length // shards, max(1, chunk // shards)
+    num_chunks = -(-own // chunk)
 
     def split(x):
-        x = jnp.pad(x, ((0, 0), (0, num_chunks * chunk - length), *[(0, 0)] * (x.ndim - 2)))
-        return x.reshape(batch, num_chunks, chunk, *x.shape[2:]).swapaxes(0, 1)
+        x, rest = x.reshape(batch, shards, own, *x.shape[2:]), x.shape[2:]
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, num_chunks * chunk - own), *[(0, 0)] * len(rest)))
+        x = jnp.moveaxis(x.reshape(batch, shards, num_chunks, chunk, *rest), 2, 0)
+        return x.reshape(num_chunks, batch, shards * chunk, *rest)
 
     def join(x):
-        return x.swapaxes(0, 1).reshape(batch, -1, *x.shape[3:])[:, :length]
+        x = x.reshape(num_chunks, batch, shards, chunk, *x.shape[3:])
+        x = jnp.moveaxis(x, 0, 2).reshape(batch, shards, num_chunks * chunk, *x.shape[4:])
+        return x[:, :, :own].reshape(batch, length, *x.shape[3:])
 
     columns = jax.lax.map(jax.checkpoint(lambda parts: fn(*parts)), tuple(map(split, inputs)))
     return jax.tree.map(join, columns)

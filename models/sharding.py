@@ -3,20 +3,27 @@
 Arrays name their axes logically ("embed", "heads"); one table maps these names to mesh axes.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-MESH_AXES = ("data", "fsdp", "tensor", "expert")
+MESH_AXES = ("slice", "data", "fsdp", "context", "tensor", "expert")
 
 # The default table; `set_rules` overrides entries of it. Parameters are split over `fsdp` along the
 # embedding axis, and over `tensor` along the axes of heads, MLP units and vocabulary (Megatron-LM,
 # arXiv:1909.08053). Activations are split along the batch and, inside a block, along the same
 # `tensor` axes. Experts are split over `expert`, whose devices have rows of their own, too; inside
-# a mixture of experts they exchange their tokens (`models.layers.moe`).
+# a mixture of experts they exchange their tokens (`models.layers.moe`). Devices along `context`
+# hold parts of the same rows; for attention they gather keys and values. Devices along `slice` are
+# in other slices of a TPU job, which a slow network joins; each slice has rows of its own and whole
+# weights, so that only gradients go over that network. `sequence` is the length of the residual
+# stream between the parts of a layer. Over ("context", "tensor"), the devices of `tensor` hold
+# parts of the stream instead of copies (arXiv:2205.05198).
 LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
     "layers": None,
     "embed": "fsdp",
@@ -27,8 +34,9 @@ LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
     "mlp": "tensor",
     "experts": "expert",
     "latent": "fsdp",
-    "batch": ("data", "fsdp", "expert"),
-    "length": None,
+    "batch": ("slice", "data", "fsdp", "expert"),
+    "length": "context",
+    "sequence": "context",
     "residual": None,
     "norm": None,
 }
@@ -102,13 +110,51 @@ def make_mesh(
                 f" devices would do the same; set it to 1, or map an axis to it in `sharding`"
             )
     types = (AxisType.Auto,) * len(MESH_AXES)
+    shape = tuple(sizes[axis] for axis in MESH_AXES)
+    slices = _slices(devices)
+    if slices > 1 and sizes["slice"] != slices:
+        raise ValueError(
+            f"mesh axis slice={sizes['slice']}: these devices are in {slices} slices; set it to"
+            f" {slices}"
+        )
     try:
-        return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=types, devices=devices)
+        if slices > 1:
+            of_network = (slices, *(1,) * (len(shape) - 1))
+            array = mesh_utils.create_hybrid_device_mesh((1, *shape[1:]), of_network, devices)
+            return Mesh(array, MESH_AXES, axis_types=types)
+        return jax.make_mesh(shape, MESH_AXES, axis_types=types, devices=devices)
     except NotImplementedError:  # TPUs are wired as a torus, which not every mesh fits.
         raise ValueError(
             f"mesh {sizes} does not fit the wiring of these {len(devices)} devices; choose sizes"
             " that are products of the axis sizes of the machine's torus"
         ) from None
+
+
+def _slices(devices: Sequence[Any]) -> int:
+    """Returns in how many slices of a TPU job the devices are; others are in one."""
+    return len({getattr(device, "slice_index", 0) for device in devices})
+
+
+def decoding_mesh(mesh: Mesh) -> Mesh:
+    """Returns the mesh of the same devices for sampling, where those of `context` have own rows.
+
+    A step of sampling has one token of each row, which `context` could not split.
+    """
+    sizes = dict(mesh.shape)
+    if sizes.get("context", 1) == 1:
+        return mesh
+    sizes["fsdp"], sizes["context"] = sizes["fsdp"] * sizes["context"], 1
+    devices = mesh.devices.reshape(tuple(sizes.values()))
+    return Mesh(devices, mesh.axis_names, axis_types=mesh.axis_types)
+
+
+@contextlib.contextmanager
+def for_decoding() -> Iterator[None]:
+    """Returns a context in which `jax.set_mesh` holds the `decoding_mesh` of its mesh, if any."""
+    mesh = jax.sharding.get_mesh()
+    changed = mesh if mesh.empty else decoding_mesh(mesh)
+    with contextlib.nullcontext() if changed is mesh else jax.set_mesh(changed):
+        yield
 
 
 def partition_spec(
@@ -156,8 +202,9 @@ def decoding_shardings(abstract: Any, logical_axes: Any, mesh: Mesh) -> Any:
     sampler would gather all of them for every token. So here only `tensor` splits a weight, but for
     the stacks of experts, which are most of a model's weights and would not fit.
 
-    Args: see `tree_shardings`.
+    Args: see `tree_shardings`; the result is for the `decoding_mesh` of the mesh.
     """
+    mesh = decoding_mesh(mesh)
 
     def of_leaf(leaf, axes):
         spec = partition_spec(axes, leaf.shape, mesh)
@@ -180,6 +227,13 @@ def batch_shards(mesh: Any) -> int:
     return int(np.prod([mesh.shape.get(axis, 1) for axis in axis_names(_rules["batch"])]))
 
 
+def length_shards(mesh: Any) -> int:
+    """Returns over how many devices a row is split; 1 without a mesh."""
+    if mesh.empty:
+        return 1
+    return int(np.prod([mesh.shape.get(axis, 1) for axis in axis_names(_rules["length"])]))
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of the arrays of a batch, which splits their rows over devices."""
     return NamedSharding(mesh, PartitionSpec(_rules["batch"]))
@@ -191,6 +245,15 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
     if mesh.empty or mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, partition_spec(logical_axes, x.shape, mesh))
+
+
+def shards_of(name: str, size: int) -> int:
+    """Returns over how many devices of `jax.set_mesh` a dimension of a logical axis is split."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return 1
+    axes = axis_names(partition_spec((name,), (size,), mesh)[0])
+    return int(np.prod([mesh.shape[axis] for axis in axes]))
 
 
 def axis_names(axes: MeshAxes) -> tuple[str, ...]:

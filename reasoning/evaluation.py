@@ -87,7 +87,7 @@ def grade(
         [prompt for _, prompt, _ in flat],
         [completion.text for _, _, completion in flat],
         lambda _: task,
-        verify=_verified,
+        verify=verified,
     )
     graded = iter([Graded(*each, grade) for each, grade in zip(flat, grades, strict=True)])
     return [[next(graded) for _ in group] for group in samples]
@@ -188,7 +188,7 @@ def evaluate_votes(
         ]
         elected = [each.answer if each else None for each in elect(task, problems, candidates)]
         flat = [(p, c.answer) for p, group in zip(problems, candidates) for c in group]
-        verdicts = _verified(
+        verdicts = verified(
             task,
             [*problems, *(problem for problem, _ in flat)],
             [answer or "" for answer in (*elected, *(answer for _, answer in flat))],
@@ -202,7 +202,7 @@ def evaluate_votes(
     return metrics
 
 
-def _verified(task: Task, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
+def verified(task: Task, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
     """Verifies answers; of several processes, each verifies its share."""
 
     def verify(share: Sequence[tuple[Problem, str]]) -> list[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.decoding.compilations import count_programs
-from models.sharding import batch_sharding, constrain
+from models.sharding import batch_sharding, constrain, length_shards
 from train.optimizer import Optimizer
 from train.state import TrainState
 
@@ -99,8 +99,19 @@ class TrainStep:
         """Programs compiled so far; there should be one for each shape of batch."""
         return count_programs(self._jitted) if self._jitted else 0
 
-    def check_rows(self, rows: int) -> None:
-        """Raises `ValueError` if a batch of `rows` rows does not divide over the devices."""
+    def check_rows(self, rows: int, length: int | None = None) -> None:
+        """Raises `ValueError` if a batch does not divide over the devices.
+
+        Args:
+          rows: of the batch.
+          length: of a row, in tokens; None does not check it.
+        """
+        columns = length_shards(self.mesh)
+        if length is not None and length % columns:
+            raise ValueError(
+                f"a row of {length} tokens does not divide over {columns} devices (the mesh axis"
+                f" context); use a multiple of {columns} tokens"
+            )
         if rows % (self._batch_shards * self._accumulate):
             raise ValueError(
                 f"a batch of {rows} rows does not divide into {self._accumulate} microbatches on"

@@ -100,7 +100,7 @@ def plan_verifiers(work: Workspace, config: Verifiers) -> VerifierPlan:
     # The number of steps is known only when there are solutions; the settings are checked now.
     optimizer = make_optimizer(config.optimizer.settings(), scalar.model.abstract_params, 10**9)
     loss = process_reward.make_loss(scalar.model)
-    make_train_step(loss, optimizer, work.mesh).check_rows(config.rows)
+    make_train_step(loss, optimizer, work.mesh).check_rows(config.rows, config.row_length)
     planted = _planted_errors(work, config, [task for task, _ in problems], template)
     return VerifierPlan(config, problems, template, labelling, scalar, *planted)
 

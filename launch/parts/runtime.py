@@ -236,10 +236,14 @@ def start_distributed(mode: str | None = None) -> None:
         sys.stdout = open(os.devnull, "w")  # For as long as the process lives.
 
 
-def refuse_several(program: str) -> None:
+def refuse_several(program: str, others: str = "run_sft and run_rl run in several") -> None:
     """Refuses to run a program in several processes that is made for one.
 
     Each of them would do all the work, ask servers and judges once more, and write the same files.
+
+    Args:
+      program: its name.
+      others: what runs in several processes, for the error.
 
     Raises:
       ValueError: flag or variables say that this process is one of several.
@@ -249,8 +253,7 @@ def refuse_several(program: str) -> None:
     if arguments is not None and arguments.get("num_processes") != 1:
         raise ValueError(
             f"{program} runs in one process, and this is one of several (--distributed={mode}):"
-            " start it once, with --distributed=off; it uses all devices of its host. run_sft and"
-            " run_rl run in several"
+            f" start it once, with --distributed=off; it uses all devices of its host. {others}"
         )
 
 

@@ -13,7 +13,7 @@ from launch.parts import flops
 from launch.preflight.machines import GIB, Machine
 from launch.preflight.programs import Job
 from launch.schema.rl import RlConfig
-from models.sharding import batch_shards
+from models.sharding import batch_shards, decoding_mesh
 
 # A resource that takes less than this share of the time of the slowest one is not worth a word.
 NOTABLE = 0.5
@@ -96,7 +96,7 @@ def _largest(job: Job, rows: list[dict[str, Any]], machine: Machine) -> Iterator
         # What is not the cache does not grow with the rows, or hardly.
         fixed = sampler["peak_bytes"] - sampler["temporary_bytes"]
         per_row = max(cache, sampler["temporary_bytes"]) / config.sampler_rows
-        unit = config.group * shards
+        unit = config.group * batch_shards(decoding_mesh(job.mesh))
         yield "sampler_rows", max(0, int((room - fixed) / per_row) // unit * unit)
 
 

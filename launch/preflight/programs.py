@@ -22,10 +22,16 @@ from models.config import ModelConfig
 from models.decoder import LanguageModel
 from models.decoding.requests import bucket
 from models.decoding.sampler import Sampler
-from models.decoding.weights import reshard
+from models.decoding.weights import decoding_model, reshard
 from models.layers.kv_cache import KVCache, column_blocks
 from models.lora import LoraConfig, LoraModel
-from models.sharding import batch_sharding, batch_shards, decoding_shardings, tree_shardings
+from models.sharding import (
+    batch_sharding,
+    batch_shards,
+    decoding_mesh,
+    decoding_shardings,
+    tree_shardings,
+)
 from rl.learner import make_trainer_logprobs
 from train.objectives import sft
 from train.optimizer import Optimizer, make_optimizer
@@ -106,7 +112,7 @@ class Job:
             names += ["old_logprobs"] * config.recompute_old
             names += ["reference_logprobs"] * (variant.loss.beta > 0)
             dtypes |= dict.fromkeys(names, "float32")
-        step.check_rows(config.rows)
+        step.check_rows(config.rows, config.row_length)
         shape, sharding = (config.rows, config.row_length), batch_sharding(mesh)
         batch = {
             name: jax.ShapeDtypeStruct(shape, np.dtype(dtype), sharding=sharding)
@@ -168,7 +174,7 @@ class Job:
         base = self.model.base
         whole = _abstract_params(base, mesh)
         yield Program(
-            "weights for sampling", lambda: _set(mesh, reshard(base, mesh).lower, whole), 1, (),
+            "weights for sampling", lambda: _set(mesh, self._reshard.lower, whole), 1, (),
             weights, {**optimizer, **reference}, {},
         )  # fmt: skip
         slots = max(1, config.sampler_rows // config.group)
@@ -186,10 +192,18 @@ class Job:
             temporaries={"key-value cache": self._cache_bytes(slots)},
         )
 
+    @property
+    def _int8(self) -> bool:
+        return isinstance(self.config, RlConfig) and self.config.sampler_weights == "int8"
+
+    @property
+    def _reshard(self) -> Any:
+        return reshard(self.model.base, self.mesh, self._int8)
+
     def _sampler_weights(self) -> Any:
-        base = self.model.base
+        base = decoding_model(self.model.base, self._int8)
         shardings = decoding_shardings(base.abstract_params, base.logical_axes, self.mesh)
-        shapes = jax.eval_shape(reshard(base, self.mesh), base.abstract_params)
+        shapes = jax.eval_shape(self._reshard, self.model.base.abstract_params)
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
@@ -208,7 +222,8 @@ class Job:
         )
         heads = cache.prefix_k.shape[2]
         parts = 1
-        for size, shards in ((slots, batch_shards(self.mesh)), (heads, self.mesh.shape["tensor"])):
+        rows = batch_shards(decoding_mesh(self.mesh))
+        for size, shards in ((slots, rows), (heads, self.mesh.shape["tensor"])):
             parts *= shards if size % shards == 0 else 1
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache)) // parts
 
@@ -229,7 +244,7 @@ class Job:
         config = self.config
         assert isinstance(config, RlConfig)
         sampler = Sampler(
-            self.model.base, slots=slots, group=config.group,
+            decoding_model(self.model.base, self._int8), slots=slots, group=config.group,
             max_new_tokens=config.max_new_tokens, stop_ids=[0],
         )  # fmt: skip
         queue, width = max(slots, bucket(config.prompts)), bucket(config.max_prompt_tokens, 16)

@@ -1,5 +1,6 @@
 """Checks the full-scale recipes of `configs/`, and writes the page that shows the figures."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -23,6 +24,7 @@ traffic and messages are counted in the compiled programs; the slowest of the th
 that Google publishes, bounds the time from below. A real run is slower.
 
 - Command: `{command}`
+- Compiler: {compiler}
 - One recipe, with all its figures:
   `python -m launch.run_preflight --config=configs/RECIPE --topology=TOPOLOGY`
 
@@ -51,7 +53,7 @@ def check_all(output: Path) -> None:
       output: a JSON file, recipe -> figures; the page is beside it, with the ending `.md`.
     """
     found: dict[str, Any] = read_json(output, "remove it") if output.exists() else {}
-    found["command"] = COMMAND
+    found["command"], found["compiler"] = COMMAND, f"libtpu {_libtpu()}"
     for recipe, topology in recipes():
         if recipe in found:
             continue
@@ -70,6 +72,13 @@ def check_all(output: Path) -> None:
         write_atomically(output.with_suffix(".md"), page(found))
 
 
+def _libtpu() -> str:
+    try:
+        return importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        return "of an unknown version"
+
+
 def page(found: Mapping[str, Any]) -> str:
     """Returns the page in Markdown."""
     lines = [
@@ -79,7 +88,7 @@ def page(found: Mapping[str, Any]) -> str:
     ]
     advice = []
     for recipe, row in found.items():
-        if recipe == "command":
+        if recipe in ("command", "compiler"):
             continue
         if "failed" in row:
             lines.append(f"| `{recipe}` | {row['topology']} | failed | | | | | | |")
@@ -98,7 +107,9 @@ def page(found: Mapping[str, Any]) -> str:
             cells += ["not predicted" if unread else "does not fit", "", "", "", ""]
         lines.append("| " + " | ".join(cells) + " |")
         advice += [f"- `{recipe}`: {line}" for line in row.get("advice", ())]
-    text = HEAD.format(command=COMMAND) + "\n".join(lines) + "\n"
+    text = HEAD.format(command=COMMAND, compiler=found["compiler"]) + "\n".join(lines) + "\n"
+    if missing := [f"`{recipe}`" for recipe, _ in recipes() if recipe not in found]:
+        text += f"\nNot computed yet: {', '.join(missing)}.\n"
     return text + ("\nWhat the program says to change:\n\n" + "\n".join(advice) + "\n") * bool(
         advice
     )

@@ -28,7 +28,10 @@ STAGES = (
     "base", "r1_zero", "cold_start", "reasoning_rl", "rejection_sft", "r1", "verifiers", "search",
     "distill",
 )  # fmt: skip
-
+# Stages that a recipe may be without; their sections are None then.
+ADDED = ("verifiers", "search", "distill")
+# Stages that run in several processes, on the devices of several machines.
+ON_SEVERAL = ("base", "r1_zero", "cold_start", "reasoning_rl", "rejection_sft", "r1")
 
 # Among the needs of a stage: the stage that the config's schema names (`RecipeConfig.reasoner`).
 REASONER = "reasoner"
@@ -62,6 +65,11 @@ def schema_of(config: Any) -> type[RecipeConfig]:
       config: a ConfigDict; None, or one without a model, gets the tiny world's.
     """
     return SmallConfig if isinstance((config or {}).get("model"), str) else TinyConfig
+
+
+def stages_of(config: RecipeConfig) -> tuple[str, ...]:
+    """Returns the stages that a recipe has, in order."""
+    return tuple(n for n in STAGES if n not in ADDED or getattr(config, n) is not None)
 
 
 def get_stage(name: str) -> Stage:

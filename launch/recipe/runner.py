@@ -7,6 +7,7 @@ from launch.parts import stages
 from launch.parts.stages import Workspace
 from launch.recipe import STAGES, get_stage, inputs, lineage
 from launch.schema import as_dict
+from models import processes
 from models.host.storage import make_folder, move_tree
 
 
@@ -65,7 +66,8 @@ def settings_of(work: Workspace, name: str) -> dict[str, Any]:
 def is_complete(work: Workspace, name: str) -> bool:
     """Tells whether a stage's result is on disk, of this config."""
     done = work.stage_directory(name) / stages.RESULT_FILE
-    return done.exists() and stages.saved_settings(work, name) == settings_of(work, name)
+    complete = done.exists() and stages.saved_settings(work, name) == settings_of(work, name)
+    return processes.from_main(complete)
 
 
 def _check_input(work: Workspace, name: str) -> None:
@@ -79,6 +81,8 @@ def _check_input(work: Workspace, name: str) -> None:
 
 
 def _make_room(work: Workspace, name: str) -> None:
+    if not processes.is_main():
+        return  # The next thing that all of them do is `run_stage`, which waits for the main one.
     saved, settings = stages.saved_settings(work, name), settings_of(work, name)
     if saved is None or saved == settings:
         return

@@ -12,9 +12,11 @@ from launch.parts import stages
 from launch.parts.stages import Workspace, check_prompts, evaluation_problems
 from launch.recipe.world import world_of
 from launch.schema.sections import FineTuning, Sampling
+from models import processes
 from models.decoding.sampling import SamplingParams
 from models.seeds import derive_seed
-from reasoning.jsonl import write_jsonl
+from reasoning.evaluation import verified
+from reasoning.jsonl import read_jsonl, write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
 from reasoning.response import whole_response
@@ -37,7 +39,12 @@ def rng_of(work: Workspace, purpose: str) -> random.Random:
 
 
 def sample(
-    work: Workspace, params: Any, prompts: Sequence[str], config: Sampling, purpose: str
+    work: Workspace,
+    params: Any,
+    prompts: Sequence[str],
+    config: Sampling,
+    purpose: str,
+    directory: Path,
 ) -> list[list[str]]:
     """Returns the texts of `config.samples` completions of each prompt.
 
@@ -45,10 +52,29 @@ def sample(
       work: the run.
       params: the parameters to sample from.
       prompts: the prompts.
-      config: has `samples`, `max_new_tokens`, `temperature` and `sampler_rows`.
+      config: how to sample, and how many prompts make a part.
       purpose: decides the seed; see `seed_of`.
+      directory: the stage's folder. It keeps each part in a file, which an interrupted stage reads
+        when it starts again.
     """
     check_prompts(work, list(prompts), config.max_new_tokens)
+    size = len(prompts) if config.part is None else config.part
+    texts = []
+    for i, start in enumerate(range(0, len(prompts), size)):
+        part, seed = prompts[start : start + size], f"{purpose} {i}" if i else purpose
+        path = directory / "sampled" / f"{seed.replace(' ', '_')}.jsonl"
+        if processes.from_main(path.exists()):
+            texts += [record["texts"] for _, record in read_jsonl(path)]
+            continue
+        found = _sampled(work, params, part, config, seed_of(work, seed))
+        write_jsonl(path, [{"texts": group} for group in found])
+        texts += found
+    return texts
+
+
+def _sampled(
+    work: Workspace, params: Any, prompts: Sequence[str], config: Sampling, seed: int
+) -> list[list[str]]:
     generator = work.generator(config.sampler_rows)
     with generator.holding(params), jax.set_mesh(work.mesh):
         completions = generator.generate(
@@ -56,7 +82,7 @@ def sample(
             num_samples=config.samples,
             max_new_tokens=config.max_new_tokens,
             sampling=SamplingParams(temperature=config.temperature),
-            seed=seed_of(work, purpose),
+            seed=seed,
         )
     return [[c.text.partition(NEXT_PROBLEM)[0] for c in group] for group in completions]
 
@@ -87,7 +113,7 @@ def verify(
     candidates = []
     for task, rows in by_task.items():
         asked, texts, answers = zip(*rows, strict=True)
-        verdicts = get_task(task).verify_all(asked, answers)
+        verdicts = verified(get_task(task), asked, answers)
         candidates += [
             VerifiedSample(problem, template(problem.question), text, verdict.correct)
             for problem, text, verdict in zip(asked, texts, verdicts, strict=True)
@@ -118,7 +144,14 @@ def train_base(
     data = directory / "data.jsonl"
     once(data, collect)
     examples = load_examples(data, work.tokenizer)
-    plan = supervised.plan_supervised(work, examples, config, epochs=config.epochs)
+    plan = supervised.plan_supervised(
+        work,
+        examples,
+        config,
+        epochs=config.epochs,
+        microbatches=config.microbatches,
+        too_long=config.too_long,
+    )
     params = supervised.fine_tune(work, stages.load_stage(work, "base"), plan, directory)
     return stages.publish(work, directory, params)
 
@@ -129,7 +162,7 @@ def once(path: Path, make: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
     Raises:
       ValueError: `make` returns no records.
     """
-    if path.exists():
+    if processes.from_main(path.exists()):
         return
     if not (records := make()):
         raise ValueError(
@@ -137,3 +170,4 @@ def once(path: Path, make: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
             " loosen the filters"
         )
     write_jsonl(path, records)
+    processes.gathered(None)  # The others read the file when the main process has written it.

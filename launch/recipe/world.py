@@ -68,6 +68,10 @@ class World(abc.ABC):
         """
         raise ValueError(f"{like.task} has no worked examples to put into a prompt: set shots to 0")
 
+    def short_enough(self, work: Workspace, problems: list[Problem]) -> list[Problem]:
+        """Returns the training problems whose prompts are as short as the config demands."""
+        return problems
+
     def solved(self, problems: Sequence[Problem]) -> list[tuple[str, str]]:
         """Returns the problems that have a worked solution, each with its response."""
         return []
@@ -103,14 +107,19 @@ def open_workspaces(
 
 
 def training_problems(work: Workspace, counts: Mapping[str, int]) -> list[Problem]:
-    """Returns training problems of each task; raises an error if the evaluation asks one."""
+    """Returns training problems of each task; raises an error if the evaluation asks one.
+
+    Args:
+      work: the run.
+      counts: task -> number of problems; -1 is all.
+    """
     problems = [
         problem
         for task, count in counts.items()
-        for problem in get_task(task).problems("train", count, work.seed)
+        for problem in get_task(task).problems("train", None if count == -1 else count, work.seed)
     ]
     assert_held_out(work, {problem.question for problem in problems})
-    return problems
+    return world_of(work.config).short_enough(work, problems)
 
 
 def assert_held_out(work: Workspace, questions: Iterable[str]) -> None:

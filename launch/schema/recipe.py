@@ -61,7 +61,11 @@ class RejectionSft(Section):
     """Rejection sampling, and SFT of the base model on what is kept."""
 
     reasoning: AskedSampling
-    general: AskedSampling
+    general: AskedSampling | None
+    proportion: Annotated[
+        float | None,
+        Setting("reasoning samples kept for each general one; None keeps all of both", above=0),
+    ] = 3
     ngram: Ngram
     sft: FineTuning
 
@@ -205,6 +209,8 @@ class Search(Section):
 class RecipeConfig(Run):
     """A config of `launch.run_r1` and `launch.run_search`.
 
+    A recipe need not have the stages after `r1`: their sections are None then.
+
     Attributes:
       world: the module of the world that the stages run in; see `launch.recipe.world`.
     """
@@ -224,9 +230,9 @@ class RecipeConfig(Run):
     reasoning_rl: RecipeRl
     rejection_sft: RejectionSft
     r1: R1
-    verifiers: Verifiers
-    search: Search
-    distill: RecipeDistilling
+    verifiers: Verifiers | None = None
+    search: Search | None = None
+    distill: RecipeDistilling | None = None
 
     def lengths(self) -> dict[str, int]:
         """Returns the longest response of each section that samples."""
@@ -235,6 +241,6 @@ class RecipeConfig(Run):
             "reasoning_rl": self.reasoning_rl, "rejection_sft.reasoning":
             self.rejection_sft.reasoning, "rejection_sft.general": self.rejection_sft.general,
             "r1.sampling": self.r1.sampling, "r1.rl": self.r1.rl, "verifiers": self.verifiers,
-            "search": self.search, "distill.data": self.distill.data,
+            "search": self.search, "distill.data": self.distill and self.distill.data,
         }  # fmt: skip
         return {name: each.max_new_tokens for name, each in sections.items() if each is not None}

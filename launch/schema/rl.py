@@ -130,6 +130,13 @@ class Reinforcement(Section):
             most=1,
         ),
     ] = 0
+    sampler_weights: Annotated[
+        str,
+        Setting(
+            "weights that sample the rollouts: the model's own, or int8 kernels",
+            choices=("exact", "int8"),
+        ),
+    ] = "exact"
     diagnosis: Annotated[
         str,
         Setting(
@@ -247,6 +254,12 @@ class Reinforcement(Section):
         if self.staleness and not variant.loss.corrects:
             yield (
                 "staleness",
+                "needs an importance correction: set loss.tis_cap=2 and recompute_old=true, or take"
+                " variant=icepop",
+            )
+        if self.sampler_weights == "int8" and not variant.loss.corrects:
+            yield (
+                "sampler_weights",
                 "needs an importance correction: set loss.tis_cap=2 and recompute_old=true, or take"
                 " variant=icepop",
             )

@@ -41,7 +41,8 @@ Template = Annotated[
     ),
 ]
 Counts = Annotated[
-    Mapping[str, int], Setting("training problems by task", unit="problems", least=1)
+    Mapping[str, int],
+    Setting("training problems by task; -1 takes all", unit="problems", least=1, also=(-1,)),
 ]
 MaxNewTokens = Annotated[int, Setting("longest response", unit="tokens", least=1)]
 SamplerRows = Annotated[int, Setting("sequences sampled in parallel", unit="sequences", least=1)]
@@ -216,6 +217,14 @@ class FineTuning(Packed):
     """Training on samples in several passes."""
 
     epochs: Annotated[int, Setting("passes over the data", unit="passes", least=1)]
+    microbatches: Microbatches = 1
+    too_long: TooLong = "error"
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
+        yield from super().check()
+        if self.rows % self.microbatches:
+            yield "rows", f"must divide into microbatches={self.microbatches}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -226,6 +235,15 @@ class Sampling(Section):
     max_new_tokens: MaxNewTokens
     temperature: Temperature
     sampler_rows: SamplerRows
+    part: Annotated[
+        int | None,
+        Setting(
+            "prompts whose responses go to disk together, so that an interruption loses one part;"
+            " None is all",
+            unit="prompts",
+            least=1,
+        ),
+    ] = None
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields (field, fault) for what is wrong with several fields together."""
@@ -304,12 +322,13 @@ def check_checkpoint(field: str, source: str) -> Iterator[tuple[str, str]]:
         yield field, "is a file: give the folder that holds config.json and the weights"
 
 
-def check_rows(config: Section, shards: int) -> None:
+def check_rows(config: Section, shards: int, columns: int = 1) -> None:
     """Raises `ConfigError` if the rows of a batch do not divide over the devices.
 
     Args:
       config: the config; all its sections are checked.
       shards: over how many devices a batch is split; see `models.sharding.batch_shards`.
+      columns: over how many devices a row is split; see `models.sharding.length_shards`.
     """
     mistakes = []
     for path, section in sections(config):
@@ -321,6 +340,11 @@ def check_rows(config: Section, shards: int) -> None:
             mistakes.append(
                 f"{path}.rows={rows}: must be a multiple of {parts}, the data shards of the mesh"
                 " times the microbatches"
+            )
+        if section.row_length % columns:
+            mistakes.append(
+                f"{path}.row_length={section.row_length}: must be a multiple of {columns}, the mesh"
+                " axis context"
             )
     if mistakes:
         raise ConfigError(mistakes)

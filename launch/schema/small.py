@@ -20,6 +20,14 @@ class SmallConfig(RecipeConfig):
     dtype: Dtype
     export_dtype: ExportDtype = "auto"
     remat: Remat
+    max_prompt_tokens: Annotated[
+        int | None,
+        Setting(
+            "leave out training problems with longer prompts; None refuses those that do not fit",
+            unit="tokens",
+            least=1,
+        ),
+    ] = None
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields (field, fault) for what is wrong with several fields together."""
@@ -27,5 +35,5 @@ class SmallConfig(RecipeConfig):
         yield from check_checkpoint("model", self.model)
         for section in ("cold_start.shots", "search.shots"):
             name, _, field = section.partition(".")
-            if getattr(getattr(self, name), field):
+            if getattr(getattr(self, name), field, 0):
                 yield section, "must be 0: tasks of a checkpoint have no worked examples"

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated
 
+from launch.schema.distill import RecipeDistilling
 from launch.schema.fields import Section, Setting
 from launch.schema.model import Model
-from launch.schema.recipe import RecipeConfig
+from launch.schema.recipe import RecipeConfig, Search, Verifiers
 from launch.schema.sections import Pretraining
 
 
@@ -28,6 +29,10 @@ class TinyConfig(RecipeConfig):
     tokenizer: TokenizerTraining
     model: Model
     pretrain: Pretraining
+
+    verifiers: Verifiers
+    search: Search
+    distill: RecipeDistilling
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields (field, fault) for what is wrong with several fields together."""

@@ -24,7 +24,7 @@ SUPERVISED, POLICY, SAMPLED, EVALUATED, COMPILED = 3.0e-5, 1.5e-5, 2.9e-5, 1.1e-
 RESPONSE_SHARE = 0.5
 # Tokens of a page of the corpus, and of a response with its prompt.
 TOKENS_A_PAGE, TOKENS_AN_EXAMPLE = 41, 90
-# Test problems of a task that is evaluated as a whole.
+# Problems of a task of which all are taken.
 WHOLE_TASK = 1000
 
 
@@ -124,6 +124,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h" + (f" {minutes} min" if minutes else "")
 
 
+def asked(problems: Mapping[str, int]) -> int:
+    """Returns the number of training problems; all of a task are taken for `WHOLE_TASK`."""
+    return sum(WHOLE_TASK if count == -1 else count for count in problems.values())
+
+
 def _evaluation(config: Evaluation, stage: str) -> float:
     length = RESPONSE_SHARE * config.max_new_tokens
     problems = config.problems or WHOLE_TASK
@@ -135,7 +140,7 @@ def _evaluation(config: Evaluation, stage: str) -> float:
 
 def _sampling(config: Sampling, problems: Mapping[str, int]) -> float:
     length = RESPONSE_SHARE * config.max_new_tokens
-    return SAMPLED * length * config.samples * sum(problems.values())
+    return SAMPLED * length * config.samples * asked(problems)
 
 
 def _fine_tuning(config: FineTuning, examples: int) -> float:
@@ -152,7 +157,7 @@ def _base(config: RecipeConfig) -> Work:
 
 
 def _reinforce(config: RecipeConfig, own: RecipeRl, stage: str) -> Work:
-    steps = own.num_steps(sum(own.problems.values()))
+    steps = own.num_steps(asked(own.problems))
     updates = own.minibatches * own.epochs
     sampled = own.prompts * own.group * RESPONSE_SHARE * own.max_new_tokens / updates
     step = SAMPLED * sampled + POLICY * own.rows * own.row_length
@@ -161,7 +166,7 @@ def _reinforce(config: RecipeConfig, own: RecipeRl, stage: str) -> Work:
 
 def _cold_start(config: RecipeConfig) -> Work:
     own = config.cold_start
-    kept = own.per_problem * sum(own.problems.values())
+    kept = own.per_problem * asked(own.problems)
     around = _sampling(own, own.problems) + _fine_tuning(own.sft, kept)
     return Work(
         around=around + _evaluation(config.evaluation, "cold_start"), compiling=4 * COMPILED
@@ -171,9 +176,9 @@ def _cold_start(config: RecipeConfig) -> Work:
 def _rejection_sft(config: RecipeConfig) -> Work:
     own = config.rejection_sft
     around, kept = 0.0, 0
-    for asked in (own.reasoning, own.general):
-        around += _sampling(asked, asked.problems)
-        kept += asked.per_problem * sum(asked.problems.values())
+    for part in filter(None, (own.reasoning, own.general)):
+        around += _sampling(part, part.problems)
+        kept += part.per_problem * asked(part.problems)
     around += _fine_tuning(own.sft, kept) + _evaluation(config.evaluation, "rejection_sft")
     return Work(around=around, compiling=5 * COMPILED)
 
@@ -184,7 +189,7 @@ def _r1(config: RecipeConfig) -> Work:
     if own.sampling is None or own.reward_model is None:  # Rules alone reward.
         return work
     around = _sampling(own.sampling, own.harmless_problems)
-    responses = own.sampling.samples * sum(own.harmless_problems.values())
+    responses = own.sampling.samples * asked(own.harmless_problems)
     around += 2 * _fine_tuning(own.reward_model, 2 * responses)
     return dataclasses.replace(
         work, around=work.around + around, compiling=work.compiling + 5 * COMPILED

@@ -187,7 +187,7 @@ def what(config: RecipeConfig, name: str) -> str:
     tested = f"then answers test problems of {', '.join(config.evaluation.tasks)}"
 
     def rl(own: RecipeRl) -> str:
-        steps = own.num_steps(sum(own.problems.values()))
+        steps = own.num_steps(estimate.asked(own.problems))
         responses = f"{own.prompts * own.group} responses to {own.prompts} problems"
         return f"{steps} updates of RL, each on {responses}; {tested}"
 
@@ -202,7 +202,9 @@ def what(config: RecipeConfig, name: str) -> str:
         "cold_start": lambda: f"trains the base anew on R1-Zero's readable chains; {tested}",
         "reasoning_rl": lambda: rl(config.reasoning_rl),
         "rejection_sft": lambda: f"trains the base anew on the best responses so far; {tested}",
-        "r1": lambda: f"reward models for what rules cannot judge; {rl(config.r1.rl)}",
+        "r1": lambda: (
+            "reward models for what rules cannot judge; " * config.r1.prefers + rl(config.r1.rl)
+        ),
         "verifiers": lambda: "trains verifiers on R1-Zero's solutions",
         "search": lambda: (
             f"compares search methods with up to {max(config.search.budgets)} responses on"

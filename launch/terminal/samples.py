@@ -83,7 +83,7 @@ class Watched:
 
     def begin(self, params: Any) -> None:
         """Answers the problems before the first update, unless an earlier run has done so."""
-        if not self._path.exists():
+        if not processes.from_main(self._path.exists()):
             self(0, params)
 
 

@@ -44,7 +44,7 @@ from models.decoding.samples import (
 from models.decoding.sampling import SamplingParams, draw
 from models.decoding.slots import Slots
 from models.layers.kv_cache import live_blocks
-from models.sharding import batch_shards, constrain
+from models.sharding import batch_shards, constrain, for_decoding
 from models.tokens.stopping import TokenAutomaton
 
 # Decode steps between two looks at whether to stop: some seconds with a large model.
@@ -155,16 +155,20 @@ class Sampler:
             streams[row], skipped[row] = i, done[i]
         automaton = self._automaton.transitions if self._automaton else None
 
-        carry, shardings = self._first(queue, width, params)
+        with for_decoding():
+            # A key belongs to the mesh that it was made under.
+            key = jax.random.wrap_key_data(jax.device_get(jax.random.key_data(key)))
+            carry, shardings = self._first(queue, width, params)
         run = self._program(queue, width, shardings)
         steps, unfinished = 0, len(waiting) > 0
         while unfinished:
             steps = _NO_END if stop is None else steps + STRETCH
-            carry, more = run(
-                params, tokens, lengths, row_limits, streams, skipped, np.int32(len(waiting)),
-                np.int32(steps), carry, sampling.knobs, self._stop_table, automaton, key,
-                filtered=sampling.filtered,
-            )  # fmt: skip
+            with for_decoding():
+                carry, more = run(
+                    params, tokens, lengths, row_limits, streams, skipped, np.int32(len(waiting)),
+                    np.int32(steps), carry, sampling.knobs, self._stop_table, automaton, key,
+                    filtered=sampling.filtered,
+                )  # fmt: skip
             unfinished = bool(more)
             if unfinished and stop is not None and (reason := stop()) is not None:
                 drawn = self._drawn(carry, waiting, len(prompts))
@@ -229,9 +233,10 @@ class Sampler:
             )  # fmt: skip
             return out | {"steps": slots.step}
 
-        knobs, key = SamplingParams().knobs, jax.random.key(0)
-        arguments = (tokens, numbers, skipped, knobs, self._stop_table, key)
-        return jax.jit(whole).lower(params, *arguments)
+        with for_decoding():
+            knobs, key = SamplingParams().knobs, jax.random.key(0)
+            arguments = (tokens, numbers, skipped, knobs, self._stop_table, key)
+            return jax.jit(whole).lower(params, *arguments)
 
     def _begun(self, num_rows: int, width: int):
         """Returns the state before the first step: slots, next prompt, and the output."""

@@ -23,7 +23,8 @@ from models.sharding import constrain
 ROWS = 4
 # Bounds on KL(sampler || trainer) in nats per token, by the dtype that the model computes in. With
 # float32, rounding causes 1e-8; bfloat16 has 8 bits, and published runs report up to 1e-2 with it.
-MAX_KL = {"float32": 1e-4, "bfloat16": 5e-2}
+# int8: a sampler with int8 kernels, whatever the dtype.
+MAX_KL = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 1e-1}
 # Bounds on the difference of any single token's log-prob, in nats; bfloat16 has none.
 MAX_GAP = {"float32": 2e-2}
 
@@ -54,7 +55,7 @@ def mismatch(kl: float, gap: float, dtype: str) -> str | None:
     Args:
       kl: KL(sampler || trainer) in nats per token.
       gap: the largest difference of a token's log-prob, in nats.
-      dtype: name of the dtype that the model computes in.
+      dtype: name of the dtype that the model computes in; int8 if the sampler has int8 kernels.
     """
     max_kl, max_gap = MAX_KL.get(dtype, MAX_KL["bfloat16"]), MAX_GAP.get(dtype, np.inf)
     if kl <= max_kl and gap <= max_gap:  # NaN fails this comparison, as it should.
@@ -94,7 +95,14 @@ class SamplerCheck:
     run.
     """
 
-    def __init__(self, model: LanguageModel):
+    def __init__(self, model: LanguageModel, precision: str | None = None):
+        """Creates a check.
+
+        Args:
+          model: the trainer's model.
+          precision: of the sampler, a key of `MAX_KL`; None is the model's dtype.
+        """
+        self._precision = precision or jnp.dtype(model.config.dtype).name
         self._model, self._calls = model, 0
 
         def logprobs(params, tokens, positions, segment_ids, temperature):
@@ -145,6 +153,6 @@ class SamplerCheck:
             for row, s in enumerate(samples)
         ]
         kl, gap = divergence(np.concatenate([s.logprobs for s in samples]), np.concatenate(trainer))
-        if reason := mismatch(kl, gap, jnp.dtype(self._model.config.dtype).name):
+        if reason := mismatch(kl, gap, self._precision):
             raise SamplerMismatch(reason)
         return kl, gap

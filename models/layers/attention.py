@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from models.cpu.products import head_major_attention
 from models.layers.splash import splash_attention
-from models.sharding import constrain, mesh_platform
+from models.sharding import constrain, mesh_platform, shards_of
 
 # How a block attends: (q_BTNH, k_BTKH, v_BTKH, cache, layer index) -> (output_BTNH, cache).
 Attend = Callable[..., tuple[jax.Array, Any]]
@@ -50,6 +50,8 @@ def product_attention(
 ) -> jax.Array:
     """Attends as `packed_attention` does, by matrix products that hold a block of the scores."""
     batch, length, num_heads, _ = q_BTNH.shape
+    if shards_of("length", length) > 1:  # Every device needs the keys and values of whole rows.
+        k_BTKH, v_BTKH = (constrain(x, "batch", None, "kv_heads", None) for x in (k_BTKH, v_BTKH))
     columns = jnp.arange(length)
 
     def of_queries(block_BTNH, segments_BT, rows_T):

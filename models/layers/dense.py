@@ -59,17 +59,24 @@ class Projection(nnx.Module):
         rngs: nnx.Rngs,
         bias: bool = False,
     ):
-        self.kernel = normal(rngs, shape, math.prod(shape[:in_dims]), axes, config.param_dtype)
+        dtype = config.param_dtype
+        if config.int8_kernels:  # Nothing is trained from these: see `models.decoding.weights`.
+            dtype = jnp.int8
+            ones = jnp.ones(shape[in_dims:], jnp.float32)
+            self.scale = nnx.Param(ones, logical_axes=tuple(axes[in_dims:]))
+        self.kernel = normal(rngs, shape, math.prod(shape[:in_dims]), axes, dtype)
         if bias:
             zeros = jnp.zeros(shape[in_dims:], config.param_dtype)
             self.bias = nnx.Param(zeros, logical_axes=tuple(axes[in_dims:]))
-        self.in_dims, self.has_bias = in_dims, bias
+        self.in_dims, self.has_bias, self.scaled = in_dims, bias, config.int8_kernels
 
     def weights(self, dtype: Any) -> jax.Array:
         """Returns the kernel in `dtype`, with the change of its adapter if it has one."""
         kernel = self.kernel[...]
         if (adapter := getattr(self, "adapter", None)) is not None:  # See `models.lora`.
             kernel = kernel + adapter.change()
+        if self.scaled:
+            kernel = kernel.astype(jnp.float32) * self.scale[...]
         return kernel.astype(dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -84,6 +91,8 @@ class Projection(nnx.Module):
         if (adapter := getattr(self, "adapter", None)) is not None:
             y = y + adapter(x)
         y = y.reshape(*lead, *out)
+        if self.scaled:
+            y = (y.astype(jnp.float32) * self.scale[...]).astype(x.dtype)
         return y + self.bias[...].astype(x.dtype) if self.has_bias else y
 
 

@@ -48,10 +48,11 @@ class MoE(nnx.Module):
         if mesh.empty or mesh.size == 1:
             out_BTD = of_device(Split(), x_BTD, router, kernels)
         else:
-            rows = partition_spec(("batch", None, None), x_BTD.shape, mesh)
+            rows = partition_spec(("batch", "length", None), x_BTD.shape, mesh)
             into = partition_spec(("experts", None, "mlp"), kernels[0].shape, mesh)
             back = partition_spec(("experts", "mlp", None), kernels[2].shape, mesh)
-            split = Split(*map(axis_names, (into[0], into[2], rows[0])))
+            of_tokens = axis_names(rows[0]) + axis_names(rows[1])
+            split = Split(axis_names(into[0]), axis_names(into[2]), of_tokens)
             out_BTD = jax.shard_map(
                 functools.partial(of_device, split),
                 in_specs=(rows, (PartitionSpec(), PartitionSpec()), (into, into, back)),
@@ -114,7 +115,7 @@ class Split:
     Attributes:
       experts: axes that split the experts.
       hidden: axes that split the hidden units of every expert.
-      rows: axes that split the rows of the batch.
+      rows: axes that split the tokens of the batch.
     """
 
     experts: tuple[str, ...] = ()

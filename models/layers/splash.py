@@ -4,14 +4,14 @@ The kernel never stores the scores: memory grows with the length of a row, not w
 skips the blocks that the causal mask hides.
 """
 
-import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from models.sharding import partition_spec
+from models.sharding import axis_names, partition_spec, shards_of
 
 # Sides of the squares of scores that the kernel computes at a time. Larger ones run faster; the
 # kernel takes only whole ones, so a row is padded to a multiple.
@@ -30,16 +30,29 @@ def splash_attention(
 ) -> jax.Array:
     """Attends causally within each packed segment; see `attention.packed_attention`.
 
-    Each device computes its own rows and heads, as the sharding table splits them.
+    Each device computes its own rows, heads and queries, as the sharding table splits them. Devices
+    that share a row gather its keys and values.
 
     Args:
       interpret: run the kernel on a CPU, operation by operation, which is slow; for tests.
     """
-    of_device = functools.partial(_of_device, interpret)
+    length, num_heads, head_dim = q_BTNH.shape[1:]
+    shards = shards_of("length", length)
+    size = block_size(length // shards)
+    padding = -length % (size * shards)
+    # The kernel does not divide the scores by the root of the head dimension.
+    q_BTNH = (q_BTNH.astype(jnp.float32) * head_dim**-0.5).astype(q_BTNH.dtype)
+    q_BTNH, k_BTKH, v_BTKH, segment_ids_BT = (
+        jnp.pad(x, ((0, 0), (0, padding), *[(0, 0)] * (x.ndim - 2)))
+        for x in (q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+    )
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return of_device(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
-    queries = partition_spec(("batch", None, "heads", None), q_BTNH.shape, mesh)
+        kernel = _kernel(length + padding, num_heads, size, 1, interpret)
+        return _of_device(kernel, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, segment_ids_BT)[
+            :, :length
+        ]
+    queries = partition_spec(("batch", "length", "heads", None), q_BTNH.shape, mesh)
     keys = partition_spec(("batch", None, "kv_heads", None), k_BTKH.shape, mesh)
     if queries[2] != keys[2]:
         # The key heads do not divide over the devices that share the query heads. With a copy of a
@@ -47,12 +60,19 @@ def splash_attention(
         copies = q_BTNH.shape[2] // k_BTKH.shape[2]
         k_BTKH, v_BTKH = (jnp.repeat(x, copies, axis=2) for x in (k_BTKH, v_BTKH))
         keys = queries
-    return jax.shard_map(
-        of_device,
-        in_specs=(queries, keys, keys, PartitionSpec(queries[0], None)),
+    heads_here = num_heads // _devices(mesh, queries[2])
+    kernel = _kernel(length + padding, heads_here, size, shards, interpret)
+    rows = NamedSharding(mesh, PartitionSpec(None, queries[1]))
+    out_BTNH = jax.shard_map(
+        _of_device,
+        in_specs=(
+            kernel.manual_sharding_spec(rows), queries, keys, keys,
+            PartitionSpec(queries[0], queries[1]), PartitionSpec(queries[0], None),
+        ),
         out_specs=queries,
         check_vma=False,  # The kernel does not say over which axes its result varies.
-    )(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+    )(kernel, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, segment_ids_BT)  # fmt: skip
+    return out_BTNH[:, :length]
 
 
 def block_size(length: int) -> int:
@@ -63,32 +83,27 @@ def block_size(length: int) -> int:
     return BLOCKS[-1]
 
 
-def _of_device(interpret, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT):
-    length, num_heads, head_dim = q_BTNH.shape[1:]
-    size = block_size(length)
-    padding = -length % size
-    # The kernel does not divide the scores by the root of the head dimension.
-    q_BTNH = (q_BTNH.astype(jnp.float32) * head_dim**-0.5).astype(q_BTNH.dtype)
+def _devices(mesh, axes):
+    return math.prod(mesh.shape[axis] for axis in axis_names(axes))
 
-    def heads_first(x_BTNH):
-        x_BTNH = jnp.pad(x_BTNH, ((0, 0), (0, padding), (0, 0), (0, 0)))
-        return x_BTNH.swapaxes(1, 2)
 
+def _kernel(length, num_heads, size, shards, interpret):
+    """Returns the kernel for queries that are split over so many devices."""
     computed = min(size, COMPUTED_AT_A_TIME)
-    kernel = splash.make_splash_mha_single_device(
-        splash.MultiHeadMask([splash.CausalMask((length + padding,) * 2)] * num_heads),
+    return splash.make_splash_mha(
+        splash.MultiHeadMask([splash.CausalMask((length, length))] * num_heads),
         block_sizes=splash.BlockSizes(
             block_q=size, block_kv=size, block_kv_compute=computed,
             block_q_dkv=size, block_kv_dkv=size, block_kv_dkv_compute=computed,
             use_fused_bwd_kernel=True,
         ),
+        head_shards=1,
+        q_seq_shards=shards,
         interpret=interpret,
     )  # fmt: skip
-    segments_BT = jnp.pad(segment_ids_BT, ((0, 0), (0, padding)))
-    out_BNTH = jax.vmap(kernel)(
-        heads_first(q_BTNH),
-        heads_first(k_BTKH),
-        heads_first(v_BTKH),
-        splash.SegmentIds(segments_BT, segments_BT),
-    )
-    return out_BNTH.swapaxes(1, 2)[:, :length]
+
+
+def _of_device(kernel, q_BTNH, k_BSKH, v_BSKH, queries_BT, keys_BS):
+    q_BNTH, k_BKSH, v_BKSH = (x.swapaxes(1, 2) for x in (q_BTNH, k_BSKH, v_BSKH))
+    of_row = jax.vmap(kernel)
+    return of_row(q_BNTH, k_BKSH, v_BKSH, splash.SegmentIds(queries_BT, keys_BS)).swapaxes(1, 2)

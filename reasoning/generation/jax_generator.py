@@ -12,7 +12,7 @@ from models.decoding.sampler import Sampler
 from models.decoding.samples import FINISH_REASONS, STOP_TOKEN, Samples
 from models.decoding.sampling import SamplingParams
 from models.decoding.self_check import Sampled, SamplerCheck
-from models.decoding.weights import DecodingWeights
+from models.decoding.weights import DecodingWeights, decoding_model
 from models.host.interruption import STOPS
 from models.tokens.stopping import TokenAutomaton
 from models.tokens.tokenizer import Tokenizer
@@ -33,14 +33,27 @@ class JaxGenerator:
       last: what the sampler returned at the latest call.
     """
 
-    def __init__(self, model: LanguageModel, params: Any, tokenizer: Tokenizer, rows: int = 128):
+    def __init__(
+        self,
+        model: LanguageModel,
+        params: Any,
+        tokenizer: Tokenizer,
+        rows: int = 128,
+        int8: bool = False,
+    ):
+        """Creates a generator; the first call compiles.
+
+        Args:
+          int8: sample with int8 kernels; see `models.decoding.weights`.
+        """
         tokenizer.check_fits(model.config.vocab_size)
         self.model, self.tokenizer, self.rows = model, tokenizer, rows
         self._samplers: dict[Any, Sampler] = {}
         self.last: Samples | None = None
-        self._weights = DecodingWeights(model)
+        self._weights = DecodingWeights(model, int8)
+        self._decoding_model = decoding_model(model, int8)
         self.params = params
-        self._check = SamplerCheck(model)
+        self._check = SamplerCheck(model, "int8" if int8 else None)
 
     @contextlib.contextmanager
     def holding(self, params: Any) -> Iterator["JaxGenerator"]:
@@ -156,7 +169,7 @@ class JaxGenerator:
             if stop:
                 automaton = TokenAutomaton.of(stop, self.tokenizer, self.model.config.vocab_size)
             self._samplers[shape] = Sampler(
-                self.model,
+                self._decoding_model,
                 slots=max(1, self.rows // num_samples),
                 group=num_samples,
                 max_new_tokens=max_new_tokens,

@@ -179,12 +179,16 @@ def test_a_job_that_does_not_fit(tmp_path, monkeypatch, capsys):
 @NEEDS_LIBTPU
 def test_a_tpu_topology(tmp_path):
     result, texts, printed = compile_for(
-        "v5e:2x2", tmp_path, "sft", 8, 1024, "data=1, fsdp=2, tensor=2", 1
+        "v5e:2x2", tmp_path, "gsm8k_grpo", 8, 1024, "data=1, fsdp=2, tensor=2", 1
     )
     assert (result["device"], result["devices"]) == ("TPU v5 lite", 4)
     assert result["fits"] is True and result["hbm_bytes"] == 16 * GIB
     assert result["peak_bytes"] < GIB and "rematerialization" not in printed
-    (train,) = result["programs"]
+    train, *_, sampler = result["programs"]
+    # The sampler's loops over rounds and tokens, and in them no weights that come from elsewhere.
+    assert sampler["cost"]["loops_taken_for"][:2] == [2, 512]
+    assert weights_gathered(text_of(texts, "sampler"), depth=2) == []
+    assert len(weights_gathered(text_of(texts, "train_step"), depth=0)) > 7
     # Attention is the kernel, which stores no scores.
     assert any("splash" in name for name in train["cost"]["kernels"])
     biggest = max(
@@ -273,3 +277,15 @@ def test_unknown_recipes(make, arg, message):
     with pytest.raises(ValueError, match=message) as caught:
         make.get_config(arg)
     assert "\n" not in str(caught.value)
+
+
+def test_a_whole_recipe_is_told_its_stages():
+    command = [
+        sys.executable,
+        "-m",
+        "launch.run_preflight",
+        "--config=configs/r1_full.py:qwen2.5-7b",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == endings.FAILED and "Traceback" not in done.stderr
+    assert "check its stages one at a time, such as configs/r1_full.py:reasoning_rl" in done.stderr

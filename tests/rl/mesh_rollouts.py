@@ -35,7 +35,9 @@ from train.optimizer import make_optimizer
 from train.state import state_from_params
 from train.step import make_train_step
 
-MESHES = [{"data": 8}, {"fsdp": 8}, {"tensor": 2, "fsdp": 4}, {"data": 2, "fsdp": 2, "tensor": 2}]
+# Training splits rows over `context`; the sampler gives its devices rows of their own.
+MESHES = [{"data": 8}, {"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2},
+          {"fsdp": 2, "context": 2, "tensor": 2}]  # fmt: skip
 MICROBATCHES = 4
 SAMPLING = SamplingParams(temperature=TEMPERATURE)
 # Adam divides by the gradient's size: a large epsilon keeps it from magnifying rounding errors.

@@ -58,7 +58,7 @@ def test_weights_are_copied_once_per_rollout_and_only_where_fsdp_splits_them(mes
 def test_a_grpo_iteration_is_the_same_split_along_all_axes(meshes):
     """Differences of sums in another order: log-probs are of size 5, parameters move by 0.9."""
     mesh = meshes[-1]
-    assert mesh["mesh"] == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert mesh["mesh"] == {"fsdp": 2, "context": 2, "tensor": 2}
     assert mesh["shard"] == [2, 8, 16], "the MLP was to be split over fsdp and tensor"
     assert mesh["batch"] < 1e-5, mesh
     assert mesh["state"] < 2e-6, mesh

@@ -13,7 +13,7 @@ from flax import nnx
 from models.config import Experts, LatentAttention, ModelConfig
 from models.decoder import LanguageModel
 from models.layers.moe import MoE
-from models.sharding import make_mesh, tree_shardings
+from models.sharding import make_mesh, set_rules, tree_shardings
 from rl.learner import make_policy_loss
 from rl.losses import PolicyLossConfig
 from train.objectives import distillation, sft
@@ -50,23 +50,27 @@ EXPERTS = LanguageModel(
 ROWS, LENGTH = 16, 8
 
 MIXED = {"data": 2, "fsdp": 2, "tensor": 2}
+# Four devices hold a row, or two that also share the heads.
+LONG, LONG_MIXED = {"fsdp": 2, "context": 4}, {"fsdp": 2, "context": 2, "tensor": 2}
+# Entries of the sharding table for some of the meshes, by the name of the objective.
+RULES = {"grpo": {"sequence": ("context", "tensor")}}
 # Tokens of a teacher that are stored.
 TOP = 5
 
 # Loss, arguments of make_train_step, and meshes; compiling is what takes the time.
 OBJECTIVES = {
-    "sft": (sft.make_loss(MODEL), {}, [{"data": 8}, {"fsdp": 8}, {"tensor": 2, "fsdp": 4}, MIXED]),
+    "sft": (sft.make_loss(MODEL), {}, [{"slice": 2, "data": 4}, {"fsdp": 8}, MIXED, LONG]),
     "experts": (
         make_policy_loss(EXPERTS, PolicyLossConfig(beta=0.1), temperature=0.8),
         {"normalize_weights": False},
-        [MIXED, {"fsdp": 2, "tensor": 2, "expert": 2}],
+        [LONG_MIXED, {"fsdp": 2, "tensor": 2, "expert": 2}],
     ),
     "grpo": (
         make_policy_loss(MODEL, PolicyLossConfig(beta=0.1), temperature=0.8),
         {"normalize_weights": False},
-        [MIXED],
+        [LONG_MIXED],
     ),
-    "distillation": (distillation.make_loss(MODEL, MODEL, beta=0.3, chunk=3), {}, [MIXED]),
+    "distillation": (distillation.make_loss(MODEL, MODEL, beta=0.3, chunk=3), {}, [LONG]),
     "top_distillation": (distillation.make_top_loss(MODEL, beta=0.3), {}, [MIXED]),
 }
 
@@ -156,6 +160,7 @@ def main(objective):
     before = model_of(objective)[1]
     change = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (before, expected))))
     assert change > 0.05, change
+    set_rules(RULES.get(objective, {}))
     for sizes in OBJECTIVES[objective][2]:
         mesh = make_mesh(sizes)
         params, metrics, shardings = two_updates(objective, mesh, accumulate=2)

@@ -20,6 +20,7 @@ from launch.schema import as_dict
 from launch.schema.rl import Reinforcement
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
+from models.decoding.weights import decoding_model
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
@@ -112,10 +113,11 @@ def plan_reinforce(
     )
     num_steps = config.num_steps(len(problems))
     model = adapters.adapted(work, config.lora).model
+    decoding_model(model.base, config.sampler_weights == "int8")  # Refuses models that cannot.
     trained = adapters.adapter_optimizer(config.optimizer, config.lora)
     optimizer = make_optimizer(trained.settings(), model.abstract_params, num_steps)
     variant, step = policy_step(model, optimizer, work.mesh, config)
-    step.check_rows(config.rows)
+    step.check_rows(config.rows, config.row_length)
     template = get_template(work.config.template, work.tokenizer)
     check_prompts(
         work,
@@ -217,9 +219,10 @@ def _reinforce(
         if (stop := read_stop(directory)) is not None:
             return outcome.last_good(work, directory, stop, checkpointer, state)
         generator = work.generator(config.sampler_rows)
-        if config.staleness:  # Evaluations may use that one while this one samples.
+        int8 = config.sampler_weights == "int8"
+        if config.staleness or int8:  # Evaluations use that one, at the same time or exactly.
             generator = JaxGenerator(
-                work.model.base, None, work.tokenizer, rows=config.sampler_rows
+                work.model.base, None, work.tokenizer, rows=config.sampler_rows, int8=int8
             )
         source = PolicySource(
             work.model,
@@ -259,7 +262,7 @@ def _reinforce(
         if not config.staleness:
             # Older weights differ from the trainer's by more than rounding. The generator still
             # compares the sampler with a forward pass of the weights that it samples with.
-            guards.append(SamplerGuard(work.model.config.dtype))
+            guards.append(SamplerGuard("int8" if int8 else work.model.config.dtype))
         result = run(
             state,
             plan.step,

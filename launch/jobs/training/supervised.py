@@ -86,7 +86,7 @@ def plan_supervised(
         finalize=finalize,
         constants=constants,
     )
-    step.check_rows(config.rows)
+    step.check_rows(config.rows, config.row_length)
     return SupervisedPlan(
         settings={"supervised": as_dict(config), "seed": work.seed},
         source=source,

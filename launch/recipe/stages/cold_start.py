@@ -41,7 +41,12 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     config = work.config.cold_start
     problems = world.training_problems(work, config.problems)
     texts = sampling.sample(
-        work, stages.load_stage(work, "r1_zero"), _prompts(work, problems), config, "cold start"
+        work,
+        stages.load_stage(work, "r1_zero"),
+        _prompts(work, problems),
+        config,
+        "cold start",
+        directory,
     )
     candidates = sampling.verify(work, problems, texts)
     # The cold start needs long chains, so the longest of each problem come first.

@@ -45,7 +45,7 @@ def _train_reward_models(work: Workspace, params: Any, directory: Path) -> dict[
 
     def sampled(problems, source, purpose):
         prompts = [template(problem.question) for problem in problems]
-        return sampling.sample(work, source, prompts, config.sampling, purpose)
+        return sampling.sample(work, source, prompts, config.sampling, purpose, directory)
 
     small_talk = get_task("tiny_chat").problems("train", None, work.seed)
 

@@ -2,8 +2,8 @@
 
 The RL checkpoint answers training problems several times; right and readable chains in one language
 are kept. To these come knowledge and small talk from the base model's own samples: recollections
-that are right, and replies that are not rude. The two kinds are mixed in the paper's proportion,
-600k to 200k.
+that are right, and replies that are not rude. The two kinds are mixed in a proportion; the paper's
+is 3, of 600k to 200k.
 """
 
 from pathlib import Path
@@ -21,22 +21,19 @@ from reasoning.training_data.curation import (
     curate,
 )
 
-# Reasoning samples for each sample of knowledge or small talk.
-PROPORTION = 3
-
 
 def check(work: Workspace) -> None:
     """Raises `ValueError` if a prompt leaves no room for its response."""
     config = work.config.rejection_sft
     template = get_template(work.config.template, work.tokenizer)
-    for part in (config.reasoning, config.general):
+    for part in filter(None, (config.reasoning, config.general)):
         problems = world.training_problems(work, part.problems)
         prompts = [template(problem.question) for problem in problems]
         stages.check_prompts(work, prompts, part.max_new_tokens)
 
 
 def _reasoning(
-    work: Workspace, clean: Decontaminator
+    work: Workspace, clean: Decontaminator, directory: Path
 ) -> tuple[list[VerifiedSample], dict[str, int]]:
     config = work.config.rejection_sft
     problems = world.training_problems(work, config.reasoning.problems)
@@ -47,6 +44,7 @@ def _reasoning(
         [template(problem.question) for problem in problems],
         config.reasoning,
         "rejection sampling",
+        directory,
     )
     candidates = sampling.verify(work, problems, texts)
     return curate(
@@ -57,9 +55,13 @@ def _reasoning(
     )
 
 
-def _general(work: Workspace, clean: Decontaminator) -> tuple[list[VerifiedSample], dict[str, int]]:
+def _general(
+    work: Workspace, clean: Decontaminator, directory: Path
+) -> tuple[list[VerifiedSample], dict[str, int]]:
     """Samples knowledge and small talk from the base model."""
     config = work.config.rejection_sft
+    if config.general is None:
+        return [], {}
     problems = world.training_problems(work, config.general.problems)
     template = get_template(work.config.template, work.tokenizer)
     texts = sampling.sample(
@@ -68,6 +70,7 @@ def _general(work: Workspace, clean: Decontaminator) -> tuple[list[VerifiedSampl
         [template(problem.question) for problem in problems],
         config.general,
         "general data",
+        directory,
     )
     candidates = sampling.verify(work, problems, texts, bare_answers=True)
     return curate(
@@ -82,14 +85,15 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
     clean = sampling.decontaminator(work, work.config.rejection_sft.ngram)
     parts = []
     for name, make in (("reasoning", _reasoning), ("general", _general)):
-        kept, counts = make(work, clean)
+        kept, counts = make(work, clean, directory)
         print(f"rejection sampling, {name}: {counts}", flush=True)
         write_jsonl(directory / f"curation_{name}.json", [counts])
         sampling.rng_of(work, f"shuffle {name}").shuffle(kept)
         parts.append(kept)
     reasoning, general = parts
-    general = general[: len(reasoning) // PROPORTION]
-    reasoning = reasoning[: len(general) * PROPORTION]
+    if (proportion := work.config.rejection_sft.proportion) is not None:
+        general = general[: int(len(reasoning) / proportion)]
+        reasoning = reasoning[: int(len(general) * proportion)]
     return [each.record() for each in (*reasoning, *general)]
 
 

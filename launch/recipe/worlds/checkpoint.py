@@ -19,8 +19,9 @@ from launch.schema.sections import check_rows
 from launch.schema.small import SmallConfig
 from models.checkpoint import load_params
 from models.checkpoint_source import locate
-from models.sharding import batch_shards
+from models.sharding import batch_shards, length_shards
 from reasoning.problem import Problem
+from reasoning.prompts import get_template
 from reasoning.response import parse_response, tagged
 from reasoning.tasks import Task, get_task
 
@@ -38,7 +39,7 @@ class CheckpointWorld(World):
         runtime.keep_compiled(directory)
         model, tokenizer = open_checkpoint(source, config.dtype, config.remat)
         mesh = runtime.build_mesh(config)
-        check_rows(config, batch_shards(mesh))
+        check_rows(config, batch_shards(mesh), length_shards(mesh))
         context = model.config.max_length
         for name, longest in config.lengths().items():
             if context is not None and longest >= context:
@@ -67,6 +68,21 @@ class CheckpointWorld(World):
         """Returns random weights; distillation is all that the student learns."""
         with jax.set_mesh(work.mesh):
             return jax.jit(work.model.init)(jax.random.key(work.seed))
+
+    def short_enough(self, work: Workspace, problems: list[Problem]) -> list[Problem]:
+        """Leaves out problems by `config.max_prompt_tokens`; `ValueError` if none is left."""
+        most = work.config.max_prompt_tokens
+        if most is None:
+            return problems
+        template = get_template(work.config.template, work.tokenizer)
+        prompts = work.tokenizer.encode_prompts([template(each.question) for each in problems])
+        kept = [each for each, ids in zip(problems, prompts, strict=True) if len(ids) <= most]
+        if not kept:
+            raise ValueError(
+                f"config.max_prompt_tokens={most} leaves out all {len(problems)} problems: set it"
+                f" to at least {min(map(len, prompts))}, the length of the shortest prompt"
+            )
+        return kept
 
     def formatted(self, problem: Problem, text: str, bare: bool) -> tuple[str, str]:
         """Makes free text the chain, and the answer found in it the answer.

@@ -17,7 +17,7 @@ from launch.schema.sections import check_rows
 from launch.schema.tiny import TinyConfig, TokenizerTraining
 from models.files import read_json, write_atomically
 from models.manifest import Damaged, check_manifest, write_manifest
-from models.sharding import batch_shards
+from models.sharding import batch_shards, length_shards
 from models.tokens.tokenizer import Tokenizer
 from models.tokens.tokenizer_training import train_bpe
 from reasoning import response
@@ -45,7 +45,7 @@ class TinyWorld(World):
         """Builds the model and trains or loads the tokenizer; see `World`."""
         runtime.keep_compiled(directory)
         model, mesh = runtime.build_model(config.model.settings()), runtime.build_mesh(config)
-        check_rows(config, batch_shards(mesh))
+        check_rows(config, batch_shards(mesh), length_shards(mesh))
         trained = tokenizer(directory / "tokenizer", config.tokenizer)
         return [
             Workspace(

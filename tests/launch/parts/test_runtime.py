@@ -122,7 +122,7 @@ def test_incomplete_processes_are_refused(how, variables, told):
 
 
 ONE = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_PROCESS_ID": "0"}
-PROGRAMS = ("r1", "search", "distill", "eval", "router", "teacher")
+PROGRAMS = ("search", "distill", "eval", "router", "teacher")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -57,7 +57,7 @@ def work(tmp_path_factory):
 def results(work):
     """The reports of all stages but the search, whose methods take long to compile."""
 
-    def sample(work, params, prompts, config, purpose):
+    def sample(work, params, prompts, config, purpose, directory):
         """Instead of a model that knows: a right response, a wrong one, and one that is broken."""
         known = {}
         for task in (*TASKS, "facts", "small_talk"):

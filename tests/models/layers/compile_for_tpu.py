@@ -33,13 +33,15 @@ def compiled(mesh, heads, kv_heads, key_dim, value_dim):
 
 def main():
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5p:2x2x1").devices
-    mesh = make_mesh({"fsdp": 2, "tensor": 2}, devices)
-    with jax.set_mesh(mesh):
-        assert column_blocks(2048) == (512, 4), column_blocks(2048)
-        for shape in SHAPES:
-            text = compiled(mesh, *shape).as_text() or ""
-            assert 'custom_call_target="tpu_custom_call"' in text
-            assert not re.search(rf"\[[\d,]*{LENGTH},{LENGTH}\]", text), "a square of scores"
+    for sizes, shapes in (({"fsdp": 2, "tensor": 2}, SHAPES), ({"context": 4}, SHAPES[:1])):
+        mesh = make_mesh(sizes, devices)
+        with jax.set_mesh(mesh):
+            assert column_blocks(2048) == (512, 4), column_blocks(2048)
+            for shape in shapes:
+                text = compiled(mesh, *shape).as_text() or ""
+                assert 'custom_call_target="tpu_custom_call"' in text
+                squares = re.findall(rf"\[[\d,]*(?:{LENGTH}|{LENGTH // 4}),{LENGTH}\]", text)
+                assert not squares, f"a square of scores: {squares[0]}"
     assert column_blocks(2048) == (32, 64), "without a mesh, JAX computes on this CPU"
 
 

@@ -37,23 +37,41 @@ def inputs(length, heads, kv_heads, key_dim, value_dim):
     return q, k, v, jnp.asarray(segments, jnp.int32), rng
 
 
+def gradients(attention, q, k, v, segments, weights):
+    """The output at real tokens, and the gradients of its weighted sum."""
+    real = (segments > 0)[..., None, None]
+
+    def loss(q, k, v):
+        out = attention(q, k, v, segments)
+        return (out * jnp.where(real, weights, 0)).sum(), jnp.where(real, out, 0)
+
+    (_, out), grads = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
+    return out, *grads
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_values_and_gradients_are_those_of_the_product(shape):
     q, k, v, segments, rng = inputs(*shape)
-    real = (segments > 0)[..., None, None]
-    weights = jnp.asarray(rng.normal(size=(*q.shape[:3], v.shape[-1])), jnp.float32) * real
+    weights = rng.normal(size=(*q.shape[:3], v.shape[-1]))
+    kernel = gradients(
+        lambda *xs: splash_attention(*xs, interpret=True), q, k, v, segments, weights
+    )
+    expected = gradients(product_attention, q, k, v, segments, weights)
+    for ours, theirs in zip(kernel, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5)
 
-    def of(attention):
-        def loss(q, k, v):
-            out = attention(q, k, v, segments)
-            return (out * weights).sum(), jnp.where(real, out, 0)
 
-        (_, out), grads = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
-        return out, *grads
-
-    kernel = of(lambda *xs: splash_attention(*xs, interpret=True))
-    for ours, expected in zip(kernel, of(product_attention), strict=True):
-        np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-5)
+def test_devices_that_share_rows_and_heads_compute_the_same():
+    flags = "--xla_force_host_platform_device_count=4"
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("splash_on_devices.py")],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_blocks_add_little_padding():
