@@ -5,6 +5,8 @@
 
 Each answer at temperature 0 is compared with the answer that the same prompt got alone before the
 load. The result: tokens per second alone and under load, time to the first token, time per token.
+A server with `--slots=1` and one client tell what serving one by one can do at best: a step of many
+slots takes longer, however many are in use.
 """
 
 import argparse
@@ -24,6 +26,8 @@ def body(n, tokens):
     return {
         "model": "reasoner", "messages": [{"role": "user", "content": text}], "stream": True,
         "max_tokens": tokens, "temperature": 0, "stream_options": {"include_usage": True},
+        # Answers of one length: short ones would measure requests, not tokens.
+        "ignore_eos": True,
     }  # fmt: skip
 
 
