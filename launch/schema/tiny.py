@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated
 
-from launch.schema.distill import RecipeDistilling
 from launch.schema.fields import Section, Setting
 from launch.schema.model import Model
-from launch.schema.recipe import RecipeConfig, Search, Verifiers
+from launch.schema.recipe import RecipeConfig
 from launch.schema.sections import Pretraining
 
 
@@ -30,24 +29,26 @@ class TinyConfig(RecipeConfig):
     model: Model
     pretrain: Pretraining
 
-    verifiers: Verifiers
-    search: Search
-    distill: RecipeDistilling
-
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
-        for name, model in (("model", self.model), ("distill.base.model", self.distill.base.model)):
+        verifiers, search, distill = self.verifiers, self.search, self.distill
+        for name, section in (("verifiers", verifiers), ("search", search), ("distill", distill)):
+            if section is None:
+                yield name, "is None, but the tiny world has all stages"
+        if verifiers is None or search is None or distill is None:
+            return
+        for name, model in (("model", self.model), ("distill.base.model", distill.base.model)):
             if model.vocab_size < self.tokenizer.vocab_size:
                 yield (
                     f"{name}.vocab_size",
                     f"is smaller than tokenizer.vocab_size={self.tokenizer.vocab_size}",
                 )
-        if not self.search.shots:
+        if not search.shots:
             yield "search.shots", "must be at least 1: the prompts of base models are compared too"
-        if self.distill.base.pretrain is None:
+        if distill.base.pretrain is None:
             yield "distill.base.pretrain", "is None: the tiny world's student learns its language"
-        if self.verifiers.language_share and not self.model.tie_embeddings:
+        if verifiers.language_share and not self.model.tie_embeddings:
             yield "verifiers.language_share", "needs model.tie_embeddings=true: set it to 0"
         context = self.model.max_length
         for name, longest in self.lengths().items():

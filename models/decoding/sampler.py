@@ -234,7 +234,9 @@ class Sampler:
             return out | {"steps": slots.step}
 
         with for_decoding():
-            knobs, key = SamplingParams().knobs, jax.random.key(0)
+            # Abstract, too: the devices of the mesh may not be there to make a key.
+            key = jax.eval_shape(lambda: jax.random.key(0))
+            knobs = SamplingParams().knobs
             arguments = (tokens, numbers, skipped, knobs, self._stop_table, key)
             return jax.jit(whole).lower(params, *arguments)
 

@@ -158,14 +158,19 @@ def finish(jobs: Sequence[subprocess.Popen[str]], timeout: float = 300) -> list[
 
 
 def train(
-    folder: Path, command: Sequence[str], workdir: Path, processes: int, devices: int
+    folder: Path,
+    command: Sequence[str],
+    workdir: Path,
+    processes: int,
+    devices: int,
+    timeout: float = 300,
 ) -> None:
-    """Runs a job to its end.
+    """Runs a job to its end, or for `timeout` seconds.
 
     Raises:
       RuntimeError: a process failed; the message has the end of its output.
     """
-    codes = finish(start(folder, command, workdir, processes, devices))
+    codes = finish(start(folder, command, workdir, processes, devices), timeout)
     for rank, code in enumerate(codes):
         if code != 0:
             told = log_of(workdir, rank).read_text()[-3000:]

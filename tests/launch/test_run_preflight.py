@@ -179,7 +179,7 @@ def test_a_job_that_does_not_fit(tmp_path, monkeypatch, capsys):
 @NEEDS_LIBTPU
 def test_a_tpu_topology(tmp_path):
     result, texts, printed = compile_for(
-        "v5e:2x2", tmp_path, "gsm8k_grpo", 8, 1024, "data=1, fsdp=2, tensor=2", 1
+        "v5e:2x2", tmp_path, "gsm8k_grpo", 32, 1024, "data=1, fsdp=2, tensor=2", 1
     )
     assert (result["device"], result["devices"]) == ("TPU v5 lite", 4)
     assert result["fits"] is True and result["hbm_bytes"] == 16 * GIB
@@ -202,8 +202,8 @@ def test_a_tpu_topology(tmp_path):
     assert 0 < result["mfu_of_train_step"] < 1 and result["chip_hours"] > 0
     model = check.model_config_of(str(tmp_path))
     # Layers are computed again, the head is not.
-    head = 2 * 8 * 1024 * model.vocab_size * model.embed_dim
-    analytic = 4 * flops.forward(model, [1024] * 8) - head
+    head = 2 * 32 * 1024 * model.vocab_size * model.embed_dim
+    analytic = 4 * flops.forward(model, [1024] * 32) - head
     assert train["cost"]["flops"] * 4 == pytest.approx(analytic, rel=0.05)
 
 

@@ -26,7 +26,8 @@ SAMPLED = {"samples": 2, "max_new_tokens": NEW, "sampler_rows": 16, "part": 16}
 SFT = {"rows": 8, "row_length": ROW, "microbatches": 1, "log_every": 1}
 SMALLER = {
     "mesh.tensor": 1, "evaluation.problems": 4, "evaluation.samples": 1, "evaluation.rows": 16,
-    "evaluation.max_new_tokens": NEW,
+    "evaluation.max_new_tokens": NEW, "evaluation.tasks.facts": "",
+    "rejection_sft.general.problems.facts": 4, "rejection_sft.general.problems.small_talk": 4,
     **{f"{s}.{k}": v for s in ("r1_zero", "reasoning_rl", "r1.rl") for k, v in RL.items()},
     **{
         f"{s}.{k}": v
@@ -76,7 +77,7 @@ def command(folder, **changes):
 def ran(folder):
     """The whole chain, in two processes with a device each."""
     workdir = folder / "chain"
-    jobs.train(folder, command(folder), workdir, 2, devices=2)
+    jobs.train(folder, command(folder), workdir, 2, devices=2, timeout=900)
     return workdir
 
 
@@ -85,7 +86,7 @@ def test_the_whole_chain_runs_in_two_processes_on_a_checkpoint(ran):
     assert tuple(report["stages"]) == CHAIN
     for stage in CHAIN:
         metrics = report["stages"][stage]["metrics"]
-        assert {"own/pass@1", "facts/accuracy", "small_talk/sensible"} <= set(metrics)
+        assert {"own/pass@1", "small_talk/sensible"} <= set(metrics)
         assert load_config(ran / "seed_0" / stage / "hf").embed_dim == 16
     kl = {}
     for stage in ("r1_zero", "reasoning_rl"):
