@@ -10,21 +10,23 @@ calibrated router against the best fixed route is counted over the whole half.
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from reasoning.router import fitting
 from reasoning.router.calibration import Calibration, choose
-from reasoning.router.outcomes import read_outcomes
+from reasoning.router.outcomes import OutcomeTable, read_outcomes
 from reasoning.router.predictor import Predictions
 from reasoning.router.route import LONG_CHAIN, Promise, Route
 
 RESAMPLES, LOSSES = 200, (0.01, 0.02, 0.05, 0.1)
 
 
-def measure(table, routes, kind, seed):
-    """For each promised loss: the share of resamples that exceed it, and the mean cost."""
+def measure(table: OutcomeTable, routes: Sequence[Route], kind: str, seed: int) -> dict[str, Any]:
+    """Returns, for each promised loss, the share of resamples that exceed it, and the mean cost."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(table.questions))
     known, fresh = table[order[: len(order) // 2]], table[order[len(order) // 2 :]]
@@ -33,27 +35,28 @@ def measure(table, routes, kind, seed):
     reference = known.outcomes.best_route()
     scale = max(float(known.outcomes.cost[:, reference].mean()), 1e-9)
     n, correct, cost = len(fresh.questions), fresh.outcomes.correct, fresh.outcomes.cost
-    rows, found = np.arange(n), {f"loss={loss}": {"lost": [], "cost": []} for loss in LOSSES}
+    rows, found = np.arange(n), {loss: {"lost": [], "cost": []} for loss in LOSSES}
     for _ in range(RESAMPLES):
         drawn = rng.integers(0, n, n)
         part = Predictions(predictions.accuracy[drawn], predictions.cost[drawn])
         calibration = Calibration(fresh.outcomes[drawn], part, reference, scale)
-        for text, each in found.items():
-            price = calibration.threshold(Promise.parse(text))
+        for loss, each in found.items():
+            price = calibration.threshold(Promise.parse(f"loss={loss}"))
             chosen = choose(predictions, price, reference)
             each["lost"].append(correct[:, reference].mean() - correct[rows, chosen].mean())
             each["cost"].append(cost[rows, chosen].mean() / cost[:, reference].mean())
     return {
-        text: {
-            "violations": float(np.mean(np.array(each["lost"]) > float(text[5:]))),
+        f"loss={loss}": {
+            "violations": float(np.mean(np.array(each["lost"]) > loss)),
             "mean_loss": round(float(np.mean(each["lost"])), 4),
             "cost_share": round(float(np.mean(each["cost"])), 3),
         }
-        for text, each in found.items()
+        for loss, each in found.items()
     } | {"questions": n}
 
 
-def main():
+def main() -> None:
+    """Prints the report as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--outcomes", required=True, type=Path)
     parser.add_argument("--routes", nargs="+", required=True)
@@ -64,7 +67,7 @@ def main():
     costs = {name: float(cost) for name, _, cost in (x.rpartition("=") for x in given.costs)}
     table = read_outcomes(given.outcomes, costs, given.routes)
 
-    def route(name):
+    def route(name: str) -> Route:
         try:
             return Route.parse(name)
         except ValueError:

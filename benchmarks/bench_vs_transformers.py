@@ -252,7 +252,7 @@ def measure(shape: Shape, machine: dict[str, Any], quick: bool, only: str) -> di
 
 
 def main() -> None:
-    """Prints the report as JSON, and adds it to a file."""
+    """Prints the report as JSON, and writes it to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--shapes", default="d128,d512,smollm2-135m", help=", ".join(SHAPES))

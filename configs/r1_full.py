@@ -105,6 +105,8 @@ def _recipe(size: str, tasks: str) -> ConfigDict:
 
     def training(stage: str) -> ConfigDict:
         section = _reinforcement(stage, size)
+        of_prompt = config.get_ref("max_prompt_tokens")
+        section.row_length = section.get_ref("max_new_tokens") + of_prompt
         section.problems = everything()
         return section
 
@@ -159,7 +161,14 @@ def _recipe(size: str, tasks: str) -> ConfigDict:
     )
     config.evaluation = _evaluation()
     config.evaluation.max_new_tokens = LENGTH
-    own = {_domain(name): name for name in names}
+    own: dict[str, str] = {}
+    for name in names:
+        if (domain := _domain(name)) in own:
+            raise ValueError(
+                f"tasks {own[domain]!r} and {name!r} would both be reported as {domain!r}: rename"
+                " one of the files"
+            )
+        own[domain] = name
     config.evaluation.tasks = {**own, "facts": "facts", "small_talk": "small_talk"}
     return config
 
@@ -168,7 +177,8 @@ def _domain(task: str) -> str:
     """Names a task's figures: "math" for jsonl:data/math.jsonl?test=FILE, gsm8k for gsm8k."""
     kind, _, rest = task.partition(":")
     name = rest.partition("?")[0].rpartition("/")[2]
-    return name.rpartition(".")[0] or name or kind
+    # A config's keys have no dots.
+    return (name.rpartition(".")[0] or name or kind).replace(".", "_")
 
 
 def _sft(stage: str, size: str) -> ConfigDict:

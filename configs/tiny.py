@@ -66,7 +66,7 @@ def get_config(arg: str = "") -> ConfigDict:
             for task, count in reasoning.items():
                 dialled[f"{task}?budget={budget}"] = count // 6
         config.r1_zero.problems = dialled | others
-        # Accuracy is measured beside, and counts where no budget is named, too.
+        # `budget` pays for accuracy, also where no budget is named; `accuracy` is only logged.
         config.r1_zero.rewards = (
             f"budget?require_format=true&slope=16&tasks={only},accuracy?require_format=true"
             f"&weight=0&tasks={only},format=0.2,language=0,self_check=0"

@@ -174,6 +174,8 @@ def _read_one(module: str, arguments: Sequence[str]) -> None:
         rest = command_line.parse_flags(sys.argv)
         if len(rest) > 1 and not positional:
             raise SystemExit(f"unexpected argument {rest[1]!r}")
+        if "shipped" in flags.FLAGS and flags.FLAGS.shipped:
+            raise SystemExit(0)  # The preflight of all shipped configs reads no other.
         if "print_config" in flags.FLAGS:
             # The entry point itself loads and checks the config, prints it and stops.
             flags.FLAGS.print_config = True

@@ -125,9 +125,10 @@ class TrainStep:
         Every process must pass the same whole batch.
 
         Raises:
-          ValueError: the rows do not divide evenly.
+          ValueError: rows or their length do not divide evenly.
         """
-        self.check_rows(next(iter(batch.values())).shape[0])
+        length = batch["tokens"].shape[1] if "tokens" in batch else None
+        self.check_rows(next(iter(batch.values())).shape[0], length)
         if jax.process_count() == 1:
             return jax.device_put(dict(batch), self._batch_sharding)
         return {

@@ -38,7 +38,7 @@ def open_models(
     chosen = load(router) if router else _rules(context)
     for checkpoint in [reasoner, *([other] if other else [])]:
         checkpoint.engine.start()
-    return Models(reasoner, other, chosen)
+    return Models(reasoner, other, chosen, lock=lock)
 
 
 def _open(name, slots, context, queue, dtype, lock, chunk, named_budgets) -> Checkpoint:

@@ -92,7 +92,8 @@ def plan_verifiers(work: Workspace, config: Verifiers) -> VerifierPlan:
     problems = []
     for spec, count in config.problems.items():
         task = get_task(spec)
-        problems.append((task, task.problems("train", count, work.seed)))
+        wanted = None if count == -1 else count
+        problems.append((task, task.problems("train", wanted, work.seed)))
     template = get_template(work.config.template, work.tokenizer)
     prompts = [template(p.question) for _, of_task in problems for p in of_task]
     check_prompts(work, prompts, labelling.max_new_tokens, config.row_length)

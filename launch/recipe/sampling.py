@@ -58,7 +58,7 @@ def sample(
         when it starts again.
     """
     check_prompts(work, list(prompts), config.max_new_tokens)
-    size = len(prompts) if config.part is None else config.part
+    size = config.part or max(1, len(prompts))
     texts = []
     for i, start in enumerate(range(0, len(prompts), size)):
         part, seed = prompts[start : start + size], f"{purpose} {i}" if i else purpose

@@ -64,7 +64,11 @@ class RejectionSft(Section):
     general: AskedSampling | None
     proportion: Annotated[
         float | None,
-        Setting("reasoning samples kept for each general one; None keeps all of both", above=0),
+        Setting(
+            "reasoning samples kept for each general one; all are kept with None, or where there"
+            " are no general ones",
+            above=0,
+        ),
     ] = 3
     ngram: Ngram
     sft: FineTuning

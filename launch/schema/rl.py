@@ -251,15 +251,12 @@ class Reinforcement(Section):
                 f"must be true with tis_cap={variant.loss.tis_cap},"
                 f" mask_low={variant.loss.mask_low}, mask_high={variant.loss.mask_high}",
             )
-        if self.staleness and not variant.loss.corrects:
+        samplers = {"staleness": self.staleness, "sampler_weights": self.sampler_weights == "int8"}
+        for name in (name for name, differs in samplers.items() if differs):
+            if variant.loss.corrects:
+                break
             yield (
-                "staleness",
-                "needs an importance correction: set loss.tis_cap=2 and recompute_old=true, or take"
-                " variant=icepop",
-            )
-        if self.sampler_weights == "int8" and not variant.loss.corrects:
-            yield (
-                "sampler_weights",
+                name,
                 "needs an importance correction: set loss.tis_cap=2 and recompute_old=true, or take"
                 " variant=icepop",
             )

@@ -52,7 +52,9 @@ def splash_attention(
         return _of_device(kernel, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, segment_ids_BT)[
             :, :length
         ]
-    queries = partition_spec(("batch", "length", "heads", None), q_BTNH.shape, mesh)
+    # The padded length may divide over the devices where the row's own does not.
+    along = "length" if shards > 1 else None
+    queries = partition_spec(("batch", along, "heads", None), q_BTNH.shape, mesh)
     keys = partition_spec(("batch", None, "kv_heads", None), k_BTKH.shape, mesh)
     if queries[2] != keys[2]:
         # The key heads do not divide over the devices that share the query heads. With a copy of a

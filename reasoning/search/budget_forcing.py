@@ -8,6 +8,7 @@ A model that cannot make use of "Wait" loses the answer that it had. A vote over
 each turn keeps it: it changes only if most turns agree on another one.
 """
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ from reasoning.problem import Problem
 from reasoning.response import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 from reasoning.search import interface
 from reasoning.search.interface import Policy, SearchResult
+from reasoning.tasks import Task
 from reasoning.verifiers import Verifier
 
 CLOSING = f"{THINK_CLOSE}{ANSWER_OPEN}"
@@ -82,14 +84,24 @@ class BudgetForcing:
         if not self.vote:
             answered = [[each] for each in _forced_answers(policy, prompts, drafts, meters)]
         candidates = [[interface.candidate(policy, each) for each in group] for group in answered]
-        chosen = voting.elect(policy.task, problems, candidates, _first_unless_most)
+        chosen = [
+            _first_unless_most(policy.task, problem, group)
+            for problem, group in zip(problems, candidates, strict=True)
+        ]
         spent = [meter.spent for meter in meters]
         return interface.results(problems, chosen, candidates, spent)
 
 
-def _first_unless_most(candidates: Sequence[Candidate]) -> list[float]:
-    """Weighs votes so that the first answer wins unless more than half of all differ and agree."""
-    return [max(1.0, len(candidates) / 2), *[1.0] * (len(candidates) - 1)]
+def _first_unless_most(
+    task: Task, problem: Problem, candidates: Sequence[Candidate]
+) -> Candidate | None:
+    """Returns the first candidate with an answer, or one that more than half of all agree with."""
+    voters = [each for each in candidates if each.answer]
+    if not voters:
+        return voting.best(candidates)
+    (groups,) = task.group_answers([problem], [[each.answer or "" for each in voters]])
+    (most, count), *_ = collections.Counter(groups).most_common(1)
+    return voters[groups.index(most) if 2 * count > len(candidates) else 0]
 
 
 def close_chains(

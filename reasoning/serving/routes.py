@@ -7,6 +7,7 @@ The router (`reasoning.router`) chooses for the model `auto`; the client's `reas
 import collections
 import dataclasses
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,13 +46,19 @@ class Models:
       cheap: the checkpoint of `cheap`; the same one answers without a chain.
       router: chooses for `auto`.
       samples: responses of a vote at high effort.
+      lock: held while a program runs on the device; a router may run one, in any thread.
     """
 
     def __init__(
-        self, reasoner: Checkpoint, cheap: Checkpoint | None, router: Router, samples: int = 8
+        self,
+        reasoner: Checkpoint,
+        cheap: Checkpoint | None,
+        router: Router,
+        samples: int = 8,
+        lock: Any = None,
     ):
         self.reasoner, self.cheap, self._router = reasoner, cheap or reasoner, router
-        self._samples = samples
+        self._samples, self._device = samples, lock or threading.Lock()
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -89,7 +96,8 @@ class Models:
         if request.model == AUTO and asked is not True:
             query = next((m for m in reversed(request.messages) if m.role == "user"), None)
             text = query.plain["content"] if query else ""
-            decision = decide(text, self._router, limits, effort, budget)
+            with self._device:
+                decision = decide(text, self._router, limits, effort, budget)
         elif effort is None and budget is None and request.model not in (REASONER, AUTO):
             # The checkpoint as it is, under its own name.
             route = Route("long_chain", max(1, chain))

@@ -35,7 +35,11 @@ from reasoning.serving.tokens import about, detokenize, tokenize
 
 _PAGE = Path(__file__).parent / "page"
 _FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
-_COUNTED = ("/v1/", "/health", "/metrics", "/tokeniz", "/detokenize")
+# Paths that have a counter of their own; any other path, which a client chooses, has none.
+_COUNTED = {
+    "/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics", "/tokenize",
+    "/detokenize", "/tokenizer_info",
+}  # fmt: skip
 _OPEN = {*_FILES, "/health", "/openapi.json"}
 _log = logging.getLogger("ergo.server")
 
@@ -138,10 +142,9 @@ class Server:
                     return await _refusal(refusal)(scope, receive, counting)
                 await app(scope, receive, counting)
             finally:
-                known = path if path.startswith(_COUNTED) else "other"
-                if path.startswith("/v1/models/"):
-                    known = "/v1/models"
-                self.metrics.requests.labels(known if status != 404 else "other", status).inc()
+                known = "/v1/models" if path.startswith("/v1/models/") else path
+                counted = known if known in _COUNTED and status != 404 else "other"
+                self.metrics.requests.labels(counted, status).inc()
                 _log.info("%s %d %.3f s", known, status, time.monotonic() - began)
 
         return guarded

@@ -53,8 +53,10 @@ class BudgetReward:
     """Accuracy within the budget that a question names (L1-Max, arXiv:2503.04697, eq. 2).
 
     A right answer earns 1 within the budget, then linearly less, and 0 from `slope` tokens beyond
-    it. A budget of 0 asks for no chain: with one, an answer earns 0. A question that names no
-    budget is rewarded for accuracy alone. See `reasoning.tasks.budgets`.
+    it. (The paper's reward falls from half a point at the budget, and also rewards answers below
+    it.) A budget of 0 asks for an empty chain in a well-formed response, so that nothing is thought
+    outside the tags. A question that names no budget is rewarded for accuracy alone. See
+    `reasoning.tasks.budgets`.
 
     Attributes:
       slope: tokens beyond the budget from which a right answer earns nothing.
@@ -74,8 +76,12 @@ class BudgetReward:
         if budget is None:
             return 1.0, "no budget"
         if not budget:
-            chain = parse_response(whole_response(sample.prompt, sample.completion)).chain
-            return (0.0, "a chain, though none is asked for") if chain else (1.0, "no chain")
+            response = parse_response(whole_response(sample.prompt, sample.completion))
+            if not response.well_formed:
+                return 0.0, f"not an empty chain and an answer: {response.reason}"
+            return (
+                (0.0, "a chain, though none is asked for") if response.chain else (1.0, "no chain")
+            )
         share = np.clip((budget + self.slope - sample.num_tokens) / self.slope, 0.0, 1.0)
         return float(share), f"{sample.num_tokens} tokens of {budget}"
 

@@ -43,7 +43,7 @@ def test_sides_take_turns_with_their_own_settings(tmp_path):
 
 def test_times_and_memory_are_those_of_the_side():
     measured = take_turns(2, {"slow": Side(waits, (0.2,)), "large": Side(holds, (600,))}, 1)
-    assert 0.2 <= measured["slow"].median < 0.6 <= 0.6 + measured["slow"].first_seconds
+    assert 0.2 <= measured["slow"].median < measured["slow"].first_seconds
     more = measured["large"].peak_gib - measured["slow"].peak_gib
     assert 0.5 < more < 0.9
 

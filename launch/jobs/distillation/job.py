@@ -60,7 +60,7 @@ def prepare(
         step = make_train_step(
             sft.make_loss(work.model), optimizer, work.mesh, accumulate=section.microbatches
         )
-        named(method, step.check_rows, section.rows)
+        named(method, step.check_rows, section.rows, section.row_length)
         if method != "on_policy" and config.data.responses:
             named(method, _plan, trainer, section)
     top_k = config.logit.top_k

@@ -91,7 +91,8 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
         sampling.rng_of(work, f"shuffle {name}").shuffle(kept)
         parts.append(kept)
     reasoning, general = parts
-    if (proportion := work.config.rejection_sft.proportion) is not None:
+    proportion = work.config.rejection_sft.proportion
+    if proportion is not None and work.config.rejection_sft.general is not None:
         general = general[: int(len(reasoning) / proportion)]
         reasoning = reasoning[: int(len(general) * proportion)]
     return [each.record() for each in (*reasoning, *general)]

@@ -19,6 +19,8 @@ def main():
         ({"context": 4}, (512, 2, 1, 64, 64)),
         ({"context": 2, "tensor": 2}, (200, 4, 2, 64, 64)),
         ({"context": 2, "data": 2}, (131, 2, 2, 48, 32)),
+        # The row does not divide over the devices, but its blocks do.
+        ({"context": 4}, (130, 2, 1, 64, 64)),
     ):
         *arrays, segments, rng = inputs(*shape)
         weights = rng.normal(size=(*arrays[0].shape[:3], shape[-1]))

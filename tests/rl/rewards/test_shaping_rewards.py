@@ -226,5 +226,10 @@ def test_a_budget_is_kept_or_a_right_answer_earns_less():
     assert scored(ten, 5, answer="0") == 0
     assert scored(free, 90) == 1
     assert scored(none, 90, chain="\n") == 1 and scored(none, 5) == 0
+    # Thoughts outside the tags are thoughts.
+    (lenient,) = (parse_rewards("budget?slope=10")["budget"][1],)
+    for text in (f"1 and 2 makes {none.answer}", f"so </think><answer> {none.answer}</answer>"):
+        (result,) = lenient.score_batch([Sample("Q:", text, none, 9)])
+        assert result.score == 0, text
     with pytest.raises(ValueError, match="slope=0 must be at least 1"):
         parse_rewards("budget?slope=0")
