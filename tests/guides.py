@@ -9,7 +9,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "extending.md"
 # Folders of the copy.
-COPIED = ("benchmarks", "configs", "docs", "launch", "models", "notebooks", "reasoning", "rl", "tests", "train")
+COPIED = (
+    "benchmarks",
+    "configs",
+    "docs",
+    "launch",
+    "models",
+    "notebooks",
+    "reasoning",
+    "rl",
+    "tests",
+    "train",
+)
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 _FILE = re.compile(r"`([\w./]+\.\w+)`")
 
