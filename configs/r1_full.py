@@ -213,7 +213,6 @@ def _reinforcement(stage: str, size: str) -> ConfigDict:
     config.minibatches, config.epochs = 16, 1
     config.reference_every = 400
     config.max_new_tokens = LENGTH
-    config.row_length = config.get_ref("max_new_tokens") + MAX_PROMPT
     config.temperature = 0.7 if stage == "r1_rl" else 1.0
     config.sampler_rows = 512
     # A row for each completion, one at a time on each data shard.

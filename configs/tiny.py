@@ -3,9 +3,9 @@
     python -m launch.run_r1 --config=configs/tiny.py --workdir=runs/tiny
 
 `--config=configs/tiny.py:smoke` runs the same code in under a minute, for tests. Its model is too
-small to learn anything. `:dial` trains a model whose thinking can be dialled: the corpus has chains
-of all lengths, and R1-Zero learns to keep a budget that the question names, or to leave out the
-chain.
+small to learn anything. `:dial` is for a model whose thinking can be dialled: the corpus has chains
+of all lengths, and R1-Zero is rewarded for keeping a budget that the question names, or for leaving
+out the chain. It has not been trained yet.
 """
 
 from ml_collections import ConfigDict
