@@ -1,4 +1,4 @@
-"""Times the parts of a training step: layers, head, optimizer, and the whole.
+"""Times the parts of a training step: layers, head, and the whole.
 
     python -m benchmarks.bench_step --shape=smollm2-135m
 

@@ -4,8 +4,8 @@
 
 The sides take turns, each in a process of its own; quote medians and ratios. transformers trains
 twice: as it comes, and with the allocator settings of this project's entry points
-(`launch.parts.runtime.prepare_backend`). So the report separates the gain of the allocator from the
-gain of the code.
+(`launch.parts.runtime.prepare_backend`) and pages of 2 MiB, which this project's side has, too. So
+the report separates the gain of the allocator from the gain of the code.
 
 SFT is measured on two kinds of rows: rows without padding, whose shapes are the same on both sides,
 and documents of uneven length. transformers pads the latter to the longest of a batch, this project

@@ -106,7 +106,7 @@ def _varied(rng: random.Random, problem: Problem, language: Language) -> str:
     """Writes a tagged solution whose chain is empty, stops early, or goes on after its end.
 
     The answer is always right. A chain may stop anywhere, as one that a budget closes. A check at
-    the end names the result alone: a small model cannot copy the numbers of a whole step.
+    the end names the result alone, not the numbers of a whole step.
     """
     *steps, answer = domains.WORK[problem.task](problem, lambda: language, lambda line: False)
     length = rng.choice(LENGTHS)
