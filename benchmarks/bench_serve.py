@@ -12,11 +12,11 @@ slots takes longer, however many are in use.
 import argparse
 import asyncio
 import json
-import os
-import platform
 import time
 
 import httpx
+
+from benchmarks.sides import processor
 
 PROMPTS = 64
 
@@ -105,12 +105,6 @@ async def measure(url, clients, seconds, tokens, key):
     }  # fmt: skip
 
 
-def processor():
-    with open("/proc/cpuinfo") as file:
-        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
@@ -121,7 +115,7 @@ def main():
     parser.add_argument("--output", default="")
     given = parser.parse_args()
     found = asyncio.run(measure(given.url, given.clients, given.seconds, given.tokens, given.key))
-    found |= {"processor": processor(), "cores": os.cpu_count(), "max_tokens": given.tokens}
+    found |= {"processor": processor(), "max_tokens": given.tokens}
     text = json.dumps(found, indent=2)
     print(text)
     if given.output:

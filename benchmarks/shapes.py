@@ -87,6 +87,7 @@ def _toy(width: int) -> Shape:
 _SMOLLM2 = ModelConfig(
     family="llama", vocab_size=49_152, embed_dim=576, num_layers=30, num_heads=9, num_kv_heads=3,
     head_dim=64, mlp_dim=1536, rope_theta=100_000.0, tie_embeddings=True, max_length=8192,
+    remat="dots",
 )  # fmt: skip
 
 _REAL = {
@@ -104,7 +105,7 @@ SHAPES = {
     "d512": _toy(512),
     "smollm2-135m": Shape(_SMOLLM2, rows=8, length=256, generations=_REAL, rounds=6),
     "qwen2.5-0.5b": Shape(
-        NAMED_CONFIGS["qwen2.5-0.5b"], rows=4, length=256,
+        NAMED_CONFIGS["qwen2.5-0.5b"].replace(remat="dots"), rows=4, length=256,
         generations={name: _REAL[name] for name in ("generation_1", "generation_16")}, rounds=3,
     ),
 }  # fmt: skip

