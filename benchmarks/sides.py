@@ -105,7 +105,7 @@ def _started(side: Side) -> Iterator[Callable[[], tuple[float, float]]]:
         process.join()
 
 
-def take_turns(rounds: int, sides: Mapping[str, Side]) -> dict[str, Measured]:
+def take_turns(rounds: int, sides: Mapping[str, Side], settle: bool = True) -> dict[str, Measured]:
     """Runs the sides in turn and measures each.
 
     In a round each side runs twice, and the second time counts. The first one follows a pause, in
@@ -113,8 +113,10 @@ def take_turns(rounds: int, sides: Mapping[str, Side]) -> dict[str, Measured]:
     get it again takes a second for some GiB. Training and serving have no such pauses.
 
     Args:
-      rounds: rounds that count, after one that warms up.
+      rounds: rounds that count.
       sides: name -> side.
+      settle: whether a round that does not count comes before them, and each side runs twice in a
+        round. Turns of a minute and more need neither.
 
     Raises:
       EOFError: the process of a side has ended; its traceback is on stderr.
@@ -127,11 +129,12 @@ def take_turns(rounds: int, sides: Mapping[str, Side]) -> dict[str, Measured]:
             turns[name]()
             first[name] = time.perf_counter() - start
         times: dict[str, list[float]] = {name: [] for name in sides}
-        for number in range(1 + rounds):
+        for number in range(rounds + settle):
             for name, turn in turns.items():
-                turn()
+                if settle:
+                    turn()
                 seconds, peaks[name] = turn()
-                if number:
+                if number >= settle:
                     times[name].append(seconds)
     return {name: Measured(each, first[name], peaks[name]) for name, each in times.items()}
 
