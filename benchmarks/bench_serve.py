@@ -18,8 +18,6 @@ import httpx
 
 from benchmarks.sides import processor
 
-PROMPTS = 64
-
 
 def body(n, tokens):
     text = f"Problem {n}: what is {n} + {n * 7 % 31} * {n % 5 + 2}?"
@@ -62,14 +60,14 @@ def quantile(values, share):
     return round(values[min(len(values) - 1, int(share * len(values)))], 4)
 
 
-async def measure(url, clients, seconds, tokens, key):
+async def measure(url, clients, seconds, tokens, prompts, key):
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     limits = httpx.Limits(max_connections=clients)
     async with httpx.AsyncClient(
         base_url=url, headers=headers, limits=limits, timeout=300
     ) as client:
         expected, began, drawn = {}, time.perf_counter(), 0
-        for n in range(PROMPTS):
+        for n in range(prompts):
             text, used, _, _ = await ask(client, n, tokens)
             expected[n] = text, used
             drawn += used
@@ -82,11 +80,11 @@ async def measure(url, clients, seconds, tokens, key):
             n = start
             while time.perf_counter() < end:
                 try:
-                    answer = await ask(client, n % PROMPTS, tokens)
+                    answer = await ask(client, n % prompts, tokens)
                 except (RuntimeError, httpx.HTTPError):
                     lost += 1
                     continue
-                wrong += answer[:2] != expected[n % PROMPTS]
+                wrong += answer[:2] != expected[n % prompts]
                 found.append(answer)
                 n += 7
 
@@ -111,10 +109,13 @@ def main():
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--prompts", type=int, default=64, help="different prompts")
     parser.add_argument("--key", default="")
     parser.add_argument("--output", default="")
     given = parser.parse_args()
-    found = asyncio.run(measure(given.url, given.clients, given.seconds, given.tokens, given.key))
+    found = asyncio.run(
+        measure(given.url, given.clients, given.seconds, given.tokens, given.prompts, given.key)
+    )
     found |= {"processor": processor(), "max_tokens": given.tokens}
     text = json.dumps(found, indent=2)
     print(text)

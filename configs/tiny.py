@@ -65,10 +65,14 @@ def get_config(arg: str = "") -> ConfigDict:
         for budget in BUDGETS:
             for task, count in reasoning.items():
                 dialled[f"{task}?budget={budget}"] = count // 6
-        config.r1_zero.problems = dialled | others
+        # Facts and small talk are what a question without a chain is for.
+        for task, count in others.items():
+            dialled |= {task: count, f"{task}?budget=0": 2 * count}
+        config.r1_zero.problems = dialled
         # `budget` pays for accuracy, also where no budget is named; `accuracy` is only logged.
+        answered = "+".join([only, *others])
         config.r1_zero.rewards = (
-            f"budget?require_format=true&slope=16&tasks={only},accuracy?require_format=true"
+            f"budget?require_format=true&slope=16&tasks={answered},accuracy?require_format=true"
             f"&weight=0&tasks={only},format=0.2,language=0,self_check=0"
         )
         # The question has room for a budget.
