@@ -67,7 +67,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 dialled[f"{task}?budget={budget}"] = count // 6
         # Facts and small talk are what a question without a chain is for.
         for task, count in others.items():
-            dialled |= {task: count, f"{task}?budget=0": 2 * count}
+            dialled |= {task: count, f"{task}?budget=0": count}
         config.r1_zero.problems = dialled
         # `budget` pays for accuracy, also where no budget is named; `accuracy` is only logged.
         answered = "+".join([only, *others])
