@@ -5,14 +5,18 @@
 `--config=configs/tiny.py:smoke` runs the same code in under a minute, for tests. Its model is too
 small to learn anything. `:dial` is for a model whose thinking can be dialled: the corpus has chains
 of all lengths, and R1-Zero is rewarded for keeping a budget that the question names, or for leaving
-out the chain. It has not been trained yet.
+out the chain. It has not been trained yet. `:countdown` compares search methods where a search can
+prune; `:countdown_smoke` is its small form for tests.
+
+    python -m launch.run_r1 --config=configs/tiny.py:countdown --workdir=runs/countdown \
+        --stages=base,verifiers,search
 """
 
 from ml_collections import ConfigDict
 
-from configs import optimizer, rl, tiny_student
+from configs import optimizer, rl, tiny_countdown, tiny_student
 
-ARGUMENTS = ("", "smoke", "search", "dial")
+ARGUMENTS = ("", "smoke", "search", "dial", "countdown", "countdown_smoke")
 # Half of the problems of `:dial` name no budget, the others one of these; 0 asks for no chain.
 BUDGETS = (0, 24, 40)
 
@@ -22,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(
             f"configs/tiny.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}"
         )
-    smoke = arg == "smoke"
+    smoke = arg in ("smoke", "countdown_smoke")
     config = ConfigDict()
     config.seed = 0
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
@@ -207,6 +211,8 @@ def get_config(arg: str = "") -> ConfigDict:
                       "samples": 4 if smoke else 64},
         }
     )  # fmt: skip
+    if arg.startswith("countdown"):
+        tiny_countdown.change(config, smoke)
     return config
 
 
