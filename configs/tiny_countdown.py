@@ -1,4 +1,4 @@
-"""What `configs/tiny.py:countdown` changes: a world of countdown alone, in which a search can prune.
+"""What `configs/tiny.py:countdown` changes: a world of countdown alone, where search can prune.
 
 The base model is the reasoner. Its corpus has wrong steps enough that its samples differ, so that
 a search has something to gain; RL would make them alike.

@@ -110,9 +110,7 @@ def _run_seed(config, directory, seed, accept_stopped):
         if "student" in sources:
             return load_params(sources["student"], work.model.config, mesh)
         pretrain = config.base.pretrain
-        texts = corpora.documents(
-            pretrain.corpus, pretrain.documents, seed, pretrain.varied
-        )
+        texts = corpora.documents(pretrain.corpus, pretrain.documents, seed, pretrain.varied)
         return supervised.pretrain(work, texts, pretrain, directory)
 
     tasks = {config.task: config.num_problems} if config.task else config.problems

@@ -23,5 +23,5 @@ def documents(name: str, count: int, seed: int, varied: float = 0.0) -> list[str
     if name != COUNTDOWN:
         raise ValueError(f"corpus {name!r} is unknown; choose from {', '.join(CORPORA)}")
     if varied:
-        raise ValueError(f"varied={varied}: the corpus {name!r} has no varied documents; set it to 0")
+        raise ValueError(f"varied={varied}: the corpus {name!r} has no such documents; set it to 0")
     return countdown_corpus.documents(count, seed)
