@@ -12,7 +12,7 @@ import functools
 import operator
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from reasoning.problem import Problem
 from reasoning.tiny_world.language import Language
@@ -81,15 +81,26 @@ def after(numbers: Sequence[int], move: Move) -> list[int]:
     return [OPERATORS[symbol](left, right), *rest]
 
 
-def chains(numbers: Sequence[int], target: int, first: bool) -> Iterator[list[Move]]:
-    """Yields every chain of steps from some numbers to the target; see `moves`."""
-    if len(numbers) == 1:
-        if numbers[0] == target:
-            yield []
-        return
+def right_moves(numbers: Sequence[int], target: int, first: bool) -> list[Move]:
+    """Returns the steps of `moves` after which a chain still reaches the target."""
+    found = []
     for move in moves(numbers, first):
-        for rest in chains(after(numbers, move), target, False):
-            yield [move, *rest]
+        result, *rest = after(numbers, move)
+        if target in _chain_values(result, tuple(sorted(rest))):
+            found.append(move)
+    return found
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def _chain_values(result: int, rest: tuple[int, ...]) -> frozenset[int]:
+    """Returns every value that chains end with, from a result and the sorted numbers left."""
+    if not rest:
+        return frozenset((result,))
+    values: set[int] = set()
+    for move in moves((result, *rest), False):
+        following, *others = after((result, *rest), move)
+        values |= _chain_values(following, tuple(sorted(others)))
+    return frozenset(values)
 
 
 def draw_countdown(rng: random.Random, language: Language, level: int) -> Problem:

@@ -40,10 +40,10 @@ def attempt(rng: random.Random, numbers: list[int], target: int) -> list[Move]:
     """Returns the steps of an attempt, some of them at random; see the module."""
     left, taken = numbers, []
     while len(left) > 1:
-        first, ways = not taken, []
+        first, right = not taken, []
         if rng.random() >= STRAY_SHARE:
-            ways = list(countdown.chains(left, target, first))
-        taken.append(rng.choice(ways)[0] if ways else rng.choice(countdown.moves(left, first)))
+            right = countdown.right_moves(left, target, first)
+        taken.append(rng.choice(right or countdown.moves(left, first)))
         left = countdown.after(left, taken[-1])
     return taken
 
