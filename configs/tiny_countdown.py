@@ -7,6 +7,8 @@ a search has something to gain; RL would make them alike.
 from ml_collections import ConfigDict
 
 TASK = "tiny_countdown"
+# Five numbers: the earlier a path is given up, the more tokens it saves.
+SEARCHED = f"{TASK}?low=5&high=5"
 
 
 def change(config: ConfigDict, smoke: bool) -> None:
@@ -17,21 +19,21 @@ def change(config: ConfigDict, smoke: bool) -> None:
       smoke: run in seconds, for tests.
     """
     config.reasoner = "base"
+    # The chain is open, so the first step of a search is the first operation.
+    config.template = "think"
     config.pretrain.corpus = config.distill.base.pretrain.corpus = "countdown"
-    config.pretrain.documents = 1000 if smoke else 48_000
+    config.pretrain.documents = 1000 if smoke else 60_000
 
-    # Solutions and completions are sampled as in the search.
-    config.verifiers.problems = {TASK: 24 if smoke else 2400}
+    config.verifiers.problems = {TASK: 24 if smoke else 4000}
     config.verifiers.solutions, config.verifiers.completions = 2, 4
-    config.verifiers.temperature = config.verifiers.completion_temperature = 1.0
-    config.verifiers.max_new_tokens = 80
+    config.verifiers.max_new_tokens = 96
 
-    config.search.task = TASK
-    config.search.problems = 16 if smoke else 400
-    config.search.calibration = 16 if smoke else 100
+    config.search.task = SEARCHED
+    config.search.problems = 16 if smoke else 300
+    config.search.calibration = 16 if smoke else 60
     config.search.budgets = (1, 4) if smoke else (1, 2, 4, 8, 16, 32)
-    config.search.max_new_tokens, config.search.step_tokens = 80, 24
-    config.search.typical_tokens = 55
+    config.search.max_new_tokens, config.search.step_tokens = 96, 32
+    config.search.typical_tokens = 70
     config.search.temperature = 1.0
 
     config.evaluation.tasks = {"countdown": TASK}

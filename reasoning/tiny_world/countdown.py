@@ -134,7 +134,7 @@ def _can_fail(numbers: Sequence[int], steps: Sequence[Move], target: int) -> boo
     """Returns whether a step into a dead end is possible in the place of every step."""
     left = list(numbers)
     for i, step in enumerate(steps):
-        if not _dead(left, target, i == 0):
+        if not any(is_dead_end(after(left, m), target) for m in moves(left, i == 0)):
             return False
         left = after(left, step)
     return True

@@ -18,7 +18,7 @@ TASK = "tiny_countdown"
 # Share of documents that are separate steps, without a target.
 DRILL_SHARE = 0.1
 # Weights of the numbers of a problem, and of the styles of its answer.
-LEVEL_WEIGHTS = {2: 1, 3: 2, 4: 7}
+LEVEL_WEIGHTS = {2: 1, 3: 2, 4: 4, 5: 3}
 STYLE_WEIGHTS = {corpus.DIRECT: 5, corpus.UNTAGGED: 5, corpus.TAGGED: 90}
 # Share of steps that are taken at random, not on the way to the target.
 STRAY_SHARE = 0.3

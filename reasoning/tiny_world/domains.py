@@ -204,7 +204,7 @@ WORK = {
 # Lowest and highest levels of evaluation and RL. The corpus also has easier and harder problems.
 # RL never sees the harder ones: they show what search can do beyond training.
 LEVELS = {
-    "tiny_math": (5, 7), "tiny_logic": (3, 5), "tiny_code": (3, 4), "tiny_countdown": (4, 4),
+    "tiny_math": (5, 7), "tiny_logic": (3, 5), "tiny_code": (3, 4), "tiny_countdown": (4, 5),
 }  # fmt: skip
 EASIER_LEVELS = {
     "tiny_math": (2, 4), "tiny_logic": (2, 2), "tiny_code": (1, 2), "tiny_countdown": (2, 3),
