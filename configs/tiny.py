@@ -14,11 +14,12 @@ prune; `:countdown_smoke` is its small form for tests.
 
 from ml_collections import ConfigDict
 
-from configs import optimizer, rl, tiny_countdown, tiny_student
+from configs import optimizer, rl, tiny_student
 
 ARGUMENTS = ("", "smoke", "search", "dial", "countdown", "countdown_smoke")
 # Half of the problems of `:dial` name no budget, the others one of these; 0 asks for no chain.
 BUDGETS = (0, 24, 40)
+COUNTDOWN = "tiny_countdown"
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -212,8 +213,50 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )  # fmt: skip
     if arg.startswith("countdown"):
-        tiny_countdown.change(config, smoke)
+        _countdown(config, smoke)
     return config
+
+
+def _countdown(config: ConfigDict, smoke: bool) -> None:
+    """Changes a config to a world of countdown alone, in place.
+
+    The base model is the reasoner. Its corpus has wrong steps enough that its samples differ, so
+    that a search has something to gain. There is no RL before it.
+    """
+    config.reasoner = "base"
+    # The chain is open, so the first step of a search is the first operation.
+    config.template = "think"
+    config.pretrain.corpus = config.distill.base.pretrain.corpus = "countdown"
+    config.pretrain.documents = 1000 if smoke else 60_000
+
+    config.verifiers.problems = {COUNTDOWN: 24 if smoke else 4000}
+    config.verifiers.solutions, config.verifiers.completions = 2, 4
+    config.verifiers.max_new_tokens = 96
+
+    # Five numbers: the earlier a path is given up, the more tokens it saves.
+    config.search.task = f"{COUNTDOWN}?low=5&high=5"
+    config.search.problems = 16 if smoke else 300
+    config.search.calibration = 16 if smoke else 60
+    config.search.budgets = (1, 4) if smoke else (1, 2, 4, 8, 16, 32)
+    config.search.max_new_tokens, config.search.step_tokens = 96, 32
+    config.search.typical_tokens = 70
+    config.search.temperature = 1.0
+
+    config.evaluation.tasks = {"countdown": COUNTDOWN}
+    config.evaluation.votes.domains = ("countdown",)
+
+    # The other stages are not part of the comparison, but they run on the same problems.
+    rewards = f"accuracy?require_format=true&tasks={COUNTDOWN},format=0.2"
+    for section in (config.r1_zero, config.reasoning_rl, config.r1.rl):
+        section.problems = {COUNTDOWN: 64 if smoke else 2048}
+    for section in (config.r1_zero, config.reasoning_rl, config.distill.rl_only):
+        section.rewards = rewards
+    config.r1.rl.rewards = {"accuracy": {"weight": 1.0, "require_format": True}, "format": 0.2}
+    config.cold_start.problems = {COUNTDOWN: 32 if smoke else 900}
+    config.rejection_sft.reasoning.problems = {COUNTDOWN: 32 if smoke else 2400}
+    config.rejection_sft.general = config.r1.helpful = config.r1.harmless = None
+    config.r1.harmless_problems = {}
+    config.distill.problems = {COUNTDOWN: 64 if smoke else 2048}
 
 
 def _pretrain(smoke: bool) -> ConfigDict:
