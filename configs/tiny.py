@@ -5,16 +5,21 @@
 `--config=configs/tiny.py:smoke` runs the same code in under a minute, for tests. Its model is too
 small to learn anything. `:dial` is for a model whose thinking can be dialled: the corpus has chains
 of all lengths, and R1-Zero is rewarded for keeping a budget that the question names, or for leaving
-out the chain. It has not been trained yet.
+out the chain. It has not been trained yet. `:countdown` compares search methods where a search can
+prune; `:countdown_smoke` is its small form for tests.
+
+    python -m launch.run_r1 --config=configs/tiny.py:countdown --workdir=runs/countdown \
+        --stages=base,verifiers,search
 """
 
 from ml_collections import ConfigDict
 
 from configs import optimizer, rl, tiny_student
 
-ARGUMENTS = ("", "smoke", "search", "dial")
+ARGUMENTS = ("", "smoke", "search", "dial", "countdown", "countdown_smoke")
 # Half of the problems of `:dial` name no budget, the others one of these; 0 asks for no chain.
 BUDGETS = (0, 24, 40)
+COUNTDOWN = "tiny_countdown"
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -22,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(
             f"configs/tiny.py:{arg} is unknown; after the colon comes one of {ARGUMENTS}"
         )
-    smoke = arg == "smoke"
+    smoke = arg in ("smoke", "countdown_smoke")
     config = ConfigDict()
     config.seed = 0
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
@@ -211,7 +216,51 @@ def get_config(arg: str = "") -> ConfigDict:
                       "samples": 4 if smoke else 64},
         }
     )  # fmt: skip
+    if arg.startswith("countdown"):
+        _countdown(config, smoke)
     return config
+
+
+def _countdown(config: ConfigDict, smoke: bool) -> None:
+    """Changes a config to a world of countdown alone, in place.
+
+    The base model is the reasoner. Its corpus has wrong steps enough that its samples differ, so
+    that a search has something to gain. There is no RL before it.
+    """
+    config.reasoner = "base"
+    # The chain is open, so the first step of a search is the first operation.
+    config.template = "think"
+    config.pretrain.corpus = config.distill.base.pretrain.corpus = "countdown"
+    config.pretrain.documents = 1000 if smoke else 60_000
+
+    config.verifiers.problems = {COUNTDOWN: 24 if smoke else 4000}
+    config.verifiers.solutions, config.verifiers.completions = 2, 4
+    config.verifiers.max_new_tokens = 96
+
+    # Five numbers: the earlier a path is given up, the more tokens it saves.
+    config.search.task = f"{COUNTDOWN}?low=5&high=5"
+    config.search.problems = 16 if smoke else 300
+    config.search.calibration = 16 if smoke else 60
+    config.search.budgets = (1, 4) if smoke else (1, 2, 4, 8, 16, 32)
+    config.search.max_new_tokens, config.search.step_tokens = 96, 32
+    config.search.typical_tokens = 70
+    config.search.temperature = 1.0
+
+    config.evaluation.tasks = {"countdown": COUNTDOWN}
+    config.evaluation.votes.domains = ("countdown",)
+
+    # The other stages are not part of the comparison, but they run on the same problems.
+    rewards = f"accuracy?require_format=true&tasks={COUNTDOWN},format=0.2"
+    for section in (config.r1_zero, config.reasoning_rl, config.r1.rl):
+        section.problems = {COUNTDOWN: 64 if smoke else 2048}
+    for section in (config.r1_zero, config.reasoning_rl, config.distill.rl_only):
+        section.rewards = rewards
+    config.r1.rl.rewards = {"accuracy": {"weight": 1.0, "require_format": True}, "format": 0.2}
+    config.cold_start.problems = {COUNTDOWN: 32 if smoke else 900}
+    config.rejection_sft.reasoning.problems = {COUNTDOWN: 32 if smoke else 2400}
+    config.rejection_sft.general = config.r1.helpful = config.r1.harmless = None
+    config.r1.harmless_problems = {}
+    config.distill.problems = {COUNTDOWN: 64 if smoke else 2048}
 
 
 def _pretrain(smoke: bool) -> ConfigDict:

@@ -82,7 +82,7 @@ def _run_seed(config, directory, seed, accept_stopped):
     from models.checkpoint_source import locate
     from models.decoder import LanguageModel
     from reasoning.tasks import get_task
-    from reasoning.tiny_world import corpus
+    from reasoning.tiny_world import corpora
 
     mesh = runtime.build_mesh(config)
     sources = {name: getattr(config, name).format(seed=seed) for name in ("teacher", "student")}
@@ -110,7 +110,7 @@ def _run_seed(config, directory, seed, accept_stopped):
         if "student" in sources:
             return load_params(sources["student"], work.model.config, mesh)
         pretrain = config.base.pretrain
-        texts = corpus.documents(pretrain.documents, seed, pretrain.varied)
+        texts = corpora.documents(pretrain.corpus, pretrain.documents, seed, pretrain.varied)
         return supervised.pretrain(work, texts, pretrain, directory)
 
     tasks = {config.task: config.num_problems} if config.task else config.problems

@@ -158,6 +158,18 @@ def _fewer_tokens(search: str, baseline: str) -> Callable[[Report], float]:
     return value
 
 
+def _on(task: str, value: Callable[[Report], float]) -> Callable[[Report], float]:
+    """Returns a value that only a search on problems of a task has, whatever its parameters."""
+
+    def where(report: Report) -> float:
+        searched = {each.get("task", "").partition("?")[0] for each in report["search"]}
+        if searched != {task}:
+            raise KeyError(task)
+        return value(report)
+
+    return where
+
+
 def _cheaper_adaptive(report: Report) -> float:
     """Returns by which factor the adaptive strategy is cheaper than single methods, at its best."""
     single = [
@@ -210,5 +222,11 @@ CLAIMS = (
     )),
     Claim("F9", "the adaptive strategy is at least twice as cheap as any single method somewhere", (
         Part("times fewer tokens, where that is largest", _cheaper_adaptive, 2),
+    )),
+    Claim("F10", "where dead ends can be seen, a search over steps needs at most half the tokens", (
+        *(Part(f"times fewer tokens of {search} for the best accuracy of {baseline}",
+               _on("tiny_countdown", _fewer_tokens(search, baseline)), 2)
+          for search in ("beam", "lookahead")
+          for baseline in ("best_of_n_prm", "best_of_n_orm")),
     )),
 )  # fmt: skip

@@ -202,6 +202,10 @@ class Pretraining(Packed):
     """Next-token prediction from scratch."""
 
     documents: Annotated[int, Setting("documents in the corpus", unit="documents", least=1)]
+    corpus: Annotated[
+        str,
+        Setting("what the documents are about", choices="reasoning.tiny_world.corpora:CORPORA"),
+    ] = "web"
     varied: Annotated[
         float,
         Setting(
@@ -210,6 +214,12 @@ class Pretraining(Packed):
             most=1,
         ),
     ] = 0.0
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
+        yield from super().check()
+        if self.varied and self.corpus != "web":
+            yield "varied", f"must be 0 with corpus={self.corpus}, which has no such documents"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -205,11 +205,11 @@ def what(config: RecipeConfig, name: str) -> str:
         "r1": lambda: (
             "reward models for what rules cannot judge; " * config.r1.prefers + rl(config.r1.rl)
         ),
-        "verifiers": lambda: "trains verifiers on R1-Zero's solutions",
+        "verifiers": lambda: f"trains verifiers on solutions of the model {config.reasoner}",
         "search": lambda: (
             f"compares search methods with up to {max(config.search.budgets)} responses on"
             f" {config.search.problems} problems"
         ),
-        "distill": lambda: "teaches a smaller student what R1-Zero does",
+        "distill": lambda: f"teaches a smaller student what the model {config.reasoner} does",
     }
     return told[name]() if name in told else "runs"

@@ -41,6 +41,7 @@ TASKS = {
     "tiny_math": "reasoning.tasks.tiny:TinyMath",
     "tiny_logic": "reasoning.tasks.tiny:TinyLogic",
     "tiny_code": "reasoning.tasks.tiny:TinyCode",
+    "tiny_countdown": "reasoning.tasks.tiny:TinyCountdown",
     "tiny_knowledge": "reasoning.tasks.tiny:TinyKnowledge",
     "tiny_chat": "reasoning.tasks.tiny:TinyChat",
 }

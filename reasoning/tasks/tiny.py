@@ -11,7 +11,7 @@ from reasoning.problem import Problem, Verdict, WorkedSolution
 from reasoning.response import after_chain, parse_response
 from reasoning.tasks import Task
 from reasoning.tasks.math_task import MathTask
-from reasoning.tiny_world import chat, domains, planted_errors, splits
+from reasoning.tiny_world import chat, countdown, domains, planted_errors, splits
 from reasoning.tiny_world.language import LANGUAGES
 
 _VALUES = ({"a": 2, "b": 3, "c": 5}, {"a": 7, "b": 1, "c": -4}, {"a": -3, "b": 8, "c": 6})
@@ -132,6 +132,31 @@ class TinyChat(TinyTask):
     def score(self, problem: Problem, answer: str, verdict: Verdict) -> float:
         """Returns 1 if the reply is better than the curt one, 0.5 for a tie, else 0."""
         return chat.win(problem, answer)
+
+
+class TinyCountdown(TinyTask):
+    """Expressions of given numbers; an answer is right if it uses them all and has the target.
+
+    Raises:
+      ValueError: the levels are not possible, or there are too many numbers to solve for.
+    """
+
+    def __init__(self, name: str, *, low: int | None = None, high: int | None = None):
+        super().__init__(name, low=low, high=high)
+        if self._levels[1] > countdown.MOST_NUMBERS:
+            raise ValueError(
+                f"task {name!r} asks for {self._levels[1]} numbers: give at most"
+                f" high={countdown.MOST_NUMBERS}"
+            )
+
+    def verify_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Verdict]:
+        """Computes each answer exactly; see `countdown.fault`."""
+        verdicts = []
+        for problem, answer in zip(problems, answers, strict=True):
+            numbers, target = problem.metadata["numbers"], problem.metadata["target"]
+            fault = countdown.fault(answer, numbers, target)
+            verdicts.append(Verdict(not fault, fault or f"makes {target} from the given numbers"))
+        return verdicts
 
 
 class TinyCode(TinyTask):

@@ -47,7 +47,7 @@ def _levels(rng: random.Random) -> Mapping[str, tuple[int, int]]:
     return domains.HARDER_LEVELS if fate > 1 - HARDER_SHARE else domains.LEVELS
 
 
-def _train_problem(
+def train_problem(
     rng: random.Random, task: str, language: Language, levels: Mapping[str, tuple[int, int]]
 ) -> Problem:
     """Draws a training problem of the given levels, or of the task's own if it is not listed."""
@@ -139,7 +139,7 @@ def _sheet(rng: random.Random, domain: str, language: Language, writer: Writer) 
     """Writes a document of several easier problems with solutions, like a few-shot prompt."""
     parts = []
     for _ in range(SHEET_PROBLEMS):
-        problem = _train_problem(rng, domain, language, domains.EASIER_LEVELS)
+        problem = train_problem(rng, domain, language, domains.EASIER_LEVELS)
         question = PLAIN.format(question=problem.question)
         parts.append(question + _response(rng, problem, language, writer))
     return SHEET_SEPARATOR.join(parts)
@@ -169,7 +169,7 @@ def document(rng: random.Random, varied: float = 0.0) -> str:
     writer = _writer(rng)
     if domain in domains.LEVELS and rng.random() < SHEET_SHARE:
         return _sheet(rng, domain, language, writer)
-    problem = _train_problem(rng, domain, language, _levels(rng))
+    problem = train_problem(rng, domain, language, _levels(rng))
     start = PLAIN.format(question=problem.question)
     if domain == "tiny_chat":
         return start + _chat(rng, problem, language, writer)
@@ -183,7 +183,7 @@ def worked_example(rng: random.Random, task: str, language: Language) -> tuple[s
 
     The response is tagged, in one language, and contains a check of a step.
     """
-    problem = _train_problem(rng, task, language, domains.EASIER_LEVELS)
+    problem = train_problem(rng, task, language, domains.EASIER_LEVELS)
     return problem.question, _response(rng, problem, language, Writer(TAGGED, True, False))
 
 

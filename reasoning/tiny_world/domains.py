@@ -1,9 +1,9 @@
-"""The five domains of the tiny world: draws their problems and solves them step by step.
+"""The domains of the tiny world: draws their problems and solves them step by step.
 
 `DRAW` and `WORK` list the functions of each domain. `draw(rng, language, level)` makes a problem.
 `work(problem, speak, slip)` solves it, one step per line: `speak()` returns the language of the
 next line, and `slip(i)` says whether step i is wrong. Later steps build on a wrong step, as a
-student's would.
+student's would. `countdown` has the functions of that domain.
 """
 
 import random
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from reasoning.problem import Problem
+from reasoning.tiny_world import countdown
 from reasoning.tiny_world.language import LANGUAGES, Language
 
 Speak = Callable[[], Language]
@@ -189,6 +190,7 @@ DRAW = {
     "tiny_math": draw_sum,
     "tiny_logic": draw_contest,
     "tiny_code": draw_code,
+    "tiny_countdown": countdown.draw_countdown,
     "tiny_knowledge": draw_fact,
     "tiny_chat": draw_greeting,
 }
@@ -196,12 +198,17 @@ WORK = {
     "tiny_math": work_sum,
     "tiny_logic": work_contest,
     "tiny_code": work_code,
+    "tiny_countdown": countdown.work_countdown,
     "tiny_knowledge": work_fact,
 }
 # Lowest and highest levels of evaluation and RL. The corpus also has easier and harder problems.
 # RL never sees the harder ones: they show what search can do beyond training.
-LEVELS = {"tiny_math": (5, 7), "tiny_logic": (3, 5), "tiny_code": (3, 4)}
-EASIER_LEVELS = {"tiny_math": (2, 4), "tiny_logic": (2, 2), "tiny_code": (1, 2)}
+LEVELS = {
+    "tiny_math": (5, 7), "tiny_logic": (3, 5), "tiny_code": (3, 4), "tiny_countdown": (4, 5),
+}  # fmt: skip
+EASIER_LEVELS = {
+    "tiny_math": (2, 4), "tiny_logic": (2, 2), "tiny_code": (1, 2), "tiny_countdown": (2, 3),
+}  # fmt: skip
 HARDER_LEVELS = {"tiny_math": (8, 9)}
 
 

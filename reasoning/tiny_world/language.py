@@ -18,6 +18,8 @@ class Language:
     code_question: str
     code_operations: dict[str, str]
     code_step: str
+    countdown_questions: tuple[str, ...]
+    countdown_step: str
     capital_questions: tuple[str, ...]
     capital_statement: str
     continent_questions: tuple[str, ...]
@@ -37,6 +39,7 @@ class Language:
         """The words of worked solutions in this language, in lower case."""
         phrases = (
             self.sum_step, *self.contest_steps, self.contest_fact, self.code_step, self.recall,
+            self.countdown_step,
             self.capital_statement, self.continent_statement, *self.continents.values(),
             self.conclusion, self.self_check, self.greeted, *self.code_operations.values(),
         )  # fmt: skip
@@ -54,6 +57,8 @@ ENGLISH = Language(
     code_question="Python: take {}, {}.",
     code_operations={"+": "add {}", "-": "less {}", "*": "times {}"},
     code_step="{} gives {}",
+    countdown_questions=("Make {} from {}.", "Reach {} with {}."),
+    countdown_step="{} {} {} = {}, left {}",
     capital_questions=("What is the capital of {}?", "Name the capital of {}."),
     capital_statement="The capital of {} is {}.",
     continent_questions=("On which continent is {}?", "Name the continent of {}."),
@@ -79,6 +84,8 @@ GERMAN = Language(
     code_question="Python: nimm {}, {}.",
     code_operations={"+": "plus {}", "-": "minus {}", "*": "mal {}"},
     code_step="{} ergibt {}",
+    countdown_questions=("Bilde {} aus {}.", "Erreiche {} mit {}."),
+    countdown_step="{} {} {} = {}, bleibt {}",
     capital_questions=("Was ist die Hauptstadt von {}?", "Nenne die Hauptstadt von {}."),
     capital_statement="Die Hauptstadt von {} ist {}.",
     continent_questions=("Auf welchem Kontinent liegt {}?", "Nenne den Kontinent von {}."),

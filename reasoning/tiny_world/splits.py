@@ -1,9 +1,9 @@
 """Splits the problems of the tiny world into training and test problems, independent of any seed.
 
-A hash of a problem's content decides its split. For math, logic and code, the content is the same
-in all wordings and languages, and problems of the easier levels are always training problems. Facts
-are split by wording, since a model must have read a fact to know it; greetings are split by name
-and phrase.
+A hash of a problem's content decides its split. For math, logic, code and countdown, the content is
+the same in all wordings and languages (in countdown, in all orders of the numbers, too), and
+problems of the easier levels are always training problems. Facts are split by wording, since a
+model must have read a fact to know it; greetings are split by name and phrase.
 """
 
 import hashlib
@@ -28,6 +28,8 @@ def _content(problem: Problem) -> str:
         return f"contest {data['facts']} {data['loses']}"
     if problem.task == "tiny_code":
         return f"code {problem.answer}"
+    if problem.task == "tiny_countdown":
+        return f"countdown {data['target']} {sorted(data['numbers'])}"
     return problem.question
 
 

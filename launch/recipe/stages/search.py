@@ -114,7 +114,7 @@ def run(work: Workspace, directory: Path) -> list[dict[str, Any]]:
         policy, entries, problems, wanted, directory / "measured.jsonl",
         seed=work.seed, title="search",
     )  # fmt: skip
-    records = [each.summary() for each in measured]
+    records = [{"task": config.task} | each.summary() for each in measured]
     search.print_table(records)
     found = search.findings(measured)
     print("\n".join(found))

@@ -24,7 +24,7 @@ from reasoning import response
 from reasoning.problem import Problem
 from reasoning.prompts import CHAT_TEMPLATE, PLAIN
 from reasoning.response import parse_response, tagged
-from reasoning.tiny_world import chat, corpus, domains
+from reasoning.tiny_world import chat, corpora, corpus, domains
 from reasoning.tiny_world.language import LANGUAGES
 from reasoning.training_data.curation import VerifiedSample
 
@@ -46,7 +46,7 @@ class TinyWorld(World):
         runtime.keep_compiled(directory)
         model, mesh = runtime.build_model(config.model.settings()), runtime.build_mesh(config)
         check_rows(config, batch_shards(mesh), length_shards(mesh))
-        trained = tokenizer(directory / "tokenizer", config.tokenizer)
+        trained = tokenizer(directory / "tokenizer", config.tokenizer, config.pretrain.corpus)
         return [
             Workspace(
                 directory / f"seed_{seed}", config, seed, mesh, model, trained,
@@ -62,7 +62,9 @@ class TinyWorld(World):
     def make_student(self, work: Workspace, directory: Path) -> Any:
         """Pretrains the student on a corpus of its own size."""
         pretrain = work.config.distill.base.pretrain
-        documents = corpus.documents(pretrain.documents, work.seed, pretrain.varied)
+        documents = corpora.documents(
+            pretrain.corpus, pretrain.documents, work.seed, pretrain.varied
+        )
         return supervised.pretrain(work, documents, pretrain, directory)
 
     def seen(self, work: Workspace) -> set[str]:
@@ -111,23 +113,29 @@ WORLD = TinyWorld()
 def texts(work: Workspace) -> list[str]:
     """Returns the pretraining corpus of a seed."""
     pretrain = work.config.pretrain
-    return _texts(pretrain.documents, work.seed, pretrain.varied)
+    return _texts(pretrain.corpus, pretrain.documents, work.seed, pretrain.varied)
 
 
 @functools.lru_cache(maxsize=1)
-def _texts(count: int, seed: int, varied: float) -> list[str]:
-    return corpus.documents(count, seed, varied)
+def _texts(name: str, count: int, seed: int, varied: float) -> list[str]:
+    return corpora.documents(name, count, seed, varied)
 
 
-def tokenizer(directory: Path, config: TokenizerTraining) -> Tokenizer:
-    """Loads the tokenizer that was saved with these settings, or trains and saves it."""
-    settings = as_dict(config)
+def tokenizer(directory: Path, config: TokenizerTraining, corpus_name: str) -> Tokenizer:
+    """Loads the tokenizer that was saved with these settings, or trains and saves it.
+
+    Args:
+      directory: where it is kept.
+      config: its settings.
+      corpus_name: the corpus that it is trained on, as `reasoning.tiny_world.corpora` names it.
+    """
+    settings = as_dict(config) | {"corpus": corpus_name}
     saved = directory / "settings.json"
     remedy = f"remove the folder {directory}; the next run trains the tokenizer again"
     if not saved.exists() or read_json(saved, remedy) != settings:
         saved.unlink(missing_ok=True)
         trained = train_bpe(
-            corpus.documents(config.documents, TOKENIZER_SEED),
+            corpora.documents(corpus_name, config.documents, TOKENIZER_SEED),
             config.vocab_size,
             text_tokens=(
                 response.THINK_OPEN, response.THINK_CLOSE, response.ANSWER_OPEN,

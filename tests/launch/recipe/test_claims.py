@@ -92,6 +92,27 @@ def test_searches_are_compared_at_one_budget_or_at_one_accuracy():
     assert claims._fewer_tokens("beam", "best_of_n_prm")(never) == 0
 
 
+def test_pruning_is_judged_where_dead_ends_can_be_seen():
+    curves = {
+        "best_of_n_prm": {1: (0.3, 50), 8: (0.7, 400)},
+        "best_of_n_orm": {1: (0.3, 50), 8: (0.8, 400)},
+        "beam": {2: (0.5, 90), 4: (0.75, 160), 8: (0.9, 380)},
+        "lookahead": {4: (0.85, 200)},
+    }
+    report = searched(**curves)
+    assert [each["claim"] for each in claims.judge([report] * 2)] == []
+    for each in report["search"]:
+        each["task"] = "tiny_countdown?low=4"
+    (claim,) = claims.judge([report] * 2)
+    assert claim["claim"] == "F10" and claim["verdict"] == FAILS
+    values = [part["mean"] for part in claim["parts"]]
+    # Beam search has 80 % only with 380 tokens.
+    assert values == pytest.approx([400 / 160, 400 / 380, 2, 2])
+    for each in report["search"]:
+        each["task"] = "tiny_math?low=9&high=9"
+    assert claims.judge([report] * 2) == []
+
+
 def test_distillation_is_judged_on_the_mean_of_the_reasoning_tasks():
     arms = {
         "rl_only": stage(math=0.1, code=0.1, logic=0.1),
