@@ -185,12 +185,15 @@ def router(report: Mapping[str, Any]) -> tuple[list[Figure], list[Table]]:
     note += " intervals over questions."
     title, x = "Accuracy against the mean cost of a question", "tokens a question"
     figure = charts.chart(title, x, "accuracy (%)", series, note=note, log_x=True, bounds=(0, 100))
-    figures = ("apgr", "cpt50", "cpt80", "cpt95")
+    figures = ("apgr", "cpt50", "cpt80", "cpt95", "kept_cost")
     rows = []
     for kind, measures in kinds.items():
         cells = [_two_digits(measures.get(name)) for name in figures]
         rows.append([kind, *cells, short(measures.get("ece"))])
-    headers = ["router", "APGR", "CPT(50)", "CPT(80)", "CPT(95)", "calibration error"]
+    headers = [
+        "router", "APGR", "CPT(50)", "CPT(80)", "CPT(95)",
+        "share of the best route's tokens for 95 % of its accuracy", "calibration error",
+    ]  # fmt: skip
     fixed = [[n, shown(r["accuracy"], 100), short(r["cost"])] for n, r in routes.items()]
     tables = [
         Table("Kinds of routers", headers, rows),

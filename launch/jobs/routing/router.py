@@ -42,6 +42,8 @@ from train.progress import Progress
 
 # Problems that are answered together, and written to the log together.
 _BATCH = 64
+# Figures of a kind with an interval, as they are shown.
+FIGURES = ("apgr", "cpt50", "cpt80", "cpt95", "kept_cost")
 # Promises that every report tries on the held-out outcomes.
 TRIED = ("loss=0.01", "loss=0.02", "loss=0.05")
 
@@ -278,17 +280,17 @@ def _promises(fitted: PredictiveRouter) -> dict[str, Any]:
 
 def print_report(report: Mapping[str, Any]) -> None:
     """Prints the routes and the kinds of routers."""
-    console = Console(width=110)
+    console = Console(width=130)
     table = Table("route", "accuracy (%)", "tokens", title=f"{report['questions']} questions")
     for name, each in report["routes"].items():
         table.add_row(name, format_figure(each["accuracy"], True), f"{each['cost']:.1f}")
     console.print(table)
     table = Table(
-        "router", "APGR", "CPT(50)", "CPT(80)", "CPT(95)", "calibration error",
+        "router", "APGR", "CPT(50)", "CPT(80)", "CPT(95)", "tokens for 95 %", "calibration error",
         title="cross-validated [95 % interval over questions]",
     )  # fmt: skip
     for name, each in report["kinds"].items():
-        shown = [_shown(each[key]) for key in ("apgr", "cpt50", "cpt80", "cpt95")]
+        shown = [_shown(each[key]) for key in FIGURES]
         table.add_row(name, *shown, f"{each['ece']:.3f}")
     console.print(table)
 

@@ -164,7 +164,8 @@ def router(folder, text="linear"):
     share = shares_with_ci(np.arange(20) < 12)
     ratio = mean_with_ci([0.4, 0.6, 0.5])
     kind = {
-        "apgr": ratio, "cpt50": ratio, "cpt80": ratio, "cpt95": ratio, "ece": 0.05,
+        "apgr": ratio, "cpt50": ratio, "cpt80": ratio, "cpt95": ratio, "kept_cost": ratio,
+        "ece": 0.05,
         "curve": {"cost": [10.0, 20.0, 40.0], "accuracy": [0.2, 0.5, 0.6]},
     }  # fmt: skip
     routes = {"direct": {"accuracy": share, "cost": 10.0}, "long": {"accuracy": share, "cost": 40}}

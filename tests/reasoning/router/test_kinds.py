@@ -102,6 +102,19 @@ def test_apgr_and_cpt_are_those_of_routellm():
         assert found[f"cpt{level}"]["mean"] == pytest.approx(level / 200, abs=0.01)
 
 
+def test_the_kept_cost_is_the_least_that_keeps_nearly_all_of_the_accuracy():
+    """As above: nine of ten right answers are too few, so five calls are needed, of cost 10."""
+    correct = np.stack([np.r_[np.zeros(5), np.ones(5)], np.ones(10)], 1)
+    gain = Predictions(np.stack([np.linspace(0, 0.9, 10), np.ones(10)], 1), np.ones((10, 2)))
+    outcomes = Outcomes(correct, np.tile([1.0, 10.0], (10, 1)))
+    kept = metrics.report(outcomes, gain, strong=1)["kept_cost"]
+    assert kept["mean"] == pytest.approx((5 * 10 + 5 * 1) / 100)
+    assert kept["ci95"][0] < kept["mean"] < kept["ci95"][1] <= 1
+    # A router that knows nothing needs the strong route for nearly all questions.
+    blind = Predictions(np.full((10, 2), 0.5), np.ones((10, 2)))
+    assert metrics.report(outcomes, blind, strong=1)["kept_cost"]["mean"] == 1
+
+
 def test_the_calibration_error_is_the_distance_of_prediction_and_truth():
     right = np.r_[np.zeros(50), np.ones(50)][:, None]
     assert metrics.expected_calibration_error(right, right) == 0
