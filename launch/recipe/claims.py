@@ -146,14 +146,14 @@ def _over(better: str, worse: str) -> Callable[[Report], float]:
 def _fewer_tokens(search: str, baseline: str) -> Callable[[Report], float]:
     """Returns what tells how many times fewer tokens a search needs for a baseline's best accuracy.
 
-    The value is 0 if the search never reaches that accuracy.
+    The value is 0 if the search never reaches that accuracy, or the baseline solves nothing.
     """
 
     def value(report: Report) -> float:
         best = max(_curve(report, baseline).values(), key=lambda point: (point[0], -point[1]))
         enough = [tokens for accuracy, tokens in _curve(report, search).values()
                   if accuracy >= best[0]]  # fmt: skip
-        return best[1] / min(enough) if enough else 0.0
+        return best[1] / min(enough) if enough and best[0] > 0 else 0.0
 
     return value
 

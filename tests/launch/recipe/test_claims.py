@@ -90,6 +90,9 @@ def test_searches_are_compared_at_one_budget_or_at_one_accuracy():
     assert only(judged, "F9")["parts"][0]["mean"] == pytest.approx(1.4)
     never = searched(**{"beam": {4: (0.6, 280)}, "best_of_n_prm": {4: (0.7, 280)}})
     assert claims._fewer_tokens("beam", "best_of_n_prm")(never) == 0
+    # Solving nothing with fewer tokens is no gain.
+    nothing = searched(**{"beam": {1: (0.0, 50)}, "best_of_n_prm": {1: (0.0, 280)}})
+    assert claims._fewer_tokens("beam", "best_of_n_prm")(nothing) == 0
 
 
 def test_pruning_is_judged_where_dead_ends_can_be_seen():

@@ -82,6 +82,16 @@ def test_problems_are_solvable_and_asked_as_they_are(level):
         assert target in all_values(numbers) and is_right(problem.answer, numbers, target)
 
 
+def test_most_first_steps_lead_to_a_dead_end():
+    """There is something to prune, and it can be known from what is left."""
+    dead = []
+    for problem in drawn(count=60):
+        target, numbers = read(problem.question)
+        for step in countdown.moves(numbers, True):
+            dead.append(target not in all_values(countdown.after(numbers, step)))
+    assert 0.55 < sum(dead) / len(dead) < 0.8
+
+
 def test_the_order_of_the_numbers_does_not_give_the_solution_away():
     orders = [
         [p.metadata["numbers"].index(step[2]) for step in p.metadata["steps"]]
