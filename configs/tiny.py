@@ -5,8 +5,8 @@
 `--config=configs/tiny.py:smoke` runs the same code in under a minute, for tests. Its model is too
 small to learn anything. `:dial` is for a model whose thinking can be dialled: the corpus has chains
 of all lengths, and R1-Zero is rewarded for keeping a budget that the question names, or for leaving
-out the chain. It has not been trained yet. `:countdown` compares search methods where a search can
-prune; `:countdown_smoke` is its small form for tests.
+out the chain; docs/router.md has two trained models. `:countdown` compares search methods where a
+search can prune; `:countdown_smoke` is its small form for tests.
 
     python -m launch.run_r1 --config=configs/tiny.py:countdown --workdir=runs/countdown \
         --stages=base,verifiers,search
