@@ -1,4 +1,4 @@
-"""Countdown: reach a target with given numbers, each used exactly once, by + - and *.
+"""Countdown: reach a target with given numbers, each used exactly once, by `+`, `-` and `*`.
 
 This is the domain in which a search can prune. A first step may lead to a dead end, from which no
 further step reaches the target, and one can know that long before the answer.
@@ -35,7 +35,7 @@ Move = tuple[int, str, int]
 
 @functools.lru_cache(maxsize=1 << 16)
 def reachable(numbers: tuple[int, ...]) -> frozenset[int]:
-    """Returns every value of an expression that uses each number once, and only + - and *.
+    """Returns every value of an expression that uses each number once, and only `+`, `-`, `*`.
 
     Args:
       numbers: at most `MOST_NUMBERS` numbers, sorted.
