@@ -8,6 +8,7 @@ from typing import Any
 from launch.report import charts
 from launch.report.charts import Figure, Point, Series, Table, interval, short
 from launch.report.sources import Run
+from reasoning.router.metrics import FIGURES
 from reasoning.statistics import share_with_ci
 
 # Metrics in this order, then all others.
@@ -185,10 +186,9 @@ def router(report: Mapping[str, Any]) -> tuple[list[Figure], list[Table]]:
     note += " intervals over questions."
     title, x = "Accuracy against the mean cost of a question", "tokens a question"
     figure = charts.chart(title, x, "accuracy (%)", series, note=note, log_x=True, bounds=(0, 100))
-    figures = ("apgr", "cpt50", "cpt80", "cpt95", "kept_cost")
     rows = []
     for kind, measures in kinds.items():
-        cells = [_two_digits(measures.get(name)) for name in figures]
+        cells = [_two_digits(measures.get(name)) for name in FIGURES]
         rows.append([kind, *cells, short(measures.get("ece"))])
     headers = [
         "router", "APGR", "CPT(50)", "CPT(80)", "CPT(95)",

@@ -18,6 +18,8 @@ from reasoning.router.predictor import Predictions, price_choice
 LEVELS = (50, 80, 95)
 # The share of the best fixed route's accuracy that `kept_cost` asks for.
 KEPT = 0.95
+# The figures of `report` that have an interval.
+FIGURES = ("apgr", *(f"cpt{level}" for level in LEVELS), "kept_cost")
 RESAMPLES = 1000
 _SHARES = np.linspace(0, 1, 201)
 
@@ -65,16 +67,16 @@ def oracle(outcomes: Outcomes) -> Predictions:
     return Predictions(outcomes.correct, outcomes.cost)
 
 
-def gap_curves(found: Sweep, weights: np.ndarray) -> np.ndarray:
+def gap_curves(correct: np.ndarray, cost: np.ndarray) -> np.ndarray:
     """Returns PGR at each share of `_SHARES` for every resample, `[B, 201]`; NaN without a gap.
 
     Args:
-      found: the sweep, whose first and last thresholds are the weak and the strong route.
-      weights: `[B, n]`, how often each resample holds each query.
+      correct: `[B, K]`, mean accuracy of B resamples at the thresholds of a `Sweep`, of which the
+        first is the weak route and the last the strong one.
+      cost: likewise.
     """
-    correct, cost = _resampled(found, weights)
     gap, span = correct[:, -1:] - correct[:, :1], cost[:, -1:] - cost[:, :1]
-    curves = np.full((len(weights), len(_SHARES)), np.nan)
+    curves = np.full((len(correct), len(_SHARES)), np.nan)
     for b in np.flatnonzero((gap[:, 0] > 0) & (span[:, 0] > 0)):
         share = (cost[b] - cost[b, 0]) / span[b]
         recovered = (correct[b] - correct[b, 0]) / gap[b]
@@ -84,21 +86,14 @@ def gap_curves(found: Sweep, weights: np.ndarray) -> np.ndarray:
     return curves
 
 
-def kept_cost(found: Sweep, weights: np.ndarray) -> np.ndarray:
+def kept_cost(correct: np.ndarray, cost: np.ndarray) -> np.ndarray:
     """Returns the least cost that keeps `KEPT` of the strong route's accuracy, for every resample.
 
     It is a share of the strong route's cost, so at most 1, since that route is the last threshold.
     For the arguments see `gap_curves`.
     """
-    correct, cost = _resampled(found, weights)
     keeps = correct >= KEPT * correct[:, -1:]
     return np.where(keeps, cost / cost[:, -1:], np.inf).min(1)
-
-
-def _resampled(found: Sweep, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean accuracy and cost at each threshold for every resample, each `[B, K]`."""
-    total = weights.sum(1, keepdims=True)
-    return weights @ found.correct.T / total, weights @ found.cost.T / total
 
 
 def report(
@@ -120,15 +115,16 @@ def report(
     weights = np.concatenate(
         [np.ones((1, n)), rng.multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float)]
     )
-    found = sweep(outcomes, predictions, strong)
-    curves = gap_curves(found, weights)
+    found, total = sweep(outcomes, predictions, strong), weights.sum(1, keepdims=True)
+    correct, cost = weights @ found.correct.T / total, weights @ found.cost.T / total
+    curves = gap_curves(correct, cost)
     figures: dict[str, Any] = {"apgr": _figure(curves.mean(1), n)}
     for level in LEVELS:
         reached = curves >= level / 100
         least = np.where(reached.any(1), _SHARES[reached.argmax(1)], 1.0)
         least = np.where(np.isnan(curves[:, 0]), np.nan, least)
         figures[f"cpt{level}"] = _figure(least, n)
-    figures["kept_cost"] = _figure(kept_cost(found, weights), n)
+    figures["kept_cost"] = _figure(kept_cost(correct, cost), n)
     figures["ece"] = expected_calibration_error(outcomes.correct, predictions.accuracy)
     return figures
 

@@ -27,6 +27,7 @@ from reasoning.router import fitting
 from reasoning.router.calibration import Calibration
 from reasoning.router.choosing import PredictiveRouter
 from reasoning.router.hidden import HiddenFeatures
+from reasoning.router.metrics import FIGURES
 from reasoning.router.outcomes import OutcomeTable, read_outcomes
 from reasoning.router.route import LONG_CHAIN, VERIFIER_SEARCH, VOTE, Promise, Route
 from reasoning.search.interface import Policy, SearchMethod
@@ -42,8 +43,6 @@ from train.progress import Progress
 
 # Problems that are answered together, and written to the log together.
 _BATCH = 64
-# Figures of a kind with an interval, as they are shown.
-FIGURES = ("apgr", "cpt50", "cpt80", "cpt95", "kept_cost")
 # Promises that every report tries on the held-out outcomes.
 TRIED = ("loss=0.01", "loss=0.02", "loss=0.05")
 
