@@ -1,5 +1,6 @@
 """Opens the models that a server offers: weights, engines and the router."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ from launch.jobs.asked import LocalModel
 from models.checkpoint import load_params
 from models.decoding.slot_sampler import SlotSampler
 from reasoning.router import PredictiveRouter, load
+from reasoning.router.hidden import HiddenFeatures
+from reasoning.router.predictor import Features
 from reasoning.router.route import LONG_CHAIN, SHORT_CHAIN, VOTE, Route, direct
 from reasoning.router.rules import RulesPredictor
 from reasoning.serving.engine import Engine
@@ -24,7 +27,8 @@ def open_models(
     Args:
       model: the reasoner; see `models.checkpoint_source`.
       cheap: another checkpoint for cheap answers; empty for the same one without a chain.
-      router: the folder of a router; empty for rules.
+      router: the folder of a router; empty for rules. One of the kind `hidden` was fitted with the
+        reasoner.
       slots, context, queue: sizes of the engines.
       lock: held while a program runs on the device.
       named_budgets: whether the models were trained to keep a budget that the question names.
@@ -32,22 +36,36 @@ def open_models(
     Raises:
       OSError, ValueError: something is missing or does not fit; one line.
     """
-    settings = slots, context, queue, dtype, lock, chunk, named_budgets
-    reasoner = _open(model, *settings)
-    other = _open(cheap, *settings) if cheap else None
-    chosen = load(router) if router else _rules(context)
+    settings = slots, context, queue, lock, chunk, named_budgets
+    local = LocalModel(model, dtype=dtype)
+    params = load_params(local.path, local.model.config, None)
+    chosen = load(router, _features(local, params, lock)) if router else _rules(context)
+    reasoner, other = _checkpoint(local, params, *settings), None
+    if cheap:
+        local = LocalModel(cheap, dtype=dtype)
+        params = load_params(local.path, local.model.config, None)
+        other = _checkpoint(local, params, *settings)
     for checkpoint in [reasoner, *([other] if other else [])]:
         checkpoint.engine.start()
-    return Models(reasoner, other, chosen, lock=lock)
+    return Models(reasoner, other, chosen)
 
 
-def _open(name, slots, context, queue, dtype, lock, chunk, named_budgets) -> Checkpoint:
-    local = LocalModel(name, dtype=dtype)
+def _features(local: LocalModel, params: Any, lock: Any) -> Features:
+    """Returns what reads queries for a router, in turns with the engines; see `HiddenFeatures`."""
+    read = HiddenFeatures(local.model, params, local.tokenizer, local.template)
+
+    def features(queries):
+        with lock or contextlib.nullcontext():
+            return read(queries)
+
+    return features
+
+
+def _checkpoint(local, params, slots, context, queue, lock, chunk, named_budgets) -> Checkpoint:
     config = local.model.config
-    params = load_params(local.path, config, None)
     # Whole chunks, so that the last one fits as well.
     columns = max(chunk, min(context, config.max_length) // chunk * chunk)
-    shown = Path(name).name or name
+    shown = Path(local.name).name or local.name
     vocabulary = Vocabulary(local.tokenizer, config.vocab_size)
     sampler = SlotSampler(
         local.model, params, slots=slots, columns=columns, stop_ids=local.tokenizer.stop_ids,

@@ -10,11 +10,13 @@ from typing import Any
 
 from models.files import read_json
 from reasoning.router.choosing import PredictiveRouter, read_calibration
+from reasoning.router.predictor import Features
 from reasoning.router.route import Decision, Promise, Route, Router
 
 __all__ = ["KINDS", "Decision", "Promise", "Route", "Router", "load", "load_predictor"]
 
-# Kind -> its module, which has `load(directory, routes)`. Modules are imported when used.
+# Kind -> its module, which has `load(directory, routes)`; that of `hidden` also takes the features
+# of its model. Modules are imported when used.
 KINDS = {
     "rules": "reasoning.router.rules",
     "knn": "reasoning.router.knn",
@@ -23,13 +25,13 @@ KINDS = {
 }
 
 
-def load(directory: str | Path, **arguments: Any) -> PredictiveRouter:
+def load(directory: str | Path, features: Features | None = None) -> PredictiveRouter:
     """Opens the router that `launch.run_router` wrote into a folder.
 
     Args:
       directory: the folder.
-      arguments: what a kind needs beside its files: `features` for `hidden`, see
-        `reasoning.router.hidden`.
+      features: reads queries with the model of a router of the kind `hidden`, which needs it; see
+        `reasoning.router.hidden`. Other kinds ignore it.
 
     Raises:
       OSError, ValueError: the folder holds no router, or a damaged one.
@@ -47,7 +49,7 @@ def load(directory: str | Path, **arguments: Any) -> PredictiveRouter:
         promise = Promise(**promise) if promise else None
     except (KeyError, TypeError) as error:
         raise ValueError(f"{about_path} describes no router ({error}): fit it again") from None
-    predictor = load_predictor(kind, directory, routes, **arguments)
+    predictor = load_predictor(kind, directory, routes, features)
     calibration = None
     if calibrated:
         path = directory / "calibration.npz"
@@ -58,12 +60,15 @@ def load(directory: str | Path, **arguments: Any) -> PredictiveRouter:
     return PredictiveRouter(predictor, calibration, promise)
 
 
-def load_predictor(kind: str, directory: Path, routes: tuple[Route, ...], **arguments: Any) -> Any:
-    """Reads the predictor of a kind.
+def load_predictor(
+    kind: str, directory: Path, routes: tuple[Route, ...], features: Features | None = None
+) -> Any:
+    """Reads the predictor of a kind; see `load`.
 
     Raises:
       ValueError: the kind is unknown.
     """
     if kind not in KINDS:
         raise ValueError(f"router kind={kind!r} is unknown: choose one of {', '.join(KINDS)}")
-    return importlib.import_module(KINDS[kind]).load(directory, routes, **arguments)
+    arguments = (features,) if kind == "hidden" else ()
+    return importlib.import_module(KINDS[kind]).load(directory, routes, *arguments)

@@ -2,8 +2,8 @@
 
 The head reads the final hidden state, averaged over the tokens of the query and at its last token,
 and gives for every route the logit of being right and the cost. `launch.jobs.routing.router_head`
-trains it with the project's own step. The decoder itself is not trained, and a server has the
-states from prefilling the query.
+trains it with the project's own step. The decoder itself is not trained. A saved head also holds
+the features of one fixed query, so that it is never used with another model.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,15 +18,16 @@ from models.decoder import LanguageModel
 from models.files import atomic_file
 from models.tokens.tokenizer import Tokenizer
 from reasoning.router.calibration import Outcomes
-from reasoning.router.predictor import Predictions
+from reasoning.router.predictor import Features, Predictions
 from reasoning.router.route import Route
 
-# queries -> float32 `[n, F]`.
-Features = Callable[[Sequence[str]], np.ndarray]
 # (features, outcomes, seed) -> the arrays of a head.
 TrainHead = Callable[[np.ndarray, Outcomes, int], dict[str, np.ndarray]]
 # Prompts are padded to a multiple of this, so that few programs are compiled.
 _PAD, _ROWS = 64, 16
+# The query whose features a saved head holds, and how far those of the same model may differ from
+# them, as a share of their length: another dtype rounds otherwise.
+_PROBE, _TOLERANCE = "hello", 0.1
 
 
 class HiddenFeatures:
@@ -70,8 +71,9 @@ class HiddenFeatures:
         for first in range(0, len(order), _ROWS):
             batch = order[first : first + _ROWS]
             longest = min(-(-len(prompts[batch[-1]]) // _PAD) * _PAD, self._most)
-            tokens = np.zeros((_ROWS, longest), np.int32)
-            lengths = np.ones(_ROWS, np.int32)
+            rows = min(_ROWS, 1 << (len(batch) - 1).bit_length())
+            tokens = np.zeros((rows, longest), np.int32)
+            lengths = np.ones(rows, np.int32)
             for row, i in enumerate(batch):
                 tokens[row, : len(prompts[i])], lengths[row] = prompts[i], len(prompts[i])
             values = np.asarray(self._read(self._params, tokens, lengths))
@@ -123,7 +125,8 @@ class HiddenPredictor:
         """Writes the head; the decoder stays where it is."""
         with atomic_file(directory / "hidden.npz", "wb") as file:
             arrays = {name.replace("/", "."): x for name, x in self._params.items()}
-            np.savez(file, allow_pickle=False, **arrays)
+            probe = self._features([_PROBE])[0]
+            np.savez(file, allow_pickle=False, probe=probe, **arrays)
 
 
 def load(
@@ -132,8 +135,8 @@ def load(
     """Reads what `HiddenPredictor.save` wrote.
 
     Raises:
-      ValueError: `features` is missing; it is the `HiddenFeatures` of the model that it was fitted
-        with.
+      ValueError: `features` is missing, or comes from another model or template than the head was
+        fitted with.
     """
     if features is None:
         raise ValueError(
@@ -141,4 +144,12 @@ def load(
         )
     with np.load(directory / "hidden.npz", allow_pickle=False) as found:
         params = {name.replace(".", "/"): found[name] for name in found.files}
+    expected, read = params.pop("probe", np.zeros(0)), features([_PROBE])[0]
+    if read.shape != expected.shape or not (
+        np.linalg.norm(read - expected) <= _TOLERANCE * np.linalg.norm(expected)
+    ):
+        raise ValueError(
+            f"{directory} was fitted with another model or template: give that model, or fit the"
+            " router again"
+        )
     return HiddenPredictor(routes, features, params)

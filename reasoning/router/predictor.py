@@ -1,13 +1,16 @@
 """The interface of what a router knows: how likely each route is right, and what it costs."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from reasoning.router.route import Route
+
+# Reads queries with a model: queries -> float32 `[n, F]`.
+Features = Callable[[Sequence[str]], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)

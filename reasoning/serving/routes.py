@@ -7,7 +7,6 @@ The router (`reasoning.router`) chooses for the model `auto`; the client's `reas
 import collections
 import dataclasses
 import math
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,9 +43,8 @@ class Models:
     Args:
       reasoner: the checkpoint of `reasoner`, and of its own name.
       cheap: the checkpoint of `cheap`; the same one answers without a chain.
-      router: chooses for `auto`.
+      router: chooses for `auto`, in any thread.
       samples: responses of a vote at high effort.
-      lock: held while a program runs on the device; a router may run one, in any thread.
     """
 
     def __init__(
@@ -55,10 +53,9 @@ class Models:
         cheap: Checkpoint | None,
         router: Router,
         samples: int = 8,
-        lock: Any = None,
     ):
         self.reasoner, self.cheap, self._router = reasoner, cheap or reasoner, router
-        self._samples, self._device = samples, lock or threading.Lock()
+        self._samples = samples
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -96,8 +93,7 @@ class Models:
         if request.model == AUTO and asked is not True:
             query = next((m for m in reversed(request.messages) if m.role == "user"), None)
             text = query.plain["content"] if query else ""
-            with self._device:
-                decision = decide(text, self._router, limits, effort, budget)
+            decision = decide(text, self._router, limits, effort, budget)
         elif effort is None and budget is None and request.model not in (REASONER, AUTO):
             # The checkpoint as it is, under its own name.
             route = Route("long_chain", max(1, chain))

@@ -55,6 +55,29 @@ def test_routes_are_run_once_and_every_kind_can_be_opened(model, tmp_path):
     assert sorted(again.splitlines()) == sorted(whole.splitlines())
 
 
+def test_a_router_that_reads_hidden_states_is_served_with_its_model_only(model, tmp_path):
+    pytest.importorskip("starlette", reason="needs the server's packages: pip install .[serve]")
+    from launch.jobs.serving import open_models
+    from reasoning.serving.requests import ChatRequest
+
+    config = config_of(model)
+    config.kinds, config.template = ("hidden",), "auto"
+    run_router.run(config, str(tmp_path))
+    sizes = {"slots": 2, "context": 64, "queue": 2, "chunk": 16}
+    served = open_models(str(model), router=str(tmp_path / "hidden"), **sizes)
+    served.reasoner.engine.close()
+    message = {"role": "user", "content": "3 + 4"}
+    choice = served.choose(ChatRequest(model="auto", messages=[message]), 48)
+    assert choice.decision.route.name in config.routes and "hidden states" in choice.decision.why
+
+    other = tmp_path / "other" / "hf"
+    config = gguf_files.BASE
+    params = jax.jit(LanguageModel(config).init)(jax.random.key(1))
+    export_model(other, config, params, gguf_files.make_tokenizer())
+    with pytest.raises(ValueError, match="another model or template"):
+        open_models(str(other), router=str(tmp_path / "hidden"), **sizes)
+
+
 def test_a_model_that_keeps_budgets_is_told_them(model, tmp_path, monkeypatch):
     prompts = set()
     generate = JaxGenerator.generate

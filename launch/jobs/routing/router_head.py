@@ -10,7 +10,8 @@ import numpy as np
 from models.sharding import make_mesh
 from reasoning.router.calibration import Outcomes
 from reasoning.router.fitting import Fit
-from reasoning.router.hidden import Features, HiddenPredictor, head
+from reasoning.router.hidden import HiddenPredictor, head
+from reasoning.router.predictor import Features
 from reasoning.router.route import Route
 from train.optimizer import make_optimizer
 from train.state import TrainState

@@ -58,9 +58,10 @@ def test_the_head_learns_and_comes_back_from_its_files(tmp_path):
     x = rng.normal(size=(200, 6)).astype(np.float32)
     outcomes = Outcomes(np.stack([x[:, 0] > 0, np.ones(200)], 1).astype(float), np.ones((200, 2)))
     states = {str(i): row for i, row in enumerate(x)}
+    probe = {"hello": x[0]}
 
     def read(queries):
-        return np.stack([states[query] for query in queries])
+        return np.stack([(states | probe)[query] for query in queries])
 
     fitted = HiddenPredictor(ROUTES, read, train_head(x, outcomes, 0))
     predicted = fitted.predict(list(states))
@@ -71,6 +72,11 @@ def test_the_head_learns_and_comes_back_from_its_files(tmp_path):
     np.testing.assert_allclose(again.accuracy, predicted.accuracy, rtol=1e-6)
     with pytest.raises(ValueError, match="features"):
         router.load(tmp_path)
+    # Another dtype rounds otherwise; another model gives other features, or a different number.
+    router.load(tmp_path, features=lambda queries: read(queries) * 1.01)
+    for other in (lambda queries: -read(queries), lambda queries: read(queries)[:, :3]):
+        with pytest.raises(ValueError, match="another model or template"):
+            router.load(tmp_path, features=other)
 
 
 @settings(max_examples=20, deadline=None)
