@@ -80,7 +80,11 @@ def next_command(
     stages = {n: s["metrics"] for n, s in report.get("stages", {}).items() if s.get("metrics")}
     again = ["launch.run_r1", f"--config={config}", f"--workdir={workdir}"]
     last = list(stages)[-1] if stages else ""
-    if not stages or last == "base":
+    # A world whose reasoner is the base model compares search methods, and has no RL before it.
+    untrained = report.get("config", {}).get("reasoner") == "base"
+    if untrained and not report.get("search"):
+        arguments = [*again, "--stages=base,verifiers,search"]
+    elif not stages or last == "base" and not untrained:
         arguments = [*again, "--stages=base,r1_zero"]
     elif last == "r1_zero" and not _helped(stages):
         steps = (report.get("config", {}).get("r1_zero") or {}).get("steps") or 100

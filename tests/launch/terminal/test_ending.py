@@ -167,6 +167,12 @@ def test_students_are_told():
     assert "sequence has most answers to math right, 98.0 %" in second
 
 
+def searches(whole):
+    """A report of a world whose reasoner is the base model."""
+    whole["config"]["reasoner"] = "base"
+    return whole
+
+
 @pytest.mark.parametrize(
     "whole, command",
     [
@@ -174,6 +180,11 @@ def test_students_are_told():
         (report(metrics(73)), "--stages=base,r1_zero"),
         (report(metrics(73), metrics(80)), "--config.r1_zero.steps=300"),
         (report(metrics(73), metrics(190)), "launch.run_chat --model=runs/tiny/seed_0/r1_zero/hf"),
+        (searches(report(metrics(73))), "--stages=base,verifiers,search"),
+        (
+            searches(report(metrics(73), search=search(350))),
+            "launch.run_chat --model=runs/tiny/seed_0/base/hf",
+        ),
     ],
 )
 def test_the_next_command_fits_the_outcome(whole, command):
