@@ -14,12 +14,12 @@ import json
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from launch.jobs.finetune import open_checkpoint
 from models.checkpoint import load_params
 from models.checkpoint_source import locate
+from models.decoder import LanguageModel
 from models.decoding.self_check import divergence
 from models.decoding.weights import reshard
 from models.logprobs import token_logprobs
@@ -62,10 +62,9 @@ def measure(source: str, prompts: int, tokens: int, seed: int) -> dict[str, Any]
             divergences.append(kl)
             gaps.append(gap)
             changed.append(np.mean(np.abs(np.expm1(trainer - completion.logprobs)) > 0.1))
-        copy = jax.eval_shape(reshard(model, None, int8), params)
-        weights = sum(
-            leaf.size * (1 if leaf.dtype == jnp.int8 else 2) for leaf in jax.tree.leaves(copy)
-        )
+        bfloat16 = LanguageModel(model.config.replace(dtype="bfloat16"))
+        copy = jax.eval_shape(reshard(bfloat16, None, int8), params)
+        weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(copy))
         found[name] = {
             "kl": mean_with_ci(divergences),
             "weights_changed_by_a_tenth": mean_with_ci(changed),
