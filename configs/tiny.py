@@ -17,8 +17,9 @@ from ml_collections import ConfigDict
 from configs import optimizer, rl, tiny_student
 
 ARGUMENTS = ("", "smoke", "search", "dial", "countdown", "countdown_smoke")
-# Half of the problems of `:dial` name no budget, the others one of these; 0 asks for no chain.
-BUDGETS = (0, 24, 40)
+# Half of the problems of `:dial` name no budget, the others one of these; 0 asks for no chain, and 96
+# is all that a response may have.
+BUDGETS = (0, 24, 40, 96)
 COUNTDOWN = "tiny_countdown"
 
 
@@ -69,7 +70,7 @@ def get_config(arg: str = "") -> ConfigDict:
         dialled = {task: count // 2 for task, count in reasoning.items()}
         for budget in BUDGETS:
             for task, count in reasoning.items():
-                dialled[f"{task}?budget={budget}"] = count // 6
+                dialled[f"{task}?budget={budget}"] = count // (2 * len(BUDGETS))
         # Facts and small talk are what a question without a chain is for.
         for task, count in others.items():
             dialled |= {task: count, f"{task}?budget=0": count}
