@@ -10,6 +10,7 @@ A directory holds `labels/` (JSONL by task and chunk) and, for each verifier, `c
 `metrics.jsonl` and, once it is trained, `hf/`.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ from reasoning.verifiers.process_bench import Annotated
 from train.data import Example
 from train.objectives import process_reward
 from train.optimizer import make_optimizer
+from train.progress import Progress
 from train.step import make_train_step
 
 PROCESS_SOFT, PROCESS_HARD, OUTCOME = "process_soft", "process_hard", "outcome"
@@ -143,10 +145,14 @@ def train_verifiers(
     solutions: list[LabelledSolution] = []
     with generator.holding(params), jax.set_mesh(work.mesh):
         for i, (task, problems) in enumerate(plan.problems):
-            solutions += label_steps(
-                generator, task, problems, plan.template, plan.labelling,
-                directory / "labels" / str(i),
-            )  # fmt: skip
+            folder = directory / "labels" / str(i)
+            done = len(list(folder.glob("[0-9]*.jsonl"))) * plan.labelling.chunk
+            progress = Progress(f"labels of {task.name}", len(problems), min(done, len(problems)))
+            with contextlib.closing(progress):
+                solutions += label_steps(
+                    generator, task, problems, plan.template, plan.labelling, folder,
+                    lambda count, progress=progress: progress.update(count, {}),
+                )  # fmt: skip
     _train(params, plan, solutions, directory)
     return {"labels": _summary(solutions), "process_bench": _measure(plan, directory)}
 

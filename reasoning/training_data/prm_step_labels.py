@@ -8,7 +8,7 @@ is the verdict on the solution itself.
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +113,7 @@ def label_steps(
     template: PromptTemplate,
     settings: LabelSettings,
     directory: str | Path,
+    told: Callable[[int], None] = lambda labelled: None,
 ) -> list[LabelledSolution]:
     """Samples solutions of the problems and labels their steps. An interrupted run can be resumed.
 
@@ -124,6 +125,7 @@ def label_steps(
       settings: how to sample and label.
       directory: gets one JSONL file per chunk; a file exists only if it is complete. The same
         arguments give the same files.
+      told: is called with the number of problems that are labelled, after each chunk.
 
     Returns:
       `settings.solutions` solutions of every problem, in order.
@@ -145,6 +147,7 @@ def label_steps(
             )
             write_jsonl(path, map(dataclasses.asdict, chunk))
         labelled += [LabelledSolution(**record) for _, record in read_jsonl(path)]
+        told(min(start + settings.chunk, len(problems)))
     return labelled
 
 

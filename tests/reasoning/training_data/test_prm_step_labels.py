@@ -65,7 +65,12 @@ class Scripted:
 
 def run(tmp_path, generator=None, problems=PROBLEMS, settings=SETTINGS):
     generator = generator or Scripted()
-    labelled = label_steps(generator, Toy("toy"), problems, "Q{}".format, settings, tmp_path)
+    told = []
+    labelled = label_steps(
+        generator, Toy("toy"), problems, "Q{}".format, settings, tmp_path, told.append
+    )
+    chunks = range(0, len(problems), settings.chunk)
+    assert told == [min(start + settings.chunk, len(problems)) for start in chunks]
     return generator, labelled
 
 
