@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from configs import optimizer, rl, tiny_student
 
 ARGUMENTS = ("", "smoke", "search", "dial", "countdown", "countdown_smoke")
-# Half of the problems of `:dial` name no budget, the others one of these; 0 asks for no chain, and 96
-# is all that a response may have.
+# Half of the problems of `:dial` name no budget, the others one of these; 0 asks for no chain, and
+# 96 is all that a response may have.
 BUDGETS = (0, 24, 40, 96)
 COUNTDOWN = "tiny_countdown"
 
@@ -234,12 +234,13 @@ def _countdown(config: ConfigDict, smoke: bool) -> None:
     config.pretrain.corpus = config.distill.base.pretrain.corpus = "countdown"
     config.pretrain.documents = 1000 if smoke else 60_000
 
-    config.verifiers.problems = {COUNTDOWN: 24 if smoke else 4000}
+    # Four numbers: a base model (seed 100) solves 12 % of such problems, and 3 % of those with five.
+    task = f"{COUNTDOWN}?low=4&high=4"
+    config.verifiers.problems = {task: 24 if smoke else 4000}
     config.verifiers.solutions, config.verifiers.completions = 2, 4
     config.verifiers.max_new_tokens = 96
 
-    # Five numbers: the earlier a path is given up, the more tokens it saves.
-    config.search.task = f"{COUNTDOWN}?low=5&high=5"
+    config.search.task = task
     config.search.problems = 16 if smoke else 300
     config.search.calibration = 16 if smoke else 60
     config.search.budgets = (1, 4) if smoke else (1, 2, 4, 8, 16, 32)

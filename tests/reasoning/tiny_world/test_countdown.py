@@ -304,7 +304,8 @@ def test_no_test_problem_is_in_the_corpus_in_any_order_or_language(documents):
 
 def test_the_corpus_has_right_attempts_and_dead_ends(documents):
     """Every line is right arithmetic and the answer is what the lines say; some miss the target."""
-    right, styles, dead = collections.Counter(), collections.Counter(), 0
+    right, styles = collections.Counter(), collections.Counter()
+    dead = endings = 0
     for target, numbers, response in _asked(documents):
         parsed = parse_response(response)
         lines = [STEP.search(line) for line in response.splitlines()]
@@ -317,9 +318,11 @@ def test_the_corpus_has_right_attempts_and_dead_ends(documents):
         if len(numbers) == 4:
             right[correct] += 1
             dead += bool(lines) and target not in all_values([int(x) for x in lines[0][4].split()])
+        endings += numbers[0] > countdown.LARGEST
         styles["tagged" if parsed.well_formed else "untagged" if lines else "direct"] += 1
-    assert 0.4 < right[True] / right.total() < 0.6
-    assert 0.1 < dead / right.total() < 0.4
+    assert 0.65 < right[True] / right.total() < 0.85
+    assert 0.05 < dead / right.total() < 0.25
+    assert 0.2 < endings / styles.total() < 0.3
     for style, weight in countdown_corpus.STYLE_WEIGHTS.items():
         assert styles[style] / styles.total() == pytest.approx(weight / 100, abs=0.03)
 
