@@ -52,6 +52,7 @@ def measure(source: str, prompts: int, tokens: int, seed: int) -> dict[str, Any]
         groups = generator.generate_from_ids(asked, max_new_tokens=tokens, seed=seed)
         divergences, gaps, changed = [], [], []
         for ids, (completion,) in zip(asked, groups, strict=True):
+            assert completion.logprobs is not None
             row = np.zeros((1, width), np.int32)
             sequence = [*ids, *completion.token_ids]
             row[0, : len(sequence)] = sequence
