@@ -234,7 +234,8 @@ def _countdown(config: ConfigDict, smoke: bool) -> None:
     config.pretrain.corpus = config.distill.base.pretrain.corpus = "countdown"
     config.pretrain.documents = 1000 if smoke else 60_000
 
-    # Four numbers: the base model (seed 100) solves 12 % of such problems, and 3 % with five.
+    # Four numbers: the base model solves few of these in one attempt (docs/results.md), and with
+    # five it solves fewer still.
     task = f"{COUNTDOWN}?low=4&high=4"
     config.verifiers.problems = {task: 24 if smoke else 4000}
     config.verifiers.solutions, config.verifiers.completions = 2, 4

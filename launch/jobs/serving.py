@@ -37,17 +37,20 @@ def open_models(
       OSError, ValueError: something is missing or does not fit; one line.
     """
     settings = slots, context, queue, lock, chunk, named_budgets
-    local = LocalModel(model, dtype=dtype)
-    params = load_params(local.path, local.model.config, None)
+    local, params = _load(model, dtype)
     chosen = load(router, _features(local, params, lock)) if router else _rules(context)
     reasoner, other = _checkpoint(local, params, *settings), None
     if cheap:
-        local = LocalModel(cheap, dtype=dtype)
-        params = load_params(local.path, local.model.config, None)
-        other = _checkpoint(local, params, *settings)
+        other = _checkpoint(*_load(cheap, dtype), *settings)
     for checkpoint in [reasoner, *([other] if other else [])]:
         checkpoint.engine.start()
     return Models(reasoner, other, chosen)
+
+
+def _load(name: str, dtype: str) -> tuple[LocalModel, Any]:
+    """Returns a checkpoint and its parameters."""
+    local = LocalModel(name, dtype=dtype)
+    return local, load_params(local.path, local.model.config, None)
 
 
 def _features(local: LocalModel, params: Any, lock: Any) -> Features:

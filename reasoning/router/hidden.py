@@ -23,7 +23,8 @@ from reasoning.router.route import Route
 
 # (features, outcomes, seed) -> the arrays of a head.
 TrainHead = Callable[[np.ndarray, Outcomes, int], dict[str, np.ndarray]]
-# Prompts are padded to a multiple of this, so that few programs are compiled.
+# The least length that prompts are padded to, and the most rows of a batch. Lengths and rows are
+# powers of two, so that few programs are compiled.
 _PAD, _ROWS = 64, 16
 # The query whose features a saved head holds, and how far those of the same model may differ from
 # them, as a share of their length: another dtype rounds otherwise.
@@ -70,7 +71,8 @@ class HiddenFeatures:
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         for first in range(0, len(order), _ROWS):
             batch = order[first : first + _ROWS]
-            longest = min(-(-len(prompts[batch[-1]]) // _PAD) * _PAD, self._most)
+            longest = max(_PAD, 1 << (len(prompts[batch[-1]]) - 1).bit_length())
+            longest = min(longest, self._most)
             rows = min(_ROWS, 1 << (len(batch) - 1).bit_length())
             tokens = np.zeros((rows, longest), np.int32)
             lengths = np.ones(rows, np.int32)

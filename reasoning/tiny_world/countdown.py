@@ -120,14 +120,19 @@ def draw_countdown(rng: random.Random, language: Language, level: int) -> Proble
         target = left[0]
         if level > 1 and (target < LEAST_TARGET or not _can_fail(numbers, steps, target)):
             continue
-        question = rng.choice(language.countdown_questions)
         return Problem(
             "tiny_countdown",
-            question.format(target, ", ".join(map(str, numbers))),
+            ask(rng, language, numbers, target),
             _expression(steps) if steps else str(target),
             {"language": language.name, "numbers": numbers, "target": target,
              "steps": [list(step) for step in steps], "level": level},
         )  # fmt: skip
+
+
+def ask(rng: random.Random, language: Language, numbers: Sequence[int], target: int) -> str:
+    """Returns the question for a target, in one of the language's wordings."""
+    wording = rng.choice(language.countdown_questions)
+    return wording.format(target, ", ".join(map(str, numbers)))
 
 
 def _can_fail(numbers: Sequence[int], steps: Sequence[Move], target: int) -> bool:

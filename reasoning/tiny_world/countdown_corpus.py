@@ -3,8 +3,8 @@
 Writers do not always look ahead. Any step may be one at random, and who is then in a dead end goes
 on at random to an answer that is wrong. So a model of this corpus proposes right and wrong steps,
 and a search has something to choose from. A model has to look for the target before it can choose:
-it learns that from problems which are almost solved. No document has a question of the test split
-(`splits`).
+problems that are almost solved are there to teach that. No document has a question of the test
+split (`splits`).
 """
 
 import random
@@ -19,8 +19,8 @@ from reasoning.tiny_world.language import LANGUAGES
 TASK = "tiny_countdown"
 # Share of documents that are separate steps, without a target.
 DRILL_SHARE = 0.1
-# Share of documents that are problems from their last or last two steps on. Without them, a base
-# model of 60,000 documents took even its last step at random (seed 100).
+# Share of documents that are problems with one or two steps to go. A corpus without them, and with
+# twice as many random steps, left a base model (seed 100) choosing even its last step at random.
 ENDING_SHARE = 0.25
 # Weights of the numbers of a problem, and of the styles of its answer.
 LEVEL_WEIGHTS = {2: 2, 3: 3, 4: 4, 5: 3}
@@ -77,8 +77,7 @@ def document(rng: random.Random) -> str:
     ending = rng.random() < ENDING_SHARE
     if ending:
         numbers, target = _ending(rng)
-        question = rng.choice(language.countdown_questions)
-        question = question.format(target, ", ".join(map(str, numbers)))
+        question = countdown.ask(rng, language, numbers, target)
     else:
         (level,) = rng.choices(tuple(LEVEL_WEIGHTS), tuple(LEVEL_WEIGHTS.values()))
         problem = corpus.train_problem(rng, TASK, language, {TASK: (level, level)})
