@@ -77,6 +77,8 @@ def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
     config.microbatches = (completions + MICROBATCH_ROWS - 1) // MICROBATCH_ROWS
     config.rows = config.get_ref("microbatches") * MICROBATCH_ROWS
     config.row_length = config.get_ref("max_new_tokens") + 512
+    # Not on TPUs, whose attention kernel has no shared prompts.
+    config.share_prompts = False
 
     # None takes as many steps as `data_epochs` passes over the training problems need.
     config.steps = placeholder(int)

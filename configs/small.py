@@ -178,10 +178,12 @@ def _rl(smoke: bool, problems: dict[str, int], rewards: str, steps: int) -> Conf
     config.steps = 2 if smoke else steps
     config.temperature = 0.7
     config.prompts, config.group = (4, 2) if smoke else (8, 8)
-    config.max_new_tokens, config.row_length = MAX_NEW, ROW
+    config.max_new_tokens, config.row_length = MAX_NEW, ROW if smoke else 256
     config.sampler_rows = 8 if smoke else 64
     config.minibatches, config.epochs, config.recompute_old = 1, 1, False
-    config.rows, config.microbatches = (8, 1) if smoke else (64, 8)
+    # Eight answers at once share a prompt of about 60 tokens, three of the longest in a row.
+    config.share_prompts = True
+    config.rows, config.microbatches = (8, 2) if smoke else (24, 8)
     config.optimizer = optimizer.get_optimizer(
         "constant", learning_rate=2e-4, warmup_steps=0 if smoke else 1, b2=0.95
     )

@@ -295,18 +295,20 @@ class Model(abc.ABC):
         tokens_BT: jax.Array,
         positions_BT: jax.Array,
         segment_ids_BT: jax.Array,
+        prefix_ids_BT: jax.Array | None = None,
     ) -> jax.Array:
         """Returns hidden states `[B, T, D]` of packed rows, without a cache.
 
         Args:
           tokens_BT: int32 token ids.
-          positions_BT: int32 position of each token in its segment.
-          segment_ids_BT: int32 segment of each token; see `attention.packed_attention`.
+          positions_BT: int32 position of each token in its segment and the prefix before it.
+          segment_ids_BT, prefix_ids_BT: int32 segment of each token, and the one that it sees, too;
+            see `attention.packed_attention`.
         """
 
         def attend(q, k, v, cache, layer):
             del layer
-            return attention.packed_attention(q, k, v, segment_ids_BT), cache
+            return attention.packed_attention(q, k, v, segment_ids_BT, prefix_ids_BT), cache
 
         return self.bind(params).hidden(tokens_BT, positions_BT, attend)[0]
 

@@ -23,9 +23,10 @@ from rl.advantages import (
 from rl.ahead import Ahead
 from rl.kept_rollouts import KeptRollouts
 from rl.losses import PolicyLossConfig, policy_loss
+from rl.packed_rollouts import full_rows_first, pack_rollouts
 from rl.problem_stream import ProblemStream
 from rl.reference import ReferenceRenewal, completed
-from rl.rollouts import Rollouts, RolloutSampler, full_rows_first, pack_rollouts
+from rl.rollouts import Rollouts, RolloutSampler
 from rl.variants import Variant
 from train.source import Source
 
@@ -42,6 +43,8 @@ class LearnerConfig:
       microbatches: blocks of rows that one step processes in turn. Blocks without a token to train
         on are skipped, so empty rows cost nothing.
       row_length: tokens of a row, at least the longest prompt plus the longest completion.
+      share_prompts: whether completions in one row share a copy of their prompt. Rows should then
+        have room for several.
       recompute_old: whether the trainer recomputes log-probs before the first update, so that the
         ratios are free of the sampler's rounding (truncated importance sampling needs this).
       staleness: 0 samples with the weights in training; 1 samples with those of one iteration
@@ -56,6 +59,7 @@ class LearnerConfig:
     prompts: int
     rows: int
     row_length: int
+    share_prompts: bool = False
     microbatches: int = 1
     minibatches: int = 1
     epochs: int = 1
@@ -87,7 +91,7 @@ def make_policy_loss(
     """Returns a loss for `train.step.make_train_step`: `(params, batch) -> (loss, metrics)`."""
 
     def loss_fn(params, batch):
-        hidden = model.hidden(params, batch["tokens"], batch["positions"], batch["segment_ids"])
+        hidden = _hidden(model, params, batch)
         logprobs, entropy = token_logprobs(
             model, params, hidden, batch["tokens"], temperature=temperature, with_entropy=True
         )
@@ -102,19 +106,26 @@ def make_policy_loss(
 def make_trainer_logprobs(model: LanguageModel, temperature: float) -> Any:
     """Returns the compiled function `(params, batch) -> log-probs` of the trainer's forward pass.
 
-    The batch holds `tokens`, `positions` and `segment_ids`, each `[blocks, rows, length]`; the
-    function goes through the blocks one by one. Log-probs are float32 of the same shape.
+    The batch holds `tokens`, `positions`, `segment_ids` and, where prompts are shared,
+    `prefix_ids`, each `[blocks, rows, length]`; the function goes through the blocks one by one.
+    Log-probs are float32 of the same shape.
     """
 
     def logprobs(params, batch):
         def of_rows(rows):
-            hidden = model.hidden(params, rows["tokens"], rows["positions"], rows["segment_ids"])
+            hidden = _hidden(model, params, rows)
             return token_logprobs(model, params, hidden, rows["tokens"], temperature=temperature)
 
         # Every process reads all log-probs, so every process gets them.
         return constrain(jax.lax.map(of_rows, batch), None, None, None)
 
     return jax.jit(logprobs)
+
+
+def _hidden(model, params, batch):
+    """Returns the hidden states of rows that `pack_rollouts` laid out."""
+    names = ("tokens", "positions", "segment_ids")
+    return model.hidden(params, *(batch[name] for name in names), batch.get("prefix_ids"))
 
 
 class PolicySource(Source):
@@ -316,7 +327,7 @@ class PolicySource(Source):
         if kl_in != "loss":
             # A completion without advantage has no gradient unless the loss has a KL term.
             weights = np.where(advantages == 0, 0.0, weights)
-        batch, _ = pack_rollouts(rollouts, advantages, weights, config.rows, config.row_length)
+        batch, _ = self._packed(rollouts, advantages, weights)
         if config.recompute_old:
             batch["old_logprobs"] = self._trainer_logprobs(params, batch)
         if kl_in == "loss":
@@ -324,12 +335,16 @@ class PolicySource(Source):
             batch["reference_logprobs"] = self._trainer_logprobs(reference, batch)
         return full_rows_first(batch, config.microbatches)
 
+    def _packed(self, rollouts, advantages, weights):
+        config = self._config
+        return pack_rollouts(
+            rollouts, advantages, weights, config.rows, config.row_length, config.share_prompts
+        )
+
     def _penalised(self, params, rollouts: Rollouts) -> np.ndarray:
         """Returns rewards minus the KL to the reference policy, summed over each completion."""
         ones = np.ones_like(rollouts.rewards)
-        batch, spans = pack_rollouts(
-            rollouts, ones, ones, self._config.rows, self._config.row_length
-        )
+        batch, spans = self._packed(rollouts, ones, ones)
         logprobs = self._trainer_logprobs(completed(self._reference, params), batch)
         lengths = rollouts.lengths.ravel()
         mask = np.arange(lengths.max()) < lengths[:, None]
@@ -342,7 +357,8 @@ class PolicySource(Source):
         return subtract_kl(rollouts.rewards, policy, reference, mask, loss.beta, loss.kl_estimator)
 
     def _trainer_logprobs(self, params, batch) -> np.ndarray:
-        inputs = {name: batch[name] for name in ("tokens", "positions", "segment_ids")}
+        names = ("tokens", "positions", "segment_ids", "prefix_ids")
+        inputs = {name: batch[name] for name in names if name in batch}
         rows = len(batch["tokens"])
         blocks = self._config.microbatches
         blocked = {name: x.reshape(blocks, rows // blocks, -1) for name, x in inputs.items()}

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from models.seeds import derive_seed
+from rl.packed_rollouts import full_rows_first, pack_rollouts
 from rl.problem_stream import ProblemStream
-from rl.rollouts import Rollouts, RolloutSampler, full_rows_first, pack_rollouts
+from rl.rollouts import Rollouts, RolloutSampler
 from train.source import Batch, PackedSource, Source
 
 BATCH_KEYS = ("tokens", "positions", "segment_ids", "loss_weights")

@@ -1,4 +1,4 @@
-"""Samples completions of the current policy, rewards them and packs them into batches."""
+"""Samples completions of the current policy and rewards them."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,7 +7,6 @@ import numpy as np
 
 from models.decoding.samples import Samples
 from models.decoding.sampling import SamplingParams
-from models.tokens.packing import pack, place
 from reasoning.generation.generator import Completion
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
@@ -174,71 +173,3 @@ class RolloutSampler:
             },
             notes=tuple(scores.notes),
         )
-
-
-def full_rows_first(batch: dict[str, np.ndarray], microbatches: int) -> dict[str, np.ndarray]:
-    """Reorders rows so that the empty ones form whole microbatches, which the train step skips.
-
-    Microbatch i of the train step takes rows i, i + microbatches, ...; packing leaves the last rows
-    empty.
-    """
-    rows = len(batch["tokens"])
-    order = np.arange(rows).reshape(microbatches, -1).T.ravel()
-    return {name: x[order] for name, x in batch.items()}
-
-
-def pack_rollouts(
-    rollouts: Rollouts, advantages: np.ndarray, weights: np.ndarray, rows: int, row_length: int
-) -> tuple[dict[str, np.ndarray], list[tuple[int, slice]]]:
-    """Packs prompts with their completions into a batch of fixed shape.
-
-    Args:
-      rollouts: the rollouts to pack.
-      advantages: `[P, G]`.
-      weights: `[P, G]`, loss weight of each token of a completion. Completions of weight 0 are left
-        out.
-      rows, row_length: shape of the batch; unused rows at the end stay empty.
-
-    Returns:
-      The batch: `tokens, positions, segment_ids, loss_weights, advantages, behaviour_logprobs`,
-      each `[rows, row_length]`; and the place (row, columns) of each packed completion, in the
-      order of the rollouts.
-
-    Raises:
-      ValueError: if a sequence is longer than a row or the rows cannot hold all sequences.
-    """
-    kept = [(int(i), int(g)) for i, g in zip(*np.nonzero(weights > 0))]
-    if not kept:
-        integers = ("tokens", "positions", "segment_ids")
-        floats = ("loss_weights", "advantages", "behaviour_logprobs")
-        empty = {name: np.zeros((rows, row_length), np.int32) for name in integers}
-        return empty | {name: np.zeros((rows, row_length), np.float32) for name in floats}, []
-
-    def example(i, g):
-        prompt, completion = rollouts.prompt_ids[i], rollouts.completions[i][g]
-        if completion.logprobs is None or min(completion.token_ids, default=0) < 0:
-            raise ValueError(
-                "a completion has no log-probabilities or token ids, which RL needs: sample it with"
-                " a generator that reports them, such as JaxGenerator"
-            )
-        generated = len(completion.token_ids)
-
-        def of_completion(value):
-            values = np.full(generated, value) if np.isscalar(value) else value
-            return np.concatenate([np.zeros(len(prompt), np.float32), values])
-
-        return {
-            "tokens": np.array(prompt + completion.token_ids),
-            "loss_weights": of_completion(weights[i, g]),
-            "advantages": of_completion(advantages[i, g]),
-            "behaviour_logprobs": of_completion(completion.logprobs),
-        }
-
-    examples = [example(i, g) for i, g in kept]
-    placement = place([len(each["tokens"]) for each in examples], row_length)
-    ends = placement.offset + placement.length
-    spans = [
-        (int(row), slice(int(end) - len(rollouts.completions[i][g].token_ids), int(end)))
-        for (i, g), row, end in zip(kept, placement.row, ends)
-    ]
-    return pack(examples, placement, row_length, rows), spans

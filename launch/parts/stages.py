@@ -357,8 +357,12 @@ def _evaluate(
 
 def check_prompts(
     work: Workspace, prompts: list[str], max_new_tokens: int, room: int | None = None
-) -> None:
-    """Raises `ValueError` if a prompt and its response exceed the context or `room` tokens."""
+) -> int:
+    """Returns the tokens of the longest prompt.
+
+    Raises:
+      ValueError: a prompt and its response exceed the context or `room` tokens.
+    """
     lengths = [len(ids) for ids in work.tokenizer.encode_prompts(prompts)]
     needed = max(lengths) + max_new_tokens
     context = work.model.config.max_length
@@ -368,3 +372,4 @@ def check_prompts(
                 f"a prompt of {max(lengths)} tokens and max_new_tokens={max_new_tokens} exceed"
                 f" {name} of {limit} tokens: shorten one of them, or raise the limit"
             )
+    return max(lengths)

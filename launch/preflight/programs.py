@@ -112,6 +112,8 @@ class Job:
             names += ["old_logprobs"] * config.recompute_old
             names += ["reference_logprobs"] * (variant.loss.beta > 0)
             dtypes |= dict.fromkeys(names, "float32")
+            if config.share_prompts:
+                dtypes["prefix_ids"] = "int32"
         step.check_rows(config.rows, config.row_length)
         shape, sharding = (config.rows, config.row_length), batch_sharding(mesh)
         batch = {
@@ -235,7 +237,8 @@ class Job:
         whole = NamedSharding(self.mesh, PartitionSpec())
         rows = {
             name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=whole)
-            for name in ("tokens", "positions", "segment_ids")
+            for name in ("tokens", "positions", "segment_ids", "prefix_ids")
+            if name in self.batch
         }
         function = make_trainer_logprobs(self.model, config.temperature)
         return _set(self.mesh, function.lower, self.state.params, rows)

@@ -171,6 +171,13 @@ class Reinforcement(Section):
     microbatches: Microbatches
     rows: Rows
     row_length: RowLength
+    share_prompts: Annotated[
+        bool,
+        Setting(
+            "completions in one row share a copy of their prompt, so rows should have room for"
+            " several; not on TPUs"
+        ),
+    ] = False
     steps: Annotated[
         int | None,
         Setting(

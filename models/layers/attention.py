@@ -4,6 +4,8 @@ On TPUs it is `models.layers.splash`; elsewhere it is a product of queries and k
 `models.layers.kv_cache` has the attention of one new token over a cache.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -24,9 +26,13 @@ MAX_SCORES = 2**27
 
 
 def packed_attention(
-    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_BT: jax.Array
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    segment_ids_BT: jax.Array,
+    prefix_ids_BT: jax.Array | None = None,
 ) -> jax.Array:
-    """Attends causally within each packed segment, never across segments.
+    """Attends causally within each packed segment, and to its prefix if it has one.
 
     The mesh of `jax.set_mesh` says for which platform the program is, and so which kernel is right.
     The process's own platform does not count: a program may be compiled for another.
@@ -36,28 +42,44 @@ def packed_attention(
       v_BTKH: values; their H may differ from that of queries and keys.
       segment_ids_BT: segment of each token. Id 0 marks padding: no other segment attends to it, and
         its own output has no meaning.
+      prefix_ids_BT: another segment that each token sees, too, which several segments may share;
+        the token's own segment if there is none. None means that no token has one.
 
     Returns:
       `[B, T, N, H]`, with the H of the values.
+
+    Raises:
+      ValueError: there are prefixes, and the program is for TPUs, whose kernel has none.
     """
     if mesh_platform() == "tpu":
+        if prefix_ids_BT is not None:
+            raise ValueError(
+                "attention on TPUs compares segments alone and has no shared prefixes: set"
+                " share_prompts=False"
+            )
         return splash_attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
-    return product_attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
+    return product_attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, prefix_ids_BT)
 
 
 def product_attention(
-    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_BT: jax.Array
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    segment_ids_BT: jax.Array,
+    prefix_ids_BT: jax.Array | None = None,
 ) -> jax.Array:
     """Attends as `packed_attention` does, by matrix products that hold a block of the scores."""
     batch, length, num_heads, _ = q_BTNH.shape
     if shards_of("length", length) > 1:  # Every device needs the keys and values of whole rows.
         k_BTKH, v_BTKH = (constrain(x, "batch", None, "kv_heads", None) for x in (k_BTKH, v_BTKH))
     columns = jnp.arange(length)
+    # The segments that each query sees: its own, and its prefix if there are any.
+    seen = [segment_ids_BT] if prefix_ids_BT is None else [segment_ids_BT, prefix_ids_BT]
 
-    def of_queries(block_BTNH, segments_BT, rows_T):
+    def of_queries(block_BTNH, seen, rows_T):
         """Returns the output of some queries, which are in rows `rows_T`, over all keys."""
-        same = segments_BT[:, :, None] == segment_ids_BT[:, None, :]
-        mask_BTS = same & (rows_T[:, None] >= columns)
+        visible = [ids_BT[:, :, None] == segment_ids_BT[:, None, :] for ids_BT in seen]
+        mask_BTS = functools.reduce(operator.or_, visible) & (rows_T[:, None] >= columns)
         # JAX chooses by the platform that it compiles for, which may not be the default one.
         return jax.lax.platform_dependent(
             block_BTNH, k_BTKH, v_BTKH, mask_BTS, cpu=_cpu_attention, default=_library_attention
@@ -66,7 +88,7 @@ def product_attention(
     devices = max(jax.sharding.get_abstract_mesh().size, 1)
     blocks = -(-batch * num_heads * length**2 // (MAX_SCORES * devices))
     if blocks <= 1:
-        return of_queries(q_BTNH, segment_ids_BT, columns)
+        return of_queries(q_BTNH, seen, columns)
     # The scores of all queries would not fit. So only those of one block of queries exist at a
     # time, and the backward pass computes them again. Memory then grows with the length, not with
     # its square.
@@ -79,7 +101,7 @@ def product_attention(
 
     queries = (
         split(q_BTNH, "heads", "head_dim"),
-        split(segment_ids_BT),
+        [split(ids) for ids in seen],
         jnp.arange(blocks * size).reshape(blocks, size),
     )
     out = jax.lax.map(jax.checkpoint(lambda parts: of_queries(*parts)), queries)

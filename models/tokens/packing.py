@@ -75,15 +75,16 @@ def pack(
 
     Args:
       sequences: dicts with the same keys, each of arrays of one length: `tokens`,
-        `loss_weights`, and any other number or array for each token.
+        `loss_weights`, and any other number or array for each token. A sequence may bring
+        `positions` of its own.
       placement: places of the sequences, from `place` or `place_apart`.
       row_length: tokens of a row.
       num_rows: rows of the result, the last ones empty; None means as many as needed.
 
     Returns:
       The same arrays as `[num_rows, row_length, ...]`, zero where there is no token, with
-      `positions` (from 0 in each sequence) and `segment_ids`. The first token of a sequence gets
-      weight 0 in `loss_weights`, because no token of its sequence predicts it.
+      `positions` (from 0 in each sequence, where it brings none) and `segment_ids`. The first token
+      of a sequence gets weight 0 in `loss_weights`, because no token of its sequence predicts it.
 
     Raises:
       ValueError: if the placement needs more rows than `num_rows`.
@@ -93,9 +94,9 @@ def pack(
         raise ValueError(f"{placement.num_rows} rows are needed but num_rows={num_rows}")
     total = int(placement.length.sum())
     starts = np.cumsum(placement.length) - placement.length
-    positions = np.arange(total) - np.repeat(starts, placement.length)
+    places = np.arange(total) - np.repeat(starts, placement.length)
     begin = placement.row * row_length + placement.offset
-    target = np.repeat(begin, placement.length) + positions
+    target = np.repeat(begin, placement.length) + places
 
     def lay_out(values, dtype):
         rows = np.zeros((num_rows * row_length, *values.shape[1:]), dtype)
@@ -108,10 +109,10 @@ def pack(
         if len(values) != total:
             raise ValueError(f"{name!r} has {len(values)} entries in all for {total} tokens")
         if name == "loss_weights":
-            values = np.where(positions > 0, values, 0.0)
+            values = np.where(places > 0, values, 0.0)
         kind = np.float32 if np.issubdtype(values.dtype, np.floating) else np.int32
         batch[name] = lay_out(values, kind)
-    batch["positions"] = lay_out(positions, np.int32)
+    batch.setdefault("positions", lay_out(places, np.int32))
     batch["segment_ids"] = lay_out(np.repeat(placement.segment, placement.length), np.int32)
     return batch
 

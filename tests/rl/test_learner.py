@@ -18,6 +18,7 @@ from tests.rl.tiny_policy import GROUP, LENGTH, PROBLEMS, ROWS, ScriptedSampler
 
 MANY = [Problem("sum", f"question {i}", "") for i in range(10)]
 STATE = types.SimpleNamespace(params=None)
+SHARED = pytest.mark.parametrize("share", [False, True])
 
 
 def source(
@@ -48,6 +49,8 @@ def completions(batch):
     found = {}
     for each in sequences(batch):
         trained = each["loss_weights"] > 0
+        if not trained.any():  # A prompt that stands before its completions.
+            continue
         found[tuple(each["tokens"][trained].tolist())] = {n: x[trained] for n, x in each.items()}
     return found
 
@@ -190,7 +193,8 @@ def on_policy(rollouts, params):
     }
 
 
-def test_old_logprobs_are_recomputed_by_the_trainer():
+@SHARED
+def test_old_logprobs_are_recomputed_by_the_trainer(share):
     # The sampler's are made wrong, to tell them from the trainer's.
     policy, generate = tiny_policy.sampler(), tiny_policy.sampler().generate
 
@@ -203,7 +207,9 @@ def test_old_logprobs_are_recomputed_by_the_trainer():
         return dataclasses.replace(rollouts, completions=completions)
 
     wrong = types.SimpleNamespace(**vars(policy), generate=off, score=policy.score)
-    running = source(wrong, problems=PROBLEMS, recompute_old=True, microbatches=2, epochs=2)
+    running = source(
+        wrong, problems=PROBLEMS, recompute_old=True, microbatches=2, epochs=2, share_prompts=share
+    )
     params = tiny_policy.params()
     batches = running.next(types.SimpleNamespace(params=params))
     expected = on_policy(running.last, params)
@@ -215,7 +221,8 @@ def test_old_logprobs_are_recomputed_by_the_trainer():
             )
 
 
-def test_kl_in_the_loss_brings_the_references_logprobs(reference):
+@SHARED
+def test_kl_in_the_loss_brings_the_references_logprobs(reference, share):
     policy = tiny_policy.sampler()
 
     def score(rollouts):
@@ -226,7 +233,7 @@ def test_kl_in_the_loss_brings_the_references_logprobs(reference):
     half_flat = types.SimpleNamespace(**vars(policy), generate=policy.generate, score=score)
     running = source(
         half_flat, "grpo", problems=PROBLEMS, reference=reference, seed=1,
-        overrides={"loss": {"beta": 0.1}},
+        overrides={"loss": {"beta": 0.1}}, share_prompts=share,
     )  # fmt: skip
     (batch,) = running.next(types.SimpleNamespace(params=tiny_policy.params()))
     expected, found = on_policy(running.last, reference), completions(batch)
@@ -242,10 +249,11 @@ def test_kl_in_the_loss_brings_the_references_logprobs(reference):
     )
 
 
-def test_kl_in_the_reward_changes_the_advantages(reference):
+@SHARED
+def test_kl_in_the_reward_changes_the_advantages(reference, share):
     running = source(
         tiny_policy.sampler(), "rloo", problems=PROBLEMS, reference=reference, seed=1,
-        overrides={"loss": {"beta": 0.1}},
+        overrides={"loss": {"beta": 0.1}}, share_prompts=share,
     )  # fmt: skip
     (batch,) = running.next(types.SimpleNamespace(params=tiny_policy.params()))
     assert "reference_logprobs" not in batch

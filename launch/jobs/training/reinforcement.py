@@ -28,6 +28,7 @@ from rl.collapse_guard import DEFAULT_RULES, CollapseGuard
 from rl.kept_rollouts import KeptRollouts
 from rl.learner import LearnerConfig, PolicySource, make_policy_loss
 from rl.losses import mean_metrics
+from rl.packed_rollouts import rows_needed
 from rl.problem_stream import AdaptiveStream, ProblemStream
 from rl.reference import ReferenceRenewal, copied
 from rl.rewards.combine import RewardSet
@@ -102,6 +103,7 @@ def plan_reinforce(
         prompts=config.prompts,
         rows=config.rows,
         row_length=config.row_length,
+        share_prompts=config.share_prompts,
         microbatches=config.microbatches,
         minibatches=config.minibatches,
         epochs=config.epochs,
@@ -119,18 +121,33 @@ def plan_reinforce(
     variant, step = policy_step(model, optimizer, work.mesh, config)
     step.check_rows(config.rows, config.row_length)
     template = get_template(work.config.template, work.tokenizer)
-    check_prompts(
+    longest = check_prompts(
         work,
         [template(problem.question) for problem in problems],
         config.max_new_tokens,
         config.row_length,
     )
+    _check_rows(config, longest)
     used = config.rewards if rewards is None else rewards
     with _reward_set(used, config, num_workers=1) as reward_set:
         reward_set.check(template(problems[0].question), problems[0])
     return ReinforcePlan(
         model, config, num_steps, problems, template, used, variant, learner, optimizer, step
     )
+
+
+def _check_rows(config: Reinforcement, prompt: int) -> None:
+    """Raises `ValueError` if completions that share prompts may need more rows than there are."""
+    if not config.share_prompts:
+        return
+    each = rows_needed(prompt, config.max_new_tokens, config.group, config.row_length)
+    needed = config.prompts // config.minibatches * each
+    if needed > config.rows:
+        raise ValueError(
+            f"{needed} rows of {config.row_length} tokens are needed where all completions are as"
+            f" long as max_new_tokens={config.max_new_tokens} allows, but rows={config.rows}: raise"
+            " rows, or lower prompts, group or max_new_tokens"
+        )
 
 
 def _reward_set(

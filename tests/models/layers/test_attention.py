@@ -17,11 +17,13 @@ def inputs():
     return q, k, v, segments
 
 
-def formula(q, k, v, segments):
+def formula(q, k, v, segments, prefixes=None):
     """Softmax over what a position may see, one query at a time; padding gives zeros."""
     out = np.zeros(q.shape)
+    prefixes = segments if prefixes is None else prefixes
     for b, t, n in np.ndindex(B, T, N):
-        seen = [s for s in range(t + 1) if segments[b, s] == segments[b, t]]
+        own = segments[b, t], prefixes[b, t]
+        seen = [s for s in range(t + 1) if segments[b, s] in own]
         scores = k[b, seen, n // (N // K)].astype(float) @ q[b, t, n] / np.sqrt(H)
         weights = np.exp(scores - scores.max())
         out[b, t, n] = weights / weights.sum() @ v[b, seen, n // (N // K)]
@@ -39,6 +41,19 @@ def test_attention_is_its_formula(monkeypatch, blocks):
     real = segments > 0
     out = np.asarray(attention.packed_attention(*map(jnp.asarray, (q, k, v, segments))))
     np.testing.assert_allclose(out[real], formula(q, k, v, segments)[real], atol=2e-6)
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_segments_see_the_prefix_that_they_share(monkeypatch, blocks):
+    in_blocks(monkeypatch, blocks)
+    q, k, v, _ = inputs()
+    segments = np.array([[1] * 3 + [2] * 4 + [3] * 2 + [0] * 2, [1, 2, 2, 3, 4, 4, 4, 5, 5, 5, 5]])
+    prefixes = np.array([[1] * 3 + [1] * 4 + [1] * 2 + [0] * 2, [1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3]])
+    arrays = map(jnp.asarray, (q, k, v, segments, prefixes))
+    out, real = np.asarray(attention.packed_attention(*arrays)), segments > 0
+    expected = formula(q, k, v, segments, prefixes)
+    np.testing.assert_allclose(out[real], expected[real], atol=2e-6)
+    assert not np.allclose(expected[real], formula(q, k, v, segments)[real], atol=1e-2)
 
 
 def test_gradients_in_blocks_are_those_of_finite_differences(monkeypatch):
