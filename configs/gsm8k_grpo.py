@@ -29,7 +29,10 @@ updates a rollout batch, prompts up to 512 tokens, 15 epochs) with the batch of 
 56.7 (256 prompts, responses up to 512 tokens).
 
 `configs/gsm8k_grpo.py:tiny` is for the checkpoint of `launch.run_make_checkpoint`, on two CPU
-cores; see there.
+cores; see there. `configs/gsm8k_grpo.py:small` goes on from what `configs/sft.py:gsm8k` trained:
+
+    TFDS_DATA_DIR=DIR python -m launch.run_rl --config=configs/gsm8k_grpo.py:small \
+        --config.model=runs/gsm8k/sft/hf --workdir=runs/gsm8k_rl
 """
 
 from ml_collections import ConfigDict
@@ -37,7 +40,7 @@ from ml_collections.config_dict import FieldReference, placeholder
 
 from configs import rl, sections
 
-ARGUMENTS = ("", "tiny")
+ARGUMENTS = ("", "tiny", "small")
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -81,7 +84,26 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     if arg == "tiny":
         _make_tiny(config)
+    elif arg == "small":
+        _make_small(config)
     return config
+
+
+def _make_small(config: ConfigDict) -> None:
+    config.remat, config.export_dtype, config.template = "dots", "float32", "chat"
+    config.rewards = "accuracy=1"
+    config.max_prompt_tokens, config.max_new_tokens = 192, 192
+    config.prompts, config.group, config.minibatches = 16, 8, 1
+    config.variant, config.temperature = "maxrl", 0.7
+    config.sampler_rows, config.reward_workers = 64, 1
+    config.recompute_old = False
+    # Three of the longest answers fit into a row behind their prompt.
+    config.share_prompts, config.row_length = True, 768
+    config.rows, config.microbatches = 48, 24
+    config.steps = 60
+    config.optimizer.update(learning_rate=1e-5, weight_decay=0.0, warmup_steps=3)
+    config.sample_every, config.evaluate_every, config.checkpoint_every = 10, 60, 10
+    config.evaluation.update(problems_during=100, rows=64)
 
 
 def _make_tiny(config: ConfigDict) -> None:

