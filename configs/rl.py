@@ -40,8 +40,8 @@ def get_algorithm(variant: str) -> ConfigDict:
             },
             "dynamic_sampling": placeholder(bool),
             "max_resamples": 4,
-            # Problems whose answers were all right or all wrong are asked less.
-            "adaptive_sampling": False,
+            # "problem" or "task" asks less of those whose answers were all right or all wrong.
+            "adaptive_sampling": "off",
             # Steps after which the policy becomes the new reference of the KL term.
             "reference_every": placeholder(int),
         }
@@ -71,6 +71,8 @@ def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
     config.staleness = 0
     # "int8" samples with int8 kernels; it needs an importance correction, too.
     config.sampler_weights = "exact"
+    # The same for keys and values: int8 halves the memory of long chains.
+    config.sampler_cache = "exact"
     # Each completion has a row, so that the longest fit; empty rows cost nothing.
     completions = config.get_ref("prompts") * config.get_ref("group")
     completions //= config.get_ref("minibatches")

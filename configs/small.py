@@ -60,7 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
     def of_each(count: int) -> dict[str, int]:
         return dict.fromkeys(TRAINED, 4 if smoke else count)
 
-    config.r1_zero = _rl(smoke, of_each(400), "accuracy=1,format=0", steps=40)
+    config.r1_zero = _rl(smoke, of_each(400), "accuracy=1,format=0", steps=60)
     config.cold_start = ConfigDict(
         {
             "problems": of_each(60),
@@ -177,13 +177,15 @@ def _rl(smoke: bool, problems: dict[str, int], rewards: str, steps: int) -> Conf
     config.reward_workers = 1
     config.steps = 2 if smoke else steps
     config.temperature = 0.7
-    config.prompts, config.group = (4, 2) if smoke else (8, 8)
+    config.prompts, config.group = (4, 2) if smoke else (16, 8)
     config.max_new_tokens, config.row_length = MAX_NEW, ROW if smoke else 256
     config.sampler_rows = 8 if smoke else 64
     config.minibatches, config.epochs, config.recompute_old = 1, 1, False
-    # Eight answers at once share a prompt of about 60 tokens, three of the longest in a row.
+    # Eight answers share a prompt of about 60 tokens, three of the longest in a row.
     config.share_prompts = True
-    config.rows, config.microbatches = (8, 2) if smoke else (24, 8)
+    config.rows, config.microbatches = (8, 2) if smoke else (48, 16)
+    # Products are learned within some steps. From then on the other tasks are asked more.
+    config.adaptive_sampling = "task"
     config.optimizer = optimizer.get_optimizer(
         "constant", learning_rate=2e-4, warmup_steps=0 if smoke else 1, b2=0.95
     )

@@ -170,6 +170,8 @@ class ModelConfig:
         only the inputs of blocks, "dots" only matrix products.
       int8_kernels: whether the layers' projections hold int8 kernels, with a factor for each
         output; for sampling alone, see `models.decoding.weights`.
+      int8_cache: whether the KV cache of the compiled sampler holds int8 keys and values, with a
+        factor for each head of each token; see `models.layers.kv_cache`.
       scan_unroll: layers per iteration of the scan over layers. 1 keeps compile time independent
         of depth; `num_layers` runs fastest for the tiniest models.
 
@@ -199,6 +201,7 @@ class ModelConfig:
     remat: str = "none"
     scan_unroll: int = 1
     int8_kernels: bool = False
+    int8_cache: bool = False
 
     def __post_init__(self) -> None:
         for name, part in (("latent", LatentAttention), ("experts", Experts)):

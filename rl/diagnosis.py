@@ -150,13 +150,13 @@ class Diagnosis:
                 f"in {wrong:.0%} of the groups {of} all were wrong: the problems are too hard, or"
                 " the answers are not recognised (see samples.jsonl); take easier problems, show"
                 " worked examples in the prompt, fine-tune first, raise group, or set"
-                " adaptive_sampling=true",
+                " adaptive_sampling=problem",
             )
         elif right >= 0.7:
             yield (
                 "too_easy",
                 f"in {right:.0%} of the groups {of} all were right, and they teach nothing: take"
-                " harder problems, or set adaptive_sampling=true or dynamic_sampling=true",
+                " harder problems, or set adaptive_sampling=problem or dynamic_sampling=true",
             )
         elif silent >= 0.7:
             yield (

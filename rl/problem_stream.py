@@ -1,5 +1,6 @@
 """Decides which problems the policy is asked, and when again."""
 
+import abc
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -52,17 +53,16 @@ class ProblemStream:
         self.taken = int(state["problems_taken"])
 
 
-class AdaptiveStream(ProblemStream):
-    """Passes over the problems, and rests those whose answers were all right or all wrong.
+class RestingStream(ProblemStream):
+    """Passes over the problems, but leaves some out where groups teach nothing.
 
-    Such a group has no advantage, so it costs sampling and teaches nothing. A problem whose last n
-    groups were like this stays in a pass with probability max(2^-n, `least`). So it comes back now
-    and then, and a group with both right and wrong answers brings it back for good.
+    A group whose answers are all right or all wrong has no advantage: it costs sampling and teaches
+    nothing. Subclasses say by what is known of earlier groups how likely a problem stays in a pass.
 
     Args:
       problems: the training problems.
       seed: decides all draws.
-      least: the smallest probability, above 0.
+      least: the smallest probability, above 0, so that every problem comes back now and then.
     """
 
     def __init__(self, problems: Sequence[Problem], seed: int, least: float = 0.125):
@@ -70,19 +70,37 @@ class AdaptiveStream(ProblemStream):
             raise ValueError(f"least={least}: give a probability above 0, at most 1")
         super().__init__(problems, seed)
         self._least = least
-        self._places = {id(problem): i for i, problem in enumerate(self._problems)}
-        # Problem -> its groups without signal in a row; those without an entry have none.
-        self._streaks: dict[int, int] = {}
 
     def take(self, count: int) -> list[Problem]:
-        """Returns the next `count` problems that are not at rest."""
+        """Returns the next `count` problems that are not left out."""
         taken = []
         while len(taken) < count:
             draw = np.random.default_rng(derive_seed(self._seed, "rest", self.taken)).random()
             index = self._next()
-            if draw < max(0.5 ** self._streaks.get(index, 0), self._least):
+            if draw < max(self._chance(index), self._least):
                 taken.append(self._problems[index])
         return taken
+
+    @abc.abstractmethod
+    def _chance(self, index: int) -> float:
+        """Returns the probability that a problem stays in a pass."""
+
+
+class ProblemAdaptiveStream(RestingStream):
+    """Rests problems whose answers were all right or all wrong.
+
+    A problem whose last n groups were like this stays in a pass with probability 2^-n. A group with
+    both right and wrong answers brings it back for good. This helps where problems come again.
+    """
+
+    def __init__(self, problems: Sequence[Problem], seed: int, least: float = 0.125):
+        super().__init__(problems, seed, least)
+        self._places = {id(problem): i for i, problem in enumerate(self._problems)}
+        # Problem -> its groups without signal in a row; those without an entry have none.
+        self._streaks: dict[int, int] = {}
+
+    def _chance(self, index: int) -> float:
+        return 0.5 ** self._streaks.get(index, 0)
 
     def learned_from(self, problems: Iterable[Problem], informative: Iterable[bool]) -> None:
         """Takes note of which problems had a group with both right and wrong answers."""
@@ -105,3 +123,52 @@ class AdaptiveStream(ProblemStream):
         """Continues where `state_dict` was taken."""
         super().load_state_dict(state)
         self._streaks = {int(index): int(streak) for index, streak in state["streaks"]}
+
+
+class TaskAdaptiveStream(RestingStream):
+    """Asks more of the tasks whose groups teach most, with problems that need not come again.
+
+    Of each task the stream keeps a moving average: the share of groups with both right and wrong
+    answers. A problem stays in a pass with the share of its task over the largest share. So a task
+    that the policy has learned gives way to those that it is learning.
+
+    Args:
+      rate: the weight of the latest group in the average.
+    """
+
+    def __init__(
+        self, problems: Sequence[Problem], seed: int, least: float = 0.125, rate: float = 0.1
+    ):
+        super().__init__(problems, seed, least)
+        self._rate = rate
+        self._shares = {problem.task: 1.0 for problem in self._problems}
+
+    def _chance(self, index: int) -> float:
+        largest = max(self._shares.values())
+        return self._shares[self._problems[index].task] / largest if largest else 1.0
+
+    def learned_from(self, problems: Iterable[Problem], informative: Iterable[bool]) -> None:
+        """Takes note of which problems had a group with both right and wrong answers."""
+        for problem, taught in zip(problems, informative, strict=True):
+            self._shares[problem.task] += self._rate * (taught - self._shares[problem.task])
+
+    def metrics(self) -> dict[str, float]:
+        """Returns the average share of groups that teach, by task."""
+        return {f"teaching/{task}": share for task, share in self._shares.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the JSON-able state for a checkpoint."""
+        return super().state_dict() | {"shares": self._shares}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where `state_dict` was taken."""
+        super().load_state_dict(state)
+        self._shares = {task: float(share) for task, share in state["shares"].items()}
+
+
+# What a stream goes by that asks less of what teaches nothing.
+STREAMS: Mapping[str, type[ProblemStream]] = {
+    "off": ProblemStream,
+    "problem": ProblemAdaptiveStream,
+    "task": TaskAdaptiveStream,
+}

@@ -199,11 +199,17 @@ class Job:
         return isinstance(self.config, RlConfig) and self.config.sampler_weights == "int8"
 
     @property
+    def _sampling_model(self) -> Any:
+        assert isinstance(self.config, RlConfig)
+        int8_cache = self.config.sampler_cache == "int8"
+        return decoding_model(self.model.base, self._int8, int8_cache)
+
+    @property
     def _reshard(self) -> Any:
         return reshard(self.model.base, self.mesh, self._int8)
 
     def _sampler_weights(self) -> Any:
-        base = decoding_model(self.model.base, self._int8)
+        base = self._sampling_model
         shardings = decoding_shardings(base.abstract_params, base.logical_axes, self.mesh)
         shapes = jax.eval_shape(self._reshard, self.model.base.abstract_params)
         return jax.tree.map(
@@ -219,7 +225,7 @@ class Job:
         width = bucket(config.max_prompt_tokens, 16)
         cache = jax.eval_shape(
             lambda: KVCache.zeros(
-                self.model.config, slots, config.group, width, config.max_new_tokens
+                self._sampling_model.config, slots, config.group, width, config.max_new_tokens
             )
         )
         heads = cache.prefix_k.shape[2]
@@ -247,7 +253,7 @@ class Job:
         config = self.config
         assert isinstance(config, RlConfig)
         sampler = Sampler(
-            decoding_model(self.model.base, self._int8), slots=slots, group=config.group,
+            self._sampling_model, slots=slots, group=config.group,
             max_new_tokens=config.max_new_tokens, stop_ids=[0],
         )  # fmt: skip
         queue, width = max(slots, bucket(config.prompts)), bucket(config.max_prompt_tokens, 16)

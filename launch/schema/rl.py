@@ -110,9 +110,12 @@ class Reinforcement(Section):
         ),
     ] = 4
     adaptive_sampling: Annotated[
-        bool,
-        Setting("problems whose answers were all right or all wrong are asked less"),
-    ] = False
+        str,
+        Setting(
+            "asks less where answers were all right or all wrong: by problem, or by task",
+            choices=("off", "problem", "task"),
+        ),
+    ] = "off"
     reference_every: Annotated[
         int | None,
         Setting(
@@ -134,6 +137,13 @@ class Reinforcement(Section):
         str,
         Setting(
             "weights that sample the rollouts: the model's own, or int8 kernels",
+            choices=("exact", "int8"),
+        ),
+    ] = "exact"
+    sampler_cache: Annotated[
+        str,
+        Setting(
+            "keys and values that the sampler keeps: in the dtype of the model, or int8",
             choices=("exact", "int8"),
         ),
     ] = "exact"
@@ -258,7 +268,11 @@ class Reinforcement(Section):
                 f"must be true with tis_cap={variant.loss.tis_cap},"
                 f" mask_low={variant.loss.mask_low}, mask_high={variant.loss.mask_high}",
             )
-        samplers = {"staleness": self.staleness, "sampler_weights": self.sampler_weights == "int8"}
+        samplers = {
+            "staleness": self.staleness,
+            "sampler_weights": self.sampler_weights == "int8",
+            "sampler_cache": self.sampler_cache == "int8",
+        }
         for name in (name for name, differs in samplers.items() if differs):
             if variant.loss.corrects:
                 break

@@ -38,12 +38,7 @@ def prefill(
 
     def attend(q, k, v, cache, layer):
         out = attention.packed_attention(q, k, v, valid.astype(jnp.int32))
-        cache = dataclasses.replace(
-            cache,
-            prefix_k=cache.prefix_k.at[layer, slots].set(k.transpose(0, 2, 3, 1), mode="drop"),
-            prefix_v=cache.prefix_v.at[layer, slots].set(v.transpose(0, 2, 1, 3), mode="drop"),
-        )
-        return out, cache
+        return out, cache.with_prompts(layer, slots, k, v)
 
     _, cache = model.bind(params).hidden(tokens, positions, attend, cache)
     return dataclasses.replace(
@@ -84,14 +79,8 @@ def decode(
     )
 
     def attend(q, k, v, cache, layer):
-        k = k.reshape(1, prompts, group, *k.shape[2:], 1)
-        v = v.reshape(1, prompts, group, v.shape[2], 1, v.shape[3])
-        cache = dataclasses.replace(
-            cache,
-            suffix_k=jax.lax.dynamic_update_slice(cache.suffix_k, k, (layer, 0, 0, 0, 0, column)),
-            suffix_v=jax.lax.dynamic_update_slice(cache.suffix_v, v, (layer, 0, 0, 0, column, 0)),
-        )
-        q = q.reshape(prompts, group, *q.shape[2:])
+        q, k, v = (x.reshape(prompts, group, *x.shape[2:]) for x in (q, k, v))
+        cache = cache.with_column(layer, column, k, v)
         out = decode_attention(q, cache, layer, live)
         return out.reshape(prompts * group, 1, *out.shape[2:]), cache
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from models.config import ModelConfig
 from models.decoding.samples import LENGTH, RUNNING
-from models.layers.kv_cache import KVCache
+from models.layers.kv_cache import CacheFactors, KVCache
 from models.sharding import constrain
 
 
@@ -47,6 +47,17 @@ class Slots:
           W: most tokens of a sample.
         """
         cache = KVCache.zeros(config, P, G, width, W)
+        factors = cache.factors
+        if factors is not None:
+            of_prompt = {n: getattr(factors, n) for n in ("prefix_k", "prefix_v")}
+            of_sample = {n: getattr(factors, n) for n in ("suffix_k", "suffix_v")}
+            factors = CacheFactors(
+                **{n: constrain(x, None, "batch", "kv_heads", None) for n, x in of_prompt.items()},
+                **{
+                    n: constrain(x, None, "batch", None, "kv_heads", None)
+                    for n, x in of_sample.items()
+                },
+            )
 
         def rows(fill=0):
             return constrain(jnp.full((P, G), fill, jnp.int32), "batch", None)
@@ -61,6 +72,7 @@ class Slots:
                 prefix_v=constrain(cache.prefix_v, None, "batch", "kv_heads", None, None),
                 suffix_k=constrain(cache.suffix_k, None, "batch", None, "kv_heads", None, None),
                 suffix_v=constrain(cache.suffix_v, None, "batch", None, "kv_heads", None, None),
+                factors=factors,
             ),
             step=jnp.int32(0),
             prompt=jnp.full(P, -1, jnp.int32),

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from models.decoder import Model
+from models.layers.int8 import rounded
 from models.sharding import decoding_shardings
 
 ModelOf = TypeVar("ModelOf", bound=Model)
@@ -71,18 +72,23 @@ class DecodingWeights:
         return copy
 
 
-def decoding_model(model: ModelOf, int8: bool = False) -> ModelOf:
+def decoding_model(model: ModelOf, int8: bool = False, int8_cache: bool = False) -> ModelOf:
     """Returns the model that samples with the copy of a model's weights.
+
+    Args:
+      model: the model that is trained.
+      int8: whether the copy holds int8 kernels.
+      int8_cache: whether the KV cache holds int8 keys and values.
 
     Raises:
       ValueError: int8 kernels are asked for, and the model has a mixture of experts, whose kernels
         are most of its weights and are not quantized.
     """
-    if not int8:
+    if not (int8 or int8_cache):
         return model
-    if model.config.experts is not None:
+    if int8 and model.config.experts is not None:
         raise ValueError("int8 weights: a model with a mixture of experts cannot have them")
-    return type(model)(model.config.replace(int8_kernels=True))
+    return type(model)(model.config.replace(int8_kernels=int8, int8_cache=int8_cache))
 
 
 def reshard(model: Model, mesh: Mesh | None, int8: bool = False) -> Any:
@@ -119,18 +125,11 @@ def reshard(model: Model, mesh: Mesh | None, int8: bool = False) -> Any:
 def quantized(kernel: jax.Array, scale_ndim: int) -> tuple[jax.Array, jax.Array]:
     """Returns a kernel in int8 and the factor of each output.
 
-    The factor is the largest weight of the output over 127, so that no weight is cut off and 0
-    stays 0; weights are rounded to the nearest multiple of it.
-
     Args:
       kernel: `[L, *inputs, *outputs]`, stacked over layers.
       scale_ndim: dimensions of the factors, `[L, *outputs]`.
     """
-    kernel, inputs = kernel.astype(jnp.float32), tuple(range(1, 1 + kernel.ndim - scale_ndim))
-    largest = jnp.abs(kernel).max(inputs, keepdims=True)
-    factors = jnp.where(largest > 0, largest / 127, 1.0)
-    whole = jnp.round(kernel / factors).astype(jnp.int8)
-    return whole, factors.squeeze(inputs)
+    return rounded(kernel, tuple(range(1, 1 + kernel.ndim - scale_ndim)))
 
 
 def _mesh_of(params: Any) -> Mesh | None:

@@ -40,20 +40,22 @@ class JaxGenerator:
         tokenizer: Tokenizer,
         rows: int = 128,
         int8: bool = False,
+        int8_cache: bool = False,
     ):
         """Creates a generator; the first call compiles.
 
         Args:
           int8: sample with int8 kernels; see `models.decoding.weights`.
+          int8_cache: keep int8 keys and values; see `models.layers.kv_cache`.
         """
         tokenizer.check_fits(model.config.vocab_size)
         self.model, self.tokenizer, self.rows = model, tokenizer, rows
         self._samplers: dict[Any, Sampler] = {}
         self.last: Samples | None = None
         self._weights = DecodingWeights(model, int8)
-        self._decoding_model = decoding_model(model, int8)
+        self._decoding_model = decoding_model(model, int8, int8_cache)
         self.params = params
-        self._check = SamplerCheck(model, "int8" if int8 else None)
+        self._check = SamplerCheck(model, "int8" if int8 or int8_cache else None)
 
     @contextlib.contextmanager
     def holding(self, params: Any) -> Iterator["JaxGenerator"]:

@@ -9,7 +9,7 @@ import pytest
 
 from reasoning.problem import Problem
 from rl.learner import LearnerConfig, PolicySource
-from rl.problem_stream import AdaptiveStream, ProblemStream
+from rl.problem_stream import ProblemAdaptiveStream, ProblemStream, TaskAdaptiveStream
 from rl.variants import get_variant
 from tests.rl import tiny_policy
 from tests.rl.tiny_policy import LENGTH, ROWS, ScriptedSampler
@@ -29,7 +29,7 @@ def test_each_problem_once_an_epoch_in_another_order_each():
     assert ProblemStream(MANY, seed=1).take(10) != epochs[0]
 
 
-@pytest.mark.parametrize("kind", [ProblemStream, AdaptiveStream])
+@pytest.mark.parametrize("kind", [ProblemStream, ProblemAdaptiveStream, TaskAdaptiveStream])
 def test_a_stream_is_resumed_by_its_state(kind):
     stream = kind(MANY, seed=0)
     for _ in range(4):
@@ -45,14 +45,17 @@ def test_a_stream_is_resumed_by_its_state(kind):
     assert resumed.state_dict() == stream.state_dict()
 
 
-@pytest.mark.parametrize("kind", [ProblemStream, AdaptiveStream])
+@pytest.mark.parametrize("kind", [ProblemStream, ProblemAdaptiveStream, TaskAdaptiveStream])
 def test_no_problems(kind):
     with pytest.raises(ValueError, match="no training problems: check the task and its split"):
         kind([], seed=0)
 
 
-def test_without_news_the_adaptive_stream_is_the_plain_one():
-    assert AdaptiveStream(MANY, seed=3).take(35) == ProblemStream(MANY, seed=3).take(35)
+@pytest.mark.parametrize("kind", [ProblemAdaptiveStream, TaskAdaptiveStream])
+def test_without_news_an_adaptive_stream_is_the_plain_one(kind):
+    assert kind(MANY, seed=3).take(35) == ProblemStream(MANY, seed=3).take(35)
+    with pytest.raises(ValueError, match="least=0"):
+        kind(MANY, seed=0, least=0)
 
 
 def test_problems_without_signal_come_as_often_as_said_and_never_vanish():
@@ -60,7 +63,7 @@ def test_problems_without_signal_come_as_often_as_said_and_never_vanish():
     problems = [
         Problem("sum", f"{kind} {i}", "") for kind in ("ok", "dull", "late") for i in range(8)
     ]
-    stream, drawn = AdaptiveStream(problems, seed=0), []
+    stream, drawn = ProblemAdaptiveStream(problems, seed=0), []
     for step in range(400):
         taken = stream.take(4)
         drawn.append(collections.Counter(p.question.split()[0] for p in taken))
@@ -76,8 +79,30 @@ def test_problems_without_signal_come_as_often_as_said_and_never_vanish():
     assert last["late"] / last["ok"] == pytest.approx(1, rel=0.1)
     assert last["dull"] / last["ok"] == pytest.approx(1 / 8, rel=0.35)
     assert stream.metrics() == {"problems_at_rest": pytest.approx(1 / 3)}
-    with pytest.raises(ValueError, match="least=0"):
-        AdaptiveStream(MANY, seed=0, least=0)
+
+
+def test_tasks_are_asked_as_their_groups_teach():
+    """Three tasks: half of the groups teach, none, and all of them, but not before step 100."""
+    problems = [Problem(task, f"{i}", "") for task in ("half", "none", "late") for i in range(50)]
+    stream, drawn = TaskAdaptiveStream(problems, seed=0), []
+    rng = np.random.default_rng(0)
+    for step in range(300):
+        taken = stream.take(8)
+        drawn.append(collections.Counter(p.task for p in taken))
+        chances = {"half": 0.5, "none": 0.0, "late": float(step >= 100)}
+        stream.learned_from(taken, [rng.random() < chances[p.task] for p in taken])
+    first, last = sum(drawn[20:100], collections.Counter()), sum(drawn[150:], collections.Counter())
+    assert first["none"] / first["half"] == pytest.approx(1 / 8, rel=0.35)
+    assert first["late"] / first["half"] == pytest.approx(1 / 8, rel=0.35)
+    assert last["half"] / last["late"] == pytest.approx(1 / 2, rel=0.2)
+    assert last["none"] / last["late"] == pytest.approx(1 / 8, rel=0.35)
+    metrics = stream.metrics()
+    assert metrics["teaching/none"] < 0.01 and metrics["teaching/late"] > 0.99
+    # A policy that learns nothing at all is asked everything.
+    stream.load_state_dict(
+        {"problems_taken": 0, "shares": dict.fromkeys(("half", "none", "late"), 0)}
+    )
+    assert len({p.task for p in stream.take(30)}) == 3
 
 
 def adaptive_source():
@@ -89,7 +114,7 @@ def adaptive_source():
     return PolicySource(
         tiny_policy.MODEL,
         ScriptedSampler(score),
-        AdaptiveStream(MANY, seed=0),
+        ProblemAdaptiveStream(MANY, seed=0),
         get_variant("dr_grpo"),
         LearnerConfig(prompts=4, rows=ROWS, row_length=LENGTH),
         seed=0,

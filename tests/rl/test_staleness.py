@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rl.learner import LearnerConfig, PolicySource
-from rl.problem_stream import AdaptiveStream
+from rl.problem_stream import ProblemAdaptiveStream
 from rl.variants import get_variant
 from tests.rl import tiny_policy
 from tests.rl.tiny_policy import LENGTH, PROBLEMS, ROWS
@@ -45,7 +45,7 @@ def source(staleness=1, overlap=True, fresh_every=100, sampler=None):
     return PolicySource(
         tiny_policy.MODEL,
         sampler or Watched(),
-        AdaptiveStream(PROBLEMS, seed=0),
+        ProblemAdaptiveStream(PROBLEMS, seed=0),
         get_variant("icepop"),
         LearnerConfig(
             prompts=4, rows=ROWS, row_length=LENGTH, recompute_old=True, staleness=staleness,
@@ -143,7 +143,7 @@ def test_staleness_without_correction_is_refused():
     config = LearnerConfig(prompts=4, rows=8, row_length=8, recompute_old=True, staleness=1)
     with pytest.raises(ValueError, match="staleness=1 needs an importance correction"):
         PolicySource(
-            tiny_policy.MODEL, Watched(), AdaptiveStream(PROBLEMS, 0), get_variant("dapo"), config,
+            tiny_policy.MODEL, Watched(), ProblemAdaptiveStream(PROBLEMS, 0), get_variant("dapo"), config,
             seed=0,
         )  # fmt: skip
     with pytest.raises(ValueError, match="staleness is 0 or 1"):

@@ -29,7 +29,7 @@ from rl.kept_rollouts import KeptRollouts
 from rl.learner import LearnerConfig, PolicySource, make_policy_loss
 from rl.losses import mean_metrics
 from rl.packed_rollouts import rows_needed
-from rl.problem_stream import AdaptiveStream, ProblemStream
+from rl.problem_stream import STREAMS
 from rl.reference import ReferenceRenewal, copied
 from rl.rewards.combine import RewardSet
 from rl.rollouts import Rollouts, RolloutSampler
@@ -236,11 +236,12 @@ def _reinforce(
         if (stop := read_stop(directory)) is not None:
             return outcome.last_good(work, directory, stop, checkpointer, state)
         generator = work.generator(config.sampler_rows)
-        int8 = config.sampler_weights == "int8"
+        int8 = "int8" in (config.sampler_weights, config.sampler_cache)
         if config.staleness or int8:  # Evaluations use that one, at the same time or exactly.
             generator = JaxGenerator(
-                work.model.base, None, work.tokenizer, rows=config.sampler_rows, int8=int8
-            )
+                work.model.base, None, work.tokenizer, rows=config.sampler_rows,
+                int8=config.sampler_weights == "int8", int8_cache=config.sampler_cache == "int8",
+            )  # fmt: skip
         source = PolicySource(
             work.model,
             RolloutSampler(
@@ -251,9 +252,7 @@ def _reinforce(
                 max_new_tokens=config.max_new_tokens,
                 sampling=SamplingParams(temperature=config.temperature),
             ),
-            (AdaptiveStream if config.adaptive_sampling else ProblemStream)(
-                plan.problems, work.seed
-            ),
+            STREAMS[config.adaptive_sampling](plan.problems, work.seed),
             plan.variant,
             plan.learner,
             seed=work.seed,

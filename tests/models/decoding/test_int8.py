@@ -1,4 +1,4 @@
-"""Sampling with int8 kernels: what is stored, what is computed from it, and what guards it."""
+"""Sampling with int8 kernels or an int8 cache: what is stored and computed, and what guards it."""
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +81,26 @@ def test_samples_have_the_logprobs_of_the_rounded_weights(drawn):
     np.testing.assert_allclose(own, logprobs_of(dequantized(params), samples), atol=1e-4)
     kl, gap = divergence(own, logprobs_of(params, samples))
     assert 0 < kl < 1e-2 and gap > 1e-3
+
+
+def test_an_int8_cache_changes_the_samples_a_little():
+    """The sampler's own log-probs against those of a forward pass, which has no cache."""
+    params = tiny_params()
+    prompts = ["ab:", "b:", "aab:"]
+    ids = TOKENIZER.encode_prompts(prompts)
+    gaps = {}
+    for int8_cache in (False, True):
+        generator = JaxGenerator(MODEL, params, TOKENIZER, rows=6, int8_cache=int8_cache)
+        groups = generator.generate(prompts, num_samples=2, max_new_tokens=12, seed=1)
+        samples = [
+            Sampled(ids[i], c.token_ids, c.logprobs)
+            for i, group in enumerate(groups)
+            for c in group
+            if len(c.token_ids) > 1
+        ]
+        own = np.concatenate([sample.logprobs for sample in samples])
+        gaps[int8_cache] = np.abs(own - logprobs_of(params, samples)).max()
+    assert gaps[False] < 1e-4 and 1e-4 < gaps[True] < 0.1
 
 
 def test_the_check_knows_of_int8(drawn):

@@ -1,5 +1,7 @@
 """Tests attention over the KV cache against sums written out in NumPy, and its live blocks."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,31 @@ import pytest
 
 from models.config import ModelConfig
 from models.decoder import LanguageModel
-from models.layers.kv_cache import KVCache, column_blocks, decode_attention, live_blocks
+from models.layers.kv_cache import (
+    CacheFactors,
+    KVCache,
+    column_blocks,
+    decode_attention,
+    live_blocks,
+)
 
 LAYERS, PROMPTS, KV, QUERIES, DIM = 2, 3, 2, 2, 8
+
+
+def rounded(keys, axis):
+    """Each vector as multiples of its largest number over 127: whole numbers, factors, products."""
+    factors = np.abs(keys).max(axis, keepdims=True) / 127
+    whole = np.round(keys / factors)
+    return whole.astype(np.int8), factors.squeeze(axis), (whole * factors).astype(np.float32)
+
+
+def in_int8(cache):
+    """The cache with int8 keys and values, and an exact cache of the same rounded numbers."""
+    fields = {"prefix_k": -2, "prefix_v": -1, "suffix_k": -2, "suffix_v": -1}
+    parts = {name: rounded(getattr(cache, name), axis) for name, axis in fields.items()}
+    whole, factors, products = ({name: part[i] for name, part in parts.items()} for i in range(3))
+    small = dataclasses.replace(cache, factors=CacheFactors(**factors), **whole)
+    return small, dataclasses.replace(cache, **products)
 
 
 def filled_cache(rng, group, prefix, columns, prefix_valid, suffix_valid, value_dim=DIM):
@@ -63,6 +87,42 @@ def test_decode_attention_equals_the_sum_written_out(columns, group, queries, va
     for layer in range(LAYERS):
         out = jax.jit(decode_attention)(q, cache, layer)
         np.testing.assert_allclose(out, written_out(q, cache, layer), atol=1e-4)
+    small, exact = in_int8(cache)
+    out = jax.jit(decode_attention)(q, small, 1)
+    np.testing.assert_allclose(out, written_out(q, exact, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_an_int8_cache_holds_what_is_written_to_it(group):
+    """Prompts in two slots of three, one dropped; then two tokens in columns of their own."""
+    config = ModelConfig(
+        family="llama", vocab_size=20, embed_dim=16, num_layers=LAYERS, num_heads=4,
+        num_kv_heads=KV, head_dim=DIM, mlp_dim=24, int8_cache=True,
+    )  # fmt: skip
+    cache = KVCache.zeros(config, PROMPTS, group, 6, 5)
+    assert cache.prefix_k.dtype == cache.suffix_v.dtype == jnp.int8
+    rng = np.random.default_rng(0)
+    k, v = (rng.normal(size=(3, 6, KV, DIM)).astype(np.float32) for _ in range(2))
+    cache = cache.with_prompts(1, jnp.array([2, 0, PROMPTS]), k, v)
+    tokens = rng.normal(size=(2, 2, PROMPTS, group, KV, DIM)).astype(np.float32)
+    for column, (new_k, new_v) in zip((3, 0), tokens):
+        cache = cache.with_column(1, jnp.int32(column), new_k, new_v)
+    factors = cache.factors
+    for slot, row in ((2, 0), (0, 1)):
+        found = cache.prefix_k[1, slot] * factors.prefix_k[1, slot][:, None]
+        expected = rounded(k[row], -1)[2].transpose(1, 2, 0)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        found = cache.prefix_v[1, slot] * factors.prefix_v[1, slot][..., None]
+        expected = rounded(v[row], -1)[2].transpose(1, 0, 2)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    for column, (new_k, new_v) in zip((3, 0), tokens):
+        found = cache.suffix_k[1, ..., column] * factors.suffix_k[1, ..., column, None]
+        np.testing.assert_allclose(found, rounded(new_k, -1)[2], rtol=1e-5, atol=1e-6)
+        found = cache.suffix_v[1, ..., column, :] * factors.suffix_v[1, ..., column, None]
+        np.testing.assert_allclose(found, rounded(new_v, -1)[2], rtol=1e-5, atol=1e-6)
+    # Nothing else was written.
+    assert not cache.prefix_k[0].any() and not cache.prefix_k[1, 1].any()
+    assert not cache.suffix_v[1, ..., [1, 2, 4], :].any()
 
 
 @pytest.mark.parametrize("oldest, newest", [(0, 0), (3, 40), (70, 76), (60, 134), (100, 120)])
