@@ -63,7 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.r1_zero = _rl(smoke, of_each(400), "accuracy=1,format=0", steps=60)
     config.cold_start = ConfigDict(
         {
-            "problems": of_each(60),
+            "problems": of_each(150),
             # Its tasks have no worked examples.
             "shots": 0,
             **_sampling(smoke, samples=2),
@@ -73,10 +73,14 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     formatted = "accuracy?require_format=true,format=0.2"
-    config.reasoning_rl = _rl(smoke, of_each(400), formatted, steps=15)
+    config.reasoning_rl = _rl(smoke, of_each(400), formatted, steps=20)
     config.rejection_sft = ConfigDict(
         {
-            "reasoning": {"problems": of_each(80), **_sampling(smoke, samples=2), "per_problem": 1},
+            "reasoning": {
+                "problems": of_each(150),
+                **_sampling(smoke, samples=2),
+                "per_problem": 1,
+            },
             "general": {
                 "problems": {"facts": 40 if not smoke else 4, "small_talk": 16 if not smoke else 4},
                 **_sampling(smoke, samples=4),
@@ -94,7 +98,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "reward_model": placeholder(dict),
             "helpful": placeholder(dict),
             "harmless": placeholder(dict),
-            "rl": _rl(smoke, of_each(400), formatted, steps=15),
+            "rl": _rl(smoke, of_each(400), formatted, steps=20),
         }
     )
 
@@ -187,7 +191,7 @@ def _rl(smoke: bool, problems: dict[str, int], rewards: str, steps: int) -> Conf
     # Products are learned within some steps. From then on the other tasks are asked more.
     config.adaptive_sampling = "task"
     config.optimizer = optimizer.get_optimizer(
-        "constant", learning_rate=2e-4, warmup_steps=0 if smoke else 1, b2=0.95
+        "constant", learning_rate=3e-4, warmup_steps=0 if smoke else 1, b2=0.95
     )
     # Checkpoints hold the adapters alone.
     config.lora.rank = 4 if smoke else 16
@@ -214,7 +218,7 @@ def _sft(smoke: bool) -> dict:
         "epochs": 1 if smoke else 2,
         "optimizer": optimizer.get_optimizer(
             "cosine",
-            learning_rate=2e-5,
+            learning_rate=1e-4,
             warmup_steps=0 if smoke else 3,
             final_fraction=0.1,
             b2=0.95,

@@ -45,6 +45,8 @@ def sample(
     config: Sampling,
     purpose: str,
     directory: Path,
+    *,
+    cut_off: bool = True,
 ) -> list[list[str]]:
     """Returns the texts of `config.samples` completions of each prompt.
 
@@ -56,6 +58,7 @@ def sample(
       purpose: decides the seed; see `seed_of`.
       directory: the stage's folder. It keeps each part in a file, which an interrupted stage reads
         when it starts again.
+      cut_off: whether to return completions, too, that `max_new_tokens` has cut off.
     """
     check_prompts(work, list(prompts), config.max_new_tokens)
     size = config.part or max(1, len(prompts))
@@ -66,14 +69,19 @@ def sample(
         if processes.from_main(path.exists()):
             texts += [record["texts"] for _, record in read_jsonl(path)]
             continue
-        found = _sampled(work, params, part, config, seed_of(work, seed))
+        found = _sampled(work, params, part, config, seed_of(work, seed), cut_off)
         write_jsonl(path, [{"texts": group} for group in found])
         texts += found
     return texts
 
 
 def _sampled(
-    work: Workspace, params: Any, prompts: Sequence[str], config: Sampling, seed: int
+    work: Workspace,
+    params: Any,
+    prompts: Sequence[str],
+    config: Sampling,
+    seed: int,
+    cut_off: bool,
 ) -> list[list[str]]:
     generator = work.generator(config.sampler_rows)
     with generator.holding(params), jax.set_mesh(work.mesh):
@@ -84,7 +92,10 @@ def _sampled(
             sampling=SamplingParams(temperature=config.temperature),
             seed=seed,
         )
-    return [[c.text.partition(NEXT_PROBLEM)[0] for c in group] for group in completions]
+    return [
+        [c.text.partition(NEXT_PROBLEM)[0] for c in group if cut_off or c.finish != "length"]
+        for group in completions
+    ]
 
 
 def verify(

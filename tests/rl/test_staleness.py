@@ -143,8 +143,8 @@ def test_staleness_without_correction_is_refused():
     config = LearnerConfig(prompts=4, rows=8, row_length=8, recompute_old=True, staleness=1)
     with pytest.raises(ValueError, match="staleness=1 needs an importance correction"):
         PolicySource(
-            tiny_policy.MODEL, Watched(), ProblemAdaptiveStream(PROBLEMS, 0), get_variant("dapo"), config,
-            seed=0,
+            tiny_policy.MODEL, Watched(), ProblemAdaptiveStream(PROBLEMS, 0), get_variant("dapo"),
+            config, seed=0,
         )  # fmt: skip
     with pytest.raises(ValueError, match="staleness is 0 or 1"):
         LearnerConfig(prompts=4, rows=8, row_length=8, staleness=2)

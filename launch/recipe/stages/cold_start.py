@@ -47,6 +47,7 @@ def _collect(work: Workspace, directory: Path) -> list[dict[str, Any]]:
         config,
         "cold start",
         directory,
+        cut_off=False,
     )
     candidates = sampling.verify(work, problems, texts)
     # The cold start needs long chains, so the longest of each problem come first.

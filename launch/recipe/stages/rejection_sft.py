@@ -45,6 +45,7 @@ def _reasoning(
         config.reasoning,
         "rejection sampling",
         directory,
+        cut_off=False,
     )
     candidates = sampling.verify(work, problems, texts)
     return curate(
@@ -71,6 +72,7 @@ def _general(
         config.general,
         "general data",
         directory,
+        cut_off=False,
     )
     candidates = sampling.verify(work, problems, texts, bare_answers=True)
     return curate(

@@ -59,7 +59,7 @@ def work(tmp_path_factory):
 def scripted(work, purposes=None):
     """In the place of `sampling.sample`: right, wrong and unreadable responses to each prompt."""
 
-    def sample(work, params, prompts, config, purpose, directory):
+    def sample(work, params, prompts, config, purpose, directory, cut_off=True):
         if purposes is not None:
             purposes.append(purpose)
         rng, known = random.Random(0), _problems(work)

@@ -7,6 +7,7 @@ import pytest
 
 from configs import small
 from launch import recipe, run_export, schema
+from launch.parts import stages
 from launch.recipe import runner, sampling, world
 from launch.run_make_checkpoint import make_checkpoint
 from launch.schema.loading import ConfigError
@@ -57,7 +58,7 @@ def work(tmp_path_factory):
 def results(work):
     """The reports of all stages but the search, whose methods take long to compile."""
 
-    def sample(work, params, prompts, config, purpose, directory):
+    def sample(work, params, prompts, config, purpose, directory, cut_off=True):
         """Instead of a model that knows: a right response, a wrong one, and one that is broken."""
         known = {}
         for task in (*TASKS, "facts", "small_talk"):
@@ -109,6 +110,19 @@ def test_free_text_becomes_a_chain_and_an_answer(work, results):
     mixed = [r for _, r in read_jsonl(work.stage_directory("rejection_sft") / "data.jsonl")]
     general = [r for r in mixed if r["task"] in ("facts", "small_talk")]
     assert general and all(parse_response(r["response"]).chain == "" for r in general)
+
+
+def test_what_the_limit_cut_off_is_not_trained_on(work, results, tmp_path):
+    """A model that hardly ever ends: almost all of its responses are cut off."""
+    config, params = work.config.cold_start, stages.load_stage(work, "base")
+    prompts = [f"<|im_start|>user\n{i}<|im_end|>\n<|im_start|>assistant\n" for i in range(8)]
+    everything, whole = (
+        sampling.sample(work, params, prompts, config, "x", tmp_path / str(cut), cut_off=cut)
+        for cut in (True, False)
+    )
+    assert all(len(group) == config.samples for group in everything)
+    assert sum(map(len, whole)) < sum(map(len, everything)) / 2
+    assert all(set(group) <= set(all_) for group, all_ in zip(whole, everything, strict=True))
 
 
 def test_search_and_student_take_the_model_of_the_last_rl():
