@@ -47,7 +47,7 @@ from train.state import state_from_params
 from train.step import make_train_step
 
 PROMPTS, GROUP, NEW_TOKENS = 8, 8, 64
-RATE = 1e-6
+RATE, MICROBATCHES = 1e-6, 4
 SPACE_REWARD = Path(__file__).parent / "space_reward.py"
 
 
@@ -87,13 +87,18 @@ def our_steps(directory: str, counts: str) -> Callable[[], None]:
     problems = [Problem(question, "", "bench") for question in questions()]
     source = PolicySource(
         model, sampler, ProblemStream(problems, 0), variant,
-        LearnerConfig(prompts=PROMPTS, rows=32, row_length=256, microbatches=8), seed=0,
+        # A row holds a prompt with all of its completions.
+        LearnerConfig(
+            prompts=PROMPTS, rows=PROMPTS, row_length=576, microbatches=MICROBATCHES,
+            share_prompts=True,
+        ),
+        seed=0,
     )  # fmt: skip
     optimizer = make_optimizer(
         dict(name="adamw", learning_rate=RATE, clip_norm=1.0), model.abstract_params, 10_000
     )
     step = make_train_step(
-        make_policy_loss(model, variant.loss, 1.0), optimizer, mesh, accumulate=8,
+        make_policy_loss(model, variant.loss, 1.0), optimizer, mesh, accumulate=MICROBATCHES,
         normalize_weights=False, finalize=mean_metrics,
     )  # fmt: skip
     state = state_from_params(model, params, optimizer, mesh)
