@@ -73,6 +73,7 @@ def get_section(rewards: str | dict = "accuracy=1,format=0.2") -> ConfigDict:
     config.sampler_weights = "exact"
     # The same for keys and values: int8 halves the memory of long chains.
     config.sampler_cache = "exact"
+    config.rollout_server = sections.get_rollout_server()
     # Each completion has a row, so that the longest fit; empty rows cost nothing.
     completions = config.get_ref("prompts") * config.get_ref("group")
     completions //= config.get_ref("minibatches")

@@ -3,6 +3,15 @@
 from ml_collections import ConfigDict
 
 
+def get_rollout_server() -> ConfigDict:
+    """Rollouts are sampled here; `--config.rollout_server.url=URL` lets a server sample them.
+
+    It speaks SGLang's interface, as `launch.run_serve --rollouts` does, and gets new weights before
+    each iteration.
+    """
+    return ConfigDict({"url": "", "api_key_env": "", "timeout_s": 600.0, "concurrency": 64})
+
+
 def get_lora() -> ConfigDict:
     """No adapters; `--config.lora.rank=16` trains adapters of that rank instead of all weights.
 

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
         model=_MODEL.value, cheap_model=_CHEAP.value, router=_ROUTER.value, host=_HOST.value,
         port=_PORT.value, slots=_SLOTS.value, context=_CONTEXT.value, queue=_QUEUE.value,
         api_key=key, reasoning=_REASONING.value, dtype=_DTYPE.value, workdir=_WORKDIR.value,
-        drain_seconds=_DRAIN.value, named_budgets=_BUDGETS.value,
+        drain_seconds=_DRAIN.value, named_budgets=_BUDGETS.value, rollouts=_ROLLOUTS.value,
     )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def run(
     *, model: str, cheap_model: str = "", router: str = "", host: str = "127.0.0.1",
     port: int = 8000, slots: int = 16, context: int = 2048, queue: int = 128, api_key: str = "",
     reasoning: str = "explicit", dtype: str = "auto", workdir: str = "runs/serve",
-    drain_seconds: int = 30, named_budgets: bool = False,
+    drain_seconds: int = 30, named_budgets: bool = False, rollouts: bool = False,
 ) -> None:  # fmt: skip
     """Runs the server that the module describes, until a signal ends it."""
     try:
@@ -51,7 +51,7 @@ def run(
     except ImportError:
         raise ValueError("the server's packages are missing: pip install -e '.[serve]'") from None
     # JAX may start only here: `run_main` has set XLA's flags.
-    from launch.jobs.serving import open_models
+    from launch.jobs.serving import open_models, weights_loader
     from reasoning.serving.server import Limits, Server
 
     runtime.keep_compiled(Path(workdir).expanduser().resolve())
@@ -63,7 +63,10 @@ def run(
         model, cheap_model, router, slots=slots, context=context, queue=queue, dtype=dtype,
         lock=lock, named_budgets=named_budgets,
     )  # fmt: skip
-    server = Server(models, api_key=api_key, display=reasoning, limits=Limits(tokens=context))
+    server = Server(
+        models, api_key=api_key, display=reasoning, limits=Limits(tokens=context),
+        load_weights=weights_loader(model, dtype) if rollouts else None,
+    )  # fmt: skip
     config = uvicorn.Config(
         server.app, host=host, port=port, log_level="warning", access_log=False,
         timeout_graceful_shutdown=drain_seconds, timeout_keep_alive=30, lifespan="off",
@@ -125,6 +128,11 @@ if __name__ == "__main__":
     _BUDGETS = flags.DEFINE_boolean(
         "named_budgets", False,
         "Questions name the budget of their route, for models that were trained to keep it.",
+    )  # fmt: skip
+    _ROLLOUTS = flags.DEFINE_boolean(
+        "rollouts", False,
+        "Also answer /generate and /update_weights_from_disk, for launch.run_rl in another process."
+        " Clients can then make the server read any folder: set --api_key_env, too.",
     )  # fmt: skip
     _DTYPE = flags.DEFINE_enum(
         "dtype", "auto", ("auto", "float32", "bfloat16"), "Dtype of the computation."

@@ -144,7 +144,7 @@ def policy_loss(
         - `old_kl`: KL(old policy || policy) (k3), which says how far the updates have moved;
         - `first_sampler_kl`: KL(behaviour policy || policy) (k3), and `first_sampler_gap_max`, the
           largest difference of a log-prob from the sampler's. In the first update on fresh
-          rollouts they say how far sampler and trainer differ; `rl.sampler_guard` watches them;
+          rollouts they say how far sampler and trainer differ; `rl.guards` watches them;
         - `reference_kl`: KL(policy || reference) (k3), if the batch has `reference_logprobs`;
         - `tis_weight`, and `tis_truncated`: 1 where the cap was reached; `masked`: 1 where
           `mask_low` or `mask_high` left the token out;

@@ -10,6 +10,7 @@ from models.decoding.sampling import SamplingParams
 from reasoning.generation.generator import Completion
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
+from reasoning.server_client.rollout_server import RolloutServer
 from rl.rewards import Sample
 from rl.rewards.combine import RewardSet, score_divided
 
@@ -99,7 +100,7 @@ class RolloutSampler:
 
     def __init__(
         self,
-        generator: JaxGenerator,
+        generator: JaxGenerator | RolloutServer,
         template: Callable[[str], str],
         rewards: RewardSet | None,
         *,

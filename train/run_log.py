@@ -15,7 +15,7 @@ Iteration = tuple[int, list[dict[str, Any]], Mapping[str, float]]
 
 
 class Guard(Protocol):
-    """Watches the metrics of every iteration and may stop the run; see `rl.collapse_guard`."""
+    """Watches the metrics of every iteration and may stop the run; see `rl.guards`."""
 
     def update(self, step: int, metrics: Mapping[str, float]) -> str | None:
         """Returns why the run should stop, or None."""

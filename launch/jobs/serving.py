@@ -1,21 +1,23 @@
 """Opens the models that a server offers: weights, engines and the router."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from launch.jobs.asked import LocalModel
 from models.checkpoint import load_params
+from models.checkpoint_source import locate
 from models.decoding.slot_sampler import SlotSampler
 from reasoning.router import PredictiveRouter, load
 from reasoning.router.hidden import HiddenFeatures
 from reasoning.router.predictor import Features
 from reasoning.router.route import LONG_CHAIN, SHORT_CHAIN, VOTE, Route, direct
 from reasoning.router.rules import RulesPredictor
-from reasoning.serving.engine import Engine
+from reasoning.serving.batch.engine import Engine
+from reasoning.serving.batch.text import Vocabulary
 from reasoning.serving.models import Checkpoint
 from reasoning.serving.routes import Models
-from reasoning.serving.text import Vocabulary
 
 
 def open_models(
@@ -45,6 +47,23 @@ def open_models(
     for checkpoint in [reasoner, *([other] if other else [])]:
         checkpoint.engine.start()
     return Models(reasoner, other, chosen)
+
+
+def weights_loader(model: str, dtype: str = "auto") -> Callable[[str], Any]:
+    """Returns a function that reads the parameters of a folder, for a model that is served.
+
+    The function raises `ValueError`, in one line, if the folder is not there or holds another
+    model.
+    """
+    config = LocalModel(model, dtype=dtype).model.config
+
+    def load(folder: str) -> Any:
+        try:
+            return load_params(locate(folder), config, None)
+        except OSError as error:
+            raise ValueError(str(error)) from None
+
+    return load
 
 
 def _load(name: str, dtype: str) -> tuple[LocalModel, Any]:

@@ -1,4 +1,4 @@
-"""Prints what `rl.diagnosis` finds in a training, and keeps it for the stage's report."""
+"""Prints what `rl.guards.diagnosis` finds in a training, and keeps it for the stage's report."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import jax
 from launch.parts.stages import WARNINGS_FILE
 from launch.schema.rl import Reinforcement
 from models.files import write_atomically
-from rl.diagnosis import Diagnosis, Finding, Settings
+from rl.guards.diagnosis import Diagnosis, Finding, Settings
 
 
 def make_diagnosis(config: Reinforcement, directory: Path) -> Diagnosis:

@@ -36,7 +36,7 @@ from reasoning.problem import Problem
 from reasoning.prompts import get_template
 from reasoning.tasks import Task, get_task
 
-# What a training found wrong with itself, a list; see `rl.diagnosis`.
+# What a training found wrong with itself, a list; see `rl.guards.diagnosis`.
 WARNINGS_FILE = "warnings.json"
 SETTINGS_FILE, RESULT_FILE = "settings.json", "result.json"
 # The most differing fields that an error names.

@@ -84,6 +84,36 @@ class Loss(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutServer(Section):
+    """A server that samples; see `reasoning/server_client/rollout_server.py`."""
+
+    url: Annotated[
+        str,
+        Setting(
+            "server that samples the rollouts, such as http://localhost:8000; '' samples here",
+            empty=True,
+        ),
+    ] = ""
+    api_key_env: Annotated[
+        str, Setting("environment variable with the server's key; '' sends none", empty=True)
+    ] = ""
+    timeout_s: Annotated[
+        float, Setting("time limit of a sample, and of new weights", unit="seconds", above=0)
+    ] = 600.0
+    concurrency: Annotated[int, Setting("samples that are drawn at a time", least=1)] = 64
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, fault) for what is wrong with several fields together."""
+        from reasoning.server_client.http_client import check_url
+
+        if self.url:
+            try:
+                check_url(self.url, "the address")
+            except ValueError as error:
+                yield "url", str(error)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Reinforcement(Section):
     """One RL training, as `launch.jobs.training.reinforcement.plan_reinforce` reads it."""
 
@@ -147,6 +177,7 @@ class Reinforcement(Section):
             choices=("exact", "int8"),
         ),
     ] = "exact"
+    rollout_server: RolloutServer = RolloutServer()
     diagnosis: Annotated[
         str,
         Setting(
@@ -272,6 +303,7 @@ class Reinforcement(Section):
             "staleness": self.staleness,
             "sampler_weights": self.sampler_weights == "int8",
             "sampler_cache": self.sampler_cache == "int8",
+            "rollout_server.url": self.rollout_server.url,
         }
         for name in (name for name, differs in samplers.items() if differs):
             if variant.loss.corrects:

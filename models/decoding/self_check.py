@@ -23,8 +23,8 @@ from models.sharding import constrain
 ROWS = 4
 # Bounds on KL(sampler || trainer) in nats per token, by the dtype that the model computes in. With
 # float32, rounding causes 1e-8; bfloat16 has 8 bits, and published runs report up to 1e-2 with it.
-# int8: a sampler with int8 kernels, whatever the dtype.
-MAX_KL = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 1e-1}
+# int8: a sampler with int8 kernels or cache; server: one in another process, whatever its dtype.
+MAX_KL = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 1e-1, "server": 1e-1}
 # Bounds on the difference of any single token's log-prob, in nats; bfloat16 has none.
 MAX_GAP = {"float32": 2e-2}
 
@@ -55,7 +55,7 @@ def mismatch(kl: float, gap: float, dtype: str) -> str | None:
     Args:
       kl: KL(sampler || trainer) in nats per token.
       gap: the largest difference of a token's log-prob, in nats.
-      dtype: name of the dtype that the model computes in; int8 if the sampler has int8 kernels.
+      dtype: name of the dtype that the model computes in, or another key of `MAX_KL`.
     """
     max_kl, max_gap = MAX_KL.get(dtype, MAX_KL["bfloat16"]), MAX_GAP.get(dtype, np.inf)
     if kl <= max_kl and gap <= max_gap:  # NaN fails this comparison, as it should.

@@ -144,13 +144,18 @@ class SlotSampler:
         self._stops = np.isin(np.arange(vocab), list(stop_ids))
         self._hidden_start = self._stops if visible is None else self._stops | ~visible
         self._rows = _Rows.free(slots)
-        self._params = jax.jit(lambda params: model.for_loop(params, self.columns))(params)
+        self._for_loop = jax.jit(lambda params: model.for_loop(params, self.columns))
+        self._params = self._for_loop(params)
         self._cache = jax.jit(lambda: empty_slots(model.config, slots, self.columns))()
         self._read = jax.jit(self._read_program, donate_argnums=1)
         self._score = jax.jit(self._score_program, donate_argnums=1)
         # A function of its own, so that `compilations` counts no other sampler's programs.
         self._copy = jax.jit(lambda *arguments: copy_slot(*arguments), donate_argnums=0)
         self._advance = jax.jit(self._advance_program, donate_argnums=1)
+
+    def replace(self, params: Any) -> None:
+        """Takes other parameters of the same model; what slots have read is worthless then."""
+        self._params = self._for_loop(params)
 
     @property
     def compilations(self) -> int:

@@ -72,8 +72,8 @@ class ApiClient:
     """Posts JSON and gets JSON, with retries, rate limits and metering. Thread-safe.
 
     Args:
-      url: the address of the API with its version, such as "http://localhost:8000/v1"; "/v1" is
-        added to a bare host.
+      url: the address of the API with its version, such as "http://localhost:8000/v1".
+      version: what is added to the address of a bare host.
       api_key_env: the name of the environment variable that holds the key; "" sends no key. The key
         appears in no message, even if a server repeats it.
       timeout_s: the seconds that one attempt may take, from the address look-up to the last byte.
@@ -92,6 +92,7 @@ class ApiClient:
         self,
         url: str,
         *,
+        version: str = "/v1",
         api_key_env: str = "",
         timeout_s: float = 600.0,
         attempts: int = 6,
@@ -105,7 +106,7 @@ class ApiClient:
                 f"attempts={attempts}, timeout_s={timeout_s}, backoff_s={backoff_s}: give at least"
                 " one attempt, a timeout above 0 and a backoff of at least 0"
             )
-        self.url = url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
+        self.url = url.rstrip("/") + ("" if parts.path.strip("/") else version)
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         key = _read_key(api_key_env) if api_key_env else ""
         if key:
@@ -240,6 +241,24 @@ class ApiClient:
             return self._exchange("GET", path, None, _LONGEST_LIST)
         except _Failure as failure:
             raise ServerError(f"{self.url}{path}: {failure.reason}", fatal=True) from None
+
+    def check(self, path: str, timeout_s: float = 10.0) -> None:
+        """Sends one GET request, without retries, and reads no answer.
+
+        Raises:
+          ServerError: the server is not there, or refuses; fatal.
+        """
+        try:
+            reply = self._http.exchange(
+                "GET", self.url + path, None, timeout_s=timeout_s, longest=_LONGEST_LIST
+            )
+        except ExchangeError as error:
+            raise ServerError(
+                f"{self.url}{path}: {self.line(error)}: check that the server runs", fatal=True
+            ) from None
+        if not 200 <= reply.status < 300:
+            failure = self._http_failure(path, reply)
+            raise ServerError(str(getattr(failure, "reason", failure)), fatal=True) from None
 
     def line(self, text: Any) -> str:
         """Turns text from a server into one short line without the key, for a message."""

@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from reasoning.serving.response import Token, Writing
-from reasoning.serving.text import Vocabulary
+from reasoning.serving.batch.response import Token, Writing
+from reasoning.serving.batch.text import Vocabulary
 
 
 def head(kind: str, model: str) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 from reasoning.effort import asked
 from reasoning.hidden_reasoning import summarise
 from reasoning.serving import bodies
+from reasoning.serving.batch.response import Plan, Writing, begin, merged
 from reasoning.serving.models import Prompt
 from reasoning.serving.requests import EXPLICIT, HIDDEN, SUMMARY, ChatRequest
-from reasoning.serving.response import Plan, Writing, begin, merged
 from reasoning.serving.routes import Choice, Models, elect
 
 # From the least to the most that a reader sees of a chain.

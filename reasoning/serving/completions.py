@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from reasoning.serving import bodies
+from reasoning.serving.batch.response import Plan, Writing, begin, merged
 from reasoning.serving.requests import CompletionRequest
-from reasoning.serving.response import Plan, Writing, begin, merged
 from reasoning.serving.routes import Models
 
 DEFAULT_LIMIT, MOST_PROMPTS = 16, 64

@@ -6,8 +6,8 @@ from typing import Any
 from models.tokens import chat_template
 from reasoning.prompts import CHAT_TEMPLATE, DIRECT_SYSTEM, R1_SYSTEM
 from reasoning.response import ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, opened_by
-from reasoning.serving.engine import Engine
-from reasoning.serving.text import Vocabulary
+from reasoning.serving.batch.engine import Engine
+from reasoning.serving.batch.text import Vocabulary
 
 CHEAP, REASONER, AUTO = "cheap", "reasoner", "auto"
 # Ways to make a model think or not: by a variable of its chat template, by the tags that open or

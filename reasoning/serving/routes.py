@@ -13,9 +13,9 @@ from typing import Any
 from reasoning.effort import Limits, decide, split_limit
 from reasoning.mathematics.answers import extract_answer
 from reasoning.router.route import VERIFIER_SEARCH, VOTE, Decision, Route, Router
+from reasoning.serving.batch.response import Writing
 from reasoning.serving.models import AUTO, CHEAP, REASONER, Checkpoint
 from reasoning.serving.requests import ChatRequest
-from reasoning.serving.response import Writing
 
 
 @dataclasses.dataclass(frozen=True)

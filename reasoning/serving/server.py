@@ -18,9 +18,11 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from reasoning.serving import bodies, openapi
+from reasoning.serving.batch.engine import QueueFull
+from reasoning.serving.batch.response import EngineStopped
 from reasoning.serving.chat import Chat
 from reasoning.serving.completions import Completion
-from reasoning.serving.engine import QueueFull
+from reasoning.serving.event_stream import EventStream, gone
 from reasoning.serving.metrics import Metrics
 from reasoning.serving.requests import (
     EXPLICIT,
@@ -29,7 +31,13 @@ from reasoning.serving.requests import (
     DetokenizeRequest,
     TokenizeRequest,
 )
-from reasoning.serving.response import EngineStopped
+from reasoning.serving.rollouts import (
+    PATHS,
+    GenerateRequest,
+    Rollout,
+    WeightsRequest,
+    update_weights,
+)
 from reasoning.serving.routes import Models
 from reasoning.serving.tokens import about, detokenize, tokenize
 
@@ -38,7 +46,7 @@ _FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
 # Paths that have a counter of their own; any other path, which a client chooses, has none.
 _COUNTED = {
     "/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics", "/tokenize",
-    "/detokenize", "/tokenizer_info",
+    "/detokenize", "/tokenizer_info", *PATHS,
 }  # fmt: skip
 _OPEN = {*_FILES, "/health", "/openapi.json"}
 _log = logging.getLogger("ergo.server")
@@ -84,7 +92,7 @@ class Server:
 
     def __init__(
         self, models: Models, *, api_key: str = "", display: str = EXPLICIT,
-        limits: Limits = Limits(),
+        limits: Limits = Limits(), load_weights: Callable[[str], Any] | None = None,
     ):  # fmt: skip
         """Makes the application.
 
@@ -93,6 +101,8 @@ class Server:
           api_key: the key that clients must send; empty for none.
           display: the most that any client sees of a chain: explicit, summary or hidden.
           limits: the limits of a request.
+          load_weights: reads the parameters of a folder; with it, the server has the routes of
+            `reasoning.serving.rollouts`.
         """
         self._models, self._key, self._display = models, api_key.encode(), display
         self._limits, self.draining = limits, False
@@ -104,6 +114,23 @@ class Server:
             "/tokenize": self._post(TokenizeRequest, self._tokens(tokenize)),
             "/detokenize": self._post(DetokenizeRequest, self._tokens(detokenize)),
         }
+        if load_weights is not None:
+            reasoner = models.reasoner
+
+            async def generate(request: Request, parsed: GenerateRequest) -> Response:
+                rollout = Rollout(reasoner, parsed)
+                rollout.start()
+                return await self._answer(request, rollout, False)
+
+            async def update(request: Request, parsed: WeightsRequest) -> Response:
+                return JSONResponse(
+                    await asyncio.to_thread(update_weights, reasoner, load_weights, parsed)
+                )
+
+            posts |= {
+                "/generate": self._post(GenerateRequest, generate),
+                "/update_weights_from_disk": self._post(WeightsRequest, update),
+            }
         routes = [
             *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
             Route("/tokenizer_info", self._tokenizer),
@@ -207,11 +234,17 @@ class Server:
         made.start()
         return await self._answer(request, made, bool(parsed.stream))
 
-    async def _answer(self, request: Request, work: Chat | Completion, stream: bool) -> Response:
-        if stream:
-            return _Stream(work, self)
+    async def _answer(
+        self, request: Request, work: Chat | Completion | Rollout, stream: bool
+    ) -> Response:
+        if stream and not isinstance(work, Rollout):
+            return EventStream(
+                work, seconds=self._limits.seconds, send_seconds=self._limits.send_seconds,
+                first_token=self.metrics.first_token.observe,
+                done=lambda seconds: self.count(work, seconds),
+            )  # fmt: skip
         answer = asyncio.create_task(work.whole())
-        left = asyncio.create_task(_gone(request))
+        left = asyncio.create_task(gone(request))
         began = time.monotonic()
         try:
             await asyncio.wait(
@@ -228,7 +261,7 @@ class Server:
         self.count(work, time.monotonic() - began)
         return JSONResponse(body)
 
-    def count(self, work: Chat | Completion, seconds: float) -> None:
+    def count(self, work: Chat | Completion | Rollout, seconds: float) -> None:
         """Counts a complete request."""
         used = work.usage
         details = used["completion_tokens_details"]
@@ -236,11 +269,6 @@ class Server:
         self.metrics.tokens.labels("completion").inc(used["completion_tokens"])
         self.metrics.tokens.labels("reasoning").inc(details["reasoning_tokens"])
         self.metrics.duration.observe(seconds)
-
-    @property
-    def limits(self) -> Limits:
-        """The limits of a request."""
-        return self._limits
 
     def _tokens(self, change: Callable) -> Callable:
         async def answer(request: Request, parsed: Any) -> Response:
@@ -289,67 +317,6 @@ class Server:
             "Cache-Control": "no-cache",
         }
         return FileResponse(_PAGE / _FILES[request.url.path], headers=headers)
-
-
-class _Stream(Response):
-    """A stream of server-sent events; a client that leaves or does not read frees its slots."""
-
-    def __init__(self, work: Chat | Completion, server: Server):
-        self._work, self._server = work, server
-        self.background = None
-
-    async def __call__(self, scope, receive, send):
-        limits, began = self._server.limits, time.monotonic()
-        headers = [
-            (b"content-type", b"text/event-stream; charset=utf-8"),
-            (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"),
-        ]  # fmt: skip
-
-        async def put(text: str) -> None:
-            message = {"type": "http.response.body", "body": text.encode(), "more_body": True}
-            async with asyncio.timeout(limits.send_seconds):
-                await send(message)
-
-        async def produce() -> None:
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            first = True
-            try:
-                async with asyncio.timeout(limits.seconds):
-                    async for part in self._work.stream():
-                        if first and any(w.tokens for w in self._work.writings):
-                            first = False
-                            self._server.metrics.first_token.observe(time.monotonic() - began)
-                        text = json.dumps(part, ensure_ascii=False, separators=(",", ":"))
-                        await put(f"data: {text}\n\n")
-                self._server.count(self._work, time.monotonic() - began)
-            except (EngineStopped, QueueFull, TimeoutError) as error:
-                said = str(error) or "the request took too long, or its client did not read"
-                failure = bodies.error(said, "server_error")
-                await put(f"data: {json.dumps(failure)}\n\n")
-            await put("data: [DONE]\n\n")
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-        async def leave() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
-        tasks = [asyncio.create_task(produce()), asyncio.create_task(leave())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if tasks[0] in done and (error := tasks[0].exception()):
-                if not isinstance(error, (OSError, TimeoutError)):
-                    raise error
-        finally:
-            self._work.cancel()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    """Returns when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _parse(kind: type, body: bytes) -> Any:

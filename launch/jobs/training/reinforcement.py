@@ -18,13 +18,16 @@ from launch.parts.endings import read_stop
 from launch.parts.stages import Workspace, check_prompts
 from launch.schema import as_dict
 from launch.schema.rl import Reinforcement
+from models import processes
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
 from models.decoding.weights import decoding_model
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
 from reasoning.prompts import PromptTemplate, get_template
-from rl.collapse_guard import DEFAULT_RULES, CollapseGuard
+from reasoning.server_client.rollout_server import RolloutServer
+from rl.guards.collapse_guard import DEFAULT_RULES, CollapseGuard
+from rl.guards.sampler_guard import SamplerGuard
 from rl.kept_rollouts import KeptRollouts
 from rl.learner import LearnerConfig, PolicySource, make_policy_loss
 from rl.losses import mean_metrics
@@ -33,7 +36,6 @@ from rl.problem_stream import STREAMS
 from rl.reference import ReferenceRenewal, copied
 from rl.rewards.combine import RewardSet
 from rl.rollouts import Rollouts, RolloutSampler
-from rl.sampler_guard import SamplerGuard
 from rl.variants import Variant, get_variant
 from train.checkpoint import Checkpointer
 from train.loop import Hook, run
@@ -128,6 +130,8 @@ def plan_reinforce(
         config.row_length,
     )
     _check_rows(config, longest)
+    if config.rollout_server.url:
+        _rollout_server(work, config, work.directory).check()
     used = config.rewards if rewards is None else rewards
     with _reward_set(used, config, num_workers=1) as reward_set:
         reward_set.check(template(problems[0].question), problems[0])
@@ -235,13 +239,7 @@ def _reinforce(
     ):
         if (stop := read_stop(directory)) is not None:
             return outcome.last_good(work, directory, stop, checkpointer, state)
-        generator = work.generator(config.sampler_rows)
-        int8 = "int8" in (config.sampler_weights, config.sampler_cache)
-        if config.staleness or int8:  # Evaluations use that one, at the same time or exactly.
-            generator = JaxGenerator(
-                work.model.base, None, work.tokenizer, rows=config.sampler_rows,
-                int8=config.sampler_weights == "int8", int8_cache=config.sampler_cache == "int8",
-            )  # fmt: skip
+        generator, rounding = _rollout_generator(work, config, directory)
         source = PolicySource(
             work.model,
             RolloutSampler(
@@ -258,7 +256,7 @@ def _reinforce(
             seed=work.seed,
             reference_params=reference,
             renewal=renewal,
-            kept=KeptRollouts(directory / "rollout"),
+            kept=None if config.rollout_server.url else KeptRollouts(directory / "rollout"),
         )
         writer = MetricWriter(directory)
         hooks = [
@@ -278,7 +276,7 @@ def _reinforce(
         if not config.staleness:
             # Older weights differ from the trainer's by more than rounding. The generator still
             # compares the sampler with a forward pass of the weights that it samples with.
-            guards.append(SamplerGuard("int8" if int8 else work.model.config.dtype))
+            guards.append(SamplerGuard(rounding))
         result = run(
             state,
             plan.step,
@@ -297,6 +295,34 @@ def _reinforce(
         )
         generator.release()
     return outcome.finished(work, directory, result)
+
+
+def _rollout_generator(
+    work: Workspace, config: Reinforcement, directory: Path
+) -> tuple[JaxGenerator | RolloutServer, str]:
+    """Returns what samples the rollouts, and what its rounding is called (`MAX_KL`)."""
+    model = work.model.base
+    if config.rollout_server.url:
+        return _rollout_server(work, config, directory), "server"
+    weights, cache = config.sampler_weights == "int8", config.sampler_cache == "int8"
+    if not (config.staleness or weights or cache):
+        return work.generator(config.sampler_rows), model.config.dtype
+    # Evaluations use the other one, at the same time or exactly.
+    own = JaxGenerator(
+        model, None, work.tokenizer, rows=config.sampler_rows, int8=weights, int8_cache=cache
+    )
+    return own, "int8" if weights or cache else model.config.dtype
+
+
+def _rollout_server(work: Workspace, config: Reinforcement, directory: Path) -> RolloutServer:
+    server = config.rollout_server
+    if processes.count() > 1:
+        raise ValueError("config.rollout_server: a job of several processes samples by itself")
+    return RolloutServer(
+        server.url, work.model.base, work.tokenizer, directory / "pushed",
+        api_key_env=server.api_key_env, timeout_s=server.timeout_s,
+        concurrency=server.concurrency,
+    )  # fmt: skip
 
 
 def _write_samples(writer: MetricWriter, step: int, rollouts: Rollouts | None) -> None:

@@ -160,6 +160,8 @@ CASES: list[Case] = [
     ("rl", {"loss.tis_cap": 2.0}, "config.recompute_old", "must be true"),
     ("rl", {"sampler_weights": "int8"}, "config.sampler_weights", "needs an importance correction"),
     ("rl", {"sampler_cache": "int8"}, "config.sampler_cache", "needs an importance correction"),
+    ("rl", {"rollout_server.url": "http://a"}, "config.rollout_server.url", "needs an importance"),
+    ("rl", {"rollout_server.url": "a:8000"}, "config.rollout_server.url", "give an address"),
     ("rl", {"variant": "icepop"}, "config.recompute_old", "must be true"),
     ("rl", {"stepz": 3}, "config.stepz", "did you mean steps?"),
     ("rl", {"optimizer.lr": 1.0}, "config.optimizer.lr", "unknown"),

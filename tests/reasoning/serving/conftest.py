@@ -17,11 +17,11 @@ from models.tokens.tokenizer_training import train_bpe
 from reasoning.router.choosing import PredictiveRouter
 from reasoning.router.route import LONG_CHAIN, SHORT_CHAIN, VOTE, Route, direct
 from reasoning.router.rules import RulesPredictor
-from reasoning.serving.engine import Engine
+from reasoning.serving.batch.engine import Engine
+from reasoning.serving.batch.text import Vocabulary
 from reasoning.serving.models import Checkpoint
 from reasoning.serving.routes import Models
 from reasoning.serving.server import Limits, Server
-from reasoning.serving.text import Vocabulary
 
 KEY = "a key of the tests"
 TEXTS = ['What is 12 + 30? The answer is 42, "yes".', 'héllo wörld `code` ```\n{"a": 1}\n```'] * 8

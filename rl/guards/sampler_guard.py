@@ -16,8 +16,8 @@ class SamplerGuard:
     It watches `first_sampler_kl` and `first_sampler_gap_max` of `rl.losses.policy_loss`.
 
     Args:
-      dtype: the type in which the model computes, such as "float32", or int8 for a sampler with
-        int8 kernels; it decides the rounding.
+      dtype: the type in which the model computes, such as "float32", or another key of
+        `models.decoding.self_check.MAX_KL`; it decides the rounding.
     """
 
     def __init__(self, dtype: str):

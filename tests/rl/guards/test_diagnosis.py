@@ -11,7 +11,7 @@ from models.decoding.sampling import SamplingParams
 from models.sharding import make_mesh
 from reasoning.generation.jax_generator import JaxGenerator
 from reasoning.problem import Problem
-from rl.diagnosis import Diagnosis, Settings
+from rl.guards.diagnosis import Diagnosis, Settings
 from rl.learner import LearnerConfig, PolicySource, make_policy_loss
 from rl.losses import mean_metrics
 from rl.problem_stream import ProblemStream

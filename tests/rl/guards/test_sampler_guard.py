@@ -2,7 +2,7 @@
 
 import pytest
 
-from rl.sampler_guard import SamplerGuard
+from rl.guards.sampler_guard import SamplerGuard
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("prometheus_client")
 from reasoning.hidden_reasoning import ANSWERING, TAG, THINKING, ThinkingSplitter
-from reasoning.serving.text import StopStrings
+from reasoning.serving.batch.text import StopStrings
 
 PIECES = st.sampled_from(
     ["<think>", "</think>", "<answer>", "</answer>", "```", "`", '"', "\n", "<", "/think>", "<th",

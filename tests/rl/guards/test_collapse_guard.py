@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from rl.collapse_guard import CliffRule, CollapseGuard
+from rl.guards.collapse_guard import CliffRule, CollapseGuard
 
 RULES = {
     "reward": CliffRule(),

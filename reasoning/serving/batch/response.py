@@ -14,8 +14,8 @@ from models.decoding.sampling import SamplingParams
 from reasoning.generation.generator import fold_seed
 from reasoning.hidden_reasoning import ANSWERING, TAG, THINKING, Segment, ThinkingSplitter
 from reasoning.response import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE
-from reasoning.serving.engine import Drawn, Engine, Job, Ticket
-from reasoning.serving.text import Decoder, StopStrings, Vocabulary
+from reasoning.serving.batch.engine import Drawn, Engine, Job, Ticket
+from reasoning.serving.batch.text import Decoder, StopStrings, Vocabulary
 
 
 class EngineStopped(Exception):

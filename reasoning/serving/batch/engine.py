@@ -121,6 +121,7 @@ class Engine:
         self._used = [0] * sampler.slots
         self._clock = itertools.count(1)
         self._closed = False
+        self._replacement: Any = None
         self._step_seconds = 0.01
         self.counts: collections.Counter[str] = collections.Counter()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -176,6 +177,28 @@ class Engine:
             self._changed.notify_all()
         return tickets
 
+    def replace(self, params: Any) -> None:
+        """Gives the sampler other parameters once no job runs; jobs that wait go on waiting.
+
+        Raises:
+          ValueError: the engine has been closed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._replacement is None or self._closed)
+            if not self._closed:
+                self._replacement = params
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._replacement is None or self._closed)
+            if self._closed:
+                raise ValueError("the server is shutting down")
+
+    def _take_replacement(self) -> None:
+        with self._device:
+            self._sampler.replace(self._replacement)
+        self._known = [()] * self._sampler.slots
+        self._replacement = None
+        self._changed.notify_all()
+
     def _wait_seconds(self) -> float:
         """Returns about how long the jobs with a slot still take."""
         left = [ticket.job.limit for ticket in self._running.values()]
@@ -184,9 +207,12 @@ class Engine:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._waiting or self._running or self._closed):
+                while not (
+                    self._waiting or self._running or self._closed or self._replacement is not None
+                ):
                     self._changed.wait()
                 if self._closed:
+                    self._changed.notify_all()
                     left = [*self._waiting, *self._running.values()]
                     self._waiting.clear()
                     self._running.clear()
@@ -194,7 +220,11 @@ class Engine:
                         self._give(ticket, Drawn([], [], [], "cancelled"))
                     return
                 self._drop_cancelled()
-                self._admit()
+                if self._replacement is None:
+                    self._admit()
+                elif not self._running:
+                    self._take_replacement()
+                    continue
             try:
                 self._read_prompts()
                 if self._sampler.active.any():
@@ -203,6 +233,7 @@ class Engine:
                 self.counts["errors"] += 1
                 with self._changed:
                     self._closed = True
+                    self._changed.notify_all()
                     left = [*self._waiting, *self._running.values()]
                 for ticket in left:
                     self._give(ticket, Drawn([], [], [], "error"))
