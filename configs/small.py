@@ -60,6 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
     def of_each(count: int) -> dict[str, int]:
         return dict.fromkeys(TRAINED, 4 if smoke else count)
 
+    general = {"facts": 4 if smoke else 40, "small_talk": 4 if smoke else 16}
     config.r1_zero = _rl(smoke, of_each(400), "accuracy=1,format=0", steps=60)
     config.cold_start = ConfigDict(
         {
@@ -82,7 +83,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "per_problem": 1,
             },
             "general": {
-                "problems": {"facts": 40 if not smoke else 4, "small_talk": 16 if not smoke else 4},
+                "problems": general,
                 **_sampling(smoke, samples=4),
                 "per_problem": 2,
             },
@@ -98,7 +99,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "reward_model": placeholder(dict),
             "helpful": placeholder(dict),
             "harmless": placeholder(dict),
-            "rl": _rl(smoke, of_each(400), formatted, steps=20),
+            # Facts and small talk are to have the format, too.
+            "rl": _rl(smoke, of_each(100) | general, formatted, steps=30),
         }
     )
 
@@ -119,9 +121,9 @@ def get_config(arg: str = "") -> ConfigDict:
             "bench_problems": 2,
             "rows": 8,
             "row_length": ROW,
-            "epochs": 1 if smoke else 2,
+            "epochs": 1,
             "optimizer": optimizer.get_optimizer(
-                "cosine", learning_rate=1e-5, warmup_steps=0 if smoke else 5, b2=0.95
+                "cosine", learning_rate=3e-5, warmup_steps=0 if smoke else 5, b2=0.95
             ),
             "checkpoint_every": 200,
             "log_every": 10,
@@ -129,7 +131,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.search = ConfigDict(
         {
-            "task": HARDER_TERMS,
+            "task": SUMS,
             "problems": 4 if smoke else 100,
             "calibration": 4 if smoke else 40,
             "budgets": (1, 2) if smoke else (1, 4, 16),
