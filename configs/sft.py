@@ -11,8 +11,6 @@ billion parameters; time depends on the data.
 `configs/sft.py:gsm8k` trains SmolLM2-135M-Instruct on the worked solutions of GSM8K, on two cores:
 
     TFDS_DATA_DIR=DIR python -m launch.run_sft --config=configs/sft.py:gsm8k --workdir=runs/gsm8k
-
-docs/results.md says what came out and how many hours it takes.
 """
 
 from ml_collections import ConfigDict

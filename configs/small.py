@@ -187,7 +187,7 @@ def _rl(smoke: bool, problems: dict[str, int], rewards: str, steps: int) -> Conf
     config.max_new_tokens, config.row_length = MAX_NEW, ROW if smoke else 256
     config.sampler_rows = 8 if smoke else 64
     config.minibatches, config.epochs, config.recompute_old = 1, 1, False
-    # Eight answers share a prompt of about 60 tokens, three of the longest in a row.
+    # Three of the longest answers fit into a row behind a prompt of up to 110 tokens.
     config.share_prompts = True
     config.rows, config.microbatches = (8, 2) if smoke else (48, 16)
     # Products are learned within some steps. From then on the other tasks are asked more.

@@ -50,6 +50,8 @@ def run(
         import uvicorn
     except ImportError:
         raise ValueError("the server's packages are missing: pip install -e '.[serve]'") from None
+    if rollouts and router:
+        raise ValueError("--rollouts with --router: a router does not follow new weights; drop one")
     # JAX may start only here: `run_main` has set XLA's flags.
     from launch.jobs.serving import open_models, weights_loader
     from reasoning.serving.server import Limits, Server

@@ -53,11 +53,11 @@ class ProblemStream:
         self.taken = int(state["problems_taken"])
 
 
-class RestingStream(ProblemStream):
+class RestingStream(ProblemStream, abc.ABC):
     """Passes over the problems, but leaves some out where groups teach nothing.
 
     A group whose answers are all right or all wrong has no advantage: it costs sampling and teaches
-    nothing. Subclasses say by what is known of earlier groups how likely a problem stays in a pass.
+    nothing. Subclasses compute the probability that a problem stays in a pass, from earlier groups.
 
     Args:
       problems: the training problems.
@@ -126,7 +126,7 @@ class ProblemAdaptiveStream(RestingStream):
 
 
 class TaskAdaptiveStream(RestingStream):
-    """Asks more of the tasks whose groups teach most, with problems that need not come again.
+    """Asks more of the tasks whose groups teach most; it helps where no problem comes twice, too.
 
     Of each task the stream keeps a moving average: the share of groups with both right and wrong
     answers. A problem stays in a pass with the share of its task over the largest share. So a task
@@ -158,7 +158,7 @@ class TaskAdaptiveStream(RestingStream):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the JSON-able state for a checkpoint."""
-        return super().state_dict() | {"shares": self._shares}
+        return super().state_dict() | {"shares": dict(self._shares)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues where `state_dict` was taken."""
@@ -166,7 +166,7 @@ class TaskAdaptiveStream(RestingStream):
         self._shares = {task: float(share) for task, share in state["shares"].items()}
 
 
-# What a stream goes by that asks less of what teaches nothing.
+# How a stream chooses problems, by the name of the setting `adaptive_sampling`.
 STREAMS: Mapping[str, type[ProblemStream]] = {
     "off": ProblemStream,
     "problem": ProblemAdaptiveStream,

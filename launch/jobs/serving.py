@@ -9,6 +9,7 @@ from launch.jobs.asked import LocalModel
 from models.checkpoint import load_params
 from models.checkpoint_source import locate
 from models.decoding.slot_sampler import SlotSampler
+from models.host.storage import is_remote
 from reasoning.router import PredictiveRouter, load
 from reasoning.router.hidden import HiddenFeatures
 from reasoning.router.predictor import Features
@@ -52,12 +53,14 @@ def open_models(
 def weights_loader(model: str, dtype: str = "auto") -> Callable[[str], Any]:
     """Returns a function that reads the parameters of a folder, for a model that is served.
 
-    The function raises `ValueError`, in one line, if the folder is not there or holds another
-    model.
+    The function raises `ValueError`, in one line, if there is no such folder on this machine or a
+    remote store, or if it holds another model.
     """
     config = LocalModel(model, dtype=dtype).model.config
 
     def load(folder: str) -> Any:
+        if not (is_remote(folder) or Path(folder).is_absolute()):
+            raise ValueError(f"model_path={folder!r}: give the absolute path of a folder")
         try:
             return load_params(locate(folder), config, None)
         except OSError as error:

@@ -16,6 +16,7 @@ from models import processes
 from models.decoding.sampling import SamplingParams
 from models.seeds import derive_seed
 from reasoning.evaluation import verified
+from reasoning.generation.generator import Completion
 from reasoning.jsonl import read_jsonl, write_jsonl
 from reasoning.problem import Problem
 from reasoning.prompts import get_template
@@ -93,9 +94,14 @@ def _sampled(
             seed=seed,
         )
     return [
-        [c.text.partition(NEXT_PROBLEM)[0] for c in group if cut_off or c.finish != "length"]
+        [c.text.partition(NEXT_PROBLEM)[0] for c in group if cut_off or _is_whole(c)]
         for group in completions
     ]
+
+
+def _is_whole(completion: Completion) -> bool:
+    """Says whether a response has ended, by itself or where the next problem begins."""
+    return completion.finish != "length" or NEXT_PROBLEM in completion.text
 
 
 def verify(

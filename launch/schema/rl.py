@@ -313,6 +313,9 @@ class Reinforcement(Section):
                 "needs an importance correction: set loss.tis_cap=2 and recompute_old=true, or take"
                 " variant=icepop",
             )
+        for name in ("sampler_weights", "sampler_cache"):
+            if self.rollout_server.url and getattr(self, name) != "exact":
+                yield name, "must be exact where a server samples, which has settings of its own"
         if variant.loss.beta == 0 and self.reference_every is not None:
             yield (
                 "reference_every",
@@ -385,7 +388,9 @@ class RlConfig(Reinforcement, Run):
         yield from super().check()
         yield from check_checkpoint("model", self.model)
         needed = self.prompts * self.group // self.minibatches
-        if self.rows < needed and self.rows % self.microbatches == 0:
+        # Where prompts are shared, the rows needed depend on the longest prompt: see the plan.
+        apart = not self.share_prompts
+        if apart and self.rows < needed and self.rows % self.microbatches == 0:
             yield (
                 "rows",
                 f"may not hold the {needed} completions of a minibatch: set rows={needed} (rows"

@@ -16,6 +16,7 @@ from launch.schema.sections import (
     Run,
     TooLong,
     check_checkpoint,
+    check_task,
 )
 
 # Data that begin so are the worked solutions of a task.
@@ -60,7 +61,9 @@ class SftConfig(Packed, Run):
         yield from super().check()
         yield from check_checkpoint("model", self.model)
         yield from self.lora.check_optimizer(self.optimizer)
-        if self.data and self.data_task is None and not Path(self.data).expanduser().is_file():
+        if self.data_task is not None:
+            yield from check_task("data", self.data_task)
+        elif self.data and not Path(self.data).expanduser().is_file():
             yield "data", "does not exist"
         if self.rows % self.microbatches:
             yield "rows", f"must divide into microbatches={self.microbatches}"

@@ -60,11 +60,14 @@ def mismatch(kl: float, gap: float, dtype: str) -> str | None:
     max_kl, max_gap = MAX_KL.get(dtype, MAX_KL["bfloat16"]), MAX_GAP.get(dtype, np.inf)
     if kl <= max_kl and gap <= max_gap:  # NaN fails this comparison, as it should.
         return None
+    if dtype == "server":
+        remedy = "Check that the server has this model and took the weights that it was sent last"
+    else:
+        remedy = "Please report this with the processor and the versions of jax and jaxlib"
     return (
         "the sampler and the trainer disagree about the log-probs of sampled tokens: KL is"
         f" {kl:.2g} nats per token (bound: {max_kl:g} with {dtype}), the largest difference"
-        f" {gap:.2g} nats. Results of such samples would be wrong, so the run stops. Please report"
-        " this with the processor and the versions of jax and jaxlib"
+        f" {gap:.2g} nats. Results of such samples would be wrong, so the run stops. {remedy}"
     )
 
 

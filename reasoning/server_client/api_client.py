@@ -156,8 +156,11 @@ class ApiClient:
             self._limiter.acquire(prompt_tokens + completion_tokens, stop)
             reserved = self.ledger.reserve(prompt_tokens, completion_tokens, stop)
             try:
-                reply = self._exchange("POST", path, encoded, longest)
+                reply = self._exchange("POST", path, encoded, longest, stop)
             except _Failure as failure:
+                if stop.is_set():
+                    self.ledger.release(reserved, failure.billed)
+                    raise Cancelled from None
                 self.ledger.release(reserved, failure.billed)
                 if failure.wait_s > self._timeout_s:
                     raise ServerError(
@@ -242,34 +245,17 @@ class ApiClient:
         except _Failure as failure:
             raise ServerError(f"{self.url}{path}: {failure.reason}", fatal=True) from None
 
-    def check(self, path: str, timeout_s: float = 10.0) -> None:
-        """Sends one GET request, without retries, and reads no answer.
-
-        Raises:
-          ServerError: the server is not there, or refuses; fatal.
-        """
-        try:
-            reply = self._http.exchange(
-                "GET", self.url + path, None, timeout_s=timeout_s, longest=_LONGEST_LIST
-            )
-        except ExchangeError as error:
-            raise ServerError(
-                f"{self.url}{path}: {self.line(error)}: check that the server runs", fatal=True
-            ) from None
-        if not 200 <= reply.status < 300:
-            failure = self._http_failure(path, reply)
-            raise ServerError(str(getattr(failure, "reason", failure)), fatal=True) from None
-
     def line(self, text: Any) -> str:
         """Turns text from a server into one short line without the key, for a message."""
         return self._redactor.line(text)
 
-    def _exchange(self, method, path, encoded, longest):
+    def _exchange(self, method, path, encoded, longest, stop=None):
         """Returns the decoded answer if it is whole; else raises `_Failure` or `ServerError`."""
         try:
             reply = self._http.exchange(
-                method, self.url + path, encoded, timeout_s=self._timeout_s, longest=longest
-            )
+                method, self.url + path, encoded, timeout_s=self._timeout_s, longest=longest,
+                stop=stop,
+            )  # fmt: skip
         except DeadlineError as error:
             raise _Failure(str(error), billed=True) from None
         except ExchangeError as error:

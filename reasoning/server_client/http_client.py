@@ -17,6 +17,7 @@ import queue
 import socket
 import ssl
 import threading
+import time
 import urllib.parse
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 _LONGEST_ERROR = 1 << 16  # the most bytes that are read of an error's body
 LONGEST_KEY = 4096
 _GRACE_S = 5.0  # seconds past its deadline after which an exchange counts as lost
+_LOOK_S = 0.2  # seconds between two looks whether an exchange is to stop
 _REDACTED = "***"
 
 
@@ -90,7 +92,14 @@ class HttpClient:
             ) from None
 
     def exchange(
-        self, method: str, url: str, body: bytes | None, *, timeout_s: float, longest: int
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        *,
+        timeout_s: float,
+        longest: int,
+        stop: threading.Event | None = None,
     ) -> Reply:
         """Sends one request and returns its answer, whatever the status.
 
@@ -100,15 +109,24 @@ class HttpClient:
           body: the bytes to send; None for none.
           timeout_s: the seconds that everything may take together.
           longest: the most bytes of the body to read; at most 64 KiB of an error's body are read.
+          stop: ends the exchange when it is set.
 
         Raises:
           DeadlineError: it took longer.
-          ExchangeError: the server is not there, or its answer is not whole.
+          ExchangeError: the server is not there, or its answer is not whole, or `stop` was set.
         """
         work = self._exchange(method, url, body, timeout_s, longest)
         future = asyncio.run_coroutine_threadsafe(work, _loop())
+        deadline = time.monotonic() + timeout_s + _GRACE_S
         try:
-            return future.result(timeout_s + _GRACE_S)
+            while stop is not None and not future.done():
+                if stop.is_set():
+                    raise ExchangeError("it was stopped", sent=True)
+                left = min(_LOOK_S, deadline - time.monotonic())
+                concurrent.futures.wait([future], max(0.0, left))
+                if left <= 0:
+                    break
+            return future.result(max(0.0, deadline - time.monotonic()))
         except (TimeoutError, concurrent.futures.TimeoutError):
             raise DeadlineError(f"no answer within {timeout_s:g} s", sent=True) from None
         finally:

@@ -34,7 +34,7 @@ class EventStream(Response):
           work: the request, started.
           seconds: the time of the whole request.
           send_seconds: how long a client may leave the stream unread.
-          first_token, done: are called once, with the seconds until then.
+          first_token, done: are called at most once, with the seconds until then.
         """
         self._work, self._seconds, self._send_seconds = work, seconds, send_seconds
         self._first_token, self._done = first_token, done

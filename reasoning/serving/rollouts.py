@@ -6,14 +6,13 @@ folder as weights, so a server has them only if it was started with `--rollouts`
 """
 
 import asyncio
-import json
 from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.decoding.sampling import SamplingParams
-from reasoning.serving.batch.engine import Drawn, Engine, Job, Ticket
+from reasoning.serving.batch.engine import Drawn, Job, Ticket
 from reasoning.serving.batch.response import EngineStopped
 from reasoning.serving.models import Checkpoint
 
@@ -58,8 +57,6 @@ class WeightsRequest(BaseModel):
 
 class Rollout:
     """One sample of token ids; `start` submits it."""
-
-    writings = ()
 
     def __init__(self, checkpoint: Checkpoint, request: GenerateRequest):
         """Checks the prompt.
@@ -141,6 +138,5 @@ def update_weights(
         this model.
       request: names the folder.
     """
-    engine: Engine = checkpoint.engine
-    engine.replace(load(request.model_path))
-    return {"success": True, "message": json.dumps(request.model_path)}
+    checkpoint.engine.replace(load(request.model_path))
+    return {"success": True, "message": f"took the weights of {request.model_path}"}

@@ -64,6 +64,8 @@ class MathTask(Task):
         solution = problem.metadata.get("solution")
         if not isinstance(solution, str):
             return None
-        chain = re.sub(r"<<.*?>>", "", solution).partition("####")[0]
-        steps = [line.strip() for line in chain.splitlines() if line.strip()]
+        lines = re.sub(r"<<.*?>>", "", solution).splitlines()
+        steps = [line.strip() for line in lines if line.strip()]
+        if steps and steps[-1].startswith("####"):
+            steps.pop()
         return steps, self.reference(problem)

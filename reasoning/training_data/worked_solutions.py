@@ -5,11 +5,13 @@ from typing import Any
 
 from models.tokens.tokenizer import Tokenizer
 from reasoning.prompts import get_template
-from reasoning.response import tagged
+from reasoning.response import opened_by, tagged, without_opening
 from reasoning.tasks import Task
 
 # Templates that ask for the R1 format.
 TAGGED = ("r1_zero", "chat_r1")
+# The template that asks for the answer alone.
+DIRECT = "chat_direct"
 
 
 def worked_records(
@@ -17,8 +19,9 @@ def worked_records(
 ) -> list[Mapping[str, Any]]:
     """Returns `{"prompt", "response"}` for every training problem that has a worked solution.
 
-    The response ends with "The answer is ..."; under a template that asks for the R1 format, chain
-    and answer are in their tags.
+    The response is the chain, and then "The answer is ...". Under a template that asks for the R1
+    format, or opens its tags, chain and answer are in tags; under one that asks for the answer
+    alone, there is no chain.
 
     Args:
       task: the task.
@@ -28,16 +31,19 @@ def worked_records(
     Raises:
       ValueError: no problem has a worked solution.
     """
-    prompt, in_tags = get_template(template, tokenizer), template.partition("?")[0] in TAGGED
+    make_prompt, name = get_template(template, tokenizer), template.partition("?")[0]
     records: list[Mapping[str, Any]] = []
     for problem in task.problems("train", None, seed=0):
         solution = task.worked_solution(problem)
-        if solution is None:
+        if solution is None or not solution[0]:
             continue
-        steps, answer = solution
-        plain = "\n".join([*steps, f"The answer is {answer}."])
-        response = tagged(steps, answer) if in_tags else plain
-        records.append({"prompt": prompt(problem.question), "response": response})
+        (steps, answer), prompt = solution, make_prompt(problem.question)
+        if name in TAGGED or opened_by(prompt):
+            response = without_opening(prompt, tagged(steps, answer))
+        else:
+            chain = [] if name == DIRECT else steps
+            response = "\n".join([*chain, f"The answer is {answer}."])
+        records.append({"prompt": prompt, "response": response})
     if not records:
         raise ValueError(f"task {task.name!r} has no worked solutions to train on")
     return records

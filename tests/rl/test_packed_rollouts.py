@@ -60,9 +60,9 @@ def apart(rollouts, advantages, weights):
     return batch
 
 
-def assert_same_gradient(one, other):
+def assert_same_gradient(one, other, loss=tiny_policy.LOSS):
     outcomes = [
-        tiny_policy.loss_and_gradient(tiny_policy.LOSS)(tiny_policy.params(), with_reference(batch))
+        tiny_policy.loss_and_gradient(loss)(tiny_policy.params(), with_reference(batch))
         for batch in (one, other)
     ]
     (loss, _), gradient = outcomes[0]
@@ -83,6 +83,20 @@ def test_packed_rows_have_the_gradient_of_sequences_apart(
     packed, _ = pack_rollouts(rollouts, advantages, weights, rows, length, share)
     assert np.count_nonzero(packed["segment_ids"].any(1)) < 0.8 * ROWS, "nothing was packed"
     assert_same_gradient(packed, apart(rollouts, advantages, weights))
+
+
+def test_ratios_of_sequences_do_not_mix_completions_that_share_a_prompt(
+    rollouts, advantages, weights
+):
+    """With behaviour log-probs that make every ratio another number."""
+    loss = dataclasses.replace(tiny_policy.LOSS, ratio_level="sequence")
+    off = [
+        [dataclasses.replace(c, logprobs=c.logprobs - 0.05 * g) for g, c in enumerate(group)]
+        for group in rollouts.completions
+    ]
+    moved = dataclasses.replace(rollouts, completions=off)
+    packed, _ = pack_rollouts(moved, advantages, weights, 8, 2 * LENGTH, share_prompts=True)
+    assert_same_gradient(packed, apart(moved, advantages, weights), loss)
 
 
 @SHAPES

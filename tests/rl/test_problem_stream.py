@@ -45,6 +45,15 @@ def test_a_stream_is_resumed_by_its_state(kind):
     assert resumed.state_dict() == stream.state_dict()
 
 
+@pytest.mark.parametrize("kind", [ProblemAdaptiveStream, TaskAdaptiveStream])
+def test_a_state_stays_as_it_was_taken(kind):
+    stream = kind(MANY, seed=0)
+    state = stream.state_dict()
+    before = json.dumps(state)
+    stream.learned_from(stream.take(5), [False] * 5)
+    assert json.dumps(state) == before != json.dumps(stream.state_dict())
+
+
 @pytest.mark.parametrize("kind", [ProblemStream, ProblemAdaptiveStream, TaskAdaptiveStream])
 def test_no_problems(kind):
     with pytest.raises(ValueError, match="no training problems: check the task and its split"):

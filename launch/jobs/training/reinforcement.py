@@ -129,7 +129,7 @@ def plan_reinforce(
         config.max_new_tokens,
         config.row_length,
     )
-    _check_rows(config, longest)
+    _check_rows(work, config, longest)
     if config.rollout_server.url:
         _rollout_server(work, config, work.directory).check()
     used = config.rewards if rewards is None else rewards
@@ -140,10 +140,15 @@ def plan_reinforce(
     )
 
 
-def _check_rows(config: Reinforcement, prompt: int) -> None:
-    """Raises `ValueError` if completions that share prompts may need more rows than there are."""
+def _check_rows(work: Workspace, config: Reinforcement, prompt: int) -> None:
+    """Raises `ValueError` if completions cannot share prompts here, or may need more rows."""
     if not config.share_prompts:
         return
+    if work.mesh.devices.flat[0].platform == "tpu":
+        raise ValueError(
+            "share_prompts=True: attention on TPUs has no shared prompts; set it to False, with as"
+            " many rows as completions"
+        )
     each = rows_needed(prompt, config.max_new_tokens, config.group, config.row_length)
     needed = config.prompts // config.minibatches * each
     if needed > config.rows:
@@ -274,7 +279,7 @@ def _reinforce(
         stack.callback(source.close)
         guards = [CollapseGuard(rules), warnings.make_diagnosis(config, directory)]
         if not config.staleness:
-            # Older weights differ from the trainer's by more than rounding. The generator still
+            # Older weights differ from the trainer's by more than rounding. The generator itself
             # compares the sampler with a forward pass of the weights that it samples with.
             guards.append(SamplerGuard(rounding))
         result = run(

@@ -122,6 +122,7 @@ class Engine:
         self._clock = itertools.count(1)
         self._closed = False
         self._replacement: Any = None
+        self._refused: Exception | None = None
         self._step_seconds = 0.01
         self.counts: collections.Counter[str] = collections.Counter()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -181,21 +182,28 @@ class Engine:
         """Gives the sampler other parameters once no job runs; jobs that wait go on waiting.
 
         Raises:
-          ValueError: the engine has been closed.
+          ValueError: the engine has been closed, or the sampler cannot take the parameters, such as
+            for lack of memory; it then keeps those that it has.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._replacement is None or self._closed)
             if not self._closed:
-                self._replacement = params
+                self._replacement, self._refused = params, None
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._replacement is None or self._closed)
             if self._closed:
                 raise ValueError("the server is shutting down")
+            if self._refused is not None:
+                fault = " ".join(str(self._refused).split())[:300]
+                raise ValueError(f"the new weights could not be taken: {fault}") from None
 
     def _take_replacement(self) -> None:
-        with self._device:
-            self._sampler.replace(self._replacement)
-        self._known = [()] * self._sampler.slots
+        try:
+            with self._device:
+                self._sampler.replace(self._replacement)
+            self._known = [()] * self._sampler.slots
+        except Exception as error:
+            self._refused = error
         self._replacement = None
         self._changed.notify_all()
 

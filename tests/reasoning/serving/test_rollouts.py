@@ -1,6 +1,8 @@
 """Samples with token ids, and new weights for a server that runs."""
 
+import socket
 import threading
+import time
 
 import httpx
 import jax
@@ -11,12 +13,16 @@ import pytest
 from models.checkpoint import load_model
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
+from models.decoding.self_check import SamplerMismatch
+from models.host.interruption import Interrupted
 from models.logprobs import token_logprobs
 from reasoning.generation.generator import Completion
 from reasoning.router.choosing import PredictiveRouter
 from reasoning.router.rules import RulesPredictor
+from reasoning.server_client import rollout_server
 from reasoning.server_client.api_client import ServerError
 from reasoning.server_client.rollout_server import RolloutServer
+from reasoning.serving.batch.engine import Job
 from reasoning.serving.routes import Models
 from reasoning.serving.server import Server
 from tests.reasoning.serving.conftest import CONFIG, ROUTES, listening, make_checkpoint
@@ -126,13 +132,19 @@ def test_new_weights_wait_for_running_samples_and_others_wait_for_them(client, s
         results.append([pair[:2] for pair in answer["meta_info"]["output_token_logprobs"]])
 
     threads = [threading.Thread(target=sample, args=(seed,)) for seed in range(12)]
-    for i, thread in enumerate(threads):
+    for thread in threads[:7]:
         thread.start()
-        if i == 6:
-            checkpoint.engine.replace(PARAMS[4])
+    deadline = time.monotonic() + 30
+    while not checkpoint.engine.load[1] and time.monotonic() < deadline:
+        time.sleep(0.001)
+    running = checkpoint.engine.load[1]
+    checkpoint.engine.replace(PARAMS[4])
+    for thread in threads[7:]:
+        thread.start()
     for thread in threads:
         thread.join()
-    assert len(results) == 12
+    assert len(results) == 12 and running
+    used = []
     for pairs in results:
         logprobs, ids = zip(*pairs)
         completion = Completion("", list(ids), np.array(logprobs), "length")
@@ -141,6 +153,89 @@ def test_new_weights_wait_for_running_samples_and_others_wait_for_them(client, s
             for params in PARAMS.values()
         ]
         assert min(gaps) < 1e-3, gaps
+        used.append(int(np.argmin(gaps)))
+    assert 0 < used.count(0) <= 7 and used.count(1) >= 5
+
+
+def test_weights_that_cannot_be_taken_leave_the_server_as_it_was(served, monkeypatch):
+    url, checkpoint = served
+
+    def fails(params):
+        raise RuntimeError("out of\nmemory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.engine._sampler, "replace", fails)
+        answer = httpx.post(
+            f"{url}/update_weights_from_disk", json={"model_path": "/x/pushed"}, headers=key(),
+            timeout=60,
+        )  # fmt: skip
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == 400 and "could not be taken: out of memory" in message
+    body = {"input_ids": [5], "sampling_params": {"max_new_tokens": 3}}
+    assert httpx.post(f"{url}/generate", json=body, headers=key(), timeout=60).status_code == 200
+
+
+def test_replacing_ends_when_the_engine_closes():
+    checkpoint = make_checkpoint(slots=1, queue=4)
+    drawn, begun = [], threading.Event()
+
+    def sink(part):
+        drawn.append(part)
+        begun.set()
+
+    checkpoint.engine.submit([Job([5], 200, ends=False)], [sink])
+    assert begun.wait(30)
+    faults = []
+
+    def replace():
+        try:
+            checkpoint.engine.replace(PARAMS[4])
+        except ValueError as error:
+            faults.append(str(error))
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    checkpoint.engine.close()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    # Unless the job ended first.
+    assert faults in (["the server is shutting down"], [])
+
+
+def test_a_signal_ends_the_wait_for_a_server_that_never_answers(tmp_path, monkeypatch, served):
+    """The listener takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        client = RolloutServer(
+            f"http://127.0.0.1:{port}", MODEL, served[1].tokenizer, tmp_path / "pushed",
+            timeout_s=600,
+        )  # fmt: skip
+        monkeypatch.setattr(rollout_server.STOPS, "here", lambda: True)
+        monkeypatch.setattr(rollout_server.STOPS, "reason", "SIGTERM")
+        began = time.monotonic()
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            client.generate_from_ids(PROMPTS, num_samples=2, max_new_tokens=4)
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            with client.holding(PARAMS[3]):
+                pass
+        assert time.monotonic() - began < 10
+
+
+def test_the_check_before_a_run_finds_a_wrong_key_and_a_missing_route(served, client, monkeypatch):
+    client.check()
+    monkeypatch.setenv("ROLLOUT_KEY", "wrong")
+    other = RolloutServer(served[0], MODEL, served[1].tokenizer, None, api_key_env="ROLLOUT_KEY")
+    with pytest.raises(ServerError, match="refuses the key"):
+        other.check()
+
+
+def test_samples_of_another_model_stop_the_run(client):
+    """The server kept its weights, while the run believes that it samples with others."""
+    loaded.append(PARAMS[3])
+    with pytest.raises(SamplerMismatch, match="took the weights that it was sent last"):
+        for seed in range(2):  # The second call is checked.
+            with client.holding(PARAMS[4]):
+                client.generate_from_ids(PROMPTS, num_samples=2, max_new_tokens=12, seed=seed)
 
 
 def key():

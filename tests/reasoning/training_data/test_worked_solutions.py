@@ -5,8 +5,9 @@ import json
 import pytest
 
 from models.tokens.tokenizer_training import train_bpe
+from reasoning.problem import Problem
 from reasoning.prompts import CHAT_TEMPLATE
-from reasoning.response import parse_response
+from reasoning.response import parse_response, whole_response
 from reasoning.tasks import get_task
 from reasoning.training_data.worked_solutions import worked_records
 
@@ -36,16 +37,24 @@ def test_records_are_the_solutions_of_the_training_problems_alone(task):
         assert each["response"].splitlines() == [*STEPS, "The answer is 9."]
 
 
-@pytest.mark.parametrize("template", ["plain", "chat", "r1_zero", "chat_r1"])
+@pytest.mark.parametrize(
+    "template", ["plain", "think", "cot", "chat", "r1_zero", "chat_r1", "chat_direct"]
+)
 def test_responses_are_graded_right(task, template):
     tokenizer = train_bpe(["a"], 258, eos_token="<eos>", pad_token="<pad>")
     tokenizer.template = CHAT_TEMPLATE
     (record, *_) = worked_records(task, template, tokenizer)
-    answer = task.extract(record["response"])
-    assert task.verify(task.problems("train", 1, 0)[0], answer).correct == (answer == "9")
-    assert answer == "9"
-    parsed = parse_response(record["response"])
-    assert (parsed.answer is not None) == (template in ("r1_zero", "chat_r1"))
+    response = whole_response(record["prompt"], record["response"])
+    assert task.extract(response) == "9"
+    parsed = parse_response(response)
+    assert parsed.well_formed == (template in ("think", "r1_zero", "chat_r1"))
+    assert (STEPS[0] in response) == (template != "chat_direct")
+
+
+def test_headings_within_a_solution_are_part_of_it():
+    problem = Problem("jsonl:x", "?", "9", {"solution": "#### Step 1\n1 + 8 = 9\n#### 9"})
+    steps, answer = get_task("jsonl:x").worked_solution(problem)
+    assert steps == ["#### Step 1", "1 + 8 = 9"] and answer == "9"
 
 
 def test_a_task_without_solutions_is_refused(tmp_path):

@@ -1,0 +1,33 @@
+"""Every shipped config, with each of its arguments, is one that its entry point takes."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from launch.schema.fields import as_dict
+from launch.schema.loading import fits, load, recipes
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+# What a user has to add.
+ADDED = {
+    ("router", "outcomes"): {"outcomes": __file__},
+    ("teacher", ""): {"teacher.server": "http://localhost:8000"},
+    ("teacher", "tags"): {"teacher.server": "http://localhost:8000"},
+}
+
+
+def shipped():
+    for path in sorted(CONFIGS.glob("*.py")):
+        module = importlib.import_module(f"configs.{path.stem}")
+        if hasattr(module, "get_config") and path.stem != "optimizer":
+            for argument in getattr(module, "ARGUMENTS", ()):
+                yield path.stem, argument
+
+
+@pytest.mark.parametrize(("name", "argument"), list(shipped()))
+def test_a_shipped_config_is_valid(name, argument):
+    config = importlib.import_module(f"configs.{name}").get_config(argument)
+    config.update_from_flattened_dict(ADDED.get((name, argument), {}))
+    (schema,) = [each for each in recipes() if fits(each, set(config.keys()))]
+    assert set(as_dict(load(schema, config))) >= set(config.keys())
