@@ -10,10 +10,11 @@ from launch.schema.loading import fits, load, recipes
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 # What a user has to add.
+SERVER = {"teacher.server": "http://localhost:8000", "teacher.model": "any"}
 ADDED = {
     ("router", "outcomes"): {"outcomes": __file__},
-    ("teacher", ""): {"teacher.server": "http://localhost:8000"},
-    ("teacher", "tags"): {"teacher.server": "http://localhost:8000"},
+    ("teacher", ""): SERVER,
+    ("teacher", "tags"): SERVER,
 }
 
 
