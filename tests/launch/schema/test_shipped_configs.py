@@ -10,7 +10,7 @@ from launch.schema.loading import fits, load, recipes
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 # What a user has to add.
-SERVER = {"teacher.server": "http://localhost:8000", "teacher.model": "any"}
+SERVER = {"teacher.server": "http://localhost:8000", "teacher.model": "any", "task": "gsm8k"}
 ADDED = {
     ("router", "outcomes"): {"outcomes": __file__},
     ("teacher", ""): SERVER,
