@@ -104,6 +104,8 @@ class ScoreBank:
             [completion for key, completion in zip(of_group, group) if key not in self._kept]
             for of_group, group in zip(keys, completions, strict=True)
         ]
+        # Two problems with the same question may have the same response.
+        new = [[key for key in of_group if key not in self._kept] for of_group in keys]
         wanted = [i for i, group in enumerate(missing) if group]
         if wanted:
             scores = self._verifier.score(
@@ -112,6 +114,5 @@ class ScoreBank:
                 [missing[i] for i in wanted],
             )
             for i, of_group in zip(wanted, scores, strict=True):
-                new = [key for key in keys[i] if key not in self._kept]
-                self._kept |= zip(new, of_group, strict=True)
+                self._kept |= zip(new[i], of_group, strict=True)
         return [[self._kept[key] for key in of_group] for of_group in keys]
