@@ -22,6 +22,10 @@ def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("rollout_server")
     records = [{"prompt": f"What is {a} plus 3?", "answer": a + 3} for a in range(60)]
     (made / "own.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    # Answers of any model get different rewards.
+    (made / "own.py").write_text(
+        "def length(prompt, completion, problem):\n    return len(completion) % 7 / 6\n"
+    )
     problems = get_task(f"jsonl:{made / 'own.jsonl'}").problems("train", None, 0)
     run_make_checkpoint.make_checkpoint(
         made / "tiny", problems, well_formed=0.3, vocab_size=320, width=16, layers=1, seed=0
@@ -32,7 +36,8 @@ def folder(tmp_path_factory):
 def config_of(folder, url, **changes):
     config = gsm8k_grpo.get_config("tiny")
     config.model = str(folder / "tiny" / "model")
-    config.task, config.rewards = f"jsonl:{folder / 'own.jsonl'}", "format=1,accuracy=0"
+    config.task = f"jsonl:{folder / 'own.jsonl'}"
+    config.rewards = f"{folder / 'own.py'}:length,accuracy=0"
     config.prompts, config.group, config.steps = 4, 4, STEPS
     config.max_prompt_tokens, config.max_new_tokens = 128, 24
     config.sampler_rows = config.evaluation.rows = 16

