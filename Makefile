@@ -1,6 +1,6 @@
 # One-command entry points. Python 3.11+ and pip are all they need.
 #   make r1       the tiny world: base model, then R1-Zero, with a report
-#   make small    a real small model through the whole recipe; its time is not measured yet
+#   make small    a real small model through the whole recipe, an hour and more
 #   make test     everything that needs no torch
 #   make parity   the same models against transformers (installs torch, CPU)
 #   make lint     ruff and the type checker

