@@ -23,12 +23,12 @@ class Drawing(BaseModel):
     """`sampling_params` of `/generate`."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
-    max_new_tokens: int = Field(128, ge=1, le=2**31 - 1)
-    temperature: float = Field(1.0, ge=0, le=100)
-    top_k: int = Field(-1, ge=-1, le=2**31 - 1, description="-1 keeps all tokens")
-    top_p: float = Field(1.0, gt=0, le=1)
-    min_p: float = Field(0.0, ge=0, le=1)
-    sampling_seed: int = Field(0, ge=0, lt=2**32)
+    max_new_tokens: int = Field(default=128, ge=1, le=2**31 - 1)
+    temperature: float = Field(default=1.0, ge=0, le=100)
+    top_k: int = Field(default=-1, ge=-1, le=2**31 - 1, description="-1 keeps all tokens")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    sampling_seed: int = Field(default=0, ge=0, lt=2**32)
 
     @property
     def sampling(self) -> SamplingParams:
