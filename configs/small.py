@@ -99,7 +99,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "reward_model": placeholder(dict),
             "helpful": placeholder(dict),
             "harmless": placeholder(dict),
-            # Facts and small talk are to have the format, too.
+            # Facts and small talk must keep the format, too.
             "rl": _rl(smoke, of_each(100) | general, formatted, steps=30),
         }
     )

@@ -158,10 +158,9 @@ class ApiClient:
             try:
                 reply = self._exchange("POST", path, encoded, longest, stop)
             except _Failure as failure:
-                if stop.is_set():
-                    self.ledger.release(reserved, failure.billed)
-                    raise Cancelled from None
                 self.ledger.release(reserved, failure.billed)
+                if stop.is_set():
+                    raise Cancelled from None
                 if failure.wait_s > self._timeout_s:
                     raise ServerError(
                         f"{self.url}{path}: {failure.reason}; the server asks to"

@@ -25,7 +25,7 @@ from typing import Any
 _LONGEST_ERROR = 1 << 16  # the most bytes that are read of an error's body
 LONGEST_KEY = 4096
 _GRACE_S = 5.0  # seconds past its deadline after which an exchange counts as lost
-_LOOK_S = 0.2  # seconds between two looks whether an exchange is to stop
+_LOOK_S = 0.2  # how often an exchange looks whether it must stop, in seconds
 _REDACTED = "***"
 
 
@@ -119,13 +119,10 @@ class HttpClient:
         future = asyncio.run_coroutine_threadsafe(work, _loop())
         deadline = time.monotonic() + timeout_s + _GRACE_S
         try:
-            while stop is not None and not future.done():
+            while stop is not None and not future.done() and time.monotonic() < deadline:
                 if stop.is_set():
                     raise ExchangeError("it was stopped", sent=True)
-                left = min(_LOOK_S, deadline - time.monotonic())
-                concurrent.futures.wait([future], max(0.0, left))
-                if left <= 0:
-                    break
+                concurrent.futures.wait([future], _LOOK_S)
             return future.result(max(0.0, deadline - time.monotonic()))
         except (TimeoutError, concurrent.futures.TimeoutError):
             raise DeadlineError(f"no answer within {timeout_s:g} s", sent=True) from None

@@ -31,7 +31,7 @@ from reasoning.server_client.api_client import ApiClient, ServerError
 
 T = TypeVar("T")
 
-# Seconds between two looks whether the job is to stop.
+# How often the client looks whether a signal ends the job.
 LOOK_SECONDS = 0.5
 # Seconds in which a server must answer before a run starts.
 CHECK_SECONDS = 30.0
@@ -73,7 +73,7 @@ class RolloutServer:
         # The paths of this interface have no version.
         settings: dict[str, Any] = {"version": "", "api_key_env": api_key_env}
         self._client = ApiClient(url, timeout_s=timeout_s, **settings)
-        self._patient_once = ApiClient(url, timeout_s=CHECK_SECONDS, attempts=1, **settings)
+        self._checker = ApiClient(url, timeout_s=CHECK_SECONDS, attempts=1, **settings)
         self._model, self.tokenizer, self._directory = model, tokenizer, directory
         self._concurrency, self._params = concurrency, None
         self._check = SamplerCheck(model, "server")
@@ -85,7 +85,7 @@ class RolloutServer:
         Raises:
           ServerError: the server is not there, does not know the key, or does not sample.
         """
-        self._sample(self._patient_once, [0], {"max_new_tokens": 1}, threading.Event())
+        self._sample(self._checker, [0], {"max_new_tokens": 1}, threading.Event())
 
     @contextlib.contextmanager
     def holding(self, params: Any) -> Iterator["RolloutServer"]:

@@ -31,17 +31,13 @@ class Completion:
         prompts = request.prompts
         if not 1 <= len(prompts) <= MOST_PROMPTS:
             raise ValueError(f"give 1 to {MOST_PROMPTS} prompts, not {len(prompts)}")
-        vocab = len(checkpoint.vocabulary.raw)
         self._prompts: list[list[int]] = []
         for prompt in prompts:
             if isinstance(prompt, str):
                 ids = checkpoint.tokenizer.encode_prompts([prompt])[0]
             else:
                 ids = list(prompt)
-            if not ids:
-                raise ValueError("a prompt is empty: give at least one token")
-            if min(ids) < 0 or max(ids) >= vocab:
-                raise ValueError(f"a prompt holds a token outside the vocabulary of {vocab}")
+            checkpoint.vocabulary.check(ids)
             self._prompts.append(ids)
         wanted = DEFAULT_LIMIT if request.max_tokens is None else request.max_tokens
         limit = min(wanted, most_tokens)

@@ -64,9 +64,7 @@ class Rollout:
         Raises:
           ValueError: it holds a token outside the vocabulary.
         """
-        vocab = len(checkpoint.vocabulary.raw)
-        if min(request.input_ids) < 0 or max(request.input_ids) >= vocab:
-            raise ValueError(f"input_ids holds a token outside the vocabulary of {vocab}")
+        checkpoint.vocabulary.check(request.input_ids)
         self._checkpoint, self._request = checkpoint, request
         self._parts: asyncio.Queue[Drawn] = asyncio.Queue()
         self._ticket: Ticket | None = None

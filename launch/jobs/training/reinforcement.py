@@ -322,7 +322,10 @@ def _rollout_generator(
 def _rollout_server(work: Workspace, config: Reinforcement, directory: Path) -> RolloutServer:
     server = config.rollout_server
     if processes.count() > 1:
-        raise ValueError("config.rollout_server: a job of several processes samples by itself")
+        raise ValueError(
+            "config.rollout_server.url: a server samples for jobs of one process alone; leave it"
+            " empty"
+        )
     return RolloutServer(
         server.url, work.model.base, work.tokenizer, directory / "pushed",
         api_key_env=server.api_key_env, timeout_s=server.timeout_s,

@@ -100,19 +100,19 @@ class ScoreBank:
             [(prompt, completion.text, tuple(completion.token_ids)) for completion in group]
             for prompt, group in zip(prompts, completions, strict=True)
         ]
+        # The keys are noted before any score is stored: two problems with the same question may
+        # have the same response.
         missing = [
-            [completion for key, completion in zip(of_group, group) if key not in self._kept]
+            [(key, each) for key, each in zip(of_group, group) if key not in self._kept]
             for of_group, group in zip(keys, completions, strict=True)
         ]
-        # Two problems with the same question may have the same response.
-        new = [[key for key in of_group if key not in self._kept] for of_group in keys]
         wanted = [i for i, group in enumerate(missing) if group]
         if wanted:
             scores = self._verifier.score(
                 [problems[i] for i in wanted],
                 [prompts[i] for i in wanted],
-                [missing[i] for i in wanted],
+                [[each for _, each in missing[i]] for i in wanted],
             )
             for i, of_group in zip(wanted, scores, strict=True):
-                self._kept |= zip(new[i], of_group, strict=True)
+                self._kept |= zip((key for key, _ in missing[i]), of_group, strict=True)
         return [[self._kept[key] for key in of_group] for of_group in keys]

@@ -1,6 +1,5 @@
 """The running batch of a served model.
 
-engine.py    the schedule of the compiled sampler: who gets a slot, and when
-text.py      tokens to text, stop strings
-response.py  one response as it comes: chain, answer, the budget of the chain
+`engine` decides who gets a slot, and when. `text` turns tokens into text and finds stop strings.
+`response` writes one response as its tokens come: chain, answer, the budget of the chain.
 """

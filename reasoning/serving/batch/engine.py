@@ -220,7 +220,6 @@ class Engine:
                 ):
                     self._changed.wait()
                 if self._closed:
-                    self._changed.notify_all()
                     left = [*self._waiting, *self._running.values()]
                     self._waiting.clear()
                     self._running.clear()

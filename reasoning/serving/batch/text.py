@@ -27,6 +27,13 @@ class Vocabulary:
         self.pieces = [b"" if i in special else piece for i, piece in enumerate(self.raw)]
         self.visible = np.array([_is_visible(piece) for piece in self.pieces])
 
+    def check(self, ids: Sequence[int]) -> None:
+        """Raises `ValueError` if a prompt is empty, or holds a token outside the vocabulary."""
+        if not ids:
+            raise ValueError("a prompt is empty: give at least one token")
+        if min(ids) < 0 or max(ids) >= len(self.raw):
+            raise ValueError(f"a prompt holds a token outside the vocabulary of {len(self.raw)}")
+
 
 def _is_visible(piece: bytes) -> bool:
     try:

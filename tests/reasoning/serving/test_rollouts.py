@@ -14,6 +14,7 @@ from models.checkpoint import load_model
 from models.decoder import LanguageModel
 from models.decoding.sampling import SamplingParams
 from models.decoding.self_check import SamplerMismatch
+from models.hf.export import export_model
 from models.host.interruption import Interrupted
 from models.logprobs import token_logprobs
 from reasoning.generation.generator import Completion
@@ -35,13 +36,10 @@ TEMPERATURE = 0.7
 
 
 def load(folder):
-    """Weights by the name of their folder, so that the test knows which were asked for."""
+    """The weights in a folder."""
     if not folder.endswith("pushed"):
         raise ValueError(f"{folder} is no checkpoint of this model")
-    return loaded[-1]
-
-
-loaded = [PARAMS[3]]
+    return load_model(folder).params
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +75,6 @@ def expected(params, prompt, completion):
 
 
 def drawn(client, params, seed=1):
-    loaded.append(params)
     with client.holding(params):
         return client.generate_from_ids(
             PROMPTS, num_samples=3, max_new_tokens=12, seed=seed,
@@ -117,7 +114,6 @@ def test_the_weights_that_are_written_are_those_of_the_policy(client, tmp_path):
 def test_new_weights_wait_for_running_samples_and_others_wait_for_them(client, served):
     """Each sample has the log-probs of one set of weights, whatever came meanwhile."""
     url, checkpoint = served
-    loaded.append(PARAMS[3])
     checkpoint.engine.replace(PARAMS[3])
     results = []
 
@@ -157,8 +153,9 @@ def test_new_weights_wait_for_running_samples_and_others_wait_for_them(client, s
     assert 0 < used.count(0) <= 7 and used.count(1) >= 5
 
 
-def test_weights_that_cannot_be_taken_leave_the_server_as_it_was(served, monkeypatch):
+def test_weights_that_cannot_be_taken_leave_the_server_as_it_was(served, tmp_path, monkeypatch):
     url, checkpoint = served
+    folder = export_model(tmp_path / "pushed", CONFIG, PARAMS[4], checkpoint.tokenizer)
 
     def fails(params):
         raise RuntimeError("out of\nmemory")
@@ -166,8 +163,8 @@ def test_weights_that_cannot_be_taken_leave_the_server_as_it_was(served, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.engine._sampler, "replace", fails)
         answer = httpx.post(
-            f"{url}/update_weights_from_disk", json={"model_path": "/x/pushed"}, headers=key(),
-            timeout=60,
+            f"{url}/update_weights_from_disk", json={"model_path": str(folder)},
+            headers=key(), timeout=60,
         )  # fmt: skip
     message = answer.json()["error"]["message"]
     assert answer.status_code == 400 and "could not be taken: out of memory" in message
@@ -175,31 +172,41 @@ def test_weights_that_cannot_be_taken_leave_the_server_as_it_was(served, monkeyp
     assert httpx.post(f"{url}/generate", json=body, headers=key(), timeout=60).status_code == 200
 
 
-def test_replacing_ends_when_the_engine_closes():
+@pytest.mark.parametrize("end", ["close", "failure"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_replacing_ends_when_the_engine_does(end, monkeypatch):
     checkpoint = make_checkpoint(slots=1, queue=4)
-    drawn, begun = [], threading.Event()
+    engine, begun, waits = checkpoint.engine, threading.Event(), threading.Event()
+    faults = []
 
     def sink(part):
-        drawn.append(part)
+        # The engine's thread stands here until a replacement waits for the job.
         begun.set()
-
-    checkpoint.engine.submit([Job([5], 200, ends=False)], [sink])
-    assert begun.wait(30)
-    faults = []
+        waits.wait(30)
+        if end == "failure":
+            monkeypatch.setattr(engine._sampler, "advance", None)  # Calling it raises.
 
     def replace():
         try:
-            checkpoint.engine.replace(PARAMS[4])
+            engine.replace(PARAMS[4])
         except ValueError as error:
             faults.append(str(error))
 
+    engine.submit([Job([5], 200, ends=False)], [sink])
+    assert begun.wait(30)
     thread = threading.Thread(target=replace)
     thread.start()
-    checkpoint.engine.close()
+    while engine._replacement is None:
+        time.sleep(0.001)
+    closing = threading.Thread(target=engine.close)
+    if end == "close":
+        closing.start()
+        while not engine._closed:
+            time.sleep(0.001)
+    waits.set()
     thread.join(timeout=30)
-    assert not thread.is_alive()
-    # Unless the job ended first.
-    assert faults in (["the server is shutting down"], [])
+    assert not thread.is_alive() and faults == ["the server is shutting down"]
+    engine.close()
 
 
 def test_a_signal_ends_the_wait_for_a_server_that_never_answers(tmp_path, monkeypatch, served):
@@ -229,9 +236,10 @@ def test_the_check_before_a_run_finds_a_wrong_key_and_a_missing_route(served, cl
         other.check()
 
 
-def test_samples_of_another_model_stop_the_run(client):
-    """The server kept its weights, while the run believes that it samples with others."""
-    loaded.append(PARAMS[3])
+def test_samples_of_another_model_stop_the_run(client, served, monkeypatch):
+    """The server keeps its weights, while the run believes that it samples with others."""
+    served[1].engine.replace(PARAMS[3])
+    monkeypatch.setattr(client, "_push", lambda stop: None)
     with pytest.raises(SamplerMismatch, match="took the weights that it was sent last"):
         for seed in range(2):  # The second call is checked.
             with client.holding(PARAMS[4]):
