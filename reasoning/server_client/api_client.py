@@ -126,6 +126,7 @@ class ApiClient:
         prompt_tokens: int,
         completion_tokens: int,
         stop: threading.Event,
+        abandon: bool = False,
     ) -> T:
         """Sends a request and returns the parsed answer.
 
@@ -136,7 +137,9 @@ class ApiClient:
             incomplete, and the request is then repeated. It raises `ServerError` if a repetition
             would not help.
           prompt_tokens, completion_tokens: the most tokens that the request may use.
-          stop: ends all waiting when it is set.
+          stop: ends all waits between attempts when it is set.
+          abandon: whether `stop` also ends an attempt that is under way. The server may charge for
+            that attempt, and its answer is lost.
 
         Raises:
           ServerError: there is no answer after all attempts, or at once if more would not help.
@@ -156,10 +159,10 @@ class ApiClient:
             self._limiter.acquire(prompt_tokens + completion_tokens, stop)
             reserved = self.ledger.reserve(prompt_tokens, completion_tokens, stop)
             try:
-                reply = self._exchange("POST", path, encoded, longest, stop)
+                reply = self._exchange("POST", path, encoded, longest, stop if abandon else None)
             except _Failure as failure:
                 self.ledger.release(reserved, failure.billed)
-                if stop.is_set():
+                if abandon and stop.is_set():
                     raise Cancelled from None
                 if failure.wait_s > self._timeout_s:
                     raise ServerError(

@@ -112,7 +112,7 @@ class RolloutServer:
 
         self._client.post(
             "/update_weights_from_disk", {"model_path": str(self._directory.resolve())}, parse,
-            prompt_tokens=0, completion_tokens=0, stop=stop,
+            prompt_tokens=0, completion_tokens=0, stop=stop, abandon=True,
         )  # fmt: skip
 
     def release(self) -> None:
@@ -173,7 +173,7 @@ class RolloutServer:
             "/generate",
             {"input_ids": list(ids), "sampling_params": drawing, "return_logprob": True},
             self._completion, prompt_tokens=len(ids), completion_tokens=drawing["max_new_tokens"],
-            stop=stop,
+            stop=stop, abandon=True,
         )  # fmt: skip
 
     def _all(self, calls: Sequence[Callable[[threading.Event], T]]) -> list[T]:
